@@ -1,0 +1,1 @@
+"""Visual chat you own: the client."""

@@ -1,0 +1,263 @@
+"""The words the rooms of the server share: plain, frozen values without behaviour.
+
+Nothing here may import torch, gRPC, or another module of the server.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from PIL import Image
+
+
+class FinishReason(Enum):
+    """Why an answer ended; the names are those of the contract."""
+
+    EOS = "eos"
+    STOP_SEQUENCE = "stop_sequence"
+    MAX_TOKENS = "max_tokens"
+    MAX_CONTEXT = "max_context"
+    TIME_LIMIT = "time_limit"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+    ERROR = "error"
+
+
+class Quantization(Enum):
+    """The form of the language model's weights: as published, LLM.int8(), or 4-bit NormalFloat."""
+
+    NONE = "none"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn; every value resolved, none left to a default.
+
+    Ranges are those of ``GenerationParams`` in the contract; `temperature` 0 is greedy.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one turn; see ``Usage`` in the contract."""
+
+    text_tokens: int
+    image_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    context_left_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one turn went, in seconds; see ``Timings`` in the contract."""
+
+    queue_seconds: float
+    vision_seconds: float
+    prefill_seconds: float
+    first_token_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answers, in which form; see ``ModelInfo`` in the contract."""
+
+    profile: str
+    name: str
+    revision: str
+    quantization: Quantization
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a caller must know of the engine.
+
+    `num_image_tokens` is the width of one picture in the context. `default_sampling` holds the
+    values of a request that names none.
+    """
+
+    model: ModelInfo
+    device: str
+    context_tokens: int
+    num_image_tokens: int
+    vocab_size: int
+    image_token_id: int
+    max_running: int
+    max_queued: int
+    library_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One answer to generate.
+
+    Args:
+        request_id: unique among running requests.
+        token_ids: the prompt; one `image_token_id` stands for each whole picture.
+        images: the pictures, RGB, upright, in the order of their placeholders. Equal pixels
+            share their features and their cached prefix.
+        sampling: resolved parameters.
+        time_limit_seconds: the longest the turn may take, waiting included.
+        tenant: prefixes are shared within one tenant only. "" for a server without tenants.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    images: tuple[Image.Image, ...]
+    sampling: Sampling
+    time_limit_seconds: float
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits; position 1 is next in line."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Whole characters to append to the answer.
+
+    `char_offset` counts characters of the answer before `text`.
+    """
+
+    text: str
+    char_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a request.
+
+    `token_ids` are the answer's ids without a closing eos; with a stop sequence, cut so that
+    they spell the delivered text (as closely as tokens allow).
+    """
+
+    finish_reason: FinishReason
+    matched_stop: str | None
+    token_ids: tuple[int, ...]
+    usage: Usage
+    timings: Timings
+
+
+EngineEvent = Queued | Delta | Finished
+
+
+class EngineError(Exception):
+    """The engine refused or failed a request. The message is fit for the caller's eyes."""
+
+
+@dataclass
+class InvalidRequest(EngineError):
+    """A value is out of range. `field` is its name in the contract, `expected` what is allowed."""
+
+    field: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.expected}"
+
+
+@dataclass
+class ContextFull(EngineError):
+    """The prompt leaves no room for an answer. Counts in tokens."""
+
+    text_tokens: int
+    image_tokens: int
+    context_tokens: int
+
+    def __str__(self) -> str:
+        total = self.text_tokens + self.image_tokens
+        return (
+            f"the prompt has {total} tokens ({self.text_tokens} text, {self.image_tokens} image) "
+            f"and the model's context holds {self.context_tokens}"
+        )
+
+
+@dataclass
+class QueueFull(EngineError):
+    """As many turns run and wait as may. Try again after `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return "the server is full"
+
+
+@dataclass
+class EngineUnavailable(EngineError):
+    """The engine is starting, stopping or restarting. Try again after `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return "the model is not ready"
+
+
+@dataclass
+class EngineFailed(EngineError):
+    """The engine failed while it worked on this request; others may be well."""
+
+    reason: str = field(default="the model failed on this request")
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class TurnTokenizer(Protocol):
+    """What the chats need of `engine.prompt.PromptBuilder`."""
+
+    def build_first_turn(
+        self, question: str, *, num_images: int = 1, system_prompt: str | None = None
+    ) -> tuple[int, ...]: ...
+
+    def build_next_turn(self, question: str, *, num_images: int = 0) -> tuple[int, ...]: ...
+
+    def join_turns(
+        self, turns: "list[tuple[tuple[int, ...], tuple[int, ...]]]", next_turn: tuple[int, ...]
+    ) -> tuple[int, ...]: ...
+
+    def render(self, token_ids: tuple[int, ...]) -> str: ...
+
+
+class Engine(Protocol):
+    """Many answers side by side. All methods belong to one event loop."""
+
+    info: EngineInfo
+    prompts: TurnTokenizer
+
+    async def start(self) -> None:
+        """Load the model and begin to serve."""
+
+    async def stop(self) -> None:
+        """End; running requests finish as SHUTDOWN."""
+
+    def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+        """Stream one answer: `Queued`*, `Delta`*, and `Finished` last.
+
+        Closing the iterator (``aclose``) or cancelling its task cancels the request.
+
+        Raises:
+            InvalidRequest, ContextFull, QueueFull, EngineUnavailable: before the first event.
+            EngineFailed: at any time.
+        """
+        ...
+
+    def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Ask a running request to end; its stream still delivers `Finished` with `reason`."""
+        ...
