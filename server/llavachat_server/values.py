@@ -3,7 +3,7 @@
 Nothing here may import torch, gRPC, or another module of the server.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -220,19 +220,29 @@ class EngineFailed(EngineError):
 
 
 class TurnTokenizer(Protocol):
-    """What the chats need of `engine.prompt.PromptBuilder`."""
+    """What the chats need of `engine.prompt.PromptBuilder`; see there."""
 
     def build_first_turn(
         self, question: str, *, num_images: int = 1, system_prompt: str | None = None
-    ) -> tuple[int, ...]: ...
+    ) -> tuple[int, ...]:
+        """Token ids from the beginning up to where the first answer starts."""
+        ...
 
-    def build_next_turn(self, question: str, *, num_images: int = 0) -> tuple[int, ...]: ...
+    def build_next_turn(self, question: str, *, num_images: int = 0) -> tuple[int, ...]:
+        """Token ids that a later question adds after the answer before it."""
+        ...
 
     def join_turns(
-        self, turns: "list[tuple[tuple[int, ...], tuple[int, ...]]]", next_turn: tuple[int, ...]
-    ) -> tuple[int, ...]: ...
+        self,
+        turns: Iterable[tuple[tuple[int, ...], tuple[int, ...]]],
+        next_turn: tuple[int, ...],
+    ) -> tuple[int, ...]:
+        """The whole prompt: earlier (question, answer) ids, then the new turn."""
+        ...
 
-    def render(self, token_ids: tuple[int, ...]) -> str: ...
+    def render(self, token_ids: Iterable[int]) -> str:
+        """The raw text of ids, special tokens shown."""
+        ...
 
 
 class Engine(Protocol):

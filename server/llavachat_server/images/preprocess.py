@@ -16,9 +16,7 @@ Source: ``expand2square`` in the LLaVA-1.5 release, ``llava/mm_utils.py``, calle
 """
 
 
-def pad_to_square(
-    picture: Image.Image, colour: tuple[int, int, int] = PAD_COLOUR
-) -> Image.Image:
+def pad_to_square(picture: Image.Image, colour: tuple[int, int, int] = PAD_COLOUR) -> Image.Image:
     """Centre an RGB picture on a square canvas as large as its longer side.
 
     Args:
