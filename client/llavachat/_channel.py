@@ -1,0 +1,215 @@
+"""The gRPC channel in two forms, `Channel` and `AsyncChannel`, over the same options.
+
+With `_wire`, the only modules that touch generated code or gRPC. What goes in is an
+`Operation`; what comes out are values, or errors of `llavachat.errors`.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from llavachat._wire.options import (
+    build_credentials,
+    build_metadata,
+    build_options,
+    build_timeout,
+)
+from llavachat._wire.requests import Operation
+from llavachat._wire.status import read_rpc_error
+from llavachat.connection import Connection
+from llavachat.v1.chat_pb2_grpc import ChatServiceStub
+
+T = TypeVar("T")
+
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
+"""Called by its path, with the messages spelt out: they are two bytes long, and the client is
+spared a dependency. Source: grpc/health/v1/health.proto."""
+_HEALTH_REQUEST = b""  # HealthCheckRequest(service="")
+_SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
+
+
+class EventStream:
+    """The events of one answer; `Operation.read` has made them values."""
+
+    def __init__(self, call: Any, operation: Operation[T], address: str) -> None:
+        self._call = call
+        self._read = operation.read
+        self._address = address
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """The next event that this client knows.
+
+        Raises:
+            StatusError: the call failed.
+        """
+        while True:
+            try:
+                response = next(self._call)
+            except grpc.RpcError as error:
+                raise read_rpc_error(error, address=self._address) from None
+            if (event := self._read(response)) is not None:
+                return event
+
+    def cancel(self) -> None:
+        """End the call; the server stops generating."""
+        self._call.cancel()
+
+
+class Channel:
+    """A channel for threads. It connects at the first call and reconnects by itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        credentials = build_credentials(connection)
+        options = build_options(connection)
+        self._channel = (
+            grpc.secure_channel(connection.address, credentials, options=options)
+            if credentials
+            else grpc.insecure_channel(connection.address, options=options)
+        )
+        self._stub: Any = ChatServiceStub(self._channel)
+
+    def stream(
+        self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
+    ) -> EventStream:
+        """Begin a streamed call; it runs at once."""
+        call = getattr(self._stub, operation.method)(
+            operation.request,
+            timeout=build_timeout(timeout_seconds),
+            metadata=build_metadata(self._connection, metadata),
+        )
+        return EventStream(call, operation, self._connection.address)
+
+    def call(
+        self,
+        operation: Operation[T],
+        timeout_seconds: float,
+        metadata: Mapping[str, str] | None = None,
+    ) -> T:
+        """Make a call with one answer."""
+        try:
+            response = getattr(self._stub, operation.method)(
+                operation.request,
+                timeout=build_timeout(timeout_seconds),
+                metadata=build_metadata(self._connection, metadata),
+            )
+        except grpc.RpcError as error:
+            raise read_rpc_error(error, address=self._connection.address) from None
+        return operation.read(response)
+
+    def check_health(self, timeout_seconds: float) -> bool:
+        """True when the server says SERVING."""
+        check: Any = self._channel.unary_unary(HEALTH_METHOD)
+        try:
+            response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
+        except grpc.RpcError as error:
+            raise read_rpc_error(error, address=self._connection.address) from None
+        return bool(response == _SERVING)
+
+    def close(self) -> None:
+        """Close the connection; running calls end."""
+        self._channel.close()
+
+
+class AsyncEventStream:
+    """`EventStream` for asyncio."""
+
+    def __init__(self, call: Any, operation: Operation[T], address: str) -> None:
+        self._call = call
+        self._read = operation.read
+        self._address = address
+
+    def __aiter__(self) -> "AsyncEventStream":
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next event that this client knows.
+
+        Raises:
+            StatusError: the call failed.
+        """
+        while True:
+            try:
+                response = await self._call.read()
+            except grpc.RpcError as error:
+                raise read_rpc_error(error, address=self._address) from None
+            if response is grpc.aio.EOF:
+                raise StopAsyncIteration
+            if (event := self._read(response)) is not None:
+                return event
+
+    def cancel(self) -> None:
+        """End the call; the server stops generating."""
+        self._call.cancel()
+
+
+class AsyncChannel:
+    """`Channel` for asyncio. It belongs to the event loop in which it is first used."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._credentials = build_credentials(connection)
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: Any = None
+
+    def stream(
+        self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
+    ) -> AsyncEventStream:
+        """Begin a streamed call; it runs at once."""
+        self._open()
+        call = getattr(self._stub, operation.method)(
+            operation.request,
+            timeout=build_timeout(timeout_seconds),
+            metadata=build_metadata(self._connection, metadata),
+        )
+        return AsyncEventStream(call, operation, self._connection.address)
+
+    async def call(
+        self,
+        operation: Operation[T],
+        timeout_seconds: float,
+        metadata: Mapping[str, str] | None = None,
+    ) -> T:
+        """Make a call with one answer."""
+        self._open()
+        try:
+            response = await getattr(self._stub, operation.method)(
+                operation.request,
+                timeout=build_timeout(timeout_seconds),
+                metadata=build_metadata(self._connection, metadata),
+            )
+        except grpc.RpcError as error:
+            raise read_rpc_error(error, address=self._connection.address) from None
+        return operation.read(response)
+
+    async def check_health(self, timeout_seconds: float) -> bool:
+        """True when the server says SERVING."""
+        check: Any = self._open().unary_unary(HEALTH_METHOD)
+        try:
+            response = await check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
+        except grpc.RpcError as error:
+            raise read_rpc_error(error, address=self._connection.address) from None
+        return bool(response == _SERVING)
+
+    async def close(self) -> None:
+        """Close the connection; running calls end."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            asyncio.get_running_loop()
+            address, options = self._connection.address, build_options(self._connection)
+            self._channel = (
+                grpc.aio.secure_channel(address, self._credentials, options=options)
+                if self._credentials
+                else grpc.aio.insecure_channel(address, options=options)
+            )
+            self._stub = ChatServiceStub(self._channel)
+        return self._channel

@@ -1,0 +1,110 @@
+"""How a channel is opened: gRPC's arguments, service config, metadata and credentials.
+
+Retries are gRPC's own, by service config: a call that ends UNAVAILABLE before the server's first
+word is tried again; once an answer has begun (its headers have come) gRPC commits to it, so that
+no text is ever told twice.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from llavachat.connection import Connection
+from llavachat.errors import ConfigurationError
+
+_RETRIED = (
+    "StartChat",  # safe to repeat: every request carries a request_id
+    "ContinueChat",
+    "ResumeTurn",
+    "GetChat",
+    "GetTurn",
+    "ListChats",
+    "CountTokens",
+    "GetServerInfo",
+)
+"""Not DeleteChat: a second try after a lost answer would say NOT_FOUND of a chat that was there."""
+
+SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [
+                {"service": "llavachat.v1.ChatService", "method": method} for method in _RETRIED
+            ],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "3s",
+                "backoffMultiplier": 2.5,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    # After ten failures in a row retries stop until calls succeed again.
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
+}
+"""Source: gRPC A6, "gRPC Retry Design"."""
+
+
+def build_options(connection: Connection) -> list[tuple[str, Any]]:
+    """The channel's arguments; see grpc_types.h of gRPC core."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.primary_user_agent", "llavachat"),
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+        ("grpc.max_send_message_length", connection.max_message_bytes),
+        ("grpc.max_receive_message_length", connection.max_message_bytes),
+        # gRPC keeps a request for a retry only up to this size; its default, 256 KiB, is less
+        # than one picture, and larger requests would silently never be retried.
+        ("grpc.per_rpc_retry_buffer_size", connection.max_message_bytes),
+        ("grpc.keepalive_time_ms", int(connection.keepalive_seconds * 1000)),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A server that restarts is found again within seconds, not after gRPC's two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+    if connection.tls_server_name:
+        options.append(("grpc.ssl_target_name_override", connection.tls_server_name))
+    return options
+
+
+def build_metadata(connection: Connection, metadata: Mapping[str, str] | None = None) -> Any:
+    """What goes with a call: the key, the connection's metadata and the call's own."""
+    merged = {**connection.metadata, **(metadata or {})}
+    pairs = [(key.lower(), value) for key, value in merged.items()]
+    if connection.api_key:
+        pairs.append(("authorization", f"Bearer {connection.api_key}"))
+    return tuple(pairs)
+
+
+def build_credentials(connection: Connection) -> grpc.ChannelCredentials | None:
+    """TLS credentials; None for clear text.
+
+    Raises:
+        ConfigurationError: a certificate's file can not be read.
+    """
+    if not connection.tls:
+        return None
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read_pem("tls_ca_file", connection.tls_ca_file),
+        private_key=_read_pem("tls_key_file", connection.tls_key_file),
+        certificate_chain=_read_pem("tls_cert_file", connection.tls_cert_file),
+    )
+
+
+def build_timeout(timeout_seconds: float) -> float | None:
+    """A deadline as gRPC wants it: None for none."""
+    return None if math.isinf(timeout_seconds) else timeout_seconds
+
+
+def _read_pem(name: str, path: Path | str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{name} {path} can not be read: {error.strerror}.") from None

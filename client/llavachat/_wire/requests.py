@@ -1,0 +1,256 @@
+"""Values into messages: every call of the contract as an operation that either twin can run."""
+
+import math
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from llavachat._wire import responses
+from llavachat.errors import FieldViolation, InvalidRequest, NotFound, StatusDetails
+from llavachat.images import Picture
+from llavachat.types import (
+    ChatPage,
+    ChatRecord,
+    Event,
+    ImageInfo,
+    OverflowPolicy,
+    Params,
+    ServerInfo,
+    TokenCount,
+    Turn,
+)
+from llavachat.v1 import chat_pb2
+
+T = TypeVar("T")
+
+_OVERFLOW = {
+    None: chat_pb2.OVERFLOW_POLICY_UNSPECIFIED,
+    OverflowPolicy.ERROR: chat_pb2.OVERFLOW_POLICY_ERROR,
+    OverflowPolicy.DROP_OLDEST_TURNS: chat_pb2.OVERFLOW_POLICY_DROP_OLDEST_TURNS,
+}
+
+_INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """A call: the method's name in the contract, its message, and how to read the answer."""
+
+    method: str
+    request: Any
+    read: Callable[[Any], T]
+
+
+def collect_params(
+    max_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    repetition_penalty: float | None,
+    seed: int | None,
+    stop: Sequence[str],
+) -> Params:
+    """The keyword arguments of a question as one value; a single stop text may stand alone."""
+    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Params(max_tokens, temperature, top_p, top_k, repetition_penalty, seed, texts)
+
+
+def pick_raw_prompt(record: ChatRecord, turn_id: str | None) -> str:
+    """The raw prompt of one turn of a chat that was fetched with them; None: of the latest.
+
+    Raises:
+        NotFound: the chat has no such turn, or no turn at all.
+    """
+    turns = [turn for turn in record.turns if turn_id is None or turn.id == turn_id]
+    if not turns or turns[-1].raw_prompt is None:
+        raise NotFound("The chat has no such turn." if turn_id else "The chat has no turns yet.")
+    return turns[-1].raw_prompt
+
+
+def start_chat(
+    images: Iterable[Picture | ImageInfo],
+    prompt: str,
+    *,
+    system_prompt: str | None,
+    labels: Mapping[str, str] | None,
+    params: Params,
+    overflow: OverflowPolicy | None,
+    request_id: str | None,
+) -> Operation[Event | None]:
+    """StartChat, with a request_id of its own making where none is given."""
+    request = chat_pb2.StartChatRequest(
+        images=[_write_image(image) for image in images],
+        prompt=_check_prompt(prompt),
+        system_prompt=system_prompt,
+        params=_write_params(params),
+        request_id=request_id or str(uuid.uuid4()),
+        overflow_policy=_OVERFLOW[overflow],
+        labels=labels or {},
+    )
+    return Operation("StartChat", request, lambda response: responses.read_event(response.event))
+
+
+def continue_chat(
+    chat_id: str,
+    images: Iterable[Picture | ImageInfo],
+    prompt: str,
+    *,
+    parent_turn_id: str | None,
+    params: Params,
+    overflow: OverflowPolicy | None,
+    request_id: str | None,
+) -> Operation[Event | None]:
+    """ContinueChat, with a request_id of its own making where none is given."""
+    request = chat_pb2.ContinueChatRequest(
+        chat_id=_check_id("chat_id", chat_id),
+        images=[_write_image(image) for image in images],
+        prompt=_check_prompt(prompt),
+        parent_turn_id=parent_turn_id,
+        params=_write_params(params),
+        request_id=request_id or str(uuid.uuid4()),
+        overflow_policy=_OVERFLOW[overflow],
+    )
+    return Operation("ContinueChat", request, lambda response: responses.read_event(response.event))
+
+
+def get_chat(chat_id: str, *, include_raw_prompts: bool = False) -> Operation[ChatRecord]:
+    """GetChat."""
+    request = chat_pb2.GetChatRequest(
+        chat_id=_check_id("chat_id", chat_id), include_raw_prompts=include_raw_prompts
+    )
+    return Operation("GetChat", request, lambda response: responses.read_chat(response.chat))
+
+
+def get_turn(chat_id: str, turn_id: str, *, include_raw_prompt: bool = False) -> Operation[Turn]:
+    """GetTurn."""
+    request = chat_pb2.GetTurnRequest(
+        chat_id=_check_id("chat_id", chat_id),
+        turn_id=_check_id("turn_id", turn_id),
+        include_raw_prompt=include_raw_prompt,
+    )
+    return Operation("GetTurn", request, lambda response: responses.read_turn(response.turn))
+
+
+def list_chats(
+    *,
+    page_size: int,
+    page_token: str,
+    labels: Mapping[str, str] | None,
+    updated_since: datetime | None,
+    updated_before: datetime | None,
+) -> Operation[ChatPage]:
+    """ListChats: one page."""
+    if not 0 <= page_size <= 1000:
+        raise _refuse("page_size", "must be 1 to 1000 (0 asks for the server's own size)")
+    request = chat_pb2.ListChatsRequest(
+        page_size=page_size,
+        page_token=page_token,
+        labels=labels or {},
+        updated_since=_write_time("updated_since", updated_since),
+        updated_before=_write_time("updated_before", updated_before),
+    )
+    return Operation("ListChats", request, responses.read_chat_page)
+
+
+def delete_chat(chat_id: str) -> Operation[None]:
+    """DeleteChat."""
+    request = chat_pb2.DeleteChatRequest(chat_id=_check_id("chat_id", chat_id))
+    return Operation("DeleteChat", request, lambda _: None)
+
+
+def count_tokens(
+    images: Iterable[Picture | ImageInfo],
+    prompt: str,
+    *,
+    system_prompt: str | None = None,
+    chat_id: str | None = None,
+    parent_turn_id: str | None = None,
+) -> Operation[TokenCount]:
+    """CountTokens."""
+    request = chat_pb2.CountTokensRequest(
+        images=[_write_image(image) for image in images],
+        prompt=_check_prompt(prompt),
+        system_prompt=system_prompt,
+        chat_id=chat_id,
+        parent_turn_id=parent_turn_id,
+    )
+    return Operation("CountTokens", request, responses.read_token_count)
+
+
+def get_server_info() -> Operation[ServerInfo]:
+    """GetServerInfo."""
+    request = chat_pb2.GetServerInfoRequest()
+    return Operation("GetServerInfo", request, responses.read_server_info)
+
+
+def _write_image(image: Picture | ImageInfo) -> chat_pb2.Image:
+    if isinstance(image, ImageInfo):
+        return chat_pb2.Image(image_id=image.id)
+    return chat_pb2.Image(data=image.data)
+
+
+def _write_params(params: Params) -> chat_pb2.GenerationParams:
+    """Only what protobuf could not carry is refused here; ranges are the server's to judge."""
+    for name in ("max_tokens", "top_k"):
+        value = getattr(params, name)
+        if value is not None and not (_is_int(value) and 0 <= value <= _INT32_MAX):
+            raise _refuse(name, "must be a whole number, 0 or more", value)
+    for name in ("temperature", "top_p", "repetition_penalty"):
+        value = getattr(params, name)
+        if value is not None and not (_is_number(value) and math.isfinite(value)):
+            raise _refuse(name, "must be a number", value)
+    if params.seed is not None and not (_is_int(params.seed) and 0 <= params.seed < 2**64):
+        raise _refuse("seed", "must be a whole number, 0 to 2**64 - 1", params.seed)
+    return chat_pb2.GenerationParams(
+        max_tokens=params.max_tokens,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        repetition_penalty=params.repetition_penalty,
+        seed=params.seed,
+        stop=params.stop,
+    )
+
+
+def _write_time(name: str, time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise _refuse(name, "must have a time zone, such as datetime.now(UTC)")
+    stamp = Timestamp()
+    stamp.FromDatetime(time.astimezone(UTC))
+    return stamp
+
+
+def _check_prompt(prompt: str) -> str:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise _refuse("prompt", "must be a question, not blank")
+    if re.search("[\ud800-\udfff]", prompt):
+        raise _refuse("prompt", "must be whole Unicode characters, without lone surrogates")
+    return prompt
+
+
+def _check_id(name: str, value: str) -> str:
+    if not value:
+        raise _refuse(name, "must not be empty")
+    return value
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _refuse(field: str, expected: str, value: object = None) -> InvalidRequest:
+    shown = "" if value is None else f", not {value!r}"
+    message = f"{field} {expected}{shown}."
+    violation = FieldViolation(field, f"{expected}{shown}")
+    return InvalidRequest(message, StatusDetails(message=message, violations=(violation,)))

@@ -1,0 +1,169 @@
+"""A gRPC status into the error that stands for it, google.rpc details read from the trailer."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from llavachat.errors import (
+    ERRORS_BY_STATUS,
+    CannotConnect,
+    ContextFull,
+    DeadlineExceeded,
+    FieldViolation,
+    ServerUnavailable,
+    StatusDetails,
+    StatusError,
+    UnknownFailure,
+)
+from llavachat.v1 import error_details_pb2
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+_COUNTS = re.compile(r"\((\d+) text, (\d+) image\)\D*?holds (\d+)")
+# What gRPC itself says when no connection came about.
+_NO_CONNECTION = re.compile(
+    r"failed to connect to all addresses|DNS resolution failed|Name resolution failure"
+    r"|Domain name not found|address lookup failed|empty address list",
+    re.IGNORECASE,
+)
+_LAST_ERROR = re.compile(r"last error: \w+: (?:[\w.:\[\]%-]+: )?(.+?)\)?$")
+
+
+def read_status(
+    code: grpc.StatusCode,
+    message: str | None,
+    trailers: Iterable[tuple[str, str | bytes]] | None,
+    *,
+    address: str,
+) -> StatusError:
+    """The error for a status that is not OK.
+
+    Args:
+        code: the status.
+        message: what came with it, from the server or from gRPC itself.
+        trailers: the call's trailing metadata.
+        address: where the call went, for the sentence about a failed connection.
+    """
+    details, from_server = _read_details(message or "", trailers or ())
+    if code is grpc.StatusCode.UNAVAILABLE and not from_server:
+        return _read_unavailable(details, address)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and not from_server:
+        return DeadlineExceeded("The answer did not come within timeout_seconds.", details)
+    text = _sentence(details.message) or f"The server answered {code.name}."
+    text = _add_violations(text, details)
+    if any(kind == "CONTEXT_FULL" for kind, _, _ in details.preconditions):
+        return _read_context_full(text, details)
+    return ERRORS_BY_STATUS.get(code.name, UnknownFailure)(text, details)
+
+
+def read_rpc_error(error: grpc.RpcError, *, address: str) -> StatusError:
+    """The error for a call that failed; sync and async calls say the same in the same words."""
+    call: Any = error
+    return read_status(call.code(), call.details(), call.trailing_metadata(), address=address)
+
+
+def _read_details(
+    message: str, trailers: Iterable[tuple[str, str | bytes]]
+) -> tuple[StatusDetails, bool]:
+    status = error_details_pb2.ErrorStatus()
+    packed = next((value for key, value in trailers if key == DETAILS_KEY), None)
+    if not isinstance(packed, bytes):
+        return StatusDetails(message=message), False
+    try:
+        status.ParseFromString(packed)
+        found: dict[str, Any] = {"message": message or status.message}
+        for detail in status.details:
+            name = detail.type_url.rpartition(".")[2]
+            if name in _READERS:
+                _READERS[name](detail.value, found)
+    except DecodeError:
+        return StatusDetails(message=message), True
+    return StatusDetails(**found), True
+
+
+def _read_bad_request(value: bytes, found: dict[str, Any]) -> None:
+    detail = error_details_pb2.BadRequest.FromString(value)
+    found["violations"] = tuple(
+        FieldViolation(item.field, item.description, item.reason)
+        for item in detail.field_violations
+    )
+
+
+def _read_precondition_failure(value: bytes, found: dict[str, Any]) -> None:
+    detail = error_details_pb2.PreconditionFailure.FromString(value)
+    found["preconditions"] = tuple(
+        (item.type, item.subject, item.description) for item in detail.violations
+    )
+
+
+def _read_retry_info(value: bytes, found: dict[str, Any]) -> None:
+    detail = error_details_pb2.RetryInfo.FromString(value)
+    found["retry_after_seconds"] = detail.retry_delay.ToTimedelta().total_seconds()
+
+
+def _read_resource_info(value: bytes, found: dict[str, Any]) -> None:
+    detail = error_details_pb2.ResourceInfo.FromString(value)
+    found["resource"] = (detail.resource_type, detail.resource_name)
+
+
+def _read_quota_failure(value: bytes, found: dict[str, Any]) -> None:
+    detail = error_details_pb2.QuotaFailure.FromString(value)
+    found["quotas"] = tuple(item.description for item in detail.violations)
+
+
+_READERS: dict[str, Callable[[bytes, dict[str, Any]], None]] = {
+    "BadRequest": _read_bad_request,
+    "PreconditionFailure": _read_precondition_failure,
+    "RetryInfo": _read_retry_info,
+    "ResourceInfo": _read_resource_info,
+    "QuotaFailure": _read_quota_failure,
+}
+
+
+def _read_unavailable(details: StatusDetails, address: str) -> ServerUnavailable:
+    if _NO_CONNECTION.search(details.message):
+        reason = _LAST_ERROR.search(details.message)
+        shown = f" ({reason[1].rstrip('.')})" if reason else ""
+        return CannotConnect(f"No llavachat server answers at {address}{shown}.", details)
+    lost = "Socket closed" in details.message or "reset" in details.message.lower()
+    if lost or "GOAWAY" in details.message:
+        return ServerUnavailable(f"The connection to {address} was lost.", details)
+    text = _sentence(details.message) or f"The server at {address} is not available."
+    return ServerUnavailable(text, details)
+
+
+def _read_context_full(text: str, details: StatusDetails) -> ContextFull:
+    descriptions = " ".join(description for _, _, description in details.preconditions)
+    counts = _COUNTS.search(descriptions) or _COUNTS.search(details.message)
+    numbers = [int(number) for number in counts.groups()] if counts else [None] * 3
+    return ContextFull(
+        text,
+        details,
+        text_tokens=numbers[0],
+        image_tokens=numbers[1],
+        context_tokens=numbers[2],
+    )
+
+
+def _add_violations(text: str, details: StatusDetails) -> str:
+    """Name the wrong fields, where the server's sentence does not."""
+    missing = [
+        f"{item.field}: {item.description}"
+        for item in details.violations
+        if item.description and item.description.rstrip(".") not in text
+    ]
+    return f"{text} {_sentence('; '.join(missing), capital=False)}" if missing else text
+
+
+def _sentence(text: str, *, capital: bool = True) -> str:
+    text = " ".join(text.split())
+    if not text:
+        return ""
+    # A field's name at the beginning stays as it is spelt.
+    first = text.split(maxsplit=1)[0].rstrip(":,")
+    if capital and first.isalpha():
+        text = text[0].upper() + text[1:]
+    return text if text[-1] in ".!?" else f"{text}."

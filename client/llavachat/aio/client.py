@@ -1,0 +1,284 @@
+"""The client for asyncio; the twin of `llavachat.client`."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from llavachat._channel import AsyncChannel, AsyncEventStream
+from llavachat._wire import requests
+from llavachat.aio.chat import AsyncChat
+from llavachat.aio.reply import AsyncReply
+from llavachat.connection import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_SECONDS,
+    MAX_MESSAGE_BYTES,
+    Connection,
+    check_timeout,
+    read_environment,
+)
+from llavachat.errors import DeadlineExceeded, ServerUnavailable
+from llavachat.images import Images, load_pictures
+from llavachat.types import ChatRecord, OverflowPolicy, ServerInfo, TokenCount
+
+T = TypeVar("T")
+
+HEALTH_TIMEOUT_SECONDS = 5.0
+READY_TIMEOUT_SECONDS = 60.0
+_READY_POLL_SECONDS = 0.2
+
+
+class AsyncClient:
+    """A llavachat server, over gRPC. It belongs to the event loop of its first call, connects
+    then, and reconnects by itself.
+
+    Args:
+        address: "host:port"; without a port, 50051.
+        api_key: sent as ``authorization: Bearer KEY``. Refused without TLS, except to this very
+            machine or with `allow_insecure`.
+        tls: encrypt. None: yes when one of the files below is given.
+        tls_ca_file: PEM of the authority behind the server's certificate.
+        tls_cert_file, tls_key_file: PEM of this client's own certificate, for mutual TLS.
+        tls_server_name: the name to expect in the server's certificate, if not the host's.
+        timeout_seconds: the deadline of a call that names none, over 0; `math.inf` for none.
+        metadata: sent with every call.
+        max_message_bytes: the largest message either way, 1024 or more.
+        keepalive_seconds: how long a silent connection is trusted, 1 or more.
+        allow_insecure: send the key in clear text.
+
+    Raises:
+        ConfigurationError: these can not work together, or a file can not be read.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        api_key: str | None = None,
+        tls: bool | None = None,
+        tls_ca_file: Path | str | None = None,
+        tls_cert_file: Path | str | None = None,
+        tls_key_file: Path | str | None = None,
+        tls_server_name: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        metadata: Mapping[str, str] | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        keepalive_seconds: float = 30.0,
+        allow_insecure: bool = False,
+    ) -> None:
+        self._connection = Connection(
+            address=address,
+            api_key=api_key,
+            tls=tls,
+            tls_ca_file=tls_ca_file,
+            tls_cert_file=tls_cert_file,
+            tls_key_file=tls_key_file,
+            tls_server_name=tls_server_name,
+            timeout_seconds=timeout_seconds,
+            metadata=metadata or {},
+            max_message_bytes=max_message_bytes,
+            keepalive_seconds=keepalive_seconds,
+            allow_insecure=allow_insecure,
+        )
+        self._channel = AsyncChannel(self._connection)
+
+    @classmethod
+    def from_environment(cls, **overrides: Any) -> Self:
+        """A client as LLAVACHAT_ADDRESS, LLAVACHAT_API_KEY, LLAVACHAT_TLS_CA_FILE and the like
+        say; see `llavachat.connection.read_environment`.
+
+        Args:
+            overrides: arguments of `Client` that go before the environment's.
+        """
+        return cls(**{**read_environment(os.environ), **overrides})
+
+    @property
+    def address(self) -> str:
+        """Where the server is, port included."""
+        return self._connection.address
+
+    def start(
+        self,
+        images: Images,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        overflow: OverflowPolicy | None = None,
+        request_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AsyncReply:
+        """Open a chat with its first question; the answer streams.
+
+        Args:
+            images: a picture, several, or None; see `llavachat.images.ImageSource`.
+            prompt: the question.
+            system_prompt: replaces the model's own system sentence; "" for none.
+            labels: your own marks, to list chats by; at most 16.
+            max_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop: see `Params`.
+                What is not given is the server's to choose.
+            overflow: what to do when the context is full. None: the server decides.
+            request_id: makes the call safe to repeat. None: a new UUID, which makes gRPC's own
+                retries safe.
+            metadata: sent with this call, such as ``{"traceparent": "00-..."}``.
+            timeout_seconds: the deadline of the whole answer; `math.inf` for none. None: the
+                client's.
+
+        Raises:
+            Nothing here: pictures are read, and the call begins, when the reply is read.
+        """
+        arguments: dict[str, Any] = {
+            "system_prompt": system_prompt,
+            "labels": labels,
+            "params": requests.collect_params(
+                max_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop
+            ),
+            "overflow": overflow,
+            "request_id": request_id,
+        }
+
+        async def prepare() -> requests.Operation[Any]:
+            pictures = await asyncio.to_thread(load_pictures, images)
+            return requests.start_chat(pictures, prompt, **arguments)
+
+        return self._stream(prepare, timeout_seconds, metadata)
+
+    def chat(self, chat_id: str) -> AsyncChat:
+        """A chat by its id. Asks nothing of the server."""
+        return AsyncChat(self, chat_id)
+
+    async def chats(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        updated_since: datetime | None = None,
+        updated_before: datetime | None = None,
+        page_size: int = 50,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[ChatRecord]:
+        """Chats, the most recently used first, fetched a page at a time as they are read.
+
+        Args:
+            labels: only chats that have all of these.
+            updated_since, updated_before: only chats used in this time; with a time zone.
+            page_size: chats in one fetch, 1 to 1000.
+            timeout_seconds: the deadline of one fetch.
+        """
+        token, more = "", True
+        while more:
+            operation = requests.list_chats(
+                page_size=page_size,
+                page_token=token,
+                labels=labels,
+                updated_since=updated_since,
+                updated_before=updated_before,
+            )
+            page = await self._call(operation, timeout_seconds)
+            for record in page.chats:
+                yield record
+            token = page.next_page_token
+            more = bool(token)
+
+    async def delete_chat(self, chat_id: str, *, timeout_seconds: float | None = None) -> None:
+        """Erase a chat on the server.
+
+        Raises:
+            NotFound: the server does not know it.
+        """
+        await self._call(requests.delete_chat(chat_id), timeout_seconds)
+
+    async def count_tokens(
+        self,
+        images: Images,
+        prompt: str,
+        *,
+        system_prompt: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> TokenCount:
+        """Count the tokens of a first question, without asking it."""
+        operation = requests.count_tokens(
+            await asyncio.to_thread(load_pictures, images), prompt, system_prompt=system_prompt
+        )
+        return await self._call(operation, timeout_seconds)
+
+    async def server_info(self, *, timeout_seconds: float | None = None) -> ServerInfo:
+        """Which model answers, and within which limits."""
+        return await self._call(requests.get_server_info(), timeout_seconds)
+
+    async def is_healthy(self, *, timeout_seconds: float = HEALTH_TIMEOUT_SECONDS) -> bool:
+        """True when the server says that it serves; False also when nothing answers."""
+        try:
+            return await self._channel.check_health(check_timeout(timeout_seconds))
+        except (ServerUnavailable, DeadlineExceeded):
+            return False
+
+    async def wait_until_ready(self, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> None:
+        """Wait for a server that is starting.
+
+        Raises:
+            ServerUnavailable: it does not serve after `timeout_seconds`.
+        """
+        deadline = time.monotonic() + check_timeout(timeout_seconds)
+        while True:
+            left = deadline - time.monotonic()
+            if left > 0 and await self.is_healthy(
+                timeout_seconds=min(left, HEALTH_TIMEOUT_SECONDS)
+            ):
+                return
+            if time.monotonic() + _READY_POLL_SECONDS > deadline:
+                raise ServerUnavailable(
+                    f"The server at {self.address} was not ready within {timeout_seconds:g} "
+                    "seconds."
+                )
+            await asyncio.sleep(_READY_POLL_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connection; running answers end."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    def _stream(
+        self,
+        prepare: Callable[[], Awaitable[requests.Operation[Any]]],
+        timeout_seconds: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> AsyncReply:
+        timeout = self._timeout(timeout_seconds)
+
+        async def open_stream() -> AsyncEventStream:
+            return self._channel.stream(await prepare(), timeout, metadata)
+
+        return AsyncReply(self, open_stream)
+
+    async def _call(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
+        return await self._channel.call(operation, self._timeout(timeout_seconds))
+
+    def _timeout(self, timeout_seconds: float | None) -> float:
+        if timeout_seconds is None:
+            return self._connection.timeout_seconds
+        return check_timeout(timeout_seconds)

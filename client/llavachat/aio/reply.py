@@ -1,0 +1,111 @@
+"""An answer that streams, for asyncio; the twin of `llavachat.reply`."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from llavachat._channel import AsyncEventStream
+from llavachat._reply import ReplyRecord
+from llavachat.types import Delta, Event
+
+if TYPE_CHECKING:
+    from llavachat.aio.chat import AsyncChat
+    from llavachat.aio.client import AsyncClient
+
+
+class AsyncReply(ReplyRecord):
+    """An answer as it comes: iterate over it for its text, or `read` it whole.
+
+    Nothing happens before it is entered or read: pictures are then loaded in a thread, and the
+    call begins::
+
+        async with client.start("cat.jpg", "What is this?") as reply:
+            async for text in reply:
+                print(text, end="", flush=True)
+        print(reply.usage)
+
+    Cancelling the task that reads it ends the call.
+    """
+
+    def __init__(
+        self, client: "AsyncClient", open_stream: Callable[[], Awaitable[AsyncEventStream]]
+    ) -> None:
+        super().__init__()
+        self._client = client
+        self._open_stream = open_stream
+        self._stream: AsyncEventStream | None = None
+
+    @property
+    def chat(self) -> "AsyncChat":
+        """The chat, to ask the next question in.
+
+        Raises:
+            NotStartedYet: read some of the answer first.
+        """
+        return self._client.chat(self.chat_id)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The text, piece by piece as it comes; each piece comes once.
+
+        Raises:
+            ImageError, InvalidRequest: the question can not be sent.
+            StatusError: the server refused the question, or failed on the way; what came is
+                in `text`.
+            IncompleteReply: the stream ended without its last event.
+        """
+        async for event in self.events():
+            if isinstance(event, Delta):
+                yield event.text
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Everything that comes, waiting in the queue included; raises as iteration does."""
+        while not self._closed:
+            try:
+                event = await anext(await self._open())
+            except StopAsyncIteration:
+                self._check_end()
+                return
+            except BaseException as error:
+                # Once the answer is whole, or was given up, how the call ends is no news.
+                if (self.is_finished and isinstance(error, Exception)) or self._closed:
+                    return
+                raise
+            self._take(event)
+            yield event
+
+    async def read(self) -> str:
+        """Wait for the end, and return the whole answer.
+
+        Raises:
+            ImageError, StatusError, IncompleteReply: as iteration does.
+        """
+        async for _ in self.events():
+            pass
+        return self.text
+
+    def close(self) -> None:
+        """Stop the answer where it is; `text` keeps what came. Does nothing at its end.
+
+        May be called from another task; the iteration there then ends.
+        """
+        if not self.is_finished:
+            self._closed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _open(self) -> AsyncEventStream:
+        if self._stream is None:
+            self._stream = await self._open_stream()
+        return self._stream

@@ -1,0 +1,162 @@
+"""One chat, for threads. Its twin for asyncio is `llavachat.aio.AsyncChat`."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from llavachat._wire import requests
+from llavachat.images import Images, load_pictures
+from llavachat.reply import Reply
+from llavachat.transcript import write_json, write_markdown
+from llavachat.types import ChatRecord, OverflowPolicy, TokenCount, Turn
+
+if TYPE_CHECKING:
+    from llavachat.client import Client
+
+
+class Chat:
+    """A chat on the server. It holds an id and nothing else: make as many as you like."""
+
+    def __init__(self, client: "Client", chat_id: str) -> None:
+        self._client = client
+        self._id = chat_id
+
+    @property
+    def id(self) -> str:
+        """The chat's id."""
+        return self._id
+
+    def __repr__(self) -> str:
+        return f"Chat({self._id!r})"
+
+    def ask(
+        self,
+        prompt: str,
+        images: Images = None,
+        *,
+        parent: Turn | str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        overflow: OverflowPolicy | None = None,
+        request_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Reply:
+        """Ask the next question; the answer streams.
+
+        Args:
+            prompt: the question.
+            images: more pictures, which stand before this question.
+            parent: the turn (or its id) to go on from. None: the latest finished one. An
+                earlier turn opens a branch.
+            max_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop: see `Params`.
+                What is not given is the server's to choose.
+            overflow: what to do when the context is full. None: the server decides.
+            request_id: makes the call safe to repeat. None: a new UUID, which makes gRPC's own
+                retries safe.
+            metadata: sent with this call, such as ``{"traceparent": "00-..."}``.
+            timeout_seconds: the deadline of the whole answer; `math.inf` for none. None: the
+                client's.
+
+        Raises:
+            ImageError: a picture can not be read.
+            InvalidRequest: an argument can not be sent. The server's refusals come when the
+                reply is read.
+        """
+        operation = requests.continue_chat(
+            self._id,
+            load_pictures(images),
+            prompt,
+            parent_turn_id=parent.id if isinstance(parent, Turn) else parent,
+            params=requests.collect_params(
+                max_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop
+            ),
+            overflow=overflow,
+            request_id=request_id,
+        )
+        return self._client._stream(operation, timeout_seconds, metadata)
+
+    def record(
+        self, *, include_raw_prompts: bool = False, timeout_seconds: float | None = None
+    ) -> ChatRecord:
+        """The chat as the server keeps it, with all its turns.
+
+        Raises:
+            NotFound: the server does not know it (any more).
+        """
+        operation = requests.get_chat(self._id, include_raw_prompts=include_raw_prompts)
+        return self._client._call(operation, timeout_seconds)
+
+    def history(self, *, timeout_seconds: float | None = None) -> tuple[Turn, ...]:
+        """All turns, parents before children, in the order in which they were asked.
+
+        Raises:
+            NotFound: the server does not know the chat.
+        """
+        return self.record(timeout_seconds=timeout_seconds).turns
+
+    def transcript(
+        self,
+        format: Literal["markdown", "json"] = "markdown",
+        *,
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """The chat as a text.
+
+        Args:
+            format: "markdown" for people, "json" for programs.
+            timeout_seconds: as everywhere.
+
+        Raises:
+            NotFound: the server does not know the chat.
+        """
+        write = {"markdown": write_markdown, "json": write_json}[format]
+        return write(self.record(timeout_seconds=timeout_seconds))
+
+    def raw_prompt(
+        self, turn: Turn | str | None = None, *, timeout_seconds: float | None = None
+    ) -> str:
+        """The whole prompt of a turn as the model saw it, special tokens shown.
+
+        Args:
+            turn: the turn or its id. None: the latest.
+            timeout_seconds: as everywhere.
+
+        Raises:
+            NotFound: the server does not know the chat or the turn.
+        """
+        record = self.record(include_raw_prompts=True, timeout_seconds=timeout_seconds)
+        return requests.pick_raw_prompt(record, turn.id if isinstance(turn, Turn) else turn)
+
+    def count_tokens(
+        self,
+        prompt: str,
+        images: Images = None,
+        *,
+        parent: Turn | str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> TokenCount:
+        """Count the tokens that the next question would use, without asking it.
+
+        Raises:
+            NotFound: the server does not know the chat.
+        """
+        operation = requests.count_tokens(
+            load_pictures(images),
+            prompt,
+            chat_id=self._id,
+            parent_turn_id=parent.id if isinstance(parent, Turn) else parent,
+        )
+        return self._client._call(operation, timeout_seconds)
+
+    def delete(self, *, timeout_seconds: float | None = None) -> None:
+        """Erase the chat on the server.
+
+        Raises:
+            NotFound: the server does not know it (any more).
+        """
+        self._client._call(requests.delete_chat(self._id), timeout_seconds)

@@ -1,0 +1,201 @@
+"""Where the server is and how to speak to it: one frozen value, checked when it is made.
+
+Pure: it opens no file and no socket, and knows no gRPC.
+"""
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llavachat.errors import ConfigurationError
+
+DEFAULT_ADDRESS = "localhost:50051"
+DEFAULT_PORT = 50051
+DEFAULT_TIMEOUT_SECONDS = 300.0
+"""Longer than a server lets one turn take; a call that hangs still ends."""
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Room for several pictures of the server's largest size (10 MiB) in one request."""
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"", "0", "false", "no", "off"}
+
+
+def parse_address(address: str) -> str:
+    """Complete an address: "host", "host:port", "[ipv6]:port", "ipv6" or "unix:/path".
+
+    Returns:
+        What gRPC connects to, with the port filled in.
+
+    Raises:
+        ConfigurationError: it is empty, a URL, or its port is not 1 to 65535.
+    """
+    form = 'give HOST or HOST:PORT, such as "localhost:50051"'
+    text = address.strip()
+    if not text:
+        raise ConfigurationError(f"The server's address is empty; {form}.")
+    if text.startswith("unix:"):
+        return text
+    if "://" in text or "/" in text or any(character.isspace() for character in text):
+        raise ConfigurationError(f"{address!r} is not a server's address; {form}.")
+    host, port = _split_port(text)
+    if not host:
+        raise ConfigurationError(f"{address!r} names no host; {form}.")
+    if port is None:
+        return f"{host}:{DEFAULT_PORT}"
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ConfigurationError(f"{port!r} is not a port in {address!r}; ports are 1 to 65535.")
+    return f"{host}:{int(port)}"
+
+
+def is_loopback(address: str) -> bool:
+    """True when a parsed address can only be this very machine."""
+    if address.startswith("unix:"):
+        return True
+    host = _split_port(address)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_timeout(timeout_seconds: float) -> float:
+    """Let a deadline through: over 0, `math.inf` for none.
+
+    Raises:
+        ConfigurationError: it is 0, negative or not a number.
+    """
+    if not timeout_seconds > 0:
+        raise ConfigurationError(
+            f"timeout_seconds is {timeout_seconds}; it must be over 0 (math.inf for no deadline)."
+        )
+    return timeout_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where the server is and how to speak to it.
+
+    Args:
+        address: "host:port"; without a port, 50051. IPv6 in brackets; "unix:/path" works too.
+        api_key: sent as ``authorization: Bearer KEY`` with every call. Refused without TLS,
+            except to this very machine or with `allow_insecure`.
+        tls: encrypt. None: yes when a certificate below is given, else no.
+        tls_ca_file: PEM of the authority that signed the server's certificate. None: the
+            authorities that come with gRPC.
+        tls_cert_file, tls_key_file: PEM of this client's own certificate, for mutual TLS.
+        tls_server_name: the name to expect in the server's certificate, where it is not the
+            address's host (behind a tunnel, say).
+        timeout_seconds: the deadline of a call that names none; `math.inf` for none.
+        metadata: sent with every call, such as ``{"traceparent": "00-..."}``.
+        max_message_bytes: the largest message either way.
+        keepalive_seconds: how long a silent connection is trusted before it is probed.
+        allow_insecure: send the key in clear text. For networks that encrypt by other means.
+
+    Raises:
+        ConfigurationError: a value, or their combination, can not work.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    api_key: str | None = field(default=None, repr=False)
+    tls: bool | None = None
+    tls_ca_file: Path | str | None = None
+    tls_cert_file: Path | str | None = None
+    tls_key_file: Path | str | None = None
+    tls_server_name: str | None = None
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    keepalive_seconds: float = 30.0
+    allow_insecure: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", parse_address(self.address))
+        certificates = (self.tls_ca_file, self.tls_cert_file, self.tls_server_name)
+        if self.tls is None:
+            object.__setattr__(self, "tls", any(certificates))
+        if not self.tls and any(certificates):
+            raise ConfigurationError("tls is off, but TLS files or a TLS name were given.")
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ConfigurationError(
+                "A client certificate needs both tls_cert_file and tls_key_file."
+            )
+        if self.api_key is not None and not (
+            self.api_key and self.api_key.isascii() and self.api_key.isprintable()
+        ):
+            raise ConfigurationError("The API key must be printable ASCII, and not empty.")
+        if self.api_key and not (self.tls or self.allow_insecure or is_loopback(self.address)):
+            raise ConfigurationError(
+                f"The API key would travel to {self.address} in clear text; use tls=True, or "
+                "allow_insecure=True where the network itself is encrypted."
+            )
+        check_timeout(self.timeout_seconds)
+        if self.max_message_bytes < 1024:
+            raise ConfigurationError("max_message_bytes must be 1024 or more.")
+        if not 1 <= self.keepalive_seconds < math.inf:
+            raise ConfigurationError("keepalive_seconds must be 1 or more.")
+
+
+def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `Connection` that an environment sets; "" counts as not set.
+
+    Reads LLAVACHAT_ADDRESS, LLAVACHAT_API_KEY, LLAVACHAT_TLS, LLAVACHAT_TLS_CA_FILE,
+    LLAVACHAT_TLS_CLIENT_CERT_FILE, LLAVACHAT_TLS_CLIENT_KEY_FILE, LLAVACHAT_TLS_SERVER_NAME,
+    LLAVACHAT_TIMEOUT_SECONDS and LLAVACHAT_ALLOW_INSECURE.
+
+    Raises:
+        ConfigurationError: a value is not of its kind.
+    """
+    arguments: dict[str, Any] = {
+        name: environment[variable]
+        for variable, name in _TEXTS.items()
+        if environment.get(variable)
+    }
+    for variable, name in _SWITCHES.items():
+        if environment.get(variable):
+            arguments[name] = _parse_switch(variable, environment[variable])
+    seconds = environment.get("LLAVACHAT_TIMEOUT_SECONDS")
+    if seconds:
+        try:
+            arguments["timeout_seconds"] = float(seconds)
+        except ValueError:
+            raise ConfigurationError(
+                f"LLAVACHAT_TIMEOUT_SECONDS is {seconds!r}; it must be a number of seconds."
+            ) from None
+    return arguments
+
+
+_TEXTS = {
+    "LLAVACHAT_ADDRESS": "address",
+    "LLAVACHAT_API_KEY": "api_key",
+    "LLAVACHAT_TLS_CA_FILE": "tls_ca_file",
+    "LLAVACHAT_TLS_CLIENT_CERT_FILE": "tls_cert_file",
+    "LLAVACHAT_TLS_CLIENT_KEY_FILE": "tls_key_file",
+    "LLAVACHAT_TLS_SERVER_NAME": "tls_server_name",
+}
+_SWITCHES = {"LLAVACHAT_TLS": "tls", "LLAVACHAT_ALLOW_INSECURE": "allow_insecure"}
+
+
+def _parse_switch(variable: str, value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ConfigurationError(f"{variable} is {value!r}; it must be 1 or 0.")
+
+
+def _split_port(text: str) -> tuple[str, str | None]:
+    if text.startswith("["):
+        host, bracket, rest = text.partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return "", None
+        return host + bracket, rest[1:] if rest else None
+    if text.count(":") > 1:
+        return f"[{text}]", None
+    host, colon, port = text.partition(":")
+    return host, port if colon else None

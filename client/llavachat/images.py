@@ -1,0 +1,282 @@
+"""Pictures on their way to the server: read, set upright, scaled down, encoded.
+
+A small file in a format that the server reads goes as it is, byte for byte (metadata too).
+Everything else is re-encoded: what is larger than the model can use, turned by its EXIF
+orientation, animated, or in a format that the server does not read. Knows no gRPC.
+"""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from llavachat._download import MAX_DOWNLOAD_BYTES, download
+from llavachat.errors import ImageError
+from llavachat.types import ImageInfo
+
+MAX_SIDE_PIXELS = 1344
+"""The longer side of what is sent. LLaVA-1.5 sees 336 x 336 pixels: four times that leaves the
+server's own scaling nothing to lose, and a photograph shrinks from megabytes to some 300 kB.
+
+Source: ``crop_size`` of CLIP ViT-L/14-336, the vision tower of LLaVA-1.5."""
+
+MAX_PLAIN_BYTES = 4 * 1024 * 1024
+"""A larger file is re-encoded even when its sides are small."""
+
+MAX_LOSSLESS_BYTES = 2 * 1024 * 1024
+"""A larger PNG is sent as JPEG (or WebP, with transparency) instead."""
+
+_QUALITY = 92
+
+_MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+}
+# Formats that Pillow decodes by itself: those that run other programs (EPS) stay out.
+_READABLE = (*_MEDIA_TYPES, "MPO", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
+_LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"}
+
+_OTHER_FILES = (
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive or an office document"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x7fELF", "a program"),
+    (b"RIFF", "a sound or a video"),
+    (b"ID3", "a sound"),
+    (b"OggS", "a sound or a video"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"%!PS", "a PostScript document"),
+    (b"{", "text"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture ready to be sent: `data` is a whole file of `media_type`."""
+
+    data: bytes
+    media_type: str
+    width_pixels: int
+    height_pixels: int
+
+
+ImageSource = (
+    str | os.PathLike[str] | bytes | bytearray | Image.Image | BinaryIO | Picture | ImageInfo
+)
+"""A path, an http(s) address, a file's bytes, a PIL image, an open binary file (such as
+``sys.stdin.buffer``), a picture prepared by `load_picture`, or the `ImageInfo` of one that the
+server knows already."""
+
+Images = ImageSource | Iterable[ImageSource] | None
+"""One picture, several, or none."""
+
+
+def list_sources(images: Images) -> tuple[ImageSource, ...]:
+    """One, several or no pictures as a tuple.
+
+    Raises:
+        ImageError: something among them can not be a picture.
+    """
+    if images is None:
+        return ()
+    single = isinstance(
+        images, str | os.PathLike | bytes | bytearray | Image.Image | Picture | ImageInfo
+    ) or hasattr(images, "read")
+    if not single and not isinstance(images, Iterable):
+        raise ImageError(_refuse_kind(images))
+    return (cast(ImageSource, images),) if single else tuple(cast(Iterable[ImageSource], images))
+
+
+def load_pictures(
+    images: Images, *, max_side_pixels: int = MAX_SIDE_PIXELS
+) -> tuple[Picture | ImageInfo, ...]:
+    """Make one, several or no pictures ready; see `load_picture`."""
+    return tuple(
+        source
+        if isinstance(source, ImageInfo)
+        else load_picture(source, max_side_pixels=max_side_pixels)
+        for source in list_sources(images)
+    )
+
+
+def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS) -> Picture:
+    """Read a picture from wherever it is and make it ready to be sent.
+
+    Args:
+        source: see `ImageSource`.
+        max_side_pixels: the longer side of what is sent, 1 or more.
+
+    Returns:
+        The picture: the very bytes where they can go as they are, else encoded anew (PNG where
+        it is lossless and small, JPEG, or WebP where a large picture has transparency).
+
+    Raises:
+        ImageError: it can not be read or fetched, is no picture, or is damaged.
+    """
+    if max_side_pixels < 1:
+        raise ImageError(f"max_side_pixels is {max_side_pixels}; it must be 1 or more.")
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, Image.Image):
+        return _encode(source, max_side_pixels, lossless=True)
+    name, data = _read(source)
+    return _prepare(name, data, max_side_pixels)
+
+
+def _read(source: ImageSource) -> tuple[str, bytes]:
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        return source, download(source)
+    if isinstance(source, bytes | bytearray):
+        return "The data", bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return _read_file(Path(source))
+    if hasattr(source, "read"):
+        name = getattr(source, "name", "")
+        label = name if isinstance(name, str) and name else "The input"
+        data = cast(BinaryIO, source).read(MAX_DOWNLOAD_BYTES + 1)
+        if not isinstance(data, bytes):
+            raise ImageError(f"{label} was opened as text; open it as binary.")
+        if len(data) > MAX_DOWNLOAD_BYTES:
+            raise ImageError(f"{label} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB.")
+        return ("The input" if label == "<stdin>" else label), data
+    raise ImageError(_refuse_kind(source))
+
+
+def _read_file(path: Path) -> tuple[str, bytes]:
+    try:
+        path = path.expanduser()
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder; give a picture.")
+        if path.stat().st_size > MAX_DOWNLOAD_BYTES:
+            raise ImageError(f"{path} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB.")
+        return str(path), path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist.") from None
+    except PermissionError:
+        raise ImageError(f"{path} may not be read.") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "its name is not a path"
+        raise ImageError(f"{path} can not be read: {reason}.") from None
+
+
+def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
+    if not data:
+        raise ImageError(f"{name} is empty.")
+    image = _open(name, data)
+    try:
+        as_is = (
+            image.format in _MEDIA_TYPES
+            and max(image.size) <= max_side_pixels
+            and len(data) <= MAX_PLAIN_BYTES
+            and image.getexif().get(_ORIENTATION, 1) == 1
+            and not getattr(image, "is_animated", False)
+        )
+        if as_is:
+            image.load()
+            return Picture(data, _MEDIA_TYPES[str(image.format)], *image.size)
+        return _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
+    except Image.DecompressionBombError:
+        raise ImageError(_refuse_size(name)) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError):
+        raise ImageError(f"{name} is damaged or cut short.") from None
+
+
+_ORIENTATION = 0x0112  # EXIF tag
+
+
+def _open(name: str, data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(io.BytesIO(data), formats=_READABLE)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is {_name_content(data)}; send JPEG, PNG, WebP or GIF.") from None
+    except Image.DecompressionBombError:
+        raise ImageError(_refuse_size(name)) from None
+    except (OSError, SyntaxError, ValueError, EOFError):
+        raise ImageError(f"{name} is damaged or cut short.") from None
+
+
+def _encode(image: Image.Image, max_side_pixels: int, *, lossless: bool) -> Picture:
+    # A caller's own PIL image is never changed; a file's is ours to shrink in place, which
+    # lets the JPEG decoder skip most of the work.
+    image.seek(0) if getattr(image, "is_animated", False) else None
+    small = image if lossless is False else image.copy()
+    if max(small.size) > max_side_pixels:
+        if small.mode not in {"RGB", "L", "YCbCr", "CMYK"}:
+            small = _to_eight_bits(small)
+        small.thumbnail((max_side_pixels, max_side_pixels), Image.Resampling.LANCZOS)
+    upright = _to_eight_bits(ImageOps.exif_transpose(small))
+    if lossless:
+        data = _save(upright, "PNG", optimize=False)
+        if len(data) <= MAX_LOSSLESS_BYTES:
+            return Picture(data, "image/png", *upright.size)
+    if upright.mode == "RGBA":
+        data = _save(upright, "WEBP", quality=_QUALITY)
+        return Picture(data, "image/webp", *upright.size)
+    data = _save(upright, "JPEG", quality=_QUALITY)
+    return Picture(data, "image/jpeg", *upright.size)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where something shows through."""
+    if image.mode.startswith("I") or image.mode == "F":
+        # 16-bit grey: Pillow's own conversion clips instead of scaling.
+        low, high = cast(tuple[float, float], image.getextrema())
+        top = 65535.0 if 255 < high <= 65535 and low >= 0 else max(high, 255.0)
+        image = image.convert("F").point(lambda value: value * (255.0 / top)).convert("L")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    clear = image if image.mode == "RGBA" else image.convert("RGBA")
+    lowest, _ = cast(tuple[int, int], clear.getchannel("A").getextrema())
+    return clear if lowest < 255 else clear.convert("RGB")
+
+
+def _save(image: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    # What the camera wrote (place, time, thumbnail) has done its work and stays behind.
+    image.info = {}
+    with contextlib.suppress(AttributeError):
+        image.getexif().clear()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def _name_content(data: bytes) -> str:
+    head = data[:512].lstrip()
+    lower = head.lower()
+    if lower.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if b"<svg" in lower:
+        return "an SVG drawing"
+    if data[4:8] == b"ftyp":
+        is_heif = data[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif"}
+        return "a HEIC or AVIF picture that can not be read here" if is_heif else "a video"
+    for magic, kind in _OTHER_FILES:
+        if head.startswith(magic):
+            return kind
+    try:
+        head.decode()
+    except UnicodeDecodeError:
+        return "not a picture that can be read"
+    return "text" if head else "not a picture"
+
+
+def _refuse_size(name: str) -> str:
+    limit = (Image.MAX_IMAGE_PIXELS or 0) * 2 // 1_000_000
+    return f"{name} has more than {limit} megapixels; scale it down first."
+
+
+def _refuse_kind(source: object) -> str:
+    return (
+        f"A picture can not be a {type(source).__name__}; give a path, an http(s) address, "
+        "bytes, a PIL image or an open binary file."
+    )

@@ -1,0 +1,102 @@
+"""An answer that streams, for threads. Its twin for asyncio is `llavachat.aio.AsyncReply`."""
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from llavachat._channel import EventStream
+from llavachat._reply import ReplyRecord
+from llavachat.types import Delta, Event
+
+if TYPE_CHECKING:
+    from llavachat.chat import Chat
+    from llavachat.client import Client
+
+
+class Reply(ReplyRecord):
+    """An answer as it comes: iterate over it for its text, or `read` it whole.
+
+    As a context manager it ends the call when its block ends, read to the end or not::
+
+        with client.start("cat.jpg", "What is this?") as reply:
+            for text in reply:
+                print(text, end="", flush=True)
+        print(reply.usage)
+    """
+
+    def __init__(self, client: "Client", stream: EventStream) -> None:
+        super().__init__()
+        self._client = client
+        self._stream = stream
+
+    @property
+    def chat(self) -> "Chat":
+        """The chat, to ask the next question in.
+
+        Raises:
+            NotStartedYet: read some of the answer first.
+        """
+        return self._client.chat(self.chat_id)
+
+    def __iter__(self) -> Iterator[str]:
+        """The text, piece by piece as it comes; each piece comes once.
+
+        Raises:
+            StatusError: the server refused the question, or failed on the way; what came is
+                in `text`.
+            IncompleteReply: the stream ended without its last event.
+        """
+        for event in self.events():
+            if isinstance(event, Delta):
+                yield event.text
+
+    def events(self) -> Iterator[Event]:
+        """Everything that comes, waiting in the queue included; raises as iteration does."""
+        while not self._closed:
+            try:
+                event = next(self._stream)
+            except StopIteration:
+                self._check_end()
+                return
+            except Exception:
+                # Once the answer is whole, or was given up, how the call ends is no news.
+                if self.is_finished:
+                    return
+                raise
+            self._take(event)
+            yield event
+
+    def read(self) -> str:
+        """Wait for the end, and return the whole answer.
+
+        Raises:
+            StatusError, IncompleteReply: as iteration does.
+        """
+        for _ in self.events():
+            pass
+        return self.text
+
+    def close(self) -> None:
+        """Stop the answer where it is; `text` keeps what came. Does nothing at its end.
+
+        May be called from another thread; the iteration there then ends.
+        """
+        if not self.is_finished:
+            self._closed = True
+        self._stream.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._stream.cancel()
