@@ -175,17 +175,21 @@ class InvalidRequest(EngineError):
 
 @dataclass
 class ContextFull(EngineError):
-    """The prompt leaves no room for an answer. Counts in tokens."""
+    """The prompt leaves no room for an answer. Counts in tokens.
+
+    `history_tokens` are those of earlier turns, where the one who raises tells them apart.
+    """
 
     text_tokens: int
     image_tokens: int
     context_tokens: int
+    history_tokens: int = 0
 
     def __str__(self) -> str:
-        total = self.text_tokens + self.image_tokens
+        total = self.text_tokens + self.image_tokens + self.history_tokens
         return (
-            f"the prompt has {total} tokens ({self.text_tokens} text, {self.image_tokens} image) "
-            f"and the model's context holds {self.context_tokens}"
+            f"the prompt has {total} tokens ({self.text_tokens} text, {self.image_tokens} image, "
+            f"{self.history_tokens} history) and the model's context holds {self.context_tokens}"
         )
 
 

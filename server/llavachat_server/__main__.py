@@ -1,0 +1,49 @@
+"""The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``.
+
+Exit codes: 0 stopped as asked, 1 could not start, 2 wrong settings, 130 interrupted twice.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+
+from llavachat_server.ops import logs
+from llavachat_server.settings import SettingsError, load, resolve_profile
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop.
+
+    Args:
+        arguments: the command line without the program's name; `sys.argv` when not given.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        settings = load(sys.argv[1:] if arguments is None else arguments)
+        profile = resolve_profile(settings)
+    except SettingsError as error:
+        print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    logs.set_up(settings.log_format, settings.log_level)
+    # After the settings, so that a typing error is told at once.
+    from llavachat_server.app import App, StartError
+
+    async def serve() -> None:
+        await App(settings, profile).run()
+
+    try:
+        asyncio.run(serve())
+    except StartError as error:
+        print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except Exception:
+        logging.getLogger("llavachat").exception("the server failed")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

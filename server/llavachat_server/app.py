@@ -1,0 +1,278 @@
+"""The wiring: makes every part from settings, starts them in order, stops them in order.
+
+Starting: the port opens first and answers "starting", so that a busy port is told at once and
+clients know to wait; then the model loads; then a picture is answered; then the gate opens.
+Stopping: health says so, the gate refuses, running turns get their grace period, the rest ends.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from llavachat.v1 import chat_pb2 as pb
+from llavachat.v1 import chat_pb2_grpc
+
+from llavachat_server import __version__
+from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.turns import Turns
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.images.intake import MEDIA_TYPES, Intake
+from llavachat_server.ops.health import CHAT_SERVICE, Health, warm_up
+from llavachat_server.profiles import Profile
+from llavachat_server.rpc import messages
+from llavachat_server.rpc.auth import BadKeyFile, KeyRing
+from llavachat_server.rpc.gate import Gate, GateState
+from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
+from llavachat_server.rpc.requests import RequestLimits
+from llavachat_server.rpc.service import ChatService, Desk
+from llavachat_server.settings import Settings, is_loopback
+from llavachat_server.values import Engine, EngineInfo
+
+log = logging.getLogger("llavachat")
+
+_CLOSE_SECONDS = 1.0
+"""For what is left once every turn has ended: health watches, replies on their way."""
+
+
+class StartError(Exception):
+    """The server can not start; one sentence for the operator."""
+
+
+class App:
+    """One server process.
+
+    Args:
+        settings: how to serve.
+        profile: what to serve, settings applied.
+    """
+
+    def __init__(self, settings: Settings, profile: Profile) -> None:
+        self._settings = settings
+        self._profile = profile
+        self._began = time.monotonic()
+        self._started_at = datetime.now(UTC)
+        self._stop_asked = asyncio.Event()
+        self._num_signals = 0
+        self._health = Health()
+        self._service = ChatService()
+        self._intake = Intake(profile.image_limits)
+        self._engine: Engine | None = None
+        self._turns: Turns | None = None
+
+    async def run(self) -> None:
+        """Serve until a signal says stop.
+
+        Raises:
+            StartError: it could not start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        gate = Gate(self._read_keys())
+        server = self._make_server(gate)
+        await self._health.set_serving(False)
+        address = self._bind(server)
+        await server.start()
+        self._tell("listening", address=address)
+        start = asyncio.create_task(self._start_engine())
+        stop = asyncio.create_task(self._stop_asked.wait())
+        try:
+            await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not start.done():
+                # A model that is being loaded in a thread can not be interrupted politely.
+                self._tell("stopped while starting")
+                sys.stderr.flush()
+                os._exit(0)
+            start.result()
+            gate.state = GateState.OPEN
+            await self._health.set_serving(True)
+            self._say_ready(address)
+            await stop
+        finally:
+            await self._shut_down(server, gate)
+
+    async def _start_engine(self) -> None:
+        profile, settings = self._profile, self._settings
+        self._tell("loading libraries")
+        engine = await asyncio.to_thread(_make_engine, settings, profile)
+        self._tell("loading model", model=profile.model, quantization=profile.quantization.value)
+        await engine.start()
+        self._engine = engine
+        info = engine.info
+        self._tell("warming up", device=info.device)
+        num_tokens = await warm_up(engine)
+        self._tell("warmed up", completion_tokens=num_tokens)
+        store = MemoryStore(
+            max_chats=settings.max_chats, max_picture_bytes=settings.max_picture_memory_bytes
+        )
+        self._turns = Turns(
+            engine,
+            store,
+            self._intake,
+            defaults=profile.default_sampling,
+            max_turn_seconds=profile.max_turn_seconds,
+        )
+        request_limits = RequestLimits(
+            max_prompt_chars=profile.max_prompt_chars,
+            max_images_per_turn=profile.max_images_per_turn,
+            max_tokens=profile.max_tokens,
+            vocab_size=info.vocab_size,
+        )
+        server_info = _describe(profile, info, self._started_at)
+        self._service.desk = Desk(info, self._turns, store, request_limits, server_info)
+
+    async def _shut_down(self, server: grpc.aio.Server, gate: Gate) -> None:
+        """Stop in order; see the module."""
+        gate.state = GateState.STOPPING
+        await self._health.set_serving(False)
+        if self._settings.ready_file is not None:
+            with suppress(FileNotFoundError):
+                self._settings.ready_file.unlink()
+        if self._turns is not None:
+            self._tell("stopping", grace_seconds=self._settings.grace_seconds)
+            await self._turns.stop(self._settings.grace_seconds)
+        await server.stop(_CLOSE_SECONDS)
+        if self._engine is not None:
+            await self._engine.stop()
+        self._intake.close()
+        self._tell("stopped")
+
+    def _read_keys(self) -> KeyRing | None:
+        if self._settings.keys_file is None:
+            return None
+        try:
+            return KeyRing.from_file(self._settings.keys_file)
+        except BadKeyFile as error:
+            raise StartError(str(error)) from error
+
+    def _make_server(self, gate: Gate) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=[gate],
+            options=channel_arguments(
+                max_image_bytes=self._profile.image_limits.max_bytes,
+                max_images=self._profile.max_images_per_turn,
+            ),
+            maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
+        )
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        if self._settings.reflection:
+            from grpc_health.v1 import health_pb2
+            from grpc_reflection.v1alpha import reflection
+
+            names = (
+                CHAT_SERVICE,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            )
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> str:
+        listen = self._settings.listen
+        credentials = self._read_credentials()
+        try:
+            if credentials is None:
+                port = server.add_insecure_port(listen)
+            else:
+                port = server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise StartError(
+                f"listen: {listen!r} can not be opened; another program may use it"
+            ) from error
+        if listen.startswith("unix:"):
+            return listen
+        return f"{listen.rpartition(':')[0]}:{port}"
+
+    def _read_credentials(self) -> grpc.ServerCredentials | None:
+        settings = self._settings
+        if settings.tls_cert_file is None or settings.tls_key_file is None:
+            return None
+        authority = settings.tls_client_ca_file
+        try:
+            return grpc.ssl_server_credentials(
+                [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
+                root_certificates=authority.read_bytes() if authority else None,
+                require_client_auth=authority is not None,
+            )
+        except OSError as error:
+            raise StartError(f"{error.filename}: {error.strerror}") from error
+
+    def _say_ready(self, address: str) -> None:
+        self._tell("serving", address=address, profile=self._profile.name)
+        print(  # noqa: T201
+            f"llavachat is serving {self._profile.name} on {address}", file=sys.stderr, flush=True
+        )
+        if not is_loopback(self._settings.listen) and self._settings.keys_file is None:
+            log.warning("everybody who can reach this address may call: no keys_file is set")
+        if self._settings.ready_file is not None:
+            _write_whole(self._settings.ready_file, address + "\n")
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._num_signals += 1
+        if self._num_signals > 1 and number == signal.SIGINT:
+            os._exit(130)
+        self._stop_asked.set()
+
+    def _tell(self, stage: str, **fields: object) -> None:
+        seconds = round(time.monotonic() - self._began, 2)
+        log.info(stage, extra={"fields": {"seconds": seconds, **fields}})
+
+
+def _make_engine(settings: Settings, profile: Profile) -> Engine:
+    """Import the model's libraries, which takes most of a start, and make the engine."""
+    from llavachat_server.engine.engine import LlavaEngine
+
+    return LlavaEngine(
+        EngineSettings(
+            model=profile.model,
+            profile=profile.name,
+            revision=profile.revision or None,
+            quantization=profile.quantization,
+            device=settings.device,
+            max_running=profile.max_running_turns,
+            max_queued=profile.max_queued_turns,
+            max_tokens=profile.max_tokens,
+        )
+    )
+
+
+def _describe(profile: Profile, info: EngineInfo, started_at: datetime) -> pb.GetServerInfoResponse:
+    return pb.GetServerInfoResponse(
+        model=messages.model_info(info.model),
+        limits=pb.Limits(
+            max_image_bytes=profile.image_limits.max_bytes,
+            max_image_pixels=profile.image_limits.max_pixels,
+            max_image_side_pixels=profile.image_limits.max_side_pixels,
+            max_images_per_turn=profile.max_images_per_turn,
+            max_prompt_chars=profile.max_prompt_chars,
+            context_tokens=info.context_tokens,
+            max_tokens=profile.max_tokens,
+            tokens_per_image=info.num_image_tokens,
+            max_running_turns=info.max_running,
+            max_queued_turns=info.max_queued,
+            max_turn_duration=messages.duration(profile.max_turn_seconds),
+            media_types=sorted(MEDIA_TYPES.values()),
+        ),
+        default_params=messages.params(profile.default_sampling),
+        server_version=__version__,
+        library_versions=info.library_versions,
+        device=info.device,
+        start_time=messages.timestamp(started_at),
+    )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Readers see the whole file or none."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft.write_text(text)
+    draft.replace(path)

@@ -1,0 +1,180 @@
+"""Which token ids and which pictures the model sees for one question. Pure.
+
+The prompt of a turn is made of *recorded* ids of the turns before it, so that it begins with
+the prompt before it, id for id: re-tokenised text would miss the prefix cache and could change
+an answer. Only where turns were dropped is the first one that stays written anew, because the
+system prompt and the dropped turns' pictures now stand before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llavachat_server.chats.record import Turn
+from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import ContextFull, TurnTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """Tokens of a prompt: this turn's text and pictures, and all that came before."""
+
+    text_tokens: int
+    image_tokens: int
+    history_tokens: int
+
+    @property
+    def total(self) -> int:
+        """The prompt as the model sees it."""
+        return self.text_tokens + self.image_tokens + self.history_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the model sees.
+
+    Args:
+        token_ids: the whole prompt, one placeholder for each picture.
+        question_ids: the last turn's own part of it, as it stands when nothing is left out.
+        images: the pictures in the order of their placeholders.
+        count: how many tokens that is, pictures at full width.
+        trimmed_turn_ids: turns that were left out, the oldest first.
+        num_tokens_before: tokens with them.
+    """
+
+    token_ids: tuple[int, ...]
+    question_ids: tuple[int, ...]
+    images: tuple[ImageInfo, ...]
+    count: TokenCount
+    trimmed_turn_ids: tuple[str, ...]
+    num_tokens_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextBuilder:
+    """Builds prompts for one model.
+
+    Args:
+        prompts: the model's template and tokenizer.
+        context_tokens: what the model's context holds.
+        num_image_tokens: how wide one picture is in it.
+    """
+
+    prompts: TurnTokenizer
+    context_tokens: int
+    num_image_tokens: int
+
+    def build(
+        self,
+        history: Sequence[Turn],
+        prompt: str,
+        images: Sequence[ImageInfo],
+        *,
+        system_prompt: str | None = None,
+        drop_for_tokens: int | None = None,
+    ) -> Context:
+        """Build the prompt of a question.
+
+        Args:
+            history: the finished turns before it, the first one first.
+            prompt: the question.
+            images: the pictures that stand before the question.
+            system_prompt: the chat's; None for the model's own.
+            drop_for_tokens: the answer's room, for which the oldest turns may be left out; None
+                leaves none out.
+
+        Raises:
+            ContextFull: not even one token of an answer fits.
+        """
+        full = self._assemble(history, 0, prompt, images, system_prompt)
+        chosen, num_dropped = full, 0
+        if drop_for_tokens is not None:
+            while chosen.count.total + drop_for_tokens > self.context_tokens and num_dropped < len(
+                history
+            ):
+                num_dropped += 1
+                chosen = self._assemble(history, num_dropped, prompt, images, system_prompt)
+        if chosen.count.total >= self.context_tokens:
+            count = chosen.count
+            raise ContextFull(
+                count.text_tokens, count.image_tokens, self.context_tokens, count.history_tokens
+            )
+        return Context(
+            chosen.token_ids,
+            full.question_ids,
+            chosen.images,
+            chosen.count,
+            tuple(turn.id for turn in history[:num_dropped]),
+            full.count.total,
+        )
+
+    def count(
+        self,
+        history: Sequence[Turn],
+        prompt: str,
+        num_images: int,
+        *,
+        system_prompt: str | None = None,
+    ) -> TokenCount:
+        """Count the tokens of a question, whether it fits or not."""
+        if history:
+            question = self.prompts.build_next_turn(prompt, num_images=num_images)
+        else:
+            question = self.prompts.build_first_turn(
+                prompt, num_images=num_images, system_prompt=system_prompt
+            )
+        earlier = sum(len(turn.images) for turn in history)
+        # An empty next turn leaves the earlier turns alone, every answer closed.
+        before = self.prompts.join_turns(_exchanges(history), ())
+        return TokenCount(
+            len(question) - num_images,
+            num_images * self.num_image_tokens,
+            len(before) + earlier * (self.num_image_tokens - 1),
+        )
+
+    def rebuild_ids(
+        self, history: Sequence[Turn], turn: Turn, system_prompt: str | None
+    ) -> tuple[int, ...]:
+        """The prompt that a recorded turn had, from its record."""
+        num_dropped = len(turn.trimmed_turn_ids)
+        if num_dropped:
+            return self._assemble(
+                history, num_dropped, turn.prompt, turn.images, system_prompt
+            ).token_ids
+        return self.prompts.join_turns(_exchanges(history), turn.question_ids)
+
+    def _assemble(
+        self,
+        history: Sequence[Turn],
+        num_dropped: int,
+        prompt: str,
+        images: Sequence[ImageInfo],
+        system_prompt: str | None,
+    ) -> Context:
+        dropped, kept = history[:num_dropped], history[num_dropped:]
+        moved = tuple(image for turn in dropped for image in turn.images)
+        exchanges = _exchanges(kept)
+        if kept:
+            question = self.prompts.build_next_turn(prompt, num_images=len(images))
+            if dropped:
+                opening = self.prompts.build_first_turn(
+                    kept[0].prompt,
+                    num_images=len(moved) + len(kept[0].images),
+                    system_prompt=system_prompt,
+                )
+                exchanges[0] = (opening, exchanges[0][1])
+        else:
+            question = self.prompts.build_first_turn(
+                prompt, num_images=len(moved) + len(images), system_prompt=system_prompt
+            )
+        seen = (*moved, *(image for turn in kept for image in turn.images), *images)
+        token_ids = self.prompts.join_turns(exchanges, question)
+        num_own = len(images) if kept else len(seen)
+        text = len(question) - num_own
+        total = len(token_ids) + len(seen) * (self.num_image_tokens - 1)
+        own_image_tokens = num_own * self.num_image_tokens
+        count = TokenCount(text, own_image_tokens, total - text - own_image_tokens)
+        return Context(token_ids, question, seen, count, (), total)
+
+
+def _exchanges(turns: Sequence[Turn]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return [(turn.question_ids, turn.answer_ids) for turn in turns]

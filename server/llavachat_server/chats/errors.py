@@ -1,0 +1,77 @@
+"""What can go wrong between a caller and a chat. Messages are fit for the caller's eyes.
+
+    ChatError
+    +-- NotFound          no such chat, turn or picture of this tenant
+    +-- BadField          a picture or turn that is named can not be used so
+    +-- TurnRunning       one turn at a time in a chat
+    +-- RequestReused     the request_id was used with another body
+    +-- StoreFull         nothing more can be kept
+    +-- ShuttingDown      the server ended the turn because it is stopping
+
+The engine's own errors (`values.EngineError`) pass through unchanged.
+"""
+
+from dataclasses import dataclass
+
+
+class ChatError(Exception):
+    """The chats refused or ended something."""
+
+
+@dataclass
+class NotFound(ChatError):
+    """There is no such thing, or it is another tenant's: the two look alike.
+
+    `kind` is "chat", "turn" or "image"; `id` is what the caller sent.
+    """
+
+    kind: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"there is no such {self.kind}"
+
+
+@dataclass
+class BadField(ChatError):
+    """A value can not be used. `field` is its path in the request, as in "images[0].data"."""
+
+    field: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.expected}"
+
+
+class TurnRunning(ChatError):
+    """A turn is being answered in this chat."""
+
+    def __str__(self) -> str:
+        return "a turn is already running in this chat; wait for it or cancel it"
+
+
+class RequestReused(ChatError):
+    """The request_id belongs to a request with another body."""
+
+    def __str__(self) -> str:
+        return "this request_id was used before with another body; take a new one"
+
+
+@dataclass
+class StoreFull(ChatError):
+    """Nothing more can be kept now. Try again after `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return "the server can keep no more chats now"
+
+
+@dataclass
+class ShuttingDown(ChatError):
+    """The server is stopping. Try again after `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return "the server is stopping"

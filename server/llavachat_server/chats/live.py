@@ -1,0 +1,117 @@
+"""A turn while it runs: what has happened so far, for everyone who follows it.
+
+Contract: events are kept in their order from the first to the last, so that a follower may come
+late and misses nothing; a follower who reads slowly costs nobody else anything, because what is
+kept is bounded by the answer itself. When the last follower leaves before the end, the turn is
+told to end. Belongs to one event loop.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import Delta, FinishReason, ModelInfo, Queued, Sampling, Timings, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The turn has a place in its chat."""
+
+    chat_id: str
+    turn_id: str
+    parent_turn_id: str | None
+    model: ModelInfo
+    sampling: Sampling
+    images: tuple[ImageInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """Turns were left out of the prompt to make room."""
+
+    turn_ids: tuple[str, ...]
+    num_tokens_before: int
+    num_tokens_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The answer has ended and is recorded."""
+
+    finish_reason: FinishReason
+    matched_stop: str | None
+    usage: Usage
+    timings: Timings
+
+
+TurnEvent = Started | Trimmed | Queued | Delta | Ended
+
+
+class LiveTurn:
+    """One running turn.
+
+    Args:
+        body_sha256: what was asked; see `Question`.
+        abandon: called once when the last follower leaves before the end.
+    """
+
+    def __init__(self, body_sha256: str, abandon: Callable[["LiveTurn"], None]) -> None:
+        self.body_sha256 = body_sha256
+        self.chat_id = ""
+        self.turn_id = ""
+        self.answer = ""
+        self._abandon = abandon
+        self._events: list[TurnEvent] = []
+        self._is_over = False
+        self._error: Exception | None = None
+        self._num_followers = 0
+        self._news = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last event has come."""
+        return self._is_over
+
+    def publish(self, event: TurnEvent) -> None:
+        """Tell all followers; `Ended` is the last event."""
+        if isinstance(event, Delta):
+            self.answer += event.text
+        self._events.append(event)
+        self._is_over = isinstance(event, Ended)
+        self._tell()
+
+    def fail(self, error: Exception) -> None:
+        """End without `Ended`: followers get `error` after what came before it."""
+        self._error = error
+        self._is_over = True
+        self._tell()
+
+    async def follow(self) -> AsyncGenerator[TurnEvent, None]:
+        """Every event from the first to the last.
+
+        Raises:
+            Exception: what the turn failed with.
+        """
+        self._num_followers += 1
+        position = 0
+        try:
+            while True:
+                news = self._news
+                while position < len(self._events):
+                    event = self._events[position]
+                    position += 1
+                    yield event
+                if self._is_over and position == len(self._events):
+                    break
+                await news.wait()
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._num_followers -= 1
+            if self._num_followers == 0 and not self._is_over:
+                self._abandon(self)
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()

@@ -1,0 +1,189 @@
+"""A store that forgets at the end of the process, and before that what was used longest ago.
+
+Contract: `store.ChatStore`, bounded in chats and in bytes of pictures. It belongs to one event
+loop; no method awaits between reading and writing, so that every write is whole.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from llavachat_server.chats.errors import NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
+from llavachat_server.chats.store import ChatPage, ChatQuery, PageMark
+from llavachat_server.images.intake import Picture
+
+_FULL_RETRY_SECONDS = 5.0
+
+
+class MemoryStore:
+    """Keeps chats in memory.
+
+    Args:
+        max_chats: more forget the chat that was used longest ago; one with a running turn stays.
+        max_picture_bytes: likewise, for the decoded pixels of all kept pictures.
+        max_turns_per_chat: a chat takes no more turns than this.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_chats: int = 10_000,
+        max_picture_bytes: int = 1024**3,
+        max_turns_per_chat: int = 10_000,
+    ) -> None:
+        self._max_chats = max_chats
+        self._max_picture_bytes = max_picture_bytes
+        self._max_turns_per_chat = max_turns_per_chat
+        # The least recently used first.
+        self._chats: OrderedDict[tuple[str, str], Chat] = OrderedDict()
+        self._claims: dict[tuple[str, str], RequestClaim] = {}
+        self._pictures: dict[tuple[str, str], Picture] = {}
+        self._picture_users: dict[tuple[str, str], set[str]] = {}
+        self._picture_bytes = 0
+
+    async def begin_chat(
+        self,
+        chat: Chat,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """See `ChatStore.begin_chat`."""
+        self._make_room(chat.tenant, pictures, more_chats=1, keep=chat.id)
+        self._chats[chat.tenant, chat.id] = replace(chat, turns=(turn,))
+        self._keep(chat.tenant, chat.id, pictures, claim)
+
+    async def begin_turn(
+        self,
+        tenant: str,
+        chat_id: str,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """See `ChatStore.begin_turn`."""
+        chat = self._find(tenant, chat_id)
+        if _is_running(chat):
+            raise TurnRunning
+        if len(chat.turns) >= self._max_turns_per_chat:
+            raise StoreFull(_FULL_RETRY_SECONDS)
+        self._make_room(tenant, pictures, more_chats=0, keep=chat_id)
+        self._chats[tenant, chat_id] = replace(
+            chat, turns=(*chat.turns, turn), updated_at=max(chat.updated_at, turn.created_at)
+        )
+        self._keep(tenant, chat_id, pictures, claim)
+
+    async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+        """See `ChatStore.finish_turn`."""
+        chat = self._find(tenant, chat_id)
+        turns = tuple(turn if kept.id == turn.id else kept for kept in chat.turns)
+        updated_at = max(chat.updated_at, turn.finished_at or turn.created_at)
+        self._chats[tenant, chat_id] = replace(chat, turns=turns, updated_at=updated_at)
+        self._chats.move_to_end((tenant, chat_id))
+
+    async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+        """See `ChatStore.get_chat`."""
+        return self._find(tenant, chat_id)
+
+    async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
+        """See `ChatStore.list_chats`."""
+        chats = sorted(
+            (chat for chat in self._chats.values() if _matches(chat, tenant, query)),
+            key=_order,
+            reverse=True,
+        )
+        page = tuple(chats[: query.limit])
+        more = len(chats) > len(page)
+        mark = PageMark(page[-1].updated_at, page[-1].id) if page and more else None
+        return ChatPage(page, mark)
+
+    async def delete_chat(self, tenant: str, chat_id: str) -> None:
+        """See `ChatStore.delete_chat`."""
+        self._find(tenant, chat_id)
+        self._forget(tenant, chat_id)
+
+    async def get_picture(self, tenant: str, image_id: str) -> Picture:
+        """See `ChatStore.get_picture`."""
+        try:
+            return self._pictures[tenant, image_id]
+        except KeyError:
+            raise NotFound("image", image_id) from None
+
+    async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
+        """See `ChatStore.find_claim`."""
+        return self._claims.get((tenant, request_id))
+
+    def _find(self, tenant: str, chat_id: str) -> Chat:
+        try:
+            return self._chats[tenant, chat_id]
+        except KeyError:
+            raise NotFound("chat", chat_id) from None
+
+    def _keep(
+        self,
+        tenant: str,
+        chat_id: str,
+        pictures: Iterable[Picture],
+        claim: RequestClaim | None,
+    ) -> None:
+        for picture in pictures:
+            key = (tenant, picture.info.id)
+            if key not in self._pictures:
+                self._pictures[key] = picture
+                self._picture_bytes += picture.num_bytes
+            self._picture_users.setdefault(key, set()).add(chat_id)
+        if claim is not None:
+            self._claims[tenant, claim.request_id] = claim
+        self._chats.move_to_end((tenant, chat_id))
+
+    def _make_room(
+        self, tenant: str, pictures: tuple[Picture, ...], *, more_chats: int, keep: str
+    ) -> None:
+        while True:
+            new = {p.info.id: p for p in pictures if (tenant, p.info.id) not in self._pictures}
+            num_bytes = self._picture_bytes + sum(p.num_bytes for p in new.values())
+            if len(self._chats) + more_chats <= self._max_chats and (
+                num_bytes <= self._max_picture_bytes
+            ):
+                return
+            idle = (
+                key for key, chat in self._chats.items() if key[1] != keep and not _is_running(chat)
+            )
+            oldest = next(idle, None)
+            if oldest is None:
+                raise StoreFull(_FULL_RETRY_SECONDS)
+            self._forget(*oldest)
+
+    def _forget(self, tenant: str, chat_id: str) -> None:
+        chat = self._chats.pop((tenant, chat_id))
+        for image_id in {image.id for turn in chat.turns for image in turn.images}:
+            key = (tenant, image_id)
+            users = self._picture_users.get(key, set())
+            users.discard(chat_id)
+            if not users and key in self._pictures:
+                self._picture_bytes -= self._pictures.pop(key).num_bytes
+                self._picture_users.pop(key, None)
+        turn_ids = {turn.id for turn in chat.turns}
+        stale = [key for key, claim in self._claims.items() if claim.turn_id in turn_ids]
+        for key in stale:
+            del self._claims[key]
+
+
+def _order(chat: Chat) -> tuple[object, str]:
+    return chat.updated_at, chat.id
+
+
+def _is_running(chat: Chat) -> bool:
+    return any(turn.state is TurnState.RUNNING for turn in chat.turns)
+
+
+def _matches(chat: Chat, tenant: str, query: ChatQuery) -> bool:
+    after = query.after
+    return (
+        chat.tenant == tenant
+        and query.labels.items() <= chat.labels.items()
+        and (query.updated_since is None or chat.updated_at >= query.updated_since)
+        and (query.updated_before is None or chat.updated_at < query.updated_before)
+        and (after is None or (chat.updated_at, chat.id) < (after.updated_at, after.chat_id))
+    )

@@ -1,0 +1,127 @@
+"""What is kept of a chat: plain, frozen values. A store keeps them; nothing here behaves.
+
+Text and token ids are both kept: people read the text, and the next prompt is built from the
+ids, so that it begins exactly as the prompt before it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import FinishReason, ModelInfo, Sampling, Timings, Usage
+
+
+class TurnState(Enum):
+    """How far a turn has come; only finished turns are part of later prompts."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+WHOLE = frozenset(
+    {
+        FinishReason.EOS,
+        FinishReason.STOP_SEQUENCE,
+        FinishReason.MAX_TOKENS,
+        FinishReason.MAX_CONTEXT,
+    }
+)
+"""An answer that ended so is whole: by itself, or at a limit that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its answer.
+
+    Args:
+        id: 128 random bits in hexadecimal.
+        parent_id: the turn that it goes on from; None for a first turn.
+        prompt: the question.
+        images: the pictures before the question, those of a chat's opening among them.
+        question_ids: token ids of the question and the template around it, one placeholder
+            for each picture.
+        trimmed_turn_ids: earlier turns that were left out of this turn's prompt.
+        num_untrimmed_tokens: tokens of the prompt with them.
+        sampling: resolved parameters.
+        model: which model answered.
+        created_at: UTC.
+        state: RUNNING until the answer ended.
+        answer: the answer, as far as it has come.
+        answer_ids: its token ids, without a closing eos.
+        finish_reason, matched_stop, usage, timings, finished_at: None while it runs.
+    """
+
+    id: str
+    parent_id: str | None
+    prompt: str
+    images: tuple[ImageInfo, ...]
+    question_ids: tuple[int, ...]
+    trimmed_turn_ids: tuple[str, ...]
+    num_untrimmed_tokens: int
+    sampling: Sampling
+    model: ModelInfo
+    created_at: datetime
+    state: TurnState = TurnState.RUNNING
+    answer: str = ""
+    answer_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    matched_stop: str | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A tree of turns.
+
+    Args:
+        id: 128 random bits in hexadecimal.
+        tenant: whose chat it is.
+        system_prompt: None for the model's own.
+        labels: the caller's marks.
+        created_at, updated_at: UTC; the latter moves when a turn begins or ends.
+        turns: in the order in which they were asked.
+    """
+
+    id: str
+    tenant: str
+    system_prompt: str | None
+    labels: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+    turns: tuple[Turn, ...] = ()
+
+    def turn(self, turn_id: str) -> Turn | None:
+        """Find one of its turns."""
+        return next((turn for turn in self.turns if turn.id == turn_id), None)
+
+    def branch(self, turn_id: str | None) -> tuple[Turn, ...]:
+        """The turns from the first down to `turn_id`; () for None."""
+        by_id = {turn.id: turn for turn in self.turns}
+        path: list[Turn] = []
+        while turn_id is not None:
+            turn = by_id[turn_id]
+            path.append(turn)
+            turn_id = turn.parent_id
+        return tuple(reversed(path))
+
+    def latest_finished(self) -> Turn | None:
+        """The turn that a question without a parent goes on from."""
+        finished = (turn for turn in reversed(self.turns) if turn.state is TurnState.FINISHED)
+        return next(finished, None)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestClaim:
+    """That a request_id of a tenant belongs to a body and became a turn."""
+
+    tenant: str
+    request_id: str
+    body_sha256: str
+    chat_id: str
+    turn_id: str

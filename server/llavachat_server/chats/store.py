@@ -1,0 +1,130 @@
+"""The seam between chats and where they are kept.
+
+Contract of every store:
+
+- A method that writes returns when the write is durable, and not before: a turn's `finished`
+  event is sent only after `finish_turn` has returned.
+- Every write is whole or absent, whatever happens between.
+- A chat, turn, picture or request of another tenant does not exist.
+- A turn that was RUNNING when a process died is CANCELLED when the store is opened again.
+
+A store knows nothing of engines, streams or gRPC.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from llavachat_server.chats.record import Chat, RequestClaim, Turn
+from llavachat_server.images.intake import Picture
+
+
+@dataclass(frozen=True, slots=True)
+class PageMark:
+    """Where a page of chats ended: the next one begins after this chat."""
+
+    updated_at: datetime
+    chat_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatQuery:
+    """Which chats to list, the most recently used first.
+
+    Args:
+        limit: how many at most, 1 to 1000.
+        after: where the page before ended.
+        labels: only chats that have all of these.
+        updated_since: only chats used at or after this time.
+        updated_before: only chats used before this time.
+    """
+
+    limit: int = 50
+    after: PageMark | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    updated_since: datetime | None = None
+    updated_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPage:
+    """A page of chats, and where it ended; `next` is None when nothing follows."""
+
+    chats: tuple[Chat, ...]
+    next: PageMark | None
+
+
+class ChatStore(Protocol):
+    """Where chats are kept; see the module's contract."""
+
+    async def begin_chat(
+        self,
+        chat: Chat,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """Keep a new chat with its first, running turn, its pictures and its claim, at once.
+
+        Raises:
+            StoreFull: nothing more can be kept.
+        """
+        ...
+
+    async def begin_turn(
+        self,
+        tenant: str,
+        chat_id: str,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """Keep a new, running turn with its pictures and its claim, at once.
+
+        Raises:
+            NotFound: no such chat.
+            TurnRunning: another turn of this chat runs.
+            StoreFull: nothing more can be kept.
+        """
+        ...
+
+    async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+        """Keep the end of a turn in place of its running self.
+
+        Raises:
+            NotFound: the chat was deleted meanwhile.
+        """
+        ...
+
+    async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+        """Read a chat with all its turns.
+
+        Raises:
+            NotFound: no such chat.
+        """
+        ...
+
+    async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
+        """Read a page of chats."""
+        ...
+
+    async def delete_chat(self, tenant: str, chat_id: str) -> None:
+        """Erase a chat, its claims, and the pictures that no other chat of the tenant uses.
+
+        Raises:
+            NotFound: no such chat.
+        """
+        ...
+
+    async def get_picture(self, tenant: str, image_id: str) -> Picture:
+        """Read a picture that a chat of this tenant uses.
+
+        Raises:
+            NotFound: no such picture.
+        """
+        ...
+
+    async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
+        """Read what became of a request_id."""
+        ...

@@ -1,0 +1,65 @@
+"""Logs: text for a person at a terminal, JSON lines for everything else.
+
+Contract: one event a line, on stderr; what is logged never holds a prompt, an answer, a picture
+or a key, because nobody who has them passes them here. It must not know what the server does.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+
+def set_up(form: Literal["auto", "text", "json"], level: str, stream: TextIO | None = None) -> None:
+    """Send all logging to one stream, in one form.
+
+    Args:
+        form: "auto" is text on a terminal and JSON elsewhere.
+        level: the least that is logged, such as "info".
+        stream: stderr when not given.
+    """
+    target = stream or sys.stderr
+    is_text = form == "text" or (form == "auto" and target.isatty())
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(TextLines() if is_text else JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("llavachat").setLevel(level.upper())
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, event, and the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line |= _fields(record)
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextLines(logging.Formatter):
+    """A line for people: the time of day, the event, and its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items() if value)
+        line = f"{clock} {level}{record.getMessage()}{fields}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields = getattr(record, "fields", {})
+    return fields if isinstance(fields, Mapping) else {}

@@ -1,0 +1,178 @@
+"""Values to messages. Pure; nothing here decides or checks anything."""
+
+from datetime import datetime
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from llavachat.v1 import chat_pb2 as pb
+
+from llavachat_server.chats.live import Ended, Started, Trimmed, TurnEvent
+from llavachat_server.chats.record import Chat, Turn, TurnState
+from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import Delta, FinishReason, ModelInfo, Queued, Sampling, Timings, Usage
+
+TITLE_CHARS = 80
+
+FINISH_REASONS = {
+    FinishReason.EOS: pb.FINISH_REASON_EOS,
+    FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
+    FinishReason.MAX_TOKENS: pb.FINISH_REASON_MAX_TOKENS,
+    FinishReason.MAX_CONTEXT: pb.FINISH_REASON_MAX_CONTEXT,
+    FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
+    FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
+    FinishReason.SHUTDOWN: pb.FINISH_REASON_SHUTDOWN,
+    FinishReason.ERROR: pb.FINISH_REASON_ERROR,
+}
+
+TURN_STATES = {
+    TurnState.RUNNING: pb.TURN_STATE_RUNNING,
+    TurnState.FINISHED: pb.TURN_STATE_FINISHED,
+    TurnState.CANCELLED: pb.TURN_STATE_CANCELLED,
+    TurnState.FAILED: pb.TURN_STATE_FAILED,
+}
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds as a protobuf duration."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """A UTC time as a protobuf timestamp."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def model_info(model: ModelInfo) -> pb.ModelInfo:
+    """See ``ModelInfo``."""
+    return pb.ModelInfo(
+        profile=model.profile,
+        name=model.name,
+        revision=model.revision,
+        quantization=model.quantization.value,
+        weights_sha256=model.weights_sha256,
+    )
+
+
+def params(sampling: Sampling) -> pb.GenerationParams:
+    """See ``GenerationParams``; every field set."""
+    return pb.GenerationParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+        stop=sampling.stop,
+    )
+
+
+def image_info(image: ImageInfo, num_image_tokens: int) -> pb.ImageInfo:
+    """See ``ImageInfo``."""
+    return pb.ImageInfo(
+        id=image.id,
+        width_pixels=image.width_pixels,
+        height_pixels=image.height_pixels,
+        num_tokens=num_image_tokens,
+        media_type=image.media_type,
+    )
+
+
+def usage(value: Usage) -> pb.Usage:
+    """See ``Usage``."""
+    return pb.Usage(
+        text_tokens=value.text_tokens,
+        image_tokens=value.image_tokens,
+        cached_tokens=value.cached_tokens,
+        completion_tokens=value.completion_tokens,
+        context_left_tokens=value.context_left_tokens,
+    )
+
+
+def timings(value: Timings) -> pb.Timings:
+    """See ``Timings``."""
+    return pb.Timings(
+        queue=duration(value.queue_seconds),
+        vision=duration(value.vision_seconds),
+        prefill=duration(value.prefill_seconds),
+        first_token=duration(value.first_token_seconds),
+        decode=duration(value.decode_seconds),
+    )
+
+
+def chat_event(event: TurnEvent, num_image_tokens: int) -> pb.ChatEvent:
+    """See ``ChatEvent``."""
+    match event:
+        case Delta():
+            delta = pb.TextDelta(text=event.text, char_offset=event.char_offset)
+            return pb.ChatEvent(delta=delta)
+        case Queued():
+            return pb.ChatEvent(queued=pb.Queued(position=event.position))
+        case Started():
+            return pb.ChatEvent(
+                started=pb.TurnStarted(
+                    chat_id=event.chat_id,
+                    turn_id=event.turn_id,
+                    parent_turn_id=event.parent_turn_id,
+                    model=model_info(event.model),
+                    params=params(event.sampling),
+                    images=[image_info(image, num_image_tokens) for image in event.images],
+                )
+            )
+        case Trimmed():
+            return pb.ChatEvent(
+                trimmed=pb.ContextTrimmed(
+                    turn_ids=event.turn_ids,
+                    num_tokens_before=event.num_tokens_before,
+                    num_tokens_after=event.num_tokens_after,
+                )
+            )
+        case Ended():
+            return pb.ChatEvent(
+                finished=pb.TurnFinished(
+                    finish_reason=FINISH_REASONS[event.finish_reason],
+                    matched_stop=event.matched_stop,
+                    usage=usage(event.usage),
+                    timings=timings(event.timings),
+                )
+            )
+
+
+def turn(value: Turn, num_image_tokens: int, raw_prompt: str | None = None) -> pb.Turn:
+    """See ``Turn``."""
+    reason = value.finish_reason
+    return pb.Turn(
+        id=value.id,
+        parent_turn_id=value.parent_id,
+        prompt=value.prompt,
+        answer=value.answer,
+        images=[image_info(image, num_image_tokens) for image in value.images],
+        state=TURN_STATES[value.state],
+        finish_reason=FINISH_REASONS[reason] if reason else pb.FINISH_REASON_UNSPECIFIED,
+        params=params(value.sampling),
+        usage=usage(value.usage) if value.usage else None,
+        timings=timings(value.timings) if value.timings else None,
+        model=model_info(value.model),
+        create_time=timestamp(value.created_at),
+        finish_time=timestamp(value.finished_at) if value.finished_at else None,
+        raw_prompt=raw_prompt,
+    )
+
+
+def chat_summary(value: Chat) -> pb.Chat:
+    """See ``Chat``; without its turns."""
+    title = " ".join(value.turns[0].prompt.split()) if value.turns else ""
+    if len(title) > TITLE_CHARS:
+        title = title[: TITLE_CHARS - 1].rstrip() + "…"
+    return pb.Chat(
+        id=value.id,
+        system_prompt=value.system_prompt,
+        labels=value.labels,
+        create_time=timestamp(value.created_at),
+        update_time=timestamp(value.updated_at),
+        num_turns=len(value.turns),
+        title=title,
+    )

@@ -1,0 +1,201 @@
+"""The contract's methods: check, ask the chats, answer. Nothing is decided here.
+
+It knows messages and statuses; it must not know torch, files or settings.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+from llavachat.v1 import chat_pb2 as pb
+from llavachat.v1 import chat_pb2_grpc
+
+from llavachat_server.chats.errors import NotFound
+from llavachat_server.chats.live import LiveTurn
+from llavachat_server.chats.store import ChatStore
+from llavachat_server.chats.turns import Turns
+from llavachat_server.rpc import messages, requests
+from llavachat_server.rpc.auth import TENANT
+from llavachat_server.rpc.requests import RequestLimits
+from llavachat_server.rpc.status import INTERNAL, Refusal, refusal
+from llavachat_server.values import EngineInfo
+
+log = logging.getLogger("llavachat.rpc")
+
+NOT_IN_THIS_RELEASE = Refusal(grpc.StatusCode.UNIMPLEMENTED, "this method is not in this release")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+"""What gRPC knows of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """All that the service speaks with; there once the model is loaded."""
+
+    engine: EngineInfo
+    turns: Turns
+    store: ChatStore
+    request_limits: RequestLimits
+    server_info: pb.GetServerInfoResponse
+
+
+class ChatService(chat_pb2_grpc.ChatServiceServicer):
+    """See ``ChatService`` in the contract; what is not here answers UNIMPLEMENTED.
+
+    `desk` is set before the gate opens. Streams are written by `context.write` (the stubs' types
+    know only generators): a generator that gRPC drops half-way is closed at no certain time.
+    """
+
+    desk: Desk
+
+    async def StartChat(  # type: ignore[override] # noqa: N802
+        self, request: pb.StartChatRequest, context: Context
+    ) -> None:
+        """See the contract."""
+        async with answering(context):
+            question = requests.start_question(request, self.desk.request_limits)
+            live = self.desk.turns.ask(TENANT.get(), question)
+            await self._stream(live, context, lambda event: pb.StartChatResponse(event=event))
+
+    async def ContinueChat(  # type: ignore[override] # noqa: N802
+        self, request: pb.ContinueChatRequest, context: Context
+    ) -> None:
+        """See the contract."""
+        async with answering(context):
+            question = requests.continue_question(request, self.desk.request_limits)
+            live = self.desk.turns.ask(TENANT.get(), question)
+            await self._stream(live, context, lambda event: pb.ContinueChatResponse(event=event))
+
+    async def GetChat(  # noqa: N802
+        self, request: pb.GetChatRequest, context: Context
+    ) -> pb.GetChatResponse:
+        """See the contract."""
+        async with answering(context):
+            chat_id = requests.required_id("chat_id", request.chat_id)
+            chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
+            message = messages.chat_summary(chat)
+            for turn in chat.turns:
+                raw = (
+                    self.desk.turns.raw_prompt(chat, turn) if request.include_raw_prompts else None
+                )
+                message.turns.append(messages.turn(turn, self._image_tokens, raw))
+            return pb.GetChatResponse(chat=message)
+
+    async def GetTurn(  # noqa: N802
+        self, request: pb.GetTurnRequest, context: Context
+    ) -> pb.GetTurnResponse:
+        """See the contract."""
+        async with answering(context):
+            chat_id = requests.required_id("chat_id", request.chat_id)
+            turn_id = requests.required_id("turn_id", request.turn_id)
+            chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
+            turn = chat.turn(turn_id)
+            if turn is None:
+                raise NotFound("turn", turn_id)
+            raw = self.desk.turns.raw_prompt(chat, turn) if request.include_raw_prompt else None
+            return pb.GetTurnResponse(turn=messages.turn(turn, self._image_tokens, raw))
+
+    async def ListChats(  # noqa: N802
+        self, request: pb.ListChatsRequest, context: Context
+    ) -> pb.ListChatsResponse:
+        """See the contract."""
+        async with answering(context):
+            page = await self.desk.store.list_chats(TENANT.get(), requests.chat_query(request))
+            return pb.ListChatsResponse(
+                chats=[messages.chat_summary(chat) for chat in page.chats],
+                next_page_token=requests.page_token(page.next),
+            )
+
+    async def DeleteChat(  # noqa: N802
+        self, request: pb.DeleteChatRequest, context: Context
+    ) -> pb.DeleteChatResponse:
+        """See the contract."""
+        async with answering(context):
+            chat_id = requests.required_id("chat_id", request.chat_id)
+            await self.desk.turns.delete_chat(TENANT.get(), chat_id)
+            return pb.DeleteChatResponse()
+
+    async def CountTokens(  # noqa: N802
+        self, request: pb.CountTokensRequest, context: Context
+    ) -> pb.CountTokensResponse:
+        """See the contract."""
+        async with answering(context):
+            question = requests.count_question(request, self.desk.request_limits)
+            count = await self.desk.turns.count(TENANT.get(), question)
+            context_tokens = self.desk.engine.context_tokens
+            return pb.CountTokensResponse(
+                text_tokens=count.text_tokens,
+                image_tokens=count.image_tokens,
+                history_tokens=count.history_tokens,
+                total_tokens=count.total,
+                context_tokens=context_tokens,
+                context_left_tokens=max(0, context_tokens - count.total),
+            )
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: pb.GetServerInfoRequest, context: Context
+    ) -> pb.GetServerInfoResponse:
+        """See the contract."""
+        async with answering(context):
+            return self.desk.server_info
+
+    async def ResumeTurn(  # type: ignore[override] # noqa: N802
+        self, request: pb.ResumeTurnRequest, context: Context
+    ) -> None:
+        """Not in this release."""
+        await abort(context, NOT_IN_THIS_RELEASE)
+
+    async def ReplayTurn(  # type: ignore[override] # noqa: N802
+        self, request: pb.ReplayTurnRequest, context: Context
+    ) -> None:
+        """Not in this release."""
+        await abort(context, NOT_IN_THIS_RELEASE)
+
+    @property
+    def _image_tokens(self) -> int:
+        return self.desk.engine.num_image_tokens
+
+    async def _stream(
+        self,
+        live: LiveTurn,
+        context: Context,
+        wrap: Callable[[pb.ChatEvent], Any],
+    ) -> None:
+        async with aclosing(live.follow()) as events:
+            async for event in events:
+                await context.write(wrap(messages.chat_event(event, self._image_tokens)))
+
+
+class answering:  # noqa: N801
+    """Turns an error inside its block into the status that the contract names for it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        """Nothing to prepare."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the call, if there was an error of ours."""
+        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+            return
+        answer = refusal(error)
+        if answer is None:
+            log.error("a call failed", exc_info=error)
+            answer = INTERNAL
+        await abort(self._context, answer)
+
+
+async def abort(context: Context, answer: Refusal) -> None:
+    """End a call with a status and its details."""
+    await context.abort(answer.code, answer.message, answer.trailing_metadata())

@@ -1,0 +1,118 @@
+"""Errors to gRPC statuses with google.rpc details: the contract's table, and nothing else.
+
+Every error class of the rooms below has a row; a test walks the classes. What has no row is a
+defect of the server: the caller learns no more than that, and the log says the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from llavachat_server import values
+from llavachat_server.chats import errors as chats
+from llavachat_server.images import intake
+from llavachat_server.rpc.messages import duration
+from llavachat_server.rpc.requests import InvalidField
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""Source: gRPC's richer error model, https://grpc.io/docs/guides/error/."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a call ends: a status, a sentence for the caller, and details for programs."""
+
+    code: StatusCode
+    message: str
+    details: tuple[Message, ...] = ()
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The trailer that carries the details; empty without any."""
+        if not self.details:
+            return ()
+        boxes = []
+        for detail in self.details:
+            box = any_pb2.Any()
+            box.Pack(detail)
+            boxes.append(box)
+        status = status_pb2.Status(code=self.code.value[0], message=self.message, details=boxes)
+        return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+INTERNAL = Refusal(StatusCode.INTERNAL, "the server failed on this call")
+"""For errors without a row."""
+
+
+def invalid(field: str, expected: str) -> Refusal:
+    """INVALID_ARGUMENT: a field is wrong."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=expected)
+    return Refusal(
+        StatusCode.INVALID_ARGUMENT,
+        f"{field}: {expected}",
+        (error_details_pb2.BadRequest(field_violations=[violation]),),
+    )
+
+
+def retry(code: StatusCode, message: str, after_seconds: float) -> Refusal:
+    """A refusal for now: try again after a while."""
+    info = error_details_pb2.RetryInfo(retry_delay=duration(after_seconds))
+    return Refusal(code, message, (info,))
+
+
+def _retry_later(code: StatusCode) -> Callable[[Any], Refusal]:
+    return lambda error: retry(code, str(error), error.retry_after_seconds)
+
+
+def _plain(code: StatusCode) -> Callable[[Any], Refusal]:
+    return lambda error: Refusal(code, str(error))
+
+
+def _engine_field(error: values.InvalidRequest) -> Refusal:
+    sampling = values.Sampling.__dataclass_fields__
+    path = f"params.{error.field}" if error.field in sampling else error.field
+    return invalid(path, error.expected)
+
+
+def _not_found(error: chats.NotFound) -> Refusal:
+    resource = error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.id)
+    return Refusal(StatusCode.NOT_FOUND, str(error), (resource,))
+
+
+def _context_full(error: values.ContextFull) -> Refusal:
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="CONTEXT_FULL", subject="context", description=str(error)
+    )
+    return Refusal(
+        StatusCode.FAILED_PRECONDITION,
+        f"{error}; shorten the question, allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, "
+        "or start a new chat",
+        (error_details_pb2.PreconditionFailure(violations=[violation]),),
+    )
+
+
+ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
+    InvalidField: lambda error: invalid(error.field, error.expected),
+    intake.BadImage: lambda error: invalid("images", str(error)),
+    chats.BadField: lambda error: invalid(error.field, error.expected),
+    chats.NotFound: _not_found,
+    chats.TurnRunning: _plain(StatusCode.ABORTED),
+    chats.RequestReused: _plain(StatusCode.ALREADY_EXISTS),
+    chats.StoreFull: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),
+    values.InvalidRequest: _engine_field,
+    values.ContextFull: _context_full,
+    values.QueueFull: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    values.EngineUnavailable: _retry_later(StatusCode.UNAVAILABLE),
+    values.EngineFailed: _plain(StatusCode.INTERNAL),
+}
+
+
+def refusal(error: Exception) -> Refusal | None:
+    """The row of an error; None where there is none."""
+    row = ROWS.get(type(error))
+    return row(error) if row else None

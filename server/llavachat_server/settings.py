@@ -1,0 +1,340 @@
+"""Settings: flags over ``LLAVACHAT_*`` over a TOML file over the profile.
+
+Contract: a wrong value, an unknown flag and an unknown key of the file are refused in one
+sentence that says the name, what was given, and what is allowed. It must not know the engine.
+"""
+
+import argparse
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from llavachat_server import __version__
+from llavachat_server.profiles import CUSTOM, PROFILES, Profile
+from llavachat_server.values import Quantization
+
+ENVIRONMENT_PREFIX = "LLAVACHAT_"
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class SettingsError(Exception):
+    """The settings can not be used; one sentence for the operator."""
+
+
+def _listen(value: str) -> str:
+    if value.startswith("unix:") and len(value) > len("unix:"):
+        return value
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(
+            "allowed: HOST:PORT with a port of 0 (any free one) to 65535, or unix:PATH"
+        )
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("allowed: an IPv6 address in brackets, as in [::1]:50051")
+    return value
+
+
+def _revision(value: str) -> str:
+    if value and not _REVISION.fullmatch(value):
+        raise ValueError("allowed: the 40 hexadecimal digits of a commit; branches move")
+    return value
+
+
+def _existing_file(value: Path) -> Path:
+    if not value.is_file():
+        raise ValueError("allowed: the path of a file that exists")
+    return value
+
+
+File = Annotated[Path, AfterValidator(_existing_file)]
+Profiles = Literal["shapes", "llava-1.5-7b", "llava-1.5-13b"]
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Field names are the file's keys; flags have dashes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        "127.0.0.1:50051", description="HOST:PORT or unix:PATH to listen on; port 0: any free one"
+    )
+    profile: Profiles = Field(
+        "shapes", description="what to serve; shapes is the small model that comes along"
+    )
+    model: str = Field("", description="another checkpoint: the hub's id (OWNER/NAME) or a folder")
+    revision: Annotated[str, AfterValidator(_revision)] = Field(
+        "", description="the commit of the hub's repository, 40 hexadecimal digits"
+    )
+    quantization: Literal["none", "int8", "nf4"] | None = Field(
+        None, description="the form of the language model's weights (default: the profile's)"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what to compute on; auto takes a GPU where there is one"
+    )
+    max_running_turns: int | None = Field(
+        None, ge=1, le=256, description="turns answered side by side (default: the profile's)"
+    )
+    max_queued_turns: int | None = Field(
+        None, ge=0, le=10_000, description="turns that may wait (default: the profile's)"
+    )
+    max_turn_seconds: float | None = Field(
+        None, gt=0, le=3600, description="the longest that a turn may take (default: the profile's)"
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, le=32_768, description="the longest answer (default: the profile's)"
+    )
+    max_image_bytes: int | None = Field(
+        None, ge=1024, le=64 * 1024**2, description="the largest picture file (default: 10 MiB)"
+    )
+    max_images_per_turn: int | None = Field(
+        None, ge=0, le=16, description="the most pictures in a turn (default: the profile's)"
+    )
+    max_chats: int = Field(10_000, ge=1, description="chats kept in memory; more forget the oldest")
+    max_picture_memory_bytes: int = Field(
+        1024**3, ge=1024**2, description="memory for the pictures of kept chats"
+    )
+    keys_file: File | None = Field(
+        None, description="lines of NAME SHA256-OF-KEY; without it, everybody may call"
+    )
+    tls_cert_file: File | None = Field(None, description="PEM of the server's certificate chain")
+    tls_key_file: File | None = Field(None, description="PEM of the certificate's private key")
+    tls_client_ca_file: File | None = Field(
+        None, description="PEM of the authority whose client certificates are demanded"
+    )
+    allow_open_network: bool = Field(
+        False, description="listen beyond this machine without TLS or without keys"
+    )
+    reflection: bool = Field(False, description="answer gRPC reflection")
+    grace_seconds: float = Field(
+        30.0, ge=0, le=3600, description="time for running turns when the server stops"
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto: text on a terminal, else JSON lines"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least that is logged"
+    )
+    ready_file: Path | None = Field(
+        None, description="written with the bound address once the server serves"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Settings":
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file: give both or none")
+        if self.tls_client_ca_file and not self.tls_cert_file:
+            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        if self.revision and Path(self.model).is_dir():
+            raise ValueError("revision: a folder has none; it is for a hub's id")
+        return self
+
+
+def load(arguments: Sequence[str]) -> Settings:
+    """Read flags, environment and file.
+
+    Args:
+        arguments: the command line without the program's name. ``--help`` and ``--version``
+            print and exit.
+
+    Raises:
+        SettingsError: something is wrong; the message says what would be right.
+    """
+    flags = _parse_flags(arguments)
+    given = flags.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    config = Path(given) if given else None
+    if config is not None and not config.is_file():
+        raise SettingsError(f"config: {str(config)!r} given; allowed: a TOML file that exists")
+
+    class Sourced(Settings):
+        """The same settings, with this run's file."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """Flags, then the environment, then the file."""
+            return (
+                init_settings,
+                env_settings,
+                TomlConfigSettingsSource(settings_cls, toml_file=config),
+            )
+
+    try:
+        settings = Sourced(**flags)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"config: {str(config)!r} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(_sentence(error, flags, config)) from error
+    check_network(settings)
+    return settings
+
+
+def resolve_profile(settings: Settings) -> Profile:
+    """The profile, with what the settings change of it.
+
+    Raises:
+        SettingsError: the model can not be found so, or is not pinned.
+    """
+    base = PROFILES[settings.profile]
+    if settings.model and settings.model != base.model:
+        if "profile" not in settings.model_fields_set:
+            base = CUSTOM
+        base = replace(base, name="custom", model=settings.model, revision="")
+    if settings.revision:
+        base = replace(base, revision=settings.revision)
+    if settings.quantization is not None:
+        base = replace(base, quantization=Quantization(settings.quantization))
+    is_folder = Path(base.model).is_dir()
+    if not is_folder and not _HUB_ID.fullmatch(base.model):
+        raise SettingsError(
+            f"model: {base.model!r} given; allowed: a folder that exists, or a hub's id OWNER/NAME"
+        )
+    if not is_folder and not base.revision:
+        raise SettingsError(
+            f"model: {base.model!r} is a hub's id and needs --revision with the 40 hexadecimal "
+            "digits of a commit, so that every start loads the same weights"
+        )
+    if is_folder and base.revision:
+        raise SettingsError("revision: a folder has none; it goes with a hub's id")
+    image_limits = base.image_limits
+    if settings.max_image_bytes is not None:
+        image_limits = replace(image_limits, max_bytes=settings.max_image_bytes)
+    changed = {
+        name: getattr(settings, name)
+        for name in (
+            "max_running_turns",
+            "max_queued_turns",
+            "max_turn_seconds",
+            "max_tokens",
+            "max_images_per_turn",
+        )
+        if getattr(settings, name) is not None
+    }
+    profile = replace(base, image_limits=image_limits, **changed)
+    sampling = profile.default_sampling
+    if sampling.max_tokens > profile.max_tokens:
+        sampling = replace(sampling, max_tokens=profile.max_tokens)
+    return replace(profile, default_sampling=sampling)
+
+
+def check_network(settings: Settings) -> None:
+    """Refuse to be open to a network by accident.
+
+    Raises:
+        SettingsError: the address is not this machine's own, and TLS or keys are missing.
+    """
+    if is_loopback(settings.listen) or settings.allow_open_network:
+        return
+    missing = [name for name in ("tls_cert_file", "keys_file") if getattr(settings, name) is None]
+    if missing:
+        raise SettingsError(
+            f"listen: {settings.listen!r} can be reached from other machines and needs "
+            f"{' and '.join(missing)}; or listen on 127.0.0.1, or set allow_open_network"
+        )
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    if listen.startswith("unix:"):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, refusing by exception and in our form."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def _parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
+    words = list(arguments)
+    if words and words[0] == "serve":
+        del words[0]
+    parser = _Parser(
+        prog="llavachat-server",
+        usage="llavachat-server [serve] [--SETTING VALUE ...]",
+        description="Serve chats about pictures over gRPC.",
+        epilog=f"Every setting can also be given as {ENVIRONMENT_PREFIX}NAME in the environment "
+        "or as NAME in the TOML file of --config; flags win over both, the environment over "
+        "the file.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"llavachat-server {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file of settings")
+    for name, field in Settings.model_fields.items():
+        flag = _flag(name)
+        help_text = (field.description or "").replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+        else:
+            parser.add_argument(flag, metavar="VALUE", help=help_text)
+    values, unknown = parser.parse_known_args(words)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        raise SettingsError(
+            f"{word} is not a setting{_nearest(word, [*map(_flag, Settings.model_fields)])}; "
+            "see llavachat-server --help"
+        )
+    return vars(values)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None) -> str:
+    """The first thing that is wrong, in one sentence."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return (
+            f"{name!r} in {str(config)!r} is not a setting"
+            f"{_nearest(name, [*Settings.model_fields])}"
+        )
+    variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+    if name in flags:
+        origin = _flag(name)
+    elif variable in os.environ:
+        origin = variable
+    else:
+        origin = f"{name} in {str(config)!r}"
+    allowed = re.sub(r"^(Input should be( a valid)?|allowed:) ?", "", message)
+    return f"{origin}: {first['input']!r} given; allowed: {allowed}"
