@@ -8,9 +8,15 @@ The server keeps both; the client sends a picture once, a question at a time, an
 answer as a stream.
 
 Life of a stream
-  StartChat, ContinueChat, ResumeTurn and ReplayTurn answer with a stream of ChatEvent:
-  `queued`* , `started`, then `trimmed`?, `delta`*, and `finished` last. A stream that ends
-  without `finished` ended with a gRPC error. Clients skip events that they do not know.
+  StartChat, ContinueChat and ResumeTurn answer with a stream of ChatEvent: `started` first,
+  so that a waiting client knows its chat; `trimmed` where turns were left out; `queued` while
+  the turn waits, `delta` as the answer comes, and `finished` last. A refused question gets a
+  gRPC error and no event. A stream that ends without `finished` ended with a gRPC error, and
+  GetTurn has what came until then. Clients skip events that they do not know.
+
+Who calls
+  A server with keys asks for the header `authorization: Bearer KEY` with every call but
+  grpc.health.v1's. Each key belongs to a tenant, and a tenant sees its own chats alone.
 
 Errors
   Errors are gRPC status codes with google.rpc details, never fields of a response:
@@ -25,6 +31,7 @@ Errors
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
   | missing or wrong key                                | UNAUTHENTICATED                     |
+  | the model failed on this question                   | INTERNAL                            |
   | starting, draining, engine restarting               | UNAVAILABLE + RetryInfo             |
   | deadline                                            | DEADLINE_EXCEEDED, partial turn kept |
   | not in this release                                 | UNIMPLEMENTED                       |
@@ -352,8 +359,10 @@ class StartChatRequest(_message.Message):
     "": none.
     """
     request_id: _builtins.str
-    """Makes the call safe to repeat: the same id with the same body is executed once. 1 to 128
-    printable ASCII characters; a UUID is a good choice. Optional.
+    """Makes the call safe to repeat: the same id with the same body is executed once. A repeat
+    follows the running turn from its beginning, or gets the recorded one again, also one that
+    was cut short; after a refusal, which leaves no turn, it is executed. 1 to 128 printable
+    ASCII characters; a UUID is a good choice. Optional.
     """
     overflow_policy: Global___OverflowPolicy.ValueType
     """What to do when the context is full. Optional; holds for this turn."""
@@ -434,8 +443,10 @@ class ContinueChatRequest(_message.Message):
     prompt: _builtins.str
     """The question. Required, not blank."""
     parent_turn_id: _builtins.str
-    """The turn to go on from. Not set: the latest finished one. An earlier turn opens a branch;
-    the same question once more at the same parent is "regenerate", another one is "edit".
+    """The turn to go on from; it must be finished. Not set: the latest finished one. An earlier
+    turn opens a branch; the same question once more at the same parent is "regenerate", another
+    one is "edit". "": asks a first question again. A question without a turn before it takes
+    over the pictures that the chat was opened with.
     """
     request_id: _builtins.str
     """As in StartChatRequest. Optional."""

@@ -8,9 +8,15 @@ The server keeps both; the client sends a picture once, a question at a time, an
 answer as a stream.
 
 Life of a stream
-  StartChat, ContinueChat, ResumeTurn and ReplayTurn answer with a stream of ChatEvent:
-  `queued`* , `started`, then `trimmed`?, `delta`*, and `finished` last. A stream that ends
-  without `finished` ended with a gRPC error. Clients skip events that they do not know.
+  StartChat, ContinueChat and ResumeTurn answer with a stream of ChatEvent: `started` first,
+  so that a waiting client knows its chat; `trimmed` where turns were left out; `queued` while
+  the turn waits, `delta` as the answer comes, and `finished` last. A refused question gets a
+  gRPC error and no event. A stream that ends without `finished` ended with a gRPC error, and
+  GetTurn has what came until then. Clients skip events that they do not know.
+
+Who calls
+  A server with keys asks for the header `authorization: Bearer KEY` with every call but
+  grpc.health.v1's. Each key belongs to a tenant, and a tenant sees its own chats alone.
 
 Errors
   Errors are gRPC status codes with google.rpc details, never fields of a response:
@@ -25,6 +31,7 @@ Errors
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
   | missing or wrong key                                | UNAUTHENTICATED                     |
+  | the model failed on this question                   | INTERNAL                            |
   | starting, draining, engine restarting               | UNAVAILABLE + RetryInfo             |
   | deadline                                            | DEADLINE_EXCEEDED, partial turn kept |
   | not in this release                                 | UNIMPLEMENTED                       |
