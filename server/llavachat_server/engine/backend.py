@@ -1,0 +1,136 @@
+"""The loaded model with all that stands around it on the device.
+
+Torch's side of the engine: slow calls for a worker thread, and generation loops for the asking.
+It knows no asyncio and no requests.
+"""
+
+from collections.abc import Callable
+
+import torch
+from transformers import GenerationConfig
+
+from llavachat_server.engine.batch_sampling import BatchSampler
+from llavachat_server.engine.detokenise import TokenTable
+from llavachat_server.engine.embedding import VirtualEmbedding
+from llavachat_server.engine.gate import Gate
+from llavachat_server.engine.loading import (
+    LoadedModel,
+    LoadingError,
+    Progress,
+    list_library_versions,
+    load_model,
+)
+from llavachat_server.engine.loop import Deliver, GenerationLoop, build_batching_config
+from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.vision import Pixels, VisionEncoder
+from llavachat_server.values import EngineInfo, ModelInfo
+
+
+class Backend:
+    """Loads a model and widens its embedding; belongs to one worker thread.
+
+    Args:
+        settings: which model, and how.
+        progress: told about each stage, on the calling thread.
+
+    Raises:
+        LoadingError: the checkpoint or the settings do not work.
+    """
+
+    def __init__(self, settings: EngineSettings, progress: Progress) -> None:
+        self._settings = settings
+        self._num_threads = settings.num_threads or torch.get_num_threads()
+        # Two threads that both open parallel regions slow each other down; on a CPU the
+        # generation loop's is the one that matters.
+        torch.set_num_threads(1)
+        self.loaded: LoadedModel = load_model(settings, progress)
+        model, special = self.loaded.model, self.loaded.prompts.special
+        self.vision = VisionEncoder(model, self.loaded.image_processor)
+        self.embedding = VirtualEmbedding(
+            model.get_input_embeddings(),
+            special.bos,
+            settings.num_bank_images,
+            self.loaded.num_image_tokens,
+        )
+        model.set_input_embeddings(self.embedding)
+        try:
+            self.table = TokenTable(self.loaded.tokenizer)
+        except ValueError as error:
+            raise LoadingError(str(error)) from error
+
+    def make_loop(
+        self, deliver: Deliver, on_end: Callable[[], None]
+    ) -> tuple[GenerationLoop, SeenTokens]:
+        """A loop that runs, with an empty cache, and its table for repetition penalties.
+
+        Raises:
+            LoadingError: the cache does not fit.
+        """
+        settings, placement, loaded = self._settings, self.loaded.placement, self.loaded
+        device = self.embedding.weight.device
+        seen = SeenTokens(settings.max_running, loaded.vocab_size, device)
+        loop = GenerationLoop(
+            loaded.model,
+            GenerationConfig(do_sample=False, eos_token_id=list(loaded.eos_token_ids)),
+            build_batching_config(
+                page_tokens=placement.page_tokens,
+                cache_tokens=placement.cache_tokens,
+                memory_fraction=settings.kv_memory_fraction,
+                max_batch_tokens=placement.max_batch_tokens,
+                max_running=settings.max_running,
+                context_tokens=loaded.context_tokens,
+                cuda_graphs=placement.cuda_graphs,
+            ),
+            BatchSampler(seen, list(loaded.silent_ids), loaded.vocab_size),
+            deliver,
+            on_end,
+            self._num_threads,
+        )
+        try:
+            loop.prepare()
+        except MemoryError as error:
+            raise LoadingError(
+                "the key-value cache does not fit into memory; "
+                "lower kv_cache_tokens, max_batch_tokens or max_running"
+            ) from error
+        loop.start()
+        return loop, seen
+
+    def fill_slot(self, slot: int, pixels: Pixels) -> None:
+        """Encode a picture and put its features into the bank."""
+        self.embedding.write(slot, self.vision.encode(pixels))
+
+    def describe(self, request_capacity_tokens: int) -> EngineInfo:
+        """What callers must know; the context is bounded by what one cache can hold."""
+        loaded, settings = self.loaded, self._settings
+        device = self.embedding.weight.device
+        return EngineInfo(
+            model=ModelInfo(
+                profile=settings.profile,
+                name=loaded.name,
+                revision=loaded.revision,
+                quantization=settings.quantization,
+                weights_sha256=loaded.weights_sha256,
+            ),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            context_tokens=min(loaded.context_tokens, request_capacity_tokens),
+            num_image_tokens=loaded.num_image_tokens,
+            vocab_size=loaded.vocab_size,
+            image_token_id=loaded.prompts.special.image,
+            max_running=settings.max_running,
+            max_queued=settings.max_queued,
+            library_versions=list_library_versions(),
+        )
+
+    def build_gate(self, info: EngineInfo) -> Gate:
+        """The limits that requests are held to."""
+        return Gate(
+            context_tokens=info.context_tokens,
+            num_image_tokens=info.num_image_tokens,
+            max_images=self._settings.num_bank_images,
+            max_tokens=self._settings.max_tokens,
+            vocab_size=info.vocab_size,
+            special=self.loaded.prompts.special,
+            silent_ids=frozenset(self.loaded.silent_ids),
+        )

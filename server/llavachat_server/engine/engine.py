@@ -1,0 +1,469 @@
+"""Many answers side by side: the engine as the rest of the server sees it.
+
+Everything here runs on one event loop and waits for nothing but events; what takes time runs
+on a worker thread (loading, preprocessing, encoding) or on the generation loop's own. If that
+loop dies, its requests fail at once, and it is begun anew, one time only.
+
+Torch is imported on the worker thread, so that importing this module costs nothing.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llavachat_server.engine.admission import AdmissionQueue, Ticket
+from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
+from llavachat_server.engine.run import Run
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.values import (
+    EngineError,
+    EngineEvent,
+    EngineFailed,
+    EngineInfo,
+    EngineRequest,
+    EngineUnavailable,
+    FinishReason,
+    InvalidRequest,
+    TurnTokenizer,
+)
+
+if TYPE_CHECKING:
+    from llavachat_server.engine.backend import Backend
+    from llavachat_server.engine.gate import Gate
+    from llavachat_server.engine.loop import GenerationLoop, Report
+    from llavachat_server.engine.sampling import SeenTokens
+    from llavachat_server.engine.vision import Pixels
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+RETRY_SECONDS = 2.0
+"""When to come back to an engine that starts or restarts; loading a cache takes about this."""
+MAX_RESTARTS = 1
+STOP_SECONDS = 5.0
+"""How long `stop` waits for a step that is under way."""
+
+
+class EngineState(Enum):
+    """Where the engine is in its life. Requests are taken in READY only."""
+
+    NEW = auto()
+    STARTING = auto()
+    READY = auto()
+    RESTARTING = auto()
+    STOPPED = auto()
+    DEAD = auto()
+
+
+class BatchingEngine:
+    """The engine on transformers' continuous batching; see `values.Engine`.
+
+    Args:
+        settings: which model, and how much of the machine.
+        progress: told on the event loop about loading: a stage's name with None when it
+            begins, with its seconds when it is done. The stages are "libraries", "checkpoint",
+            "weights", "fingerprint" and "cache".
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        progress: Callable[[str, float | None], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self.state = EngineState.NEW
+        self.fatal: asyncio.Future[str] | None = None
+        """From `start` on: done, with a sentence for the log, when the process should exit."""
+        self._worker = ThreadPoolExecutor(1, "engine")
+        self._numbers = itertools.count()
+        self._runs: dict[str, Run] = {}
+        self._jobs: dict[int, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fillings: dict[int, asyncio.Task[None]] = {}
+        self._aliases: dict[str, int] = {}
+        self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
+        self._is_usable = asyncio.Event()
+        self._bank_has_room = asyncio.Event()
+        self._epoch = 0
+        self._mean_turn_seconds = 1.0
+        self._info: EngineInfo | None = None
+        # Set by `start`.
+        self._event_loop: asyncio.AbstractEventLoop
+        self._backend: Backend
+        self._gate: Gate
+        self._bank: ImageBank
+        self._loop: GenerationLoop
+        self._seen: SeenTokens
+
+    @property
+    def info(self) -> EngineInfo:
+        """What callers must know.
+
+        Raises:
+            EngineUnavailable: the model is not loaded yet.
+        """
+        if self._info is None:
+            raise EngineUnavailable(RETRY_SECONDS)
+        return self._info
+
+    @property
+    def prompts(self) -> TurnTokenizer:
+        """The template and the tokenizer.
+
+        Raises:
+            EngineUnavailable: the model is not loaded yet.
+        """
+        if self._info is None:
+            raise EngineUnavailable(RETRY_SECONDS)
+        return self._backend.loaded.prompts
+
+    async def start(self) -> None:
+        """Load the model and begin to serve.
+
+        Raises:
+            LoadingError: says what is wrong with the checkpoint or the settings.
+        """
+        self._event_loop = asyncio.get_running_loop()
+        self.fatal = self._event_loop.create_future()
+        self.state = EngineState.STARTING
+        self._backend = await self._work(self._build_backend)
+        embedding, loaded = self._backend.embedding, self._backend.loaded
+        self._bank = ImageBank(
+            self._settings.num_bank_images,
+            loaded.num_image_tokens,
+            embedding.first_image_id,
+            flush_prefixes=lambda: self._loop.flush_prefixes(),
+        )
+        await self._begin_loop()
+        self._info = self._backend.describe(self._loop.request_capacity_tokens)
+        self._gate = self._backend.build_gate(self._info)
+        self._open_door()
+
+    async def stop(self) -> None:
+        """End; running requests finish as SHUTDOWN."""
+        was_loaded = self._info is not None
+        self.state = EngineState.STOPPED
+        self._epoch += 1
+        for run in list(self._runs.values()):
+            self._conclude(run, FinishReason.SHUTDOWN)
+        self._is_usable.set()
+        self._bank_has_room.set()
+        if was_loaded:
+            await self._work(
+                lambda: self._loop.stop(block=True, timeout=STOP_SECONDS, hard_stop=True)
+            )
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+        """Stream one answer; see `values.Engine.generate`."""
+        run = self._take_in(request)
+        try:
+            async for event in run.read_events():
+                yield event
+        finally:
+            self._conclude(run, FinishReason.CANCELLED)
+
+    def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End a request with `reason`; nothing happens when it is over or unknown."""
+        run = self._runs.get(request_id)
+        if run is not None:
+            self._conclude(run, reason)
+
+    # A request's way in.
+
+    def _take_in(self, request: EngineRequest) -> Run:
+        if self.state is not EngineState.READY:
+            raise EngineUnavailable(RETRY_SECONDS)
+        if request.request_id in self._runs:
+            raise InvalidRequest("request_id", "must not be that of a running request")
+        self._gate.check(request)
+        self._admission.check_room(self._estimate_wait())
+        run = Run(
+            request,
+            self._backend.table,
+            image_tokens=len(request.images) * self.info.num_image_tokens,
+            context_tokens=self.info.context_tokens,
+            eos_token_ids=self._backend.loaded.eos_token_ids,
+        )
+        self._runs[request.request_id] = run
+        run.timer = self._event_loop.call_later(
+            request.time_limit_seconds, self._conclude, run, FinishReason.TIME_LIMIT
+        )
+        run.ticket = Ticket(on_admitted=lambda: self._admit(run), on_moved=run.move)
+        self._admission.enter(run.ticket)
+        return run
+
+    def _estimate_wait(self) -> float:
+        turns_ahead = (self._admission.num_queued + 1) / self._settings.max_running
+        return min(60.0, max(1.0, self._mean_turn_seconds * turns_ahead))
+
+    def _admit(self, run: Run) -> None:
+        run.note_admission()
+        self._spawn(self._drive(run))
+
+    async def _drive(self, run: Run) -> None:
+        """Bring an admitted run into the generation loop."""
+        try:
+            token_ids = await self._build_prompt(run)
+            await self._is_usable.wait()
+            if not run.is_over:
+                await self._submit(run, token_ids)
+        except EngineError as error:
+            run.fail(error)
+        except Exception:
+            _log.exception("a request failed before it reached the generation loop")
+            run.fail(EngineFailed())
+        if run.number is None:
+            self._release(run)
+
+    async def _submit(self, run: Run, token_ids: list[int]) -> None:
+        from llavachat_server.engine.batch_sampling import Draw
+        from llavachat_server.engine.loop import Job
+
+        sampling, seen = run.request.sampling, self._seen
+        if sampling.repetition_penalty != 1:
+            run.seen_row = await self._work(lambda: seen.take_row(run.request.token_ids))
+        job = Job(
+            number=next(self._numbers),
+            token_ids=token_ids,
+            max_new_tokens=run.max_new_tokens,
+            draw=Draw(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                repetition_penalty=sampling.repetition_penalty,
+                seed=sampling.seed,
+                seen_row=run.seen_row,
+            ),
+        )
+        if run.is_over:
+            return
+        run.note_submission()
+        if seen is not self._seen or not self._loop.submit(job):
+            raise EngineFailed
+        run.number = job.number
+        self._jobs[job.number] = run
+
+    # Pictures.
+
+    async def _build_prompt(self, run: Run) -> list[int]:
+        """The prompt with virtual ids; its pictures' features are in the bank."""
+        request, special = run.request, self._backend.loaded.prompts.special
+        first_ids: list[int] = []
+        if request.images:
+            start = time.perf_counter()
+            vision = self._backend.vision
+            pixels = await self._work(lambda: [vision.preprocess(i) for i in request.images])
+            keys = [ImageKey(request.tenant, picture.sha256) for picture in pixels]
+            if not await self._pin(run, keys):
+                return []
+            if await self._fill(run.slots, pixels):
+                run.note_vision(time.perf_counter() - start)
+            first_ids = [slot.first_id for slot in run.slots if slot.first_id is not None]
+        ids = [self._find_alias(request.tenant)]
+        pictures = iter(first_ids)
+        for token_id in request.token_ids[1:]:
+            if token_id == special.image:
+                first_id = next(pictures)
+                ids.extend(range(first_id, first_id + self.info.num_image_tokens))
+            else:
+                ids.append(token_id)
+        return ids
+
+    async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
+        while not run.is_over:
+            slots = self._bank.pin(keys)
+            if slots is not None:
+                run.slots = slots
+                return True
+            self._bank_has_room.clear()
+            await self._bank_has_room.wait()
+        return False
+
+    async def _fill(self, slots: list[Slot], pixels: "list[Pixels]") -> bool:
+        """Encode what is new; True when there was something."""
+        pending = []
+        for slot, picture in zip(slots, pixels, strict=True):
+            if slot.is_filled:
+                continue
+            if slot.index not in self._fillings:
+                task = asyncio.create_task(self._fill_slot(slot, picture))
+                self._fillings[slot.index] = task
+            pending.append(self._fillings[slot.index])
+        for task in pending:
+            await asyncio.shield(task)
+        return bool(pending)
+
+    async def _fill_slot(self, slot: Slot, pixels: "Pixels") -> None:
+        try:
+            await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
+            slot.is_filled = True
+        finally:
+            del self._fillings[slot.index]
+
+    def _find_alias(self, tenant: str) -> int:
+        """The tenant's own id for the first token: cached prefixes begin with it."""
+        embedding = self._backend.embedding
+        alias = self._aliases.setdefault(tenant, embedding.first_alias_id + len(self._aliases))
+        if alias >= embedding.first_image_id:
+            del self._aliases[tenant]
+            raise EngineUnavailable(RETRY_SECONDS)
+        return alias
+
+    # A request's way out.
+
+    def _conclude(self, run: Run, reason: FinishReason) -> None:
+        """Settle a run's end and begin to take back what it holds."""
+        if run.is_over:
+            return
+        run.finish(reason)
+        self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
+        self._forget(run)
+        if run.number is not None:
+            if run.number in self._jobs and self.state is EngineState.READY:
+                self._loop.cancel(run.number)
+        elif run.ticket is not None and not run.ticket.is_admitted:
+            self._admission.leave(run.ticket)
+        else:
+            # It is being prepared, and `_drive` will notice.
+            self._bank_has_room.set()
+
+    def _forget(self, run: Run) -> None:
+        if self._runs.get(run.request.request_id) is run:
+            del self._runs[run.request.request_id]
+
+    def _release(self, run: Run) -> None:
+        """Take back the run's pictures and its place; the loop has let go of it."""
+        self._forget(run)
+        if run.number is not None:
+            self._jobs.pop(run.number, None)
+        self._bank.unpin(run.slots)
+        run.slots = []
+        self._seen.give_row(run.seen_row)
+        run.seen_row = 0
+        self._bank_has_room.set()
+        assert run.ticket is not None
+        self._admission.leave(run.ticket)
+
+    def _on_reports(self, epoch: int, reports: "list[Report]") -> None:
+        if epoch != self._epoch:
+            return
+        for report in reports:
+            run = self._jobs.get(report.number)
+            if run is not None:
+                self._take_report(run, report)
+
+    def _take_report(self, run: Run, report: "Report") -> None:
+        was_over = run.is_over
+        if report.error is not None:
+            run.fail(EngineFailed())
+        else:
+            run.take_tokens(
+                report.token_ids,
+                at_seconds=report.reported_at_seconds,
+                scheduled_at_seconds=report.scheduled_at_seconds,
+                cached_tokens=report.cached_tokens,
+            )
+        if report.is_over:
+            if not run.is_over:
+                run.finish_at_length()
+            seconds = time.perf_counter() - run.arrived_at_seconds
+            self._mean_turn_seconds += 0.1 * (seconds - self._mean_turn_seconds)
+            self._release(run)
+        elif run.is_over and not was_over:
+            self._let_go(run)
+
+    # The generation loop's life.
+
+    def _build_backend(self) -> "Backend":
+        start = time.perf_counter()
+        self._tell("libraries", None)
+        from llavachat_server.engine.backend import Backend
+
+        self._tell("libraries", time.perf_counter() - start)
+        return Backend(self._settings, self._tell)
+
+    async def _begin_loop(self) -> None:
+        self._epoch += 1
+        epoch = self._epoch
+
+        def begin() -> "tuple[GenerationLoop, SeenTokens]":
+            start = time.perf_counter()
+            self._tell("cache", None)
+            pair = self._backend.make_loop(
+                deliver=lambda reports: self._post(self._on_reports, epoch, reports),
+                on_end=lambda: self._post(self._on_loop_end, epoch),
+            )
+            self._tell("cache", time.perf_counter() - start)
+            return pair
+
+        self._loop, self._seen = await self._work(begin)
+
+    def _open_door(self) -> None:
+        if self.state in (EngineState.STARTING, EngineState.RESTARTING):
+            self.state = EngineState.READY
+            self._is_usable.set()
+
+    def _on_loop_end(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            return
+        _log.error("the generation loop has ended; its requests fail")
+        self._is_usable.clear()
+        for run in list(self._jobs.values()):
+            run.fail(EngineFailed())
+            self._release(run)
+        if self._epoch > MAX_RESTARTS:
+            self._die("the generation loop ended again after a restart")
+            return
+        self.state = EngineState.RESTARTING
+        self._spawn(self._restart())
+
+    async def _restart(self) -> None:
+        try:
+            await self._begin_loop()
+        except Exception:
+            _log.exception("the generation loop can not be begun anew")
+            self._die("the generation loop ended and could not be begun anew")
+            return
+        self._open_door()
+
+    def _die(self, reason: str) -> None:
+        self.state = EngineState.DEAD
+        for run in list(self._runs.values()):
+            run.fail(EngineFailed())
+            self._let_go(run)
+        self._is_usable.set()
+        assert self.fatal is not None
+        if not self.fatal.done():
+            self.fatal.set_result(reason)
+
+    # Threads.
+
+    async def _work(self, call: Callable[[], _T]) -> _T:
+        return await self._event_loop.run_in_executor(self._worker, call)
+
+    def _post(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Run something on the event loop; from any thread. A closed loop has no more need."""
+        try:
+            self._event_loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            _log.debug("the event loop is closed")
+
+    def _tell(self, stage: str, seconds: float | None) -> None:
+        if self._progress is not None:
+            self._post(self._progress, stage, seconds)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,215 @@
+"""One request's life on the event loop: its text, its events, its times.
+
+Ids go in by `take_tokens`, events come out by iterating; how fast they are read changes
+nothing, because deltas that nobody has read yet are joined into one. It knows no model and no
+thread.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from llavachat_server.engine.admission import Ticket
+from llavachat_server.engine.bank import Slot
+from llavachat_server.engine.detokenise import Detokeniser, TokenTable
+from llavachat_server.values import (
+    Delta,
+    EngineError,
+    EngineEvent,
+    EngineRequest,
+    Finished,
+    FinishReason,
+    Queued,
+    Timings,
+    Usage,
+)
+
+
+class Run:
+    """A request from the gate to its last event.
+
+    Args:
+        request: as it came.
+        table: spells the tokens.
+        image_tokens: of all its pictures.
+        context_tokens: prompt and answer together fit into these.
+        eos_token_ids: end an answer, and are no part of it.
+    """
+
+    def __init__(
+        self,
+        request: EngineRequest,
+        table: TokenTable,
+        *,
+        image_tokens: int,
+        context_tokens: int,
+        eos_token_ids: Sequence[int],
+    ) -> None:
+        self.request = request
+        self.arrived_at_seconds = time.perf_counter()
+        self.image_tokens = image_tokens
+        self.text_tokens = len(request.token_ids) - len(request.images)
+        self.prompt_tokens = self.text_tokens + image_tokens
+        self.room_tokens = context_tokens - self.prompt_tokens
+        self.max_new_tokens = min(request.sampling.max_tokens, self.room_tokens)
+        # What the engine lends to the run while it needs it.
+        self.ticket: Ticket | None = None
+        self.slots: list[Slot] = []
+        self.seen_row = 0
+        self.number: int | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+        self._eos = frozenset(eos_token_ids)
+        self._text = Detokeniser(table, request.sampling.stop)
+        self._token_ids: list[int] = []
+        self._num_chars = 0
+        self._cached_tokens = 0
+        self._vision_seconds = 0.0
+        self._admitted_at: float | None = None
+        self._submitted_at: float | None = None
+        self._scheduled_at: float | None = None
+        self._first_token_at: float | None = None
+        self._last_token_at: float | None = None
+
+        self._position: int | None = None
+        self._unread = ""
+        self._unread_offset = 0
+        self._end: Finished | EngineError | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """The last event is settled, though perhaps not read."""
+        return self._end is not None
+
+    def move(self, position: int) -> None:
+        """The place in the line has changed."""
+        self._position = position
+        self._news.set()
+
+    def note_admission(self) -> None:
+        """The request may begin."""
+        self._admitted_at = time.perf_counter()
+        self._position = None
+
+    def note_vision(self, seconds: float) -> None:
+        """Encoding its new pictures took this long."""
+        self._vision_seconds = seconds
+
+    def note_submission(self) -> None:
+        """The job goes to the generation loop."""
+        self._submitted_at = time.perf_counter()
+
+    def take_tokens(
+        self,
+        token_ids: Sequence[int],
+        *,
+        at_seconds: float,
+        scheduled_at_seconds: float,
+        cached_tokens: int,
+    ) -> None:
+        """Take all of the answer's ids so far; those that are known already are skipped.
+
+        A stop text ends the run at once; the caller looks at `is_over`.
+        """
+        if self.is_over:
+            return
+        self._cached_tokens = cached_tokens
+        self._scheduled_at = scheduled_at_seconds
+        for token_id in token_ids[len(self._token_ids) :]:
+            self._first_token_at = self._first_token_at or at_seconds
+            self._last_token_at = at_seconds
+            if token_id in self._eos:
+                self.finish(FinishReason.EOS)
+                return
+            self._token_ids.append(token_id)
+            self._append(self._text.push(token_id))
+            if self._text.match is not None:
+                self.finish(FinishReason.STOP_SEQUENCE)
+                return
+
+    def finish_at_length(self) -> None:
+        """The loop made as many tokens as it may."""
+        is_context_full = self.max_new_tokens < self.request.sampling.max_tokens
+        self.finish(FinishReason.MAX_CONTEXT if is_context_full else FinishReason.MAX_TOKENS)
+
+    def finish(self, reason: FinishReason) -> None:
+        """Settle the end. Only the first one counts."""
+        if self.is_over:
+            return
+        match = self._text.match
+        if match is None:
+            self._append(self._text.finish())
+        kept = len(self._token_ids) if match is None else self._text.count_spoken_tokens()
+        self._settle(
+            Finished(
+                finish_reason=reason,
+                matched_stop=None if match is None else match.text,
+                token_ids=tuple(self._token_ids[:kept]),
+                usage=Usage(
+                    text_tokens=self.text_tokens,
+                    image_tokens=self.image_tokens,
+                    cached_tokens=self._cached_tokens,
+                    completion_tokens=kept,
+                    context_left_tokens=self.room_tokens - kept,
+                ),
+                timings=self._measure(),
+            )
+        )
+
+    def fail(self, error: EngineError) -> None:
+        """Settle the end as an error."""
+        if not self.is_over:
+            self._settle(error)
+
+    async def read_events(self) -> AsyncIterator[EngineEvent]:
+        """The events, `Finished` last.
+
+        Raises:
+            EngineError: the run failed; what came before has been read.
+        """
+        while True:
+            self._news.clear()
+            if self._position is not None and not self._unread:
+                position, self._position = self._position, None
+                yield Queued(position)
+            elif self._unread:
+                text, self._unread = self._unread, ""
+                yield Delta(text, self._unread_offset)
+            elif isinstance(self._end, EngineError):
+                raise self._end
+            elif self._end is not None:
+                yield self._end
+                return
+            else:
+                await self._news.wait()
+
+    def _append(self, text: str) -> None:
+        if not text:
+            return
+        if not self._unread:
+            self._unread_offset = self._num_chars
+        self._unread += text
+        self._num_chars += len(text)
+        self._news.set()
+
+    def _settle(self, end: Finished | EngineError) -> None:
+        self._end = end
+        self._position = None
+        if self.timer is not None:
+            self.timer.cancel()
+        self._news.set()
+
+    def _measure(self) -> Timings:
+        now = time.perf_counter()
+        admitted = self._admitted_at or now
+        submitted = self._submitted_at or now
+        scheduled = max(self._scheduled_at or submitted, submitted)
+        first = self._first_token_at
+        return Timings(
+            queue_seconds=(admitted - self.arrived_at_seconds) + (scheduled - submitted),
+            vision_seconds=self._vision_seconds,
+            prefill_seconds=max(0.0, first - scheduled) if first else 0.0,
+            first_token_seconds=first - self.arrived_at_seconds if first else 0.0,
+            decode_seconds=(self._last_token_at or 0.0) - first if first else 0.0,
+        )
