@@ -40,6 +40,11 @@ class ReplyRecord:
         return "".join(self._parts)
 
     @property
+    def is_started(self) -> bool:
+        """True once the server has told the chat, the turn and the parameters."""
+        return self._started is not None
+
+    @property
     def is_finished(self) -> bool:
         """True when the answer has ended, by itself or by `close`."""
         return self._finished is not None or self._closed

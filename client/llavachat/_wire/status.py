@@ -163,7 +163,7 @@ def _sentence(text: str, *, capital: bool = True) -> str:
     if not text:
         return ""
     # A field's name at the beginning stays as it is spelt.
-    first = text.split(maxsplit=1)[0].rstrip(":,")
+    first = text.split(maxsplit=1)[0].rstrip(",")
     if capital and first.isalpha():
         text = text[0].upper() + text[1:]
     return text if text[-1] in ".!?" else f"{text}."

@@ -1,0 +1,248 @@
+"""The commands and their options, as typer wants them; what they do is elsewhere.
+
+Modules are imported when their command runs, so that ``--help`` and completion are quick.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from llavachat.cli import options
+from llavachat.cli.failure import ExitCode, Failure, judge
+from llavachat.errors import LlavaChatError
+
+app = typer.Typer(
+    name="llavachat",
+    help="Ask about pictures: the command line of llavachat.",
+    epilog="Exit codes: 0 it worked; 1 the server refused or failed; 2 wrong use; 3 no server "
+    "answers or it is not ready; 130 stopped by Ctrl-C.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit code; see `ExitCode`. What went wrong was told on stderr.
+    """
+    try:
+        code = app(list(arguments), prog_name="llavachat", standalone_mode=False)
+    except typer.TyperException as error:
+        return _tell(_describe_wrong_use(error), getattr(error, "exit_code", ExitCode.USAGE))
+    except (typer.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except LlavaChatError as error:
+        failure = judge(error)
+        return _tell(str(failure), failure.code)
+    except Failure as failure:
+        return _tell(str(failure), failure.code)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; the interpreter must not flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
+    return int(code or 0)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Tell the version and leave.")] = False,
+) -> None:
+    """Ask about pictures: the command line of llavachat."""
+    if version:
+        import llavachat
+
+        typer.echo(f"llavachat {llavachat.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def ask(
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PICTURE",
+            help="A path, an http(s) address, or - for stdin; several are one question's.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="QUESTION", help="The question. Without it, stdin is it.", show_default=False
+        ),
+    ] = None,
+    continue_last: options.Continue = False,
+    chat_id: options.ChatId = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of the text.")
+    ] = False,
+    show_usage: Annotated[
+        bool, typer.Option("--usage", "-u", help="Tell tokens and times on stderr.")
+    ] = False,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    overflow: options.OnOverflow = None,
+    label: options.Labels = None,
+    address: options.Address = None,
+    tls: options.Tls = None,
+    ca_file: options.CaFile = None,
+    timeout: options.Timeout = None,
+) -> int:
+    """Ask one question about a picture.
+
+    stdout carries the answer alone, as it comes. The API key is read from LLAVACHAT_API_KEY.
+    """
+    from llavachat.cli.ask import ask as run_ask
+
+    question = options.collect_question(
+        chat_id=chat_id,
+        continue_last=continue_last,
+        system=system,
+        labels=label,
+        overflow=overflow,
+        stop=stop,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    server = options.ServerOptions(address, tls, ca_file, timeout)
+    arguments = [*(pictures or ()), *([prompt] if prompt is not None else ())]
+    return run_ask(arguments, question, server, as_json=as_json, show_usage=show_usage)
+
+
+@app.command()
+def chat(
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PICTURE]...",
+            help="Pictures for the first question: paths or http(s) addresses.",
+            show_default=False,
+        ),
+    ] = None,
+    continue_last: options.Continue = False,
+    chat_id: options.ChatId = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    overflow: options.OnOverflow = None,
+    label: options.Labels = None,
+    address: options.Address = None,
+    tls: options.Tls = None,
+    ca_file: options.CaFile = None,
+    timeout: options.Timeout = None,
+) -> int:
+    """Talk about pictures.
+
+    Ctrl-C stops an answer and keeps what came; /help lists the commands. The API key is read
+    from LLAVACHAT_API_KEY.
+    """
+    from llavachat.cli.chat import chat as run_chat
+
+    question = options.collect_question(
+        chat_id=chat_id,
+        continue_last=continue_last,
+        system=system,
+        labels=label,
+        overflow=overflow,
+        stop=stop,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    server = options.ServerOptions(address, tls, ca_file, timeout)
+    return run_chat(pictures or (), question, server)
+
+
+@app.command()
+def chats(
+    chat_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="Show this chat as Markdown.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Print the latest prompt as the model saw it.")
+    ] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Erase the chat.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="List so many.")] = 20,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", metavar="KEY=VALUE", help="List chats with this label."),
+    ] = None,
+    address: options.Address = None,
+    tls: options.Tls = None,
+    ca_file: options.CaFile = None,
+    timeout: options.Timeout = None,
+) -> int:
+    """List chats, show one, or erase one."""
+    from llavachat.cli.chats import chats as run_chats
+
+    server = options.ServerOptions(address, tls, ca_file, timeout)
+    return run_chats(
+        chat_id, server, as_json=as_json, raw=raw, delete=delete, limit=limit, labels=label
+    )
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def serve(context: typer.Context) -> None:
+    """Run the server, with its own options."""
+    from llavachat.cli.serve import serve as run_serve
+
+    run_serve(context.args)
+
+
+@app.command()
+def demo() -> int:
+    """Start a server, ask about a picture, stop.
+
+    Needs no network and no GPU: the model is the embedded one.
+    """
+    from llavachat.cli.demo import demo as run_demo
+
+    return run_demo()
+
+
+def _describe_wrong_use(error: typer.TyperException) -> str:
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    program = context.command_path if context is not None else "llavachat"
+    message = message if message.endswith((".", "?")) else f"{message}."
+    return f"{message} See: {program} --help"
+
+
+def _tell(message: str, code: int) -> int:
+    sys.stderr.write(f"llavachat: {message}\n")
+    return int(code)

@@ -1,0 +1,137 @@
+"""``llavachat ask``: one question, one answer. stdout carries the answer alone."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llavachat.cli.failure import ExitCode, wrong_use
+from llavachat.cli.options import QuestionOptions, ServerOptions
+from llavachat.cli.output import describe_end, describe_usage, say, to_object
+from llavachat.cli.state import read_last_chat, write_last_chat
+from llavachat.client import Client
+from llavachat.images import ImageSource
+from llavachat.reply import Reply
+from llavachat.types import FinishReason
+
+_UNFINISHED = {FinishReason.ERROR, FinishReason.SHUTDOWN, FinishReason.TIME_LIMIT}
+
+
+def ask(
+    arguments: Sequence[str],
+    question: QuestionOptions,
+    server: ServerOptions,
+    *,
+    as_json: bool,
+    show_usage: bool,
+) -> ExitCode:
+    """Ask, and write the answer to stdout as it comes.
+
+    Raises:
+        Failure: the arguments make no question.
+        LlavaChatError: the server refused or failed.
+    """
+    continued = question.continue_last or question.chat_id is not None
+    pictures, prompt = split_arguments(arguments, continued=continued)
+    with (
+        Client.from_environment(**server.overrides()) as client,
+        open_reply(client, pictures, prompt, question) as reply,
+    ):
+        return _write(client, reply, as_json=as_json, show_usage=show_usage)
+
+
+def split_arguments(
+    arguments: Sequence[str], *, continued: bool
+) -> tuple[tuple[ImageSource, ...], str]:
+    """Which arguments are pictures, and which is the question.
+
+    The last is the question and what stands before it are pictures, "-" being stdin. Without a
+    question among them, stdin is it.
+
+    Raises:
+        Failure: there is no question, or no picture for it.
+    """
+    names, prompt = list(arguments[:-1]), arguments[-1] if arguments else ""
+    if not prompt or (len(arguments) == 1 and _is_picture(prompt)):
+        names = list(arguments)
+        if sys.stdin.isatty() or "-" in names:
+            raise wrong_use("There is no question. Use: llavachat ask PICTURE QUESTION.")
+        prompt = sys.stdin.read().strip()
+    if not prompt.strip():
+        raise wrong_use("The question is blank. Use: llavachat ask PICTURE QUESTION.")
+    if not names and not continued:
+        raise wrong_use(
+            "There is no picture. Use: llavachat ask PICTURE QUESTION, or -c to go on with the "
+            "last chat."
+        )
+    if names.count("-") > 1:
+        raise wrong_use("stdin can be read once; give - once.")
+    return tuple(sys.stdin.buffer if name == "-" else name for name in names), prompt
+
+
+def open_reply(
+    client: Client,
+    pictures: Sequence[ImageSource],
+    prompt: str,
+    question: QuestionOptions,
+) -> Reply:
+    """Begin the answer, in a new chat or in the one that is named.
+
+    Raises:
+        Failure: there is no last chat to go on with.
+    """
+    chat_id = question.chat_id
+    if question.continue_last:
+        chat_id = find_last_chat(client)
+    if chat_id is None:
+        return client.start(
+            pictures,
+            prompt,
+            system_prompt=question.system,
+            labels=question.labels,
+            **question.params,
+        )
+    return client.chat(chat_id).ask(prompt, pictures, **question.params)
+
+
+def find_last_chat(client: Client) -> str:
+    """The chat for ``-c``.
+
+    Raises:
+        Failure: there is none.
+    """
+    chat_id = read_last_chat(client.address)
+    if chat_id is None:
+        raise wrong_use(f"There is no last chat with {client.address} to go on with.")
+    return chat_id
+
+
+def _write(client: Client, reply: Reply, *, as_json: bool, show_usage: bool) -> ExitCode:
+    try:
+        for text in reply:
+            if not as_json:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+    finally:
+        # Whatever stops the answer, the shell's prompt goes on a line of its own.
+        if reply.text and not as_json:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    write_last_chat(client.address, reply.chat_id)
+    if as_json:
+        sys.stdout.write(json.dumps(to_object(reply), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    if end := describe_end(reply):
+        say(f"llavachat: {end}")
+    if show_usage:
+        say(describe_usage(reply))
+    return ExitCode.FAILED if reply.finish_reason in _UNFINISHED else ExitCode.OK
+
+
+def _is_picture(argument: str) -> bool:
+    if argument == "-" or argument.lower().startswith(("http://", "https://")):
+        return True
+    try:
+        return Path(argument).is_file()
+    except OSError:  # a question longer than any file's name
+        return False

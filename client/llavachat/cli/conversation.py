@@ -1,0 +1,123 @@
+"""The state of ``llavachat chat``, apart from any terminal: which chat, which pictures wait,
+what was asked last.
+
+A stopped answer is no part of what the model sees later. So pictures that went with it are sent
+again with the next question, and a chat whose first answer was stopped is begun anew.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llavachat.client import Client
+from llavachat.images import ImageSource, Picture, load_picture
+from llavachat.reply import Reply
+from llavachat.types import FinishReason
+
+RETRY_TEMPERATURE = 0.8
+"""For ``/retry``: a greedy model would say the same again."""
+
+_LATER_SEES = {
+    FinishReason.EOS,
+    FinishReason.STOP_SEQUENCE,
+    FinishReason.MAX_TOKENS,
+    FinishReason.MAX_CONTEXT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    prompt: str
+    pictures: tuple[Picture, ...]
+    chat_id: str | None
+    parent_turn_id: str | None
+
+
+class Conversation:
+    """One talk with the server.
+
+    Args:
+        client: the server.
+        chat_id: go on with this chat. None: a new one.
+        pictures: wait for the first question.
+        start: arguments of `Client.start` alone (labels, the system prompt).
+        params: arguments of every question.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        chat_id: str | None,
+        pictures: Sequence[ImageSource],
+        start: dict[str, Any],
+        params: dict[str, Any],
+    ) -> None:
+        self._client = client
+        self._start = start
+        self._params = params
+        self._last: _Question | None = None
+        self._latest_turn_id: str | None = None
+        self.chat_id = chat_id
+        self.pending = [load_picture(source) for source in pictures]
+
+    def add_picture(self, source: ImageSource) -> Picture:
+        """A picture for the next question.
+
+        Raises:
+            ImageError: it can not be read.
+        """
+        picture = load_picture(source)
+        self.pending.append(picture)
+        return picture
+
+    def ask(self, prompt: str, on_reply: Callable[[Reply], None]) -> Reply:
+        """Ask the next question.
+
+        Args:
+            prompt: the question.
+            on_reply: reads the answer, and may close it.
+
+        Raises:
+            LlavaChatError: the server refused or failed.
+        """
+        question = _Question(prompt, tuple(self.pending), self.chat_id, self._latest_turn_id)
+        return self._run(question, on_reply, self._params)
+
+    def retry(self, on_reply: Callable[[Reply], None]) -> Reply | None:
+        """Ask the last question again where it was asked, with some randomness.
+
+        Returns:
+            The answer; None when nothing was asked yet.
+
+        Raises:
+            LlavaChatError: the server refused or failed.
+        """
+        if self._last is None:
+            return None
+        # The same question at the same parent is another branch of the tree. A chat's first
+        # question has no parent to name: it begins another chat.
+        question = self._last
+        if question.parent_turn_id is None:
+            question = replace(question, chat_id=None)
+        return self._run(question, on_reply, {"temperature": RETRY_TEMPERATURE, **self._params})
+
+    def _run(
+        self, question: _Question, on_reply: Callable[[Reply], None], params: dict[str, Any]
+    ) -> Reply:
+        self._last = question
+        if question.chat_id is None:
+            reply = self._client.start(question.pictures, question.prompt, **self._start, **params)
+        else:
+            chat = self._client.chat(question.chat_id)
+            reply = chat.ask(
+                question.prompt, question.pictures, parent=question.parent_turn_id, **params
+            )
+        with reply:
+            on_reply(reply)
+        if reply.is_started:
+            self._last = replace(question, parent_turn_id=reply.parent_turn_id)
+        if reply.finish_reason in _LATER_SEES:
+            self.chat_id, self._latest_turn_id = reply.chat_id, reply.turn_id
+            self.pending.clear()
+        return reply

@@ -1,0 +1,59 @@
+"""What went wrong, as one sentence on stderr and an exit code. Never a traceback."""
+
+from enum import IntEnum
+
+from llavachat.errors import (
+    AuthenticationFailed,
+    CannotConnect,
+    ConfigurationError,
+    ImageError,
+    LlavaChatError,
+    ServerUnavailable,
+)
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    INTERRUPTED = 130
+    """128 + SIGINT, as shells have it."""
+    BROKEN_PIPE = 141
+    """128 + SIGPIPE, as shells have it."""
+
+
+class Failure(Exception):
+    """A command can not go on. The message is a sentence for the user."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def wrong_use(message: str) -> Failure:
+    """The command was given something that it can not work with."""
+    return Failure(message, ExitCode.USAGE)
+
+
+def judge(error: LlavaChatError) -> Failure:
+    """The client's error as a command's: its sentence, what to do about it, the exit code."""
+    message = str(error)
+    match error:
+        case ConfigurationError() | ImageError():
+            return Failure(message, ExitCode.USAGE)
+        case CannotConnect():
+            hint = "Start one with `llavachat serve`, or name another with --address."
+            return Failure(f"{message} {hint}", ExitCode.UNAVAILABLE)
+        case ServerUnavailable():
+            return Failure(message + _say_when(error), ExitCode.UNAVAILABLE)
+        case AuthenticationFailed():
+            return Failure(f"{message} Give the key in LLAVACHAT_API_KEY.", ExitCode.FAILED)
+    return Failure(message + _say_when(error), ExitCode.FAILED)
+
+
+def _say_when(error: LlavaChatError) -> str:
+    seconds = getattr(error, "retry_after_seconds", None)
+    return f" Try again in {seconds:g} s." if seconds else ""

@@ -1,0 +1,74 @@
+"""The words about an answer: its tokens and times, for people and for programs."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from llavachat.reply import Reply
+from llavachat.transcript import to_plain
+from llavachat.types import FinishReason
+
+
+def open_stderr() -> Console:
+    """Where everything goes that is not the answer. Obeys NO_COLOR and FORCE_COLOR."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def open_stdout() -> Console:
+    """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR."""
+    return Console(highlight=False)
+
+
+def say(message: str) -> None:
+    """A line on stderr, without colours."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
+
+
+def describe_usage(reply: Reply) -> str:
+    """Tokens and times of a finished answer, in one line."""
+    usage, timings = reply.usage, reply.timings
+    prompt = f"{usage.prompt_tokens} tokens asked ({usage.image_tokens} picture"
+    prompt += f", {usage.cached_tokens} cached)" if usage.cached_tokens else ")"
+    return (
+        f"{prompt}, {usage.completion_tokens} answered; first token "
+        f"{timings.first_token_seconds * 1000:.0f} ms, {reply.tokens_per_second:.0f} tokens/s; "
+        f"{usage.context_left_tokens} tokens of context left"
+    )
+
+
+def describe_end(reply: Reply) -> str | None:
+    """Why an answer is not whole. None: it is."""
+    match reply.finish_reason:
+        case FinishReason.MAX_TOKENS:
+            limit = reply.params.max_tokens
+            return f"The answer stopped at the limit of {limit} tokens; see --max-tokens."
+        case FinishReason.MAX_CONTEXT:
+            return "The answer stopped because the model's context is full."
+        case FinishReason.TIME_LIMIT:
+            return "The answer stopped at the server's time limit."
+        case FinishReason.SHUTDOWN:
+            return "The answer stopped because the server is going down."
+        case FinishReason.CANCELLED:
+            return "The answer was stopped."
+        case FinishReason.ERROR:
+            return "The server failed while it answered; this is what came."
+    return None
+
+
+def to_object(reply: Reply) -> dict[str, Any]:
+    """A finished answer as one JSON object."""
+    return {
+        "answer": reply.text,
+        "chat_id": reply.chat_id,
+        "turn_id": reply.turn_id,
+        "parent_turn_id": reply.parent_turn_id,
+        "finish_reason": reply.finish_reason.value,
+        "matched_stop": reply.matched_stop,
+        "model": to_plain(reply.model),
+        "params": to_plain(reply.params),
+        "images": [to_plain(image) for image in reply.images],
+        "usage": to_plain(reply.usage),
+        "timings": to_plain(reply.timings),
+    }
