@@ -1,16 +1,16 @@
-"""What is kept of a chat: plain, frozen values. A store keeps them; nothing here behaves.
+"""What is kept of a chat: plain, frozen values, and how one becomes the next. A store keeps them.
 
 Text and token ids are both kept: people read the text, and the next prompt is built from the
 ids, so that it begins exactly as the prompt before it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum
 
 from llavachat_server.images.intake import ImageInfo
-from llavachat_server.values import FinishReason, ModelInfo, Sampling, Timings, Usage
+from llavachat_server.values import Finished, FinishReason, ModelInfo, Sampling, Timings, Usage
 
 
 class TurnState(Enum):
@@ -73,6 +73,31 @@ class Turn:
     usage: Usage | None = None
     timings: Timings | None = None
     finished_at: datetime | None = None
+
+    def end(self, answer: str, finished: Finished) -> "Turn":
+        """This turn with the end that the engine told."""
+        is_whole = finished.finish_reason in WHOLE
+        return replace(
+            self,
+            state=TurnState.FINISHED if is_whole else TurnState.CANCELLED,
+            answer=answer,
+            answer_ids=finished.token_ids,
+            finish_reason=finished.finish_reason,
+            matched_stop=finished.matched_stop,
+            usage=finished.usage,
+            timings=finished.timings,
+            finished_at=datetime.now(UTC),
+        )
+
+    def break_off(self, answer: str, state: TurnState, reason: FinishReason) -> "Turn":
+        """This turn with an end that the engine could not tell; `answer` is what had come."""
+        return replace(
+            self,
+            state=state,
+            answer=answer,
+            finish_reason=reason,
+            finished_at=datetime.now(UTC),
+        )
 
 
 @dataclass(frozen=True, slots=True)

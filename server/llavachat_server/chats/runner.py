@@ -1,0 +1,235 @@
+"""One turn from its setting to its recorded end.
+
+Contract: what the engine refuses leaves no trace; once `Started` was told the turn is kept,
+whatever becomes of it, and `Ended` is told only after its record is. It knows the store, the
+intake and the engine's protocol; it must not know who else is asking.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from llavachat_server.chats.context import Context, ContextBuilder
+from llavachat_server.chats.errors import BadField, NotFound, ShuttingDown
+from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
+from llavachat_server.chats.question import ImageSource, OverflowPolicy, Question
+from llavachat_server.chats.record import RequestClaim, Turn, TurnState
+from llavachat_server.chats.setting import Setting
+from llavachat_server.chats.store import ChatStore
+from llavachat_server.images.intake import BadImage, Intake, Picture
+from llavachat_server.values import (
+    Engine,
+    EngineEvent,
+    EngineFailed,
+    EngineRequest,
+    Finished,
+    FinishReason,
+    Sampling,
+)
+
+log = logging.getLogger("llavachat.turns")
+
+REFUSAL_WINDOW_SECONDS = 0.1
+"""The engine refuses at once or not at all. This long its first word is waited for before the
+turn is recorded, so that a refusal is a plain error and not a failed turn."""
+
+STOP_RETRY_SECONDS = 5.0
+"""When to try again after the server has stopped: about what a start takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A question of a tenant, and those who wait for its answer."""
+
+    tenant: str
+    question: Question
+    live: LiveTurn
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRunner:
+    """Runs turns, each on its own.
+
+    Args:
+        engine: answers.
+        store: keeps.
+        intake: decodes pictures.
+        contexts: builds prompts for the engine's model.
+        defaults: sampling of a request that names none.
+        max_turn_seconds: the longest that a turn may take, waiting included.
+    """
+
+    engine: Engine
+    store: ChatStore
+    intake: Intake
+    contexts: ContextBuilder
+    defaults: Sampling
+    max_turn_seconds: float
+
+    async def run(self, job: Job, setting: Setting) -> Ended:
+        """Answer one question and record it.
+
+        Returns:
+            The last event, for the caller to tell once the chat's place is free again.
+
+        Raises:
+            BadField, NotFound, StoreFull, EngineError: the turn was refused, or failed.
+            ShuttingDown: it was ended because the server stops.
+        """
+        new = tuple(
+            [
+                await self._take_picture(job.tenant, index, source)
+                for index, source in enumerate(job.question.images)
+            ]
+        )
+        turn, context = self._plan(job.question, setting, new)
+        known = {picture.info.id: picture for picture in new}
+        for image in context.images:
+            if image.id not in known:
+                known[image.id] = await self.store.get_picture(job.tenant, image.id)
+        request = EngineRequest(
+            request_id=turn.id,
+            token_ids=context.token_ids,
+            images=tuple(known[image.id].pixels for image in context.images),
+            sampling=turn.sampling,
+            time_limit_seconds=self.max_turn_seconds,
+            tenant=job.tenant,
+        )
+        chat_id, live = setting.chat.id, job.live
+        generator = cast("AsyncGenerator[EngineEvent, None]", self.engine.generate(request))
+        async with aclosing(generator) as events:
+            live.chat_id, live.turn_id = chat_id, turn.id
+            first = asyncio.ensure_future(anext(events))
+            try:
+                await asyncio.wait({first}, timeout=REFUSAL_WINDOW_SECONDS)
+                if first.done():
+                    first.result()  # raises the refusal
+                await self._begin(job, setting, turn, new)
+            except BaseException:
+                await _dismiss(first)
+                raise
+            tell_start(live, chat_id, turn, context.count.total)
+            return await self._follow(job, chat_id, turn, first, events)
+
+    def _plan(
+        self, question: Question, setting: Setting, new: tuple[Picture, ...]
+    ) -> tuple[Turn, Context]:
+        sampling = question.wishes.resolve(self.defaults)
+        images = (*setting.opening_images, *(picture.info for picture in new))
+        drops = question.overflow is OverflowPolicy.DROP_OLDEST_TURNS
+        context = self.contexts.build(
+            setting.history,
+            question.prompt,
+            images,
+            system_prompt=setting.chat.system_prompt,
+            drop_for_tokens=sampling.max_tokens if drops else None,
+        )
+        turn = Turn(
+            id=secrets.token_hex(16),
+            parent_id=setting.history[-1].id if setting.history else None,
+            prompt=question.prompt,
+            images=images,
+            question_ids=context.question_ids,
+            trimmed_turn_ids=context.trimmed_turn_ids,
+            num_untrimmed_tokens=context.num_tokens_before,
+            sampling=sampling,
+            model=self.engine.info.model,
+            created_at=datetime.now(UTC),
+        )
+        return turn, context
+
+    async def _take_picture(self, tenant: str, index: int, source: ImageSource) -> Picture:
+        if source.image_id is not None:
+            return await self.store.get_picture(tenant, source.image_id)
+        try:
+            return await self.intake.take(source.data or b"")
+        except BadImage as error:
+            raise BadField(f"images[{index}].data", str(error)) from error
+
+    async def _begin(
+        self, job: Job, setting: Setting, turn: Turn, pictures: tuple[Picture, ...]
+    ) -> None:
+        question, chat = job.question, setting.chat
+        claim = None
+        if question.request_id:
+            claim = RequestClaim(
+                job.tenant, question.request_id, question.body_sha256, chat.id, turn.id
+            )
+        if setting.is_new:
+            await self.store.begin_chat(chat, turn, pictures, claim)
+        else:
+            await self.store.begin_turn(job.tenant, chat.id, turn, pictures, claim)
+
+    async def _follow(
+        self,
+        job: Job,
+        chat_id: str,
+        turn: Turn,
+        first: asyncio.Future[EngineEvent],
+        events: AsyncGenerator[EngineEvent, None],
+    ) -> Ended:
+        """Pass the answer on as it comes, and keep its end."""
+        live = job.live
+        try:
+            event: EngineEvent | None = await first
+            while event is not None and not isinstance(event, Finished):
+                live.publish(event)
+                event = await anext(events, None)
+            if event is None or event.finish_reason is FinishReason.ERROR:
+                raise EngineFailed
+        except asyncio.CancelledError:
+            # The engine did not end the turn in time; what came is kept all the same.
+            cut = turn.break_off(live.answer, TurnState.CANCELLED, FinishReason.SHUTDOWN)
+            await asyncio.shield(self._keep_end(job, chat_id, cut))
+            raise
+        except Exception:
+            failed = turn.break_off(live.answer, TurnState.FAILED, FinishReason.ERROR)
+            await self._keep_end(job, chat_id, failed)
+            raise
+        await self._keep_end(job, chat_id, turn.end(live.answer, event))
+        if event.finish_reason is FinishReason.SHUTDOWN:
+            raise ShuttingDown(STOP_RETRY_SECONDS)
+        return Ended(event.finish_reason, event.matched_stop, event.usage, event.timings)
+
+    async def _keep_end(self, job: Job, chat_id: str, turn: Turn) -> None:
+        with suppress(NotFound):  # the chat was erased while it ran
+            await self.store.finish_turn(job.tenant, chat_id, turn)
+        _log_end(job, chat_id, turn)
+
+
+def tell_start(live: LiveTurn, chat_id: str, turn: Turn, num_tokens: int) -> None:
+    """Tell that a recorded turn has begun, and which turns its prompt of `num_tokens` lacks."""
+    live.publish(Started(chat_id, turn.id, turn.parent_id, turn.model, turn.sampling, turn.images))
+    if turn.trimmed_turn_ids:
+        live.publish(Trimmed(turn.trimmed_turn_ids, turn.num_untrimmed_tokens, num_tokens))
+
+
+async def _dismiss(future: asyncio.Future[EngineEvent]) -> None:
+    future.cancel()
+    with suppress(BaseException):
+        await future
+
+
+def _log_end(job: Job, chat_id: str, turn: Turn) -> None:
+    """One line a turn; never a word of what was said."""
+    fields: dict[str, object] = {
+        "request_id": job.question.request_id,
+        "tenant": job.tenant,
+        "chat_id": chat_id,
+        "turn_id": turn.id,
+        "finish_reason": turn.finish_reason.value if turn.finish_reason else "",
+        "num_images": len(turn.images),
+    }
+    if turn.usage is not None:
+        fields["prompt_tokens"] = turn.usage.text_tokens + turn.usage.image_tokens
+        fields["cached_tokens"] = turn.usage.cached_tokens
+        fields["completion_tokens"] = turn.usage.completion_tokens
+    if turn.timings is not None:
+        fields["first_token_seconds"] = round(turn.timings.first_token_seconds, 4)
+        fields["decode_seconds"] = round(turn.timings.decode_seconds, 4)
+    log.info("turn", extra={"fields": fields})
