@@ -1,6 +1,6 @@
 """The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``.
 
-Exit codes: 0 stopped as asked, 1 could not start, 2 wrong settings, 130 interrupted twice.
+Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 130 interrupted twice.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     logs.set_up(settings.log_format, settings.log_level)
     # After the settings, so that a typing error is told at once.
-    from llavachat_server.app import App, StartError
+    from llavachat_server.app import App, EngineEnded, StartError
 
     async def serve() -> None:
         await App(settings, profile).run()
 
     try:
         asyncio.run(serve())
-    except StartError as error:
+    except (StartError, EngineEnded) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except Exception:

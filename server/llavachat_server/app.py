@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -24,6 +26,8 @@ from llavachat.v1 import chat_pb2_grpc
 from llavachat_server import __version__
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.turns import Turns
+from llavachat_server.engine.checkpoint import LoadingError
+from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.intake import MEDIA_TYPES, Intake
 from llavachat_server.ops.health import CHAT_SERVICE, Health, warm_up
@@ -35,7 +39,7 @@ from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
 from llavachat_server.settings import Settings, is_loopback
-from llavachat_server.values import Engine, EngineInfo
+from llavachat_server.values import EngineInfo
 
 log = logging.getLogger("llavachat")
 
@@ -45,6 +49,10 @@ _CLOSE_SECONDS = 1.0
 
 class StartError(Exception):
     """The server can not start; one sentence for the operator."""
+
+
+class EngineEnded(Exception):
+    """The engine failed and can not go on; one sentence for the operator."""
 
 
 class App:
@@ -65,7 +73,7 @@ class App:
         self._health = Health()
         self._service = ChatService()
         self._intake = Intake(profile.image_limits)
-        self._engine: Engine | None = None
+        self._engine: BatchingEngine | None = None
         self._turns: Turns | None = None
 
     async def run(self) -> None:
@@ -96,16 +104,18 @@ class App:
             gate.state = GateState.OPEN
             await self._health.set_serving(True)
             self._say_ready(address)
-            await stop
+            await self._wait_for_end(stop)
         finally:
             await self._shut_down(server, gate)
 
     async def _start_engine(self) -> None:
         profile, settings = self._profile, self._settings
-        self._tell("loading libraries")
-        engine = await asyncio.to_thread(_make_engine, settings, profile)
-        self._tell("loading model", model=profile.model, quantization=profile.quantization.value)
-        await engine.start()
+        self._tell("loading", model=profile.model, quantization=profile.quantization.value)
+        engine = make_engine(settings, profile, self._tell_stage)
+        try:
+            await engine.start()
+        except LoadingError as error:
+            raise StartError(f"the model can not be loaded: {error}") from error
         self._engine = engine
         info = engine.info
         self._tell("warming up", device=info.device)
@@ -145,6 +155,21 @@ class App:
             await self._engine.stop()
         self._intake.close()
         self._tell("stopped")
+
+    async def _wait_for_end(self, stop: asyncio.Task[bool]) -> None:
+        """Serve until a signal comes or the engine can not go on.
+
+        Raises:
+            EngineEnded: it can not go on.
+        """
+        fatal = self._engine.fatal if self._engine is not None else None
+        if fatal is None:
+            await stop
+            return
+        waits: set[asyncio.Future[Any]] = {stop, fatal}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if fatal.done() and not stop.done():
+            raise EngineEnded(fatal.result())
 
     def _read_keys(self) -> KeyRing | None:
         if self._settings.keys_file is None:
@@ -223,16 +248,20 @@ class App:
             os._exit(130)
         self._stop_asked.set()
 
+    def _tell_stage(self, stage: str, took_seconds: float | None) -> None:
+        if took_seconds is not None:
+            self._tell(f"loaded {stage}", took_seconds=round(took_seconds, 2))
+
     def _tell(self, stage: str, **fields: object) -> None:
         seconds = round(time.monotonic() - self._began, 2)
         log.info(stage, extra={"fields": {"seconds": seconds, **fields}})
 
 
-def _make_engine(settings: Settings, profile: Profile) -> Engine:
-    """Import the model's libraries, which takes most of a start, and make the engine."""
-    from llavachat_server.engine.engine import LlavaEngine
-
-    return LlavaEngine(
+def make_engine(
+    settings: Settings, profile: Profile, progress: Callable[[str, float | None], None]
+) -> BatchingEngine:
+    """Make the engine of a profile, not started yet."""
+    return BatchingEngine(
         EngineSettings(
             model=profile.model,
             profile=profile.name,
@@ -242,7 +271,8 @@ def _make_engine(settings: Settings, profile: Profile) -> Engine:
             max_running=profile.max_running_turns,
             max_queued=profile.max_queued_turns,
             max_tokens=profile.max_tokens,
-        )
+        ),
+        progress,
     )
 
 

@@ -252,8 +252,15 @@ class TurnTokenizer(Protocol):
 class Engine(Protocol):
     """Many answers side by side. All methods belong to one event loop."""
 
-    info: EngineInfo
-    prompts: TurnTokenizer
+    @property
+    def info(self) -> EngineInfo:
+        """What callers must know; there once `start` has returned."""
+        ...
+
+    @property
+    def prompts(self) -> TurnTokenizer:
+        """The model's template and tokenizer; there once `start` has returned."""
+        ...
 
     async def start(self) -> None:
         """Load the model and begin to serve."""
