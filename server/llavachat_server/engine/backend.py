@@ -10,18 +10,19 @@ import torch
 from transformers import GenerationConfig
 
 from llavachat_server.engine.batch_sampling import BatchSampler
+from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.embedding import VirtualEmbedding
 from llavachat_server.engine.gate import Gate
 from llavachat_server.engine.loading import (
     LoadedModel,
-    LoadingError,
     Progress,
     list_library_versions,
     load_model,
 )
-from llavachat_server.engine.loop import Deliver, GenerationLoop, build_batching_config
+from llavachat_server.engine.loop import GenerationLoop, build_batching_config
 from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.scheduling import Deliver
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.vision import Pixels, VisionEncoder
 from llavachat_server.values import EngineInfo, ModelInfo
@@ -45,17 +46,17 @@ class Backend:
         # generation loop's is the one that matters.
         torch.set_num_threads(1)
         self.loaded: LoadedModel = load_model(settings, progress)
-        model, special = self.loaded.model, self.loaded.prompts.special
-        self.vision = VisionEncoder(model, self.loaded.image_processor)
+        model, facts = self.loaded.model, self.loaded.facts
+        self.vision = VisionEncoder(model, facts.image_processor)
         self.embedding = VirtualEmbedding(
             model.get_input_embeddings(),
-            special.bos,
+            facts.prompts.special.bos,
             settings.num_bank_images,
-            self.loaded.num_image_tokens,
+            facts.num_image_tokens,
         )
         model.set_input_embeddings(self.embedding)
         try:
-            self.table = TokenTable(self.loaded.tokenizer)
+            self.table = TokenTable(facts.tokenizer)
         except ValueError as error:
             raise LoadingError(str(error)) from error
 
@@ -67,22 +68,24 @@ class Backend:
         Raises:
             LoadingError: the cache does not fit.
         """
-        settings, placement, loaded = self._settings, self.loaded.placement, self.loaded
+        settings, placement, facts = self._settings, self.loaded.placement, self.loaded.facts
         device = self.embedding.weight.device
-        seen = SeenTokens(settings.max_running, loaded.vocab_size, device)
+        seen = SeenTokens(settings.max_running, facts.vocab_size, device)
         loop = GenerationLoop(
-            loaded.model,
-            GenerationConfig(do_sample=False, eos_token_id=list(loaded.eos_token_ids)),
+            self.loaded.model,
+            GenerationConfig(  # type: ignore[no-untyped-call]
+                do_sample=False, eos_token_id=list(facts.eos_token_ids)
+            ),
             build_batching_config(
                 page_tokens=placement.page_tokens,
                 cache_tokens=placement.cache_tokens,
                 memory_fraction=settings.kv_memory_fraction,
                 max_batch_tokens=placement.max_batch_tokens,
                 max_running=settings.max_running,
-                context_tokens=loaded.context_tokens,
+                context_tokens=facts.context_tokens,
                 cuda_graphs=placement.cuda_graphs,
             ),
-            BatchSampler(seen, list(loaded.silent_ids), loaded.vocab_size),
+            BatchSampler(seen, list(facts.silent_ids), facts.vocab_size),
             deliver,
             on_end,
             self._num_threads,
@@ -103,21 +106,21 @@ class Backend:
 
     def describe(self, request_capacity_tokens: int) -> EngineInfo:
         """What callers must know; the context is bounded by what one cache can hold."""
-        loaded, settings = self.loaded, self._settings
+        loaded, facts, settings = self.loaded, self.loaded.facts, self._settings
         device = self.embedding.weight.device
         return EngineInfo(
             model=ModelInfo(
                 profile=settings.profile,
-                name=loaded.name,
-                revision=loaded.revision,
+                name=loaded.checkpoint.name,
+                revision=loaded.checkpoint.revision,
                 quantization=settings.quantization,
                 weights_sha256=loaded.weights_sha256,
             ),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            context_tokens=min(loaded.context_tokens, request_capacity_tokens),
-            num_image_tokens=loaded.num_image_tokens,
-            vocab_size=loaded.vocab_size,
-            image_token_id=loaded.prompts.special.image,
+            context_tokens=min(facts.context_tokens, request_capacity_tokens),
+            num_image_tokens=facts.num_image_tokens,
+            vocab_size=facts.vocab_size,
+            image_token_id=facts.prompts.special.image,
             max_running=settings.max_running,
             max_queued=settings.max_queued,
             library_versions=list_library_versions(),
@@ -131,6 +134,6 @@ class Backend:
             max_images=self._settings.num_bank_images,
             max_tokens=self._settings.max_tokens,
             vocab_size=info.vocab_size,
-            special=self.loaded.prompts.special,
-            silent_ids=frozenset(self.loaded.silent_ids),
+            special=self.loaded.facts.prompts.special,
+            silent_ids=frozenset(self.loaded.facts.silent_ids),
         )

@@ -40,8 +40,10 @@ class TokenTable:
         }
         for token_id in range(tokenizer.get_vocab_size(with_added_tokens=True)):
             piece = tokenizer.id_to_token(token_id)
-            is_silent = piece is None or token_id in special
-            self._bytes.append(b"" if is_silent else _spell_piece(piece))
+            if piece is None or token_id in special:
+                self._bytes.append(b"")
+            else:
+                self._bytes.append(_spell_piece(piece))
 
     def spell(self, token_id: int) -> bytes:
         """The bytes of a token; none for special tokens and ids without a token."""

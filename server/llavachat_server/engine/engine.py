@@ -17,7 +17,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llavachat_server.engine.admission import AdmissionQueue, Ticket
-from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
+from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import (
@@ -35,9 +35,9 @@ from llavachat_server.values import (
 if TYPE_CHECKING:
     from llavachat_server.engine.backend import Backend
     from llavachat_server.engine.gate import Gate
-    from llavachat_server.engine.loop import GenerationLoop, Report
+    from llavachat_server.engine.loop import GenerationLoop
     from llavachat_server.engine.sampling import SeenTokens
-    from llavachat_server.engine.vision import Pixels
+    from llavachat_server.engine.scheduling import Report
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -85,11 +85,8 @@ class BatchingEngine:
         self._runs: dict[str, Run] = {}
         self._jobs: dict[int, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fillings: dict[int, asyncio.Task[None]] = {}
-        self._aliases: dict[str, int] = {}
         self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
         self._is_usable = asyncio.Event()
-        self._bank_has_room = asyncio.Event()
         self._epoch = 0
         self._mean_turn_seconds = 1.0
         self._info: EngineInfo | None = None
@@ -97,7 +94,7 @@ class BatchingEngine:
         self._event_loop: asyncio.AbstractEventLoop
         self._backend: Backend
         self._gate: Gate
-        self._bank: ImageBank
+        self._pictures: PictureDesk
         self._loop: GenerationLoop
         self._seen: SeenTokens
 
@@ -121,7 +118,7 @@ class BatchingEngine:
         """
         if self._info is None:
             raise EngineUnavailable(RETRY_SECONDS)
-        return self._backend.loaded.prompts
+        return self._backend.loaded.facts.prompts
 
     async def start(self) -> None:
         """Load the model and begin to serve.
@@ -133,11 +130,10 @@ class BatchingEngine:
         self.fatal = self._event_loop.create_future()
         self.state = EngineState.STARTING
         self._backend = await self._work(self._build_backend)
-        embedding, loaded = self._backend.embedding, self._backend.loaded
-        self._bank = ImageBank(
+        self._pictures = PictureDesk(
+            self._backend,
             self._settings.num_bank_images,
-            loaded.num_image_tokens,
-            embedding.first_image_id,
+            self._work,
             flush_prefixes=lambda: self._loop.flush_prefixes(),
         )
         await self._begin_loop()
@@ -153,7 +149,6 @@ class BatchingEngine:
         for run in list(self._runs.values()):
             self._conclude(run, FinishReason.SHUTDOWN)
         self._is_usable.set()
-        self._bank_has_room.set()
         if was_loaded:
             await self._work(
                 lambda: self._loop.stop(block=True, timeout=STOP_SECONDS, hard_stop=True)
@@ -191,7 +186,7 @@ class BatchingEngine:
             self._backend.table,
             image_tokens=len(request.images) * self.info.num_image_tokens,
             context_tokens=self.info.context_tokens,
-            eos_token_ids=self._backend.loaded.eos_token_ids,
+            eos_token_ids=self._backend.loaded.facts.eos_token_ids,
         )
         self._runs[request.request_id] = run
         run.timer = self._event_loop.call_later(
@@ -212,7 +207,7 @@ class BatchingEngine:
     async def _drive(self, run: Run) -> None:
         """Bring an admitted run into the generation loop."""
         try:
-            token_ids = await self._build_prompt(run)
+            token_ids = await self._pictures.build_prompt(run)
             await self._is_usable.wait()
             if not run.is_over:
                 await self._submit(run, token_ids)
@@ -252,72 +247,6 @@ class BatchingEngine:
         run.number = job.number
         self._jobs[job.number] = run
 
-    # Pictures.
-
-    async def _build_prompt(self, run: Run) -> list[int]:
-        """The prompt with virtual ids; its pictures' features are in the bank."""
-        request, special = run.request, self._backend.loaded.prompts.special
-        first_ids: list[int] = []
-        if request.images:
-            start = time.perf_counter()
-            vision = self._backend.vision
-            pixels = await self._work(lambda: [vision.preprocess(i) for i in request.images])
-            keys = [ImageKey(request.tenant, picture.sha256) for picture in pixels]
-            if not await self._pin(run, keys):
-                return []
-            if await self._fill(run.slots, pixels):
-                run.note_vision(time.perf_counter() - start)
-            first_ids = [slot.first_id for slot in run.slots if slot.first_id is not None]
-        ids = [self._find_alias(request.tenant)]
-        pictures = iter(first_ids)
-        for token_id in request.token_ids[1:]:
-            if token_id == special.image:
-                first_id = next(pictures)
-                ids.extend(range(first_id, first_id + self.info.num_image_tokens))
-            else:
-                ids.append(token_id)
-        return ids
-
-    async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
-        while not run.is_over:
-            slots = self._bank.pin(keys)
-            if slots is not None:
-                run.slots = slots
-                return True
-            self._bank_has_room.clear()
-            await self._bank_has_room.wait()
-        return False
-
-    async def _fill(self, slots: list[Slot], pixels: "list[Pixels]") -> bool:
-        """Encode what is new; True when there was something."""
-        pending = []
-        for slot, picture in zip(slots, pixels, strict=True):
-            if slot.is_filled:
-                continue
-            if slot.index not in self._fillings:
-                task = asyncio.create_task(self._fill_slot(slot, picture))
-                self._fillings[slot.index] = task
-            pending.append(self._fillings[slot.index])
-        for task in pending:
-            await asyncio.shield(task)
-        return bool(pending)
-
-    async def _fill_slot(self, slot: Slot, pixels: "Pixels") -> None:
-        try:
-            await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
-            slot.is_filled = True
-        finally:
-            del self._fillings[slot.index]
-
-    def _find_alias(self, tenant: str) -> int:
-        """The tenant's own id for the first token: cached prefixes begin with it."""
-        embedding = self._backend.embedding
-        alias = self._aliases.setdefault(tenant, embedding.first_alias_id + len(self._aliases))
-        if alias >= embedding.first_image_id:
-            del self._aliases[tenant]
-            raise EngineUnavailable(RETRY_SECONDS)
-        return alias
-
     # A request's way out.
 
     def _conclude(self, run: Run, reason: FinishReason) -> None:
@@ -336,7 +265,7 @@ class BatchingEngine:
             self._admission.leave(run.ticket)
         else:
             # It is being prepared, and `_drive` will notice.
-            self._bank_has_room.set()
+            self._pictures.wake()
 
     def _forget(self, run: Run) -> None:
         if self._runs.get(run.request.request_id) is run:
@@ -347,11 +276,9 @@ class BatchingEngine:
         self._forget(run)
         if run.number is not None:
             self._jobs.pop(run.number, None)
-        self._bank.unpin(run.slots)
-        run.slots = []
+        self._pictures.release(run)
         self._seen.give_row(run.seen_row)
         run.seen_row = 0
-        self._bank_has_room.set()
         assert run.ticket is not None
         self._admission.leave(run.ticket)
 

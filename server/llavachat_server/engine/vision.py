@@ -28,8 +28,7 @@ class VisionEncoder:
 
     Args:
         model: whole; only its image half is used.
-        processor: CLIP's, by Pillow: the picture library and with it the pixels would
-            otherwise depend on what else is installed.
+        processor: the checkpoint's own.
     """
 
     def __init__(

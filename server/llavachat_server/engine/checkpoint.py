@@ -1,0 +1,168 @@
+"""Where a checkpoint is, and what its small files say: everything but the weights.
+
+One path for folders and hub ids: a hub id is fetched at a pinned revision into the hub's own
+cache and read from there as a folder. No pickles are fetched and no code of a checkpoint is
+ever run.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from tokenizers import Tokenizer
+from transformers import AutoConfig, CLIPImageProcessorPil, GenerationConfig, LlavaConfig
+
+from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
+
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
+"""What is fetched of a repository."""
+
+
+class LoadingError(Exception):
+    """The checkpoint can not be loaded; the message says why and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on this machine. `revision` is "" for one that was given as a folder."""
+
+    folder: Path
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckpointFacts:
+    """What the small files say.
+
+    Args:
+        image_processor: CLIP's, by Pillow: the picture library and with it the pixels would
+            otherwise depend on what else is installed.
+        tokenizer: whole.
+        prompts: the template over the tokenizer.
+        eos_token_ids: end an answer.
+        context_tokens: what the positions reach.
+        num_image_tokens: of one picture.
+        vocab_size: rows of the embedding and of the head, padding among them.
+        silent_ids: ids without text, which are never drawn.
+    """
+
+    image_processor: CLIPImageProcessorPil
+    tokenizer: Tokenizer
+    prompts: PromptBuilder
+    eos_token_ids: tuple[int, ...]
+    context_tokens: int
+    num_image_tokens: int
+    vocab_size: int
+    silent_ids: tuple[int, ...]
+
+
+def find_checkpoint(model: str, revision: str | None) -> Checkpoint:
+    """Find a checkpoint; fetch it first where it is a hub id.
+
+    Args:
+        model: a folder, or "owner/name".
+        revision: a commit of the hub's repository, 40 hexadecimal digits.
+
+    Raises:
+        LoadingError: it is neither, the revision is not pinned, or it can not be fetched.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return Checkpoint(folder, folder.resolve().name, "")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
+        raise LoadingError(f'"{model}" is neither a folder nor a hub id such as "owner/name"')
+    if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise LoadingError(
+            f"the hub's {model} needs a pinned revision: a commit of 40 hexadecimal digits"
+        )
+    try:
+        path = huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=HUB_FILES)
+    except Exception as error:
+        raise LoadingError(
+            f"{model} at {revision} can not be fetched: {type(error).__name__}"
+        ) from error
+    return Checkpoint(Path(path), model, revision)
+
+
+def read_facts(folder: Path) -> CheckpointFacts:
+    """Read everything but the weights.
+
+    Raises:
+        LoadingError: a file is missing, or it is not a LLaVA-1.5 checkpoint.
+    """
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise LoadingError(f"the folder {folder.name} holds no {name}")
+    if not any(folder.glob("*.safetensors")):
+        raise LoadingError(f"the folder {folder.name} holds no weights in safetensors files")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:
+        raise LoadingError(
+            f"config.json or tokenizer.json in {folder.name} can not be read: "
+            f"{type(error).__name__}"
+        ) from error
+    if not isinstance(config, LlavaConfig):
+        raise LoadingError(f"{folder.name} is a {config.model_type} model; LLaVA-1.5 is needed")
+    text: Any = config.text_config
+    eos_token_ids = _find_eos(folder, text)
+    special = SpecialTokens(
+        bos=int(text.bos_token_id), eos=eos_token_ids[0], image=int(config.image_token_id)
+    )
+    try:
+        prompts = PromptBuilder(tokenizer, special)
+    except ValueError as error:
+        raise LoadingError(str(error)) from error
+    return CheckpointFacts(
+        image_processor=CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True),
+        tokenizer=tokenizer,
+        prompts=prompts,
+        eos_token_ids=eos_token_ids,
+        context_tokens=int(text.max_position_embeddings),
+        num_image_tokens=_count_image_tokens(config),
+        vocab_size=int(text.vocab_size),
+        silent_ids=_find_silent_ids(tokenizer, int(text.vocab_size), eos_token_ids),
+    )
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 over the weights' files, one after another in the order of their names.
+
+    For a single file it is the file's own.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _find_eos(folder: Path, text: Any) -> tuple[int, ...]:
+    eos = None
+    if (folder / "generation_config.json").is_file():
+        eos = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    if eos is None:
+        eos = text.eos_token_id
+    return tuple(eos) if isinstance(eos, list) else (int(eos),)
+
+
+def _count_image_tokens(config: LlavaConfig) -> int:
+    vision: Any = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return int(patches + (config.vision_feature_select_strategy == "full"))
+
+
+def _find_silent_ids(
+    tokenizer: Tokenizer, vocab_size: int, eos_token_ids: tuple[int, ...]
+) -> tuple[int, ...]:
+    # Rows that only pad the matrices, and structural tokens: an answer that holds the image
+    # placeholder would need a picture in the next turn.
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    padding = range(tokenizer.get_vocab_size(with_added_tokens=True), vocab_size)
+    return tuple(sorted((special | set(padding)) - set(eos_token_ids)))

@@ -1,0 +1,136 @@
+"""Brings a request's pictures into the bank, and writes its prompt in virtual ids.
+
+Each new picture is encoded once, on a worker thread, however many requests ask about it at the
+same time. A request holds its pictures until the generation loop has let go of it.
+
+Belongs to one event loop; torch stays behind the backend.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
+from llavachat_server.engine.run import Run
+from llavachat_server.values import EngineUnavailable
+
+if TYPE_CHECKING:
+    from llavachat_server.engine.backend import Backend
+    from llavachat_server.engine.vision import Pixels
+
+ALIAS_RETRY_SECONDS = 60.0
+
+Work = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs a slow call on the worker thread."""
+
+
+class PictureDesk:
+    """Bank, vision tower and placeholders put together.
+
+    Args:
+        backend: preprocesses and encodes.
+        num_slots: pictures that the bank holds.
+        work: runs the backend's slow calls.
+        flush_prefixes: see `ImageBank`.
+    """
+
+    def __init__(
+        self,
+        backend: "Backend",
+        num_slots: int,
+        work: Work,
+        flush_prefixes: Callable[[], None],
+    ) -> None:
+        facts = backend.loaded.facts
+        self._backend = backend
+        self._work = work
+        self._image_token_id = facts.prompts.special.image
+        self._tokens_per_image = facts.num_image_tokens
+        self._bank = ImageBank(
+            num_slots, facts.num_image_tokens, backend.embedding.first_image_id, flush_prefixes
+        )
+        self._fillings: dict[int, asyncio.Task[None]] = {}
+        self._aliases: dict[str, int] = {}
+        self._has_news = asyncio.Event()
+
+    async def build_prompt(self, run: Run) -> list[int]:
+        """The prompt with virtual ids; its pictures' features are in the bank.
+
+        Returns:
+            The ids; of no use when the run has ended meanwhile.
+        """
+        request = run.request
+        if request.images and not await self._bring_in(run):
+            return []
+        first_ids = iter([slot.first_id for slot in run.slots])
+        ids = [self._find_alias(request.tenant)]
+        for token_id in request.token_ids[1:]:
+            if token_id == self._image_token_id:
+                first_id = next(first_ids)
+                assert first_id is not None
+                ids.extend(range(first_id, first_id + self._tokens_per_image))
+            else:
+                ids.append(token_id)
+        return ids
+
+    def release(self, run: Run) -> None:
+        """Let the run's pictures go."""
+        self._bank.unpin(run.slots)
+        run.slots = []
+        self.wake()
+
+    def wake(self) -> None:
+        """Have those who wait for room look again: for room, or for their own end."""
+        self._has_news.set()
+
+    async def _bring_in(self, run: Run) -> bool:
+        start = time.perf_counter()
+        images, vision = run.request.images, self._backend.vision
+        pixels = await self._work(lambda: [vision.preprocess(image) for image in images])
+        keys = [ImageKey(run.request.tenant, picture.sha256) for picture in pixels]
+        if not await self._pin(run, keys):
+            return False
+        if await self._fill(run.slots, pixels):
+            run.note_vision(time.perf_counter() - start)
+        return True
+
+    async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
+        while not run.is_over:
+            slots = self._bank.pin(keys)
+            if slots is not None:
+                run.slots = slots
+                return True
+            self._has_news.clear()
+            await self._has_news.wait()
+        return False
+
+    async def _fill(self, slots: list[Slot], pixels: "list[Pixels]") -> bool:
+        """Encode what is new; True when there was something."""
+        pending = []
+        for slot, picture in zip(slots, pixels, strict=True):
+            if slot.is_filled:
+                continue
+            if slot.index not in self._fillings:
+                task = asyncio.create_task(self._fill_slot(slot, picture))
+                self._fillings[slot.index] = task
+            pending.append(self._fillings[slot.index])
+        for task in pending:
+            await asyncio.shield(task)
+        return bool(pending)
+
+    async def _fill_slot(self, slot: Slot, pixels: "Pixels") -> None:
+        try:
+            await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
+            slot.is_filled = True
+        finally:
+            del self._fillings[slot.index]
+
+    def _find_alias(self, tenant: str) -> int:
+        """The tenant's own id for the first token: cached prefixes begin with it."""
+        embedding = self._backend.embedding
+        alias = self._aliases.setdefault(tenant, embedding.first_alias_id + len(self._aliases))
+        if alias >= embedding.first_image_id:
+            del self._aliases[tenant]
+            raise EngineUnavailable(ALIAS_RETRY_SECONDS)
+        return alias
