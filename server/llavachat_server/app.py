@@ -26,7 +26,6 @@ from llavachat.v1 import chat_pb2_grpc
 from llavachat_server import __version__
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.turns import Turns
-from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.intake import MEDIA_TYPES, Intake
@@ -114,8 +113,13 @@ class App:
         engine = make_engine(settings, profile, self._tell_stage)
         try:
             await engine.start()
-        except LoadingError as error:
-            raise StartError(f"the model can not be loaded: {error}") from error
+        except Exception as error:
+            # Its module imports the model's libraries, which must not hold up the open port.
+            from llavachat_server.engine.checkpoint import LoadingError
+
+            if isinstance(error, LoadingError):
+                raise StartError(f"the model can not be loaded: {error}") from error
+            raise
         self._engine = engine
         info = engine.info
         self._tell("warming up", device=info.device)
