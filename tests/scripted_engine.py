@@ -63,6 +63,7 @@ class ScriptedEngine:
             library_versions={"torch": "0"},
         )
         self.prompts = shapes_prompts()
+        self.fatal: asyncio.Future[str] | None = None
         self.script = list(script)
         self.requests: list[EngineRequest] = []
         self.cancelled: dict[str, FinishReason] = {}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -38,7 +38,7 @@ from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
 from llavachat_server.settings import Settings, is_loopback
-from llavachat_server.values import EngineInfo
+from llavachat_server.values import Engine, EngineInfo
 
 log = logging.getLogger("llavachat")
 
@@ -54,17 +54,35 @@ class EngineEnded(Exception):
     """The engine failed and can not go on; one sentence for the operator."""
 
 
+class ServedEngine(Engine, Protocol):
+    """An engine that says when the process should end.
+
+    `fatal`, from `start` on: done, with a sentence for the log, when it can not go on.
+    """
+
+    fatal: asyncio.Future[str] | None
+
+
+EngineMaker = Callable[[Settings, Profile, Callable[[str, float | None], None]], ServedEngine]
+
+
 class App:
     """One server process.
 
     Args:
         settings: how to serve.
         profile: what to serve, settings applied.
+        make_engine: makes the engine, not started yet; gets both, and whom to tell of progress.
     """
 
-    def __init__(self, settings: Settings, profile: Profile) -> None:
+    def __init__(
+        self, settings: Settings, profile: Profile, make_engine: "EngineMaker | None" = None
+    ) -> None:
         self._settings = settings
         self._profile = profile
+        self._make_engine = make_engine or make_batching_engine
+        self.serving: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done once the server serves: the address that was bound."""
         self._began = time.monotonic()
         self._started_at = datetime.now(UTC)
         self._stop_asked = asyncio.Event()
@@ -72,7 +90,7 @@ class App:
         self._health = Health()
         self._service = ChatService()
         self._intake = Intake(profile.image_limits)
-        self._engine: BatchingEngine | None = None
+        self._engine: ServedEngine | None = None
         self._turns: Turns | None = None
 
     async def run(self) -> None:
@@ -103,14 +121,19 @@ class App:
             gate.state = GateState.OPEN
             await self._health.set_serving(True)
             self._say_ready(address)
+            self.serving.set_result(address)
             await self._wait_for_end(stop)
         finally:
             await self._shut_down(server, gate)
 
+    def stop(self) -> None:
+        """Ask `run` to come to its end."""
+        self._stop_asked.set()
+
     async def _start_engine(self) -> None:
         profile, settings = self._profile, self._settings
         self._tell("loading", model=profile.model, quantization=profile.quantization.value)
-        engine = make_engine(settings, profile, self._tell_stage)
+        engine = self._make_engine(settings, profile, self._tell_stage)
         try:
             await engine.start()
         except Exception as error:
@@ -250,7 +273,7 @@ class App:
         self._num_signals += 1
         if self._num_signals > 1 and number == signal.SIGINT:
             os._exit(130)
-        self._stop_asked.set()
+        self.stop()
 
     def _tell_stage(self, stage: str, took_seconds: float | None) -> None:
         if took_seconds is not None:
@@ -261,7 +284,7 @@ class App:
         log.info(stage, extra={"fields": {"seconds": seconds, **fields}})
 
 
-def make_engine(
+def make_batching_engine(
     settings: Settings, profile: Profile, progress: Callable[[str, float | None], None]
 ) -> BatchingEngine:
     """Make the engine of a profile, not started yet."""

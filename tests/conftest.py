@@ -1,0 +1,20 @@
+"""Fixtures that tests of all kinds share."""
+
+from collections.abc import Iterator
+
+import pytest
+from server_process import ServerProcess, run_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One real server on the embedded model for the whole session; it must end well."""
+    with run_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+        assert running.stop() == 0, running.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def server_address(server: ServerProcess) -> str:
+    """Where the session's server is."""
+    return server.address
