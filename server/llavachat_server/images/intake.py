@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import io
 import re
+import warnings
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ gigabytes of a strip of 16,384 x 1. Twelve times the vision tower's 336 pixels."
 MAX_JPEG_SCANS = 100
 """A progressive JPEG can repeat its scans at almost no cost in bytes: 810 of them in 116 KiB
 take Pillow five seconds. Encoders write about ten."""
+
+# Pillow's own limit, above ours, still refuses; its warning below that is not needed.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _WANTED = "send a JPEG, PNG, WebP or GIF file"
 
@@ -121,7 +125,7 @@ def check_header(data: bytes, limits: ImageLimits) -> str:
         _check_size(_webp_size(data), limits)
     if image_format == "JPEG" and _num_jpeg_scans(data) > MAX_JPEG_SCANS:
         raise BadImage(f"the JPEG has more than {MAX_JPEG_SCANS} scans; save it anew")
-    with _open(data, image_format) as picture:
+    with _open(data, image_format, limits) as picture:
         _check_size(picture.size, limits)
     return image_format
 
@@ -133,7 +137,7 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         BadImage: see `Intake.take`.
     """
     image_format = check_header(data, limits)
-    with _open(data, image_format) as picture:
+    with _open(data, image_format, limits) as picture:
         try:
             picture.load()
             pixels = _to_rgb(_upright(picture))
@@ -150,11 +154,11 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     return Picture(info, pixels)
 
 
-def _open(data: bytes, image_format: str) -> Image.Image:
+def _open(data: bytes, image_format: str, limits: ImageLimits) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=[image_format])
     except Image.DecompressionBombError as error:
-        raise BadImage("the picture has too many pixels; scale it down") from error
+        raise BadImage(f"the picture has more than {limits.max_pixels:,} pixels") from error
     except Exception as error:
         raise BadImage(
             f"the file begins like a {image_format} but its header is damaged; save it anew"
