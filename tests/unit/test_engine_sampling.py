@@ -1,0 +1,213 @@
+"""Drawing tokens: by the rules, by the seed, and by nobody else in the batch."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from llavachat_server.engine.sampling import (
+    SeenTokens,
+    draw_gumbel,
+    perturb_scores,
+    validate_sampling,
+)
+from llavachat_server.values import InvalidRequest, Sampling
+
+VOCABULARY = 50
+GOOD = Sampling(max_tokens=8)
+
+
+def draw(
+    scores: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seeds: list[int],
+    position: int = 7,
+) -> list[int]:
+    """One token for each row."""
+    rows = scores.shape[0]
+    drawn = perturb_scores(
+        scores,
+        torch.full((rows,), temperature),
+        torch.full((rows,), top_p),
+        torch.full((rows,), top_k, dtype=torch.int32),
+        torch.tensor(seeds, dtype=torch.int64),
+        torch.full((rows,), position, dtype=torch.int32),
+    ).argmax(-1)
+    return drawn.tolist()
+
+
+def make_scores(rows: int, seed: int = 0) -> torch.Tensor:
+    """(rows, vocabulary) scores."""
+    return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 101}, "max_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": VOCABULARY + 1}, "top_k"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"stop": ("",)}, "stop"),
+        ({"stop": ("x" * 65,)}, "stop"),
+        ({"stop": ("x",) * 9}, "stop"),
+    ],
+)
+def test_values_out_of_range_are_named(change: dict[str, object], field: str) -> None:
+    """The field is the contract's, and the message says what is allowed."""
+    with pytest.raises(InvalidRequest) as refusal:
+        validate_sampling(replace(GOOD, **change), max_tokens=100, vocab_size=VOCABULARY)  # type: ignore[arg-type]
+    assert field == refusal.value.field
+    assert refusal.value.expected
+
+
+def test_values_at_the_borders_pass() -> None:
+    """Borders belong to the range."""
+    for sampling in (
+        replace(GOOD, max_tokens=100, temperature=2.0, top_p=1.0, top_k=VOCABULARY),
+        replace(GOOD, seed=2**64 - 1, repetition_penalty=2.0, stop=("x" * 64,) * 8),
+    ):
+        validate_sampling(sampling, max_tokens=100, vocab_size=VOCABULARY)
+
+
+def test_temperature_zero_is_exactly_greedy() -> None:
+    """Scores pass through untouched."""
+    scores = make_scores(4)
+
+    assert scores.argmax(-1).tolist() == draw(scores, temperature=0.0, seeds=[1, 2, 3, 4])
+
+
+def test_top_k_one_is_greedy_too() -> None:
+    """One token is left, whatever the noise."""
+    scores = make_scores(4)
+
+    assert scores.argmax(-1).tolist() == draw(scores, top_k=1, seeds=[1, 2, 3, 4])
+
+
+def test_frequencies_follow_the_softmax() -> None:
+    """20,000 seeds: no token strays more than 0.015 from its probability."""
+    scores = make_scores(1)
+    drawn = draw(scores.expand(20_000, -1), temperature=0.7, seeds=list(range(20_000)))
+    counts = torch.bincount(torch.tensor(drawn), minlength=VOCABULARY) / 20_000
+    expected = (scores[0] / 0.7).softmax(-1)
+
+    assert (counts - expected).abs().max() < 0.015
+
+
+def test_positions_are_independent_draws() -> None:
+    """One seed, 20,000 positions: the same law."""
+    scores = make_scores(1)
+    noise = draw_gumbel(
+        torch.full((20_000,), 5, dtype=torch.int64), torch.arange(20_000), VOCABULARY
+    )
+    counts = torch.bincount((scores + noise).argmax(-1), minlength=VOCABULARY) / 20_000
+
+    assert (counts - scores[0].softmax(-1)).abs().max() < 0.015
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 10])
+def test_top_k_keeps_the_likeliest(top_k: int) -> None:
+    """And nothing else."""
+    scores = make_scores(1)
+    drawn = set(draw(scores.expand(2000, -1), top_k=top_k, seeds=list(range(2000))))
+
+    assert drawn <= set(scores[0].topk(top_k).indices.tolist())
+    assert len(drawn) > 1 or top_k == 1
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9])
+def test_top_p_keeps_the_smallest_sufficient_set(top_p: float) -> None:
+    """The fewest tokens whose probabilities reach the limit."""
+    scores = make_scores(1)
+    probabilities, order = scores[0].softmax(-1).sort(descending=True)
+    size = int((probabilities.cumsum(-1) < top_p).sum()) + 1
+    drawn = set(draw(scores.expand(4000, -1), top_p=top_p, seeds=list(range(4000))))
+
+    assert drawn <= set(order[:size].tolist())
+    assert int(order[0]) in drawn
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=17), st.integers(0, 4000))
+def test_a_row_does_not_care_about_its_neighbours(seeds: list[int], position: int) -> None:
+    """The same seed and scores draw the same token alone and among others, in any place."""
+    scores = make_scores(len(seeds), seed=position)
+    together = draw(scores, temperature=1.5, top_p=0.95, seeds=seeds, position=position)
+    alone = [
+        draw(scores[i : i + 1], temperature=1.5, top_p=0.95, seeds=[seed], position=position)[0]
+        for i, seed in enumerate(seeds)
+    ]
+
+    assert alone == together
+
+
+def test_seed_and_position_both_count() -> None:
+    """Other seed or other position, other noise; the high half of the seed counts too."""
+    seeds = torch.tensor([1, 2, 1, 1 + 2**40], dtype=torch.int64)
+    noise = draw_gumbel(seeds, torch.tensor([5, 5, 6, 5]), VOCABULARY)
+
+    assert 4 == len({tuple(row) for row in noise.tolist()})
+
+
+def compute_noise(seed: int, position: int, token_id: int) -> float:
+    """SplitMix64 in whole numbers, as its paper has it, and Gumbel's quantile function."""
+    word, golden = 2**64 - 1, 0x9E3779B97F4A7C15
+
+    def mix(bits: int) -> int:
+        bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & word
+        bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & word
+        return bits ^ (bits >> 31)
+
+    key = mix((seed + golden * (position + 1)) & word)
+    bits = mix((key + golden * (token_id + 1)) & word)
+    return -math.log(-math.log(((bits >> 11) + 0.5) / 2**53))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**31 - 1))
+def test_noise_is_that_of_plain_arithmetic(seed: int, position: int) -> None:
+    """Replaying a recorded turn depends on these very numbers, on every device."""
+    signed = seed - 2**64 if seed >= 2**63 else seed
+    noise = draw_gumbel(torch.tensor([signed]), torch.tensor([position]), 4)[0].tolist()
+
+    assert pytest.approx([compute_noise(seed, position, i) for i in range(4)], abs=1e-5) == noise
+
+
+def test_repetition_penalty_is_transformers_own() -> None:
+    """Same scores as RepetitionPenaltyLogitsProcessor; a neighbour without penalty is untouched."""
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    seen = SeenTokens(2, VOCABULARY, torch.device("cpu"))
+    row = seen.take_row((3, 9, 9, 70))
+    scores = make_scores(2)
+    result = seen.apply(
+        scores, torch.tensor([5, 6]), torch.tensor([row, 0]), torch.tensor([1.7, 1.0])
+    )
+    expected = RepetitionPenaltyLogitsProcessor(1.7)(
+        torch.tensor([[3, 9, 9, 5]]), scores[:1].clone()
+    )
+
+    assert torch.equal(expected[0], result[0])
+    assert torch.equal(scores[1], result[1])
+
+
+def test_a_returned_row_comes_back_clean() -> None:
+    """The next request starts with its own prompt only."""
+    seen = SeenTokens(1, VOCABULARY, torch.device("cpu"))
+    for _ in range(5):
+        row = seen.take_row((1, 2))
+        assert [1, 2] == seen.table[row].nonzero().flatten().tolist()
+        seen.table[row, 7] = True
+        seen.give_row(row)
