@@ -68,7 +68,7 @@ def test_takes_each_format(image_format: str, media_type: str) -> None:
     )
     assert "RGB" == picture.pixels.mode
     red, green, blue = picture.pixels.getpixel((30, 20))
-    assert (red > 240, green < 15, blue < 15) == (True, True, True)
+    assert (True, True, True) == (red > 240, green < 15, blue < 15)
 
 
 def test_same_pixels_have_the_same_id_in_any_container() -> None:
@@ -93,7 +93,7 @@ def test_exif_orientation_is_applied_and_dropped() -> None:
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     exif[0x010E] = "a secret place"
     taken = decode(encode(picture, exif=exif), LIMITS)
-    assert (taken.info.width_pixels, taken.info.height_pixels) == (20, 40)
+    assert (20, 40) == (taken.info.width_pixels, taken.info.height_pixels)
     assert (255, 0, 0) == taken.pixels.getpixel((10, 2))
     assert {} == dict(taken.pixels.info)
     assert {} == dict(taken.pixels.getexif())
@@ -106,7 +106,7 @@ def test_transparency_becomes_white(image_format: str) -> None:
     picture.paste((0, 0, 255, 255), (0, 0, 4, 8))
     options = {"lossless": True} if image_format == "WEBP" else {}
     taken = decode(encode(picture, image_format, **options), LIMITS).pixels
-    assert (taken.getpixel((1, 4)), taken.getpixel((6, 4))) == ((0, 0, 255), (255, 255, 255))
+    assert ((0, 0, 255), (255, 255, 255)) == (taken.getpixel((1, 4)), taken.getpixel((6, 4)))
 
 
 def test_transparent_palette_becomes_white() -> None:
@@ -115,7 +115,7 @@ def test_transparent_palette_becomes_white() -> None:
     picture.putpalette([10, 20, 30, 200, 0, 0])
     picture.putpixel((0, 0), 1)
     taken = decode(encode(picture, "GIF", transparency=0), LIMITS).pixels
-    assert (taken.getpixel((0, 0)), taken.getpixel((2, 2))) == ((200, 0, 0), (255, 255, 255))
+    assert ((200, 0, 0), (255, 255, 255)) == (taken.getpixel((0, 0)), taken.getpixel((2, 2)))
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
@@ -128,7 +128,7 @@ def test_cmyk_becomes_rgb() -> None:
     """A print shop's JPEG is taken."""
     picture = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     red, green, blue = decode(encode(picture, "JPEG"), LIMITS).pixels.getpixel((8, 8))
-    assert (red > 240, green < 15, blue < 15) == (True, True, True)
+    assert (True, True, True) == (red > 240, green < 15, blue < 15)
 
 
 def test_gif_gives_its_first_frame() -> None:
@@ -141,7 +141,7 @@ def test_gif_gives_its_first_frame() -> None:
 def test_a_long_strip_is_kept_small() -> None:
     """A strip of the longest side can not become gigabytes when it is padded to a square."""
     taken = decode(encode(Image.new("RGB", (16_384, 16), "red")), LIMITS)
-    assert (taken.info.width_pixels, taken.info.height_pixels) == (16_384, 16)
+    assert (16_384, 16) == (taken.info.width_pixels, taken.info.height_pixels)
     assert (MAX_KEPT_SIDE_PIXELS, 4) == taken.pixels.size
 
 
@@ -214,7 +214,7 @@ def test_webp_size_is_read_as_pillow_reads_it() -> None:
         encode(plain, "WEBP", lossless=True),
         encode(clear, "WEBP"),
     ]
-    assert [data[12:16] for data in files] == [b"VP8 ", b"VP8L", b"VP8X"]
+    assert [b"VP8 ", b"VP8L", b"VP8X"] == [data[12:16] for data in files]
     tight = ImageLimits(max_pixels=33 * 57, max_side_pixels=57)
     for data in files:
         assert "WEBP" == check_header(data, tight)
@@ -248,9 +248,10 @@ def test_damage_never_escapes(data: st.DataObject) -> None:
         bent[data.draw(st.integers(0, len(bent) - 1))] = data.draw(st.integers(0, 255))
     bent = bent[: data.draw(st.integers(0, len(bent)))]
     try:
-        assert "RGB" == decode(bytes(bent), LIMITS).pixels.mode
-    except BadImage as error:
-        assert str(error)
+        mode = decode(bytes(bent), LIMITS).pixels.mode
+    except BadImage:
+        return
+    assert "RGB" == mode
 
 
 async def test_intake_decodes_off_the_event_loop() -> None:
@@ -258,7 +259,7 @@ async def test_intake_decodes_off_the_event_loop() -> None:
     intake = Intake(LIMITS)
     picture = await intake.take(encode(draw_shape("circle", "red", (20, 20))))
     assert (20, 20) == picture.pixels.size
-    assert picture.num_bytes == 20 * 20 * 3
+    assert 20 * 20 * 3 == picture.num_bytes
     with pytest.raises(BadImage):
         await intake.take(b"%PDF")
     intake.close()
