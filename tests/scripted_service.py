@@ -242,9 +242,7 @@ class _Health(grpc.GenericRpcHandler):
 class ScriptedServer:
     """A `ScriptedService` on a port of its own."""
 
-    def __init__(
-        self, credentials: grpc.ServerCredentials | None = None, port: int = 0
-    ) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None, port: int = 0) -> None:
         self.service = ScriptedService()
         self._server = grpc.server(
             ThreadPoolExecutor(8),

@@ -41,6 +41,8 @@ def download(
         request = urllib.request.Request(url, headers=_HEADERS)  # noqa: S310 - scheme is checked
         with _build_opener().open(request, timeout=max_seconds) as response:
             return _read_body(url, response, max_bytes, max_seconds, deadline)
+    except ImageError:
+        raise
     except urllib.error.HTTPError as error:
         with error:
             raise ImageError(f"{url} answered {error.code} {error.reason}.") from None

@@ -129,7 +129,7 @@ class ReplyRecord:
     def _take(self, event: Event) -> None:
         match event:
             case Started():
-                self._started, self.queue_position = event, None
+                self._started = event
             case Queued():
                 self.queue_position = event.position
             case Delta():
@@ -138,12 +138,13 @@ class ReplyRecord:
                         f"The answer has a gap: character {self._num_chars} should have come "
                         f"next, and {event.char_offset} came."
                     )
+                self.queue_position = None
                 self._parts.append(event.text)
                 self._num_chars += len(event.text)
             case ContextTrimmed():
                 self.trimmed = event
             case Finished():
-                self._finished = event
+                self._finished, self.queue_position = event, None
 
     def _check_end(self) -> None:
         if not self.is_finished:

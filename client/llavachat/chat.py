@@ -52,7 +52,7 @@ class Chat:
             prompt: the question.
             images: more pictures, which stand before this question.
             parent: the turn (or its id) to go on from. None: the latest finished one. An
-                earlier turn opens a branch.
+                earlier turn opens a branch; "" asks a first question again.
             max_tokens, temperature, top_p, top_k, repetition_penalty, seed, stop: see `Params`.
                 What is not given is the server's to choose.
             overflow: what to do when the context is full. None: the server decides.

@@ -157,7 +157,8 @@ class ContextFull(PreconditionFailed):
     """FAILED_PRECONDITION: the prompt leaves no room for an answer in the model's context.
 
     Attributes:
-        text_tokens, image_tokens: of the prompt. None: the server did not say.
+        text_tokens, image_tokens: of the question. None: the server did not say.
+        history_tokens: of the turns before it. None: the server did not say.
         context_tokens: what the model's context holds. None: the server did not say.
     """
 
@@ -168,11 +169,13 @@ class ContextFull(PreconditionFailed):
         *,
         text_tokens: int | None = None,
         image_tokens: int | None = None,
+        history_tokens: int | None = None,
         context_tokens: int | None = None,
     ) -> None:
         super().__init__(message, details)
         self.text_tokens = text_tokens
         self.image_tokens = image_tokens
+        self.history_tokens = history_tokens
         self.context_tokens = context_tokens
 
 

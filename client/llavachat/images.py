@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -41,7 +42,7 @@ _MEDIA_TYPES = {
     "GIF": "image/gif",
 }
 # Formats that Pillow decodes by itself: those that run other programs (EPS) stay out.
-_READABLE = (*_MEDIA_TYPES, "MPO", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
+_READABLE = (*_MEDIA_TYPES, "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
 _LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"}
 
 _OTHER_FILES = (
@@ -158,6 +159,8 @@ def _read_file(path: Path) -> tuple[str, bytes]:
         if path.stat().st_size > MAX_DOWNLOAD_BYTES:
             raise ImageError(f"{path} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB.")
         return str(path), path.read_bytes()
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
     except PermissionError:
@@ -196,13 +199,20 @@ def _open(name: str, data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(data), formats=_READABLE)
+            return Image.open(io.BytesIO(data), formats=_list_readable())
     except UnidentifiedImageError:
         raise ImageError(f"{name} is {_name_content(data)}; send JPEG, PNG, WebP or GIF.") from None
     except Image.DecompressionBombError:
         raise ImageError(_refuse_size(name)) from None
     except (OSError, SyntaxError, ValueError, EOFError):
         raise ImageError(f"{name} is damaged or cut short.") from None
+
+
+@cache
+def _list_readable() -> tuple[str, ...]:
+    """Those of `_READABLE` that this build of Pillow knows."""
+    Image.init()
+    return tuple(name for name in _READABLE if name in Image.OPEN)
 
 
 def _encode(image: Image.Image, max_side_pixels: int, *, lossless: bool) -> Picture:

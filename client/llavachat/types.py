@@ -178,8 +178,8 @@ class Finished:
 
 
 Event = Started | Queued | Delta | ContextTrimmed | Finished
-"""What a stream delivers, in the order `Queued`*, `Started`, `ContextTrimmed`?, `Delta`*,
-`Finished`."""
+"""What a stream delivers: `Started` first, `ContextTrimmed` where turns were left out, `Queued`
+while the turn waits, `Delta` as the answer comes, `Finished` last."""
 
 
 @dataclass(frozen=True, slots=True)

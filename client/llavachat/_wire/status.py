@@ -22,7 +22,7 @@ from llavachat.v1 import error_details_pb2
 
 DETAILS_KEY = "grpc-status-details-bin"
 
-_COUNTS = re.compile(r"\((\d+) text, (\d+) image\)\D*?holds (\d+)")
+_COUNTS = re.compile(r"\((\d+) text, (\d+) image(?:, (\d+) history)?\)\D*?holds (\d+)")
 # What gRPC itself says when no connection came about.
 _NO_CONNECTION = re.compile(
     r"failed to connect to all addresses|DNS resolution failed|Name resolution failure"
@@ -138,13 +138,14 @@ def _read_unavailable(details: StatusDetails, address: str) -> ServerUnavailable
 def _read_context_full(text: str, details: StatusDetails) -> ContextFull:
     descriptions = " ".join(description for _, _, description in details.preconditions)
     counts = _COUNTS.search(descriptions) or _COUNTS.search(details.message)
-    numbers = [int(number) for number in counts.groups()] if counts else [None] * 3
+    numbers = [int(number or 0) for number in counts.groups()] if counts else [None] * 4
     return ContextFull(
         text,
         details,
         text_tokens=numbers[0],
         image_tokens=numbers[1],
-        context_tokens=numbers[2],
+        history_tokens=numbers[2],
+        context_tokens=numbers[3],
     )
 
 

@@ -1,12 +1,12 @@
 """The state of ``llavachat chat``, apart from any terminal: which chat, which pictures wait,
 what was asked last.
 
-A stopped answer is no part of what the model sees later. So pictures that went with it are sent
-again with the next question, and a chat whose first answer was stopped is begun anew.
+A stopped answer is no part of what the model sees later. So pictures that were added to it go
+with the next question again; those that opened the chat stay with the chat.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from llavachat.client import Client
@@ -95,29 +95,35 @@ class Conversation:
         """
         if self._last is None:
             return None
-        # The same question at the same parent is another branch of the tree. A chat's first
-        # question has no parent to name: it begins another chat.
-        question = self._last
-        if question.parent_turn_id is None:
-            question = replace(question, chat_id=None)
-        return self._run(question, on_reply, {"temperature": RETRY_TEMPERATURE, **self._params})
+        return self._run(self._last, on_reply, {"temperature": RETRY_TEMPERATURE, **self._params})
 
     def _run(
         self, question: _Question, on_reply: Callable[[Reply], None], params: dict[str, Any]
     ) -> Reply:
         self._last = question
-        if question.chat_id is None:
-            reply = self._client.start(question.pictures, question.prompt, **self._start, **params)
-        else:
-            chat = self._client.chat(question.chat_id)
-            reply = chat.ask(
-                question.prompt, question.pictures, parent=question.parent_turn_id, **params
-            )
-        with reply:
+        opens = question.chat_id is None
+        with self._open(question, params) as reply:
             on_reply(reply)
         if reply.is_started:
-            self._last = replace(question, parent_turn_id=reply.parent_turn_id)
+            self.chat_id = reply.chat_id
+            # Asked again, the question is another branch at the same parent; "" is the root,
+            # where the server takes over the pictures that opened the chat.
+            self._last = _Question(
+                question.prompt,
+                () if opens else question.pictures,
+                reply.chat_id,
+                reply.parent_turn_id or "",
+            )
+            if opens:
+                self.pending.clear()
         if reply.finish_reason in _LATER_SEES:
-            self.chat_id, self._latest_turn_id = reply.chat_id, reply.turn_id
+            self._latest_turn_id = reply.turn_id
             self.pending.clear()
         return reply
+
+    def _open(self, question: _Question, params: dict[str, Any]) -> Reply:
+        if question.chat_id is None:
+            return self._client.start(question.pictures, question.prompt, **self._start, **params)
+        return self._client.chat(question.chat_id).ask(
+            question.prompt, question.pictures, parent=question.parent_turn_id, **params
+        )

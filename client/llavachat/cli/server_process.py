@@ -116,7 +116,7 @@ class ServerProcess:
             except (ValueError, KeyError, TypeError):
                 self._last_lines.append(line.strip())
                 continue
-            if level == "info":
+            if level == "info" and not self.address:
                 self._on_stage(time.monotonic() - self._began, stage)
-            else:
+            elif level != "info":
                 self._last_lines.append(stage)

@@ -1,0 +1,188 @@
+"""The tree of errors, and how a gRPC status finds its class."""
+
+import inspect
+
+import grpc
+import llavachat
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
+from llavachat import errors
+from llavachat._wire.status import DETAILS_KEY, read_status
+from llavachat.v1 import error_details_pb2
+
+ADDRESS = "gpu.example:50051"
+
+
+def read(code, message="", *details):
+    """The error for a status with google.rpc details, as a server sends them."""
+    status = error_details_pb2.ErrorStatus(code=code.value[0], message=message)
+    for detail in details:
+        name = f"type.googleapis.com/google.rpc.{type(detail).__name__}"
+        status.details.append(AnyMessage(type_url=name, value=detail.SerializeToString()))
+    trailers = ((DETAILS_KEY, status.SerializeToString()),) if details else ()
+    return read_status(code, message, trailers, address=ADDRESS)
+
+
+def all_classes():
+    """Every error class of the module."""
+    return [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.LlavaChatError)
+    ]
+
+
+def test_every_status_has_a_class():
+    """A status that gRPC adds one day must be given a class before this passes again."""
+    expected = {code.name for code in grpc.StatusCode} - {"OK"}
+    assert expected == set(errors.ERRORS_BY_STATUS)
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"])
+def test_a_status_is_raised_as_its_class(code):
+    """The class that is raised carries the name of its status."""
+    error = read(code, "something happened")
+    assert code.name == error.status
+    assert isinstance(error, errors.ERRORS_BY_STATUS[code.name])
+
+
+def test_the_drawn_tree_is_the_real_tree():
+    """The module's docstring draws every class under its real parent, with its real status."""
+    lines = [
+        line for line in errors.__doc__.splitlines() if "──" in line or "LlavaChatError" in line
+    ]
+    drawn, path = {}, []
+    for line in lines:
+        name = line.strip("│├└─ ").split()[0]
+        depth = (len(line) - len(line.lstrip(" │├└─"))) // 4 - 1
+        path[max(depth, 0) :] = [name]
+        drawn[name] = path[max(depth, 0) - 1] if depth > 0 else None
+    real = {cls.__name__: cls.__mro__[1].__name__ for cls in all_classes()}
+    real["LlavaChatError"] = None
+    assert real == drawn
+    for cls in all_classes():
+        if getattr(cls, "status", ""):
+            line = next(line for line in lines if f" {cls.__name__} " in line)
+            assert cls.status in line
+
+
+def test_all_errors_are_exported():
+    """`from llavachat import X` works for each of them."""
+    expected = {cls.__name__ for cls in all_classes()}
+    assert expected <= set(llavachat.__all__)
+
+
+def test_wrong_fields_are_told():
+    """BadRequest becomes violations, and the sentence names what the server's does not."""
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field="params.top_p", description="must be over 0 and at most 1, not 2.0"
+    )
+    detail = error_details_pb2.BadRequest(field_violations=[violation])
+    error = read(grpc.StatusCode.INVALID_ARGUMENT, "the request is wrong", detail)
+    assert (
+        errors.FieldViolation("params.top_p", "must be over 0 and at most 1, not 2.0"),
+    ) == error.violations
+    assert "The request is wrong. params.top_p: must be over 0 and at most 1, not 2.0." == str(
+        error
+    )
+
+
+def test_a_sentence_that_names_the_field_is_not_repeated():
+    """The server's usual message holds the violation already."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field="prompt", description="is blank")
+    detail = error_details_pb2.BadRequest(field_violations=[violation])
+    error = read(grpc.StatusCode.INVALID_ARGUMENT, "prompt: is blank", detail)
+    assert "prompt: is blank." == str(error)
+
+
+def test_a_full_context_tells_its_counts():
+    """PreconditionFailure of type CONTEXT_FULL is a class of its own, with numbers."""
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="CONTEXT_FULL",
+        subject="context",
+        description="the prompt has 5000 tokens (4424 text, 576 image) and the model's context "
+        "holds 4096",
+    )
+    detail = error_details_pb2.PreconditionFailure(violations=[violation])
+    error = read(grpc.StatusCode.FAILED_PRECONDITION, "the context is full", detail)
+    assert isinstance(error, errors.ContextFull)
+    assert (4424, 576, 4096) == (error.text_tokens, error.image_tokens, error.context_tokens)
+
+
+def test_a_full_context_matches_the_servers_words():
+    """The server's own error, word for word, gives the counts."""
+    values = pytest.importorskip("llavachat_server.values")
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="CONTEXT_FULL", description=str(values.ContextFull(12, 34, 40, 5))
+    )
+    detail = error_details_pb2.PreconditionFailure(violations=[violation])
+    error = read(grpc.StatusCode.FAILED_PRECONDITION, "full", detail)
+    assert (12, 34, 5, 40) == (
+        error.text_tokens,
+        error.image_tokens,
+        error.history_tokens,
+        error.context_tokens,
+    )
+
+
+def test_retry_after_is_told():
+    """RetryInfo becomes seconds."""
+    detail = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
+    error = read(grpc.StatusCode.RESOURCE_EXHAUSTED, "the server is full", detail)
+    assert isinstance(error, errors.LimitReached)
+    assert 2.5 == error.retry_after_seconds
+    assert "The server is full." == str(error)
+
+
+def test_what_was_not_found_is_told():
+    """ResourceInfo becomes (kind, id)."""
+    detail = error_details_pb2.ResourceInfo(resource_type="chat", resource_name="c-1")
+    error = read(grpc.StatusCode.NOT_FOUND, "there is no such chat", detail)
+    assert ("chat", "c-1") == error.details.resource
+
+
+def test_no_connection_names_the_address():
+    """gRPC's own words for a closed port become one sentence."""
+    error = read(
+        grpc.StatusCode.UNAVAILABLE,
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+        "Failed to connect to remote host: Connection refused",
+    )
+    assert isinstance(error, errors.CannotConnect)
+    assert (
+        "No llavachat server answers at gpu.example:50051 (Failed to connect to remote host: "
+        "Connection refused)." == str(error)
+    )
+
+
+def test_a_lost_connection_is_not_a_closed_port():
+    """A connection that breaks is ServerUnavailable, and nothing narrower."""
+    error = read(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    assert errors.ServerUnavailable is type(error)
+    assert "The connection to gpu.example:50051 was lost." == str(error)
+
+
+def test_a_deadline_is_a_timeout_error():
+    """Code that catches TimeoutError catches ours."""
+    error = read(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    assert isinstance(error, TimeoutError)
+
+
+@given(st.sampled_from(list(grpc.StatusCode)), st.text(), st.binary())
+def test_no_trailer_breaks_the_reading(code, message, packed):
+    """Whatever a server sends as details, an error comes out, and it has words."""
+    error = read_status(code, message, ((DETAILS_KEY, packed),), address=ADDRESS)
+    assert str(error)
+
+
+@given(st.binary())
+def test_no_detail_breaks_the_reading(value):
+    """A detail of a known name with unknown content is passed over."""
+    status = error_details_pb2.ErrorStatus()
+    for name in ("BadRequest", "RetryInfo", "PreconditionFailure", "QuotaFailure", "ResourceInfo"):
+        status.details.append(AnyMessage(type_url=f"x/google.rpc.{name}", value=value))
+    trailers = ((DETAILS_KEY, status.SerializeToString()),)
+    assert str(read_status(grpc.StatusCode.INTERNAL, "failed", trailers, address=ADDRESS))

@@ -1,0 +1,267 @@
+"""Pictures from everywhere: which go as they are, and what becomes of the others."""
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llavachat.errors import ImageError
+from llavachat.images import MAX_SIDE_PIXELS, Picture, list_sources, load_picture, load_pictures
+from llavachat.types import ImageInfo
+from PIL import Image
+
+INFO = ImageInfo("ab" * 32, 1, 1, 64, "image/png")
+
+
+def encode(picture, image_format, **options):
+    """A picture as a file's bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def decode(picture):
+    """What the server would see."""
+    return Image.open(io.BytesIO(picture.data))
+
+
+def red(size=(60, 40), mode="RGB"):
+    """A red picture."""
+    return Image.new("RGB", size, (220, 20, 20)).convert(mode)
+
+
+def halves(width=40, height=20):
+    """Red on the left, blue on the right."""
+    picture = Image.new("RGB", (width, height), "red")
+    picture.paste("blue", (width // 2, 0, width, height))
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("image_format", "media_type"),
+    [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("GIF", "image/gif")],
+)
+def test_a_good_small_file_goes_as_it_is(image_format, media_type):
+    """Byte for byte, in each format that the server reads."""
+    data = encode(red(), image_format)
+    assert Picture(data, media_type, 60, 40) == load_picture(data)
+
+
+@pytest.mark.parametrize("image_format", ["BMP", "TIFF", "PPM", "ICO", "TGA"])
+def test_other_formats_are_converted(image_format):
+    """What the server does not read arrives as PNG, pixel for pixel."""
+    picture = load_picture(encode(red((32, 32)), image_format))
+    assert "image/png" == picture.media_type
+    assert (220, 20, 20) == decode(picture).convert("RGB").getpixel((5, 5))
+
+
+def test_exif_orientation_is_applied():
+    """A photograph taken with the camera on its side arrives upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    picture = load_picture(encode(halves(), "JPEG", exif=exif, quality=95))
+    upright = decode(picture)
+    assert (20, 40) == upright.size == (picture.width_pixels, picture.height_pixels)
+    top, bottom = (
+        upright.convert("RGB").getpixel((10, 5)),
+        upright.convert("RGB").getpixel((10, 35)),
+    )
+    assert top[0] > 200 > 60 > top[2]
+    assert bottom[2] > 200 > 60 > bottom[0]
+    assert 1 == upright.getexif().get(0x0112, 1)
+
+
+def test_a_large_photograph_is_scaled_down():
+    """The longer side becomes what the model can use, the shape stays, JPEG stays JPEG."""
+    noise = Image.effect_noise((4000, 3000), 60).convert("RGB")
+    data = encode(noise, "JPEG")
+    picture = load_picture(data)
+    assert (MAX_SIDE_PIXELS, 1008) == decode(picture).size
+    assert "image/jpeg" == picture.media_type
+    assert len(picture.data) < len(data) / 2
+
+
+def test_a_large_drawing_stays_lossless():
+    """A scaled PNG of few colours is sent as PNG."""
+    picture = load_picture(encode(red((3000, 1500)), "PNG"))
+    assert ("image/png", 1344, 672) == (
+        picture.media_type,
+        picture.width_pixels,
+        picture.height_pixels,
+    )
+
+
+def test_a_scaled_picture_leaves_its_metadata_behind():
+    """Place and time are not sent once a picture is encoded anew."""
+    exif = Image.Exif()
+    exif[0x010E] = "at home"
+    data = encode(red((2000, 100)), "JPEG", exif=exif, comment=b"at home")
+    assert b"at home" in data
+    assert b"at home" not in load_picture(data).data
+
+
+def test_transparency_is_kept():
+    """What shows through is for the server to put on white."""
+    clear = Image.new("RGBA", (2000, 100), (0, 0, 255, 128))
+    picture = load_picture(encode(clear, "PNG"))
+    assert "RGBA" == decode(picture).mode
+    noisy = Image.effect_noise((1344, 1344), 90).convert("RGBA")
+    noisy.putalpha(Image.effect_noise((1344, 1344), 90))
+    assert "image/webp" == load_picture(noisy).media_type
+
+
+def test_a_pil_image_is_not_changed():
+    """The caller's object keeps its size, mode and metadata."""
+    original = red((3000, 100), "P")
+    original.info["note"] = "mine"
+    load_picture(original)
+    assert ((3000, 100), "P", "mine") == (original.size, original.mode, original.info["note"])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
+def test_every_mode_of_pil_is_sent(mode):
+    """Whatever Pillow holds becomes RGB or RGBA, large or small."""
+    source = Image.new("L", (1500, 10), 200)
+    source = source.convert("I").convert("I;16") if mode == "I;16" else source.convert(mode)
+    picture = load_picture(source)
+    assert 1344 == picture.width_pixels
+    assert decode(picture).mode in {"RGB", "RGBA"}
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    """Half of 16-bit white is mid grey."""
+    grey = Image.new("I;16", (1500, 10), 32768)
+    low, high = decode(load_picture(grey)).convert("L").getextrema()
+    assert 126 <= low <= high <= 129
+
+
+def test_an_animation_is_its_first_frame():
+    """Only what the model sees is sent."""
+    frames = [red((20, 20)), Image.new("RGB", (20, 20), "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    picture = load_picture(data)
+    red_level, _, blue_level = decode(picture).convert("RGB").getpixel((3, 3))
+    assert red_level > 200 > 60 > blue_level
+    assert not getattr(decode(picture), "is_animated", False)
+
+
+def test_every_source_is_read(tmp_path):
+    """A path as text, as Path, bytes, a bytearray, an open file, a PIL image, a Picture."""
+    data = encode(red(), "PNG")
+    path = tmp_path / "red.png"
+    path.write_bytes(data)
+    expected = Picture(data, "image/png", 60, 40)
+    with path.open("rb") as file:
+        sources = [str(path), path, data, bytearray(data), file, expected]
+        assert (expected,) * 6 == load_pictures(sources)
+    assert (220, 20, 20) == decode(load_picture(red())).getpixel((1, 1))
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    """`~/red.png` is a path too."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "red.png").write_bytes(encode(red(), "PNG"))
+    assert "image/png" == load_picture("~/red.png").media_type
+
+
+def test_a_known_picture_is_named_only():
+    """What the server told of a picture stands for it."""
+    assert (INFO,) == load_pictures(INFO)
+
+
+def test_one_several_or_none():
+    """A single source needs no list."""
+    assert () == list_sources(None)
+    assert ("a.png",) == list_sources("a.png")
+    assert (b"data",) == list_sources(b"data")
+    assert ("a.png", Path("b.png")) == list_sources(name for name in ("a.png", Path("b.png")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("report.pdf", b"%PDF-1.7 ...", "report.pdf is a PDF; send JPEG, PNG, WebP or GIF."),
+        ("notes.txt", b"hello there", "notes.txt is text; send JPEG, PNG, WebP or GIF."),
+        ("page.png", b"<!DOCTYPE html><p>", "page.png is a web page; send JPEG, PNG, WebP or GIF."),
+        (
+            "logo.svg",
+            b"<svg xmlns=''/>",
+            "logo.svg is an SVG drawing; send JPEG, PNG, WebP or GIF.",
+        ),
+        ("clip.mp4", b"\0\0\0\x20ftypisom", "clip.mp4 is a video; send JPEG, PNG, WebP or GIF."),
+        ("empty.png", b"", "empty.png is empty."),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, monkeypatch, name, content, sentence):
+    """One sentence says what it is, and what would be right."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    with pytest.raises(ImageError) as refusal:
+        load_picture(name)
+    assert sentence == str(refusal.value)
+
+
+def test_a_postscript_file_is_never_run():
+    """Formats for which Pillow starts another program are not opened."""
+    with pytest.raises(ImageError, match="PostScript"):
+        load_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_half_a_picture_is_refused(image_format):
+    """A file that was cut short is told here, not by the server."""
+    noise = Image.effect_noise((200, 200), 80).convert("RGB")
+    data = encode(noise, image_format)
+    with pytest.raises(ImageError, match="cut short|not a picture"):
+        load_picture(data[: len(data) // 2])
+
+
+def test_missing_files_and_folders_are_told(tmp_path):
+    """The sentence names the path."""
+    with pytest.raises(ImageError, match=r"nowhere\.png does not exist\.$"):
+        load_picture(tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        load_picture(tmp_path)
+    with pytest.raises(ImageError, match="can not be read"):
+        load_picture("a\0b")
+
+
+@pytest.mark.parametrize("source", [42, object(), {"a": 1}.keys, None])
+def test_other_things_are_refused(source):
+    """A picture is a path, an address, bytes, a PIL image or an open file."""
+    with pytest.raises(ImageError, match="A picture can not be a"):
+        load_picture(source)
+
+
+def test_a_text_file_object_is_refused():
+    """A file must be open as binary."""
+    with pytest.raises(ImageError, match="open it as binary"):
+        load_picture(io.StringIO("text"))
+
+
+def test_a_bomb_is_refused():
+    """A header that claims a giant picture is not decoded."""
+    data = bytearray(encode(red((8, 8)), "BMP"))
+    data[18:26] = (60_000).to_bytes(4, "little") + (60_000).to_bytes(4, "little")
+    with pytest.raises(ImageError, match="megapixels"):
+        load_picture(bytes(data))
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]),
+    st.integers(0, 2000),
+    st.binary(max_size=12),
+)
+def test_damaged_files_end_in_a_picture_or_a_sentence(image_format, position, patch):
+    """No damage to a file makes anything but ImageError."""
+    data = bytearray(encode(red((24, 16)), image_format))
+    position %= len(data)
+    data[position : position + len(patch)] = patch
+    try:
+        picture = load_picture(bytes(data))
+    except ImageError as refusal:
+        assert str(refusal).endswith(".")
+    else:
+        assert picture.data
