@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the methods are named by the contract
 """A ChatService that says what a test tells it to say, over a real socket.
 
 For the client's own tests: dropped connections, error details, slow streams. By default it

@@ -1,0 +1,115 @@
+"""TLS, keys and metadata, over a socket."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+from llavachat import AsyncClient, CannotConnect, Client, ConfigurationError, ServerUnavailable
+from scripted_service import ScriptedServer
+
+CERTIFICATES = Path(__file__).parent.parent / "certificates"
+CA = CERTIFICATES / "ca.pem"
+CLIENT = {
+    "tls_cert_file": CERTIFICATES / "client.pem",
+    "tls_key_file": CERTIFICATES / "client.key",
+}
+
+
+def serve_tls(*, mutual=False):
+    """A scripted service behind TLS."""
+    pair = (CERTIFICATES / "server.key").read_bytes(), (CERTIFICATES / "server.pem").read_bytes()
+    return ScriptedServer(
+        grpc.ssl_server_credentials(
+            [pair],
+            root_certificates=CA.read_bytes() if mutual else None,
+            require_client_auth=mutual,
+        )
+    )
+
+
+@pytest.fixture
+def secure():
+    """A scripted service behind TLS."""
+    server = serve_tls()
+    yield server
+    server.stop()
+
+
+def test_tls_with_a_key(secure):
+    """The key travels as a bearer token over an encrypted connection."""
+    with Client(secure.address, tls_ca_file=CA, api_key="secret") as client:
+        assert "A red circle." == client.start(None, "What?").read()
+    assert "Bearer secret" == secure.service.metadata[0]["authorization"]
+
+
+async def test_tls_for_the_twin(secure):
+    """AsyncClient encrypts in the same way."""
+    async with AsyncClient(secure.address, tls_ca_file=str(CA), api_key="secret") as client:
+        assert "A red circle." == await client.start(None, "What?").read()
+    assert "Bearer secret" == secure.service.metadata[0]["authorization"]
+
+
+def test_an_unknown_authority_is_not_trusted(secure):
+    """Without the CA the connection does not come about."""
+    with Client(secure.address, tls=True) as client, pytest.raises(CannotConnect):
+        client.server_info(timeout_seconds=10)
+
+
+def test_clear_text_to_a_tls_port_is_told(secure):
+    """A forgotten --tls ends in a sentence, not in a hang."""
+    with Client(secure.address) as client, pytest.raises(ServerUnavailable):
+        client.server_info(timeout_seconds=10)
+
+
+def test_the_expected_name_can_be_given(secure):
+    """Behind a tunnel the certificate's name is not the address's; a wrong name is refused."""
+    with Client(secure.address, tls_ca_file=CA, tls_server_name="llavachat.test") as client:
+        assert "cpu" == client.server_info().device
+    with (
+        Client(secure.address, tls_ca_file=CA, tls_server_name="other.test") as client,
+        pytest.raises(CannotConnect),
+    ):
+        client.server_info(timeout_seconds=10)
+
+
+def test_mutual_tls():
+    """A server that asks for certificates gets ours, and refuses those who have none."""
+    server = serve_tls(mutual=True)
+    try:
+        with Client(server.address, tls_ca_file=CA, **CLIENT) as client:
+            assert "cpu" == client.server_info().device
+        with Client(server.address, tls_ca_file=CA) as client, pytest.raises(ServerUnavailable):
+            client.server_info(timeout_seconds=5)
+    finally:
+        server.stop()
+
+
+def test_a_missing_certificate_names_its_file():
+    """Told when the client is made."""
+    with pytest.raises(ConfigurationError, match=r"tls_ca_file nowhere\.pem can not be read"):
+        Client("localhost", tls_ca_file="nowhere.pem")
+
+
+def test_metadata_goes_with_every_call(secure):
+    """The client's own, the call's own over it, and the key which neither replaces."""
+    with Client(secure.address, tls_ca_file=CA, metadata={"Tenant": "a", "x-b": "1"}) as client:
+        client.start(None, "What?", metadata={"traceparent": "00-1-2-01", "x-b": "2"}).read()
+        client.chat("chat-1").ask("And?", metadata={"traceparent": "00-3-4-01"}).read()
+        client.server_info()
+    first, second, third = secure.service.metadata
+    assert ("a", "00-1-2-01", "2") == (first["tenant"], first["traceparent"], first["x-b"])
+    assert ("00-3-4-01", "1") == (second["traceparent"], second["x-b"])
+    assert ("a", False) == (third["tenant"], "traceparent" in third)
+    assert "llavachat" in first["user-agent"]
+
+
+def test_the_environment_makes_a_client(secure, monkeypatch):
+    """What the command line does; an argument goes before the environment."""
+    monkeypatch.setenv("LLAVACHAT_ADDRESS", secure.address)
+    monkeypatch.setenv("LLAVACHAT_TLS_CA_FILE", str(CA))
+    monkeypatch.setenv("LLAVACHAT_API_KEY", "secret")
+    with Client.from_environment() as client:
+        client.server_info()
+    assert "Bearer secret" == secure.service.metadata[0]["authorization"]
+    with Client.from_environment(address="127.0.0.1:9") as client:
+        assert "127.0.0.1:9" == client.address
