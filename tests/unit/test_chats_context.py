@@ -1,0 +1,189 @@
+"""Prompts from recorded turns: prefixes, counts, and what is left out when room runs out."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llavachat_server.chats.context import ContextBuilder
+from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import ContextFull, ModelInfo, Quantization, Sampling
+from scripted_engine import IMAGE_TOKEN_ID, NUM_IMAGE_TOKENS, shapes_prompts
+
+MODEL = ModelInfo("shapes", "shapes", "", Quantization.NONE, "")
+PROMPTS = shapes_prompts()
+
+
+def builder(context_tokens: int = 4096) -> ContextBuilder:
+    """A builder for a context of any size."""
+    return ContextBuilder(PROMPTS, context_tokens, NUM_IMAGE_TOKENS)
+
+
+def image(number: int) -> ImageInfo:
+    """A picture's record."""
+    return ImageInfo(f"{number:064x}", 10, 10, "image/png")
+
+
+def ask(history: list[Turn], prompt: str, answer: str, *images: ImageInfo) -> Turn:
+    """A finished turn after a history."""
+    context = builder(10**6).build(history, prompt, images)
+    return Turn(
+        id=f"turn-{len(history)}",
+        parent_id=history[-1].id if history else None,
+        prompt=prompt,
+        images=images,
+        question_ids=context.question_ids,
+        trimmed_turn_ids=(),
+        num_untrimmed_tokens=context.count.total,
+        sampling=Sampling(max_tokens=8),
+        model=MODEL,
+        created_at=datetime.now(UTC),
+        state=TurnState.FINISHED,
+        answer=answer,
+        answer_ids=PROMPTS.encode_text(answer),
+    )
+
+
+def talk(num_turns: int) -> list[Turn]:
+    """A history about two pictures, the second one in its second turn."""
+    history: list[Turn] = []
+    for index in range(num_turns):
+        images = (image(index),) if index < 2 else ()
+        history.append(ask(history, f"Question {index}?", f"Answer {index}.", *images))
+    return history
+
+
+def expected_text(history: list[Turn], question: str) -> str:
+    """The template, written by hand."""
+    from llavachat_server.engine.prompt import SYSTEM_PROMPT
+
+    text = f"{SYSTEM_PROMPT} "
+    for turn in history:
+        pictures = "<image>\n" * len(turn.images)
+        text += f"USER: {pictures}{turn.prompt} ASSISTANT: {turn.answer}</s>"
+    return f"{text}USER: {question} ASSISTANT:"
+
+
+def test_each_prompt_begins_with_the_one_before_it() -> None:
+    """Turn n + 1's ids begin with turn n's prompt and answer, id for id."""
+    history = talk(3)
+    seen: tuple[int, ...] = ()
+    for index, turn in enumerate(history):
+        ids = builder().build(history[:index], turn.prompt, turn.images).token_ids
+        assert seen == ids[: len(seen)]
+        seen = (*ids, *turn.answer_ids)
+
+
+def test_the_whole_prompt_is_the_template() -> None:
+    """A conversation's prompt, shown as text, is the training template word for word."""
+    history = talk(2)
+    ids = builder().build(history, "And?", ()).token_ids
+    plain = PROMPTS.render(ids).replace(" <image> \n", "<image>\n").replace("<s> ", "")
+    plain = plain.replace("USER:<image>", "USER: <image>").replace("</s> ", "</s>")
+    assert expected_text(history, "And?") == plain
+
+
+def test_pictures_stand_in_their_order_one_placeholder_each() -> None:
+    """Placeholders and pictures agree in number, and follow the turns."""
+    history = talk(3)
+    context = builder().build(history, "Both?", (image(7), image(8)))
+    assert (image(0), image(1), image(7), image(8)) == context.images
+    assert 4 == context.token_ids.count(IMAGE_TOKEN_ID)
+
+
+def test_count_agrees_with_build() -> None:
+    """Counting a question gives what asking it would use, with and without a history."""
+    for history in ([], talk(1), talk(4)):
+        images = (image(9),)
+        built = builder().build(history, "How many are there?", images).count
+        assert built == builder().count(history, "How many are there?", len(images))
+
+
+def test_count_is_the_length_with_wide_pictures() -> None:
+    """The total is the ids, with every placeholder as wide as a picture."""
+    context = builder().build(talk(3), "And?", (image(5),))
+    wide = len(context.token_ids) + 3 * (NUM_IMAGE_TOKENS - 1)
+    assert wide == context.count.total
+    assert NUM_IMAGE_TOKENS == context.count.image_tokens
+
+
+def test_a_full_context_is_refused_with_counts() -> None:
+    """Without leave to drop turns, the counts tell where the room went."""
+    history = talk(3)
+    total = builder().build(history, "And?", ()).count.total
+    with pytest.raises(ContextFull) as caught:
+        builder(total).build(history, "And?", ())
+    error = caught.value
+    assert (0, total) == (error.image_tokens, error.context_tokens)
+    assert total == error.text_tokens + error.history_tokens
+    assert error.history_tokens > 2 * NUM_IMAGE_TOKENS
+    assert () == builder(total + 1).build(history, "And?", ()).trimmed_turn_ids
+
+
+def test_dropping_keeps_the_system_prompt_and_the_pictures() -> None:
+    """The oldest turns go; the sentence of the system and every picture stay, in order."""
+    history = talk(4)
+    full = builder().build(history, "And?", ())
+    room = full.count.total + 8 - 1
+    context = builder(room).build(history, "And?", (), drop_for_tokens=8)
+    assert ("turn-0",) == context.trimmed_turn_ids
+    assert full.count.total == context.num_tokens_before
+    assert context.count.total + 8 <= room
+    assert full.images == context.images
+    text = PROMPTS.render(context.token_ids)
+    assert text.startswith("<s> A chat between a curious human")
+    assert "Question 0?" not in text
+    assert "Question 1?" in text
+    assert 2 == context.token_ids.count(IMAGE_TOKEN_ID)
+
+
+def test_dropping_goes_no_further_than_it_must() -> None:
+    """With one token more of room nothing is dropped."""
+    history = talk(4)
+    total = builder().build(history, "And?", ()).count.total
+    assert () == builder(total + 8).build(history, "And?", (), drop_for_tokens=8).trimmed_turn_ids
+
+
+def test_when_all_is_dropped_the_question_is_a_first_one() -> None:
+    """In the narrowest room the question stands alone, with every picture before it."""
+    history = talk(4)
+    alone = builder().build((), "And?", (image(0), image(1)))
+    context = builder(alone.count.total + 1).build(history, "And?", (), drop_for_tokens=8)
+    assert alone.token_ids == context.token_ids
+    assert 4 == len(context.trimmed_turn_ids)
+    with pytest.raises(ContextFull):
+        builder(alone.count.total).build(history, "And?", (), drop_for_tokens=8)
+
+
+def test_a_trimmed_turn_still_records_its_natural_question() -> None:
+    """What is recorded is the question as it stands untrimmed, so that later prompts are right."""
+    history = talk(3)
+    full = builder().build(history, "And?", ())
+    narrow = builder(full.count.total).build(history, "And?", (), drop_for_tokens=8)
+    assert narrow.trimmed_turn_ids
+    assert full.question_ids == narrow.question_ids
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    turns=st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), min_size=1, max_size=5),
+    context_tokens=st.integers(100, 600),
+    room=st.integers(1, 64),
+)
+def test_what_is_built_fits_or_is_refused(
+    turns: list[tuple[str, str]], context_tokens: int, room: int
+) -> None:
+    """Whatever was said, a prompt that is built leaves room, and its counts are its length."""
+    history: list[Turn] = []
+    for question, answer in turns:
+        history.append(ask(history, question, answer, image(len(history))))
+    try:
+        context = builder(context_tokens).build(history, "So?", (), drop_for_tokens=room)
+    except ContextFull:
+        return
+    num_images = len(context.images)
+    assert len(history) == num_images
+    wide = len(context.token_ids) + num_images * (NUM_IMAGE_TOKENS - 1)
+    assert wide == context.count.total < context_tokens
+    assert num_images == context.token_ids.count(IMAGE_TOKEN_ID)
