@@ -85,6 +85,12 @@ def text(events: list[TurnEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta))
 
 
+async def collect(live: LiveTurn, events: list[TurnEvent]) -> None:
+    """Follow a turn that may fail; what came before is in `events`."""
+    async for event in live.follow():
+        events.append(event)
+
+
 async def follow_in_background(live: LiveTurn) -> "asyncio.Task[list[TurnEvent]]":
     """Follow a turn in a task of its own, which has begun when this returns."""
 
@@ -196,7 +202,7 @@ async def test_a_question_after_a_cancelled_turn_goes_on_from_the_finished_one()
     room.engine.cancel(live.turn_id)
     assert FinishReason.CANCELLED is (await reader)[-1].finish_reason  # type: ignore[union-attr]
     events = await room.go_on(chat_id, "Really?")
-    first, cut, last = await room.turns_of(chat_id)
+    first, _, last = await room.turns_of(chat_id)
     assert first.id == last.parent_id == begun(events).parent_turn_id
     prompt = room.engine.prompts.render(room.engine.requests[-1].token_ids)
     assert "It might be" not in prompt
@@ -262,10 +268,9 @@ async def test_a_turn_that_is_not_finished_is_no_parent() -> None:
 async def test_what_the_engine_refuses_leaves_no_trace(error: Exception) -> None:
     """A refused question is an error without an event, and no chat exists."""
     room = Room(error)
-    events = []
+    events: list[TurnEvent] = []
     with pytest.raises(type(error)):
-        async for event in room.turns.ask(TENANT, Question(NewChat(), "Hello?")).follow():
-            events.append(event)
+        await collect(room.turns.ask(TENANT, Question(NewChat(), "Hello?")), events)
     assert [] == events
     assert () == (await room.store.list_chats(TENANT, ChatQuery())).chats
 
@@ -288,10 +293,9 @@ async def test_a_failure_in_the_middle_is_recorded() -> None:
         max_turn_seconds=30.0,
     )
     live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
-    events = []
+    events: list[TurnEvent] = []
     with pytest.raises(EngineFailed):
-        async for event in live.follow():
-            events.append(event)
+        await collect(live, events)
     assert "It is" == text(events)
     (turn,) = await room.turns_of(live.chat_id)
     assert (TurnState.FAILED, FinishReason.ERROR) == (turn.state, turn.finish_reason)
@@ -534,10 +538,9 @@ async def test_a_full_store_refuses_before_the_answer_is_told() -> None:
         defaults=Sampling(max_tokens=16),
         max_turn_seconds=30.0,
     )
-    events = []
+    events: list[TurnEvent] = []
     with pytest.raises(StoreFull):
-        async for event in room.turns.ask(TENANT, Question(NewChat(), "What?")).follow():
-            events.append(event)
+        await collect(room.turns.ask(TENANT, Question(NewChat(), "What?")), events)
     assert [] == events
 
 

@@ -1,0 +1,229 @@
+"""Settings: which source wins, and how wrong ones are refused."""
+
+from pathlib import Path
+
+import pytest
+from llavachat_server.__main__ import main
+from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
+from llavachat_server.settings import Settings, SettingsError, is_loopback, load, resolve_profile
+from llavachat_server.values import Quantization
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from the environment that the tests run in."""
+    for name in (*Settings.model_fields, "config"):
+        monkeypatch.delenv(f"LLAVACHAT_{name.upper()}", raising=False)
+
+
+def refusal(*arguments: str) -> str:
+    """The sentence that refuses settings."""
+    with pytest.raises(SettingsError) as caught:
+        resolve_profile(load(arguments))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def write_config(folder: Path, text: str) -> str:
+    """A settings file; its path."""
+    path = folder / "settings.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_nothing_given_serves_the_embedded_model_on_this_machine() -> None:
+    """The first try works: no flag is needed, and nobody else can connect."""
+    settings = load([])
+    assert ("127.0.0.1:50051", "shapes") == (settings.listen, settings.profile)
+    assert PROFILES["shapes"] == resolve_profile(settings)
+
+
+def test_flags_win_over_environment_over_file_over_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source loses to the one before it, value by value."""
+    config = write_config(
+        tmp_path, "max_tokens = 10\nmax_queued_turns = 10\nmax_running_turns = 10\n"
+    )
+    monkeypatch.setenv("LLAVACHAT_MAX_TOKENS", "20")
+    monkeypatch.setenv("LLAVACHAT_MAX_QUEUED_TURNS", "20")
+    profile = resolve_profile(load(["--config", config, "--max-tokens", "30"]))
+    assert (30, 20, 10) == (
+        profile.max_tokens,
+        profile.max_queued_turns,
+        profile.max_running_turns,
+    )
+    assert PROFILES["shapes"].max_images_per_turn == profile.max_images_per_turn
+
+
+def test_the_file_may_be_named_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLAVACHAT_CONFIG does what --config does."""
+    monkeypatch.setenv("LLAVACHAT_CONFIG", write_config(tmp_path, 'listen = "[::1]:0"\n'))
+    assert "[::1]:0" == load([]).listen
+
+
+def test_serve_is_a_word_that_may_stand_first() -> None:
+    """The verb is optional."""
+    assert 1.0 == load(["serve", "--grace-seconds", "1"]).grace_seconds
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLAVACHAT_PROFILE= is no profile."""
+    monkeypatch.setenv("LLAVACHAT_PROFILE", "")
+    assert "shapes" == load([]).profile
+
+
+def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
+    """A flag takes back what the file says."""
+    config = write_config(tmp_path, "reflection = true\n")
+    assert load(["--config", config]).reflection
+    assert not load(["--config", config, "--no-reflection"]).reflection
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["--quantization", "int4"],
+            "--quantization: 'int4' given; allowed: 'none', 'int8' or 'nf4'",
+        ),
+        (
+            ["--profile", "shape"],
+            "--profile: 'shape' given; allowed: 'shapes', 'llava-1.5-7b' or 'llava-1.5-13b'",
+        ),
+        (
+            ["--max-tokens", "0"],
+            "--max-tokens: '0' given; allowed: greater than or equal to 1",
+        ),
+        (["--max-tokens", "many"], "--max-tokens: 'many' given; allowed: integer"),
+        (["--listen", "50051"], "--listen: '50051' given; allowed: HOST:PORT"),
+        (["--listen", "::1:50051"], "--listen: '::1:50051' given; allowed: an IPv6 address in"),
+        (["--revision", "main"], "--revision: 'main' given; allowed: the 40 hexadecimal digits"),
+        (["--keys-file", "/no/such"], "--keys-file:"),
+        (["--profil", "shapes"], "--profil is not a setting; did you mean --profile?"),
+        (["--zzz"], "--zzz is not a setting; see llavachat-server --help"),
+        (["--listen"], "argument --listen: expected one argument"),
+        (["--config", "/no/such"], "config: '/no/such' given; allowed: a TOML file that exists"),
+        (["--model", "no such/model/here"], "model: 'no such/model/here' given; allowed: a folder"),
+        (["--model", "owner/name"], "model: 'owner/name' is a hub's id and needs --revision"),
+        (["--revision", "a" * 40], "revision: a folder has none"),
+        (["--listen", "0.0.0.0:1"], "listen: '0.0.0.0:1' can be reached from other machines and"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_sentence(arguments: list[str], says: str) -> None:
+    """Its name, what was given, and what is allowed."""
+    assert refusal(*arguments).startswith(says), refusal(*arguments)
+
+
+def test_a_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator learns where the wrong value stands."""
+    monkeypatch.setenv("LLAVACHAT_GRACE_SECONDS", "-1")
+    assert refusal().startswith("LLAVACHAT_GRACE_SECONDS: '-1' given; allowed: greater than or")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('profle = "shapes"', "'profle' in '{config}' is not a setting; did you mean profile?"),
+        ('profile = "shape"', "profile in '{config}': 'shape' given; allowed: 'shapes',"),
+        ("profile = ", "config: '{config}' is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    """Unknown keys, wrong values and broken files are refused with the file's name."""
+    config = write_config(tmp_path, text)
+    assert refusal("--config", config).startswith(says.format(config=config))
+
+
+def test_certificate_and_key_go_together(tmp_path: Path) -> None:
+    """One without the other is refused, by name."""
+    file = tmp_path / "cert.pem"
+    file.touch()
+    assert "tls_cert_file and tls_key_file: give both or none" == refusal(
+        "--tls-cert-file", str(file)
+    )
+    assert "tls_client_ca_file needs" in refusal("--tls-client-ca-file", str(file))
+
+
+def test_an_open_network_needs_tls_and_keys_or_plain_words(tmp_path: Path) -> None:
+    """What is missing is named; the setting that allows it anyway is too."""
+    file = tmp_path / "file"
+    file.touch()
+    tls = ("--tls-cert-file", str(file), "--tls-key-file", str(file))
+    listen = ("--listen", "0.0.0.0:1")
+    assert "needs tls_cert_file and keys_file;" in refusal(*listen)
+    assert "needs keys_file;" in refusal(*listen, *tls)
+    assert "set allow_open_network" in refusal(*listen)
+    assert "0.0.0.0:1" == load([*listen, *tls, "--keys-file", str(file)]).listen
+    assert "0.0.0.0:1" == load([*listen, "--allow-open-network"]).listen
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("unix:/run/socket", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("192.168.0.1:1", False),
+        ("example.org:1", False),
+    ],
+)
+def test_loopback_is_told_from_the_rest(listen: str, expected: bool) -> None:
+    """Only what this machine alone can reach is loopback."""
+    assert expected is is_loopback(listen)
+
+
+def test_another_model_makes_a_custom_profile(tmp_path: Path) -> None:
+    """A folder, or a pinned hub id, replaces the model; the profile's name is not kept."""
+    folder = resolve_profile(load(["--model", str(tmp_path), "--quantization", "nf4"]))
+    assert ("custom", str(tmp_path), Quantization.NF4) == (
+        folder.name,
+        folder.model,
+        folder.quantization,
+    )
+    hub = resolve_profile(load(["--model", "owner/name", "--revision", "a" * 40]))
+    assert ("custom", "owner/name", "a" * 40) == (hub.name, hub.model, hub.revision)
+
+
+def test_a_profile_keeps_its_limits_for_another_model(tmp_path: Path) -> None:
+    """--profile with --model: limits and defaults of the profile, weights of the folder."""
+    profile = resolve_profile(load(["--profile", "shapes", "--model", str(tmp_path)]))
+    assert PROFILES["shapes"].default_sampling == profile.default_sampling
+    assert "custom" == profile.name
+
+
+def test_the_embedded_folder_by_path_is_still_shapes() -> None:
+    """Naming the embedded checkpoint by its folder changes nothing."""
+    assert "shapes" == resolve_profile(load(["--model", str(SHAPES_FOLDER)])).name
+
+
+def test_a_smaller_longest_answer_lowers_the_default() -> None:
+    """The default answer is never longer than the longest."""
+    profile = resolve_profile(load(["--max-tokens", "5"]))
+    assert (5, 5) == (profile.max_tokens, profile.default_sampling.max_tokens)
+
+
+def test_the_command_refuses_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence on stderr, no traceback."""
+    assert 2 == main(["--profile", "none"])
+    shown = capsys.readouterr()
+    assert "" == shown.out
+    assert 1 == len(shown.err.splitlines())
+    assert shown.err.startswith("llavachat-server: --profile: 'none' given; allowed:")
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """--help is complete."""
+    with pytest.raises(SystemExit) as caught:
+        load(["--help"])
+    assert 0 == caught.value.code
+    shown = capsys.readouterr().out
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in shown
