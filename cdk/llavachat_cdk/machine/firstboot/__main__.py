@@ -1,0 +1,133 @@
+"""The first boot, stage by stage: ``python3 -m firstboot RELEASE_FOLDER DEPLOYMENT_FILE``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from firstboot import credentials, telemetry, volume
+from firstboot.account import CallFailed, call, read_instance_id
+from firstboot.journal import Journal
+from firstboot.service import CHATS, CREDENTIALS, UNITS, install, wait_for_health
+
+SPARE_SECONDS = 60
+"""Kept back from the time that the deployment allows, for saying why it failed."""
+
+
+class FirstBoot:
+    """One machine's way from its release to its first answer.
+
+    Args:
+        release: folder that the release was unpacked into.
+        deployment: what the stack says, see `Host.write_user_data`.
+        instance: this machine's id.
+    """
+
+    def __init__(self, release: Path, deployment: dict[str, Any], instance: str) -> None:
+        self.release = release
+        self.deployment = deployment
+        self.instance = instance
+        self.holder: str | None = None
+        self.journal = Journal(
+            deployment["install_log"], instance, int(deployment["retention_days"])
+        )
+
+    def run(self) -> bool:
+        """Do everything; whether the service is healthy at the end. CloudFormation knows then."""
+        self.journal.write(f"first boot of {self.instance}")
+        try:
+            self.work()
+        except Exception as error:
+            self.journal.write(f"FAILED: {describe(error)}")
+            self.explain()
+            self.step_back()
+            self.report("FAILURE")
+            return False
+        else:
+            self.report("SUCCESS")
+            return True
+        finally:
+            self.journal.close()
+
+    def work(self) -> None:
+        """The stages."""
+        it, say = self.deployment, self.journal.write
+        self.journal.enter("credentials")
+        credentials.bring(CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say)
+        self.journal.enter("telemetry")
+        telemetry.set_up(
+            {"name": it["name"], "service_log": it["service_log"], "chats_folder": str(CHATS)}, say
+        )
+        self.journal.enter("chats")
+        self.holder = volume.claim(it["volume"], self.instance, say)
+        volume.mount(volume.find_device(it["volume"]), CHATS, say)
+        self.journal.enter("install")
+        install(self.release, it, say)
+        self.journal.enter("health")
+        wait_for_health(int(it["port"]), say)
+        self.journal.enter("done")
+
+    def explain(self) -> None:
+        """The service's last words into the log."""
+        units = [f"--unit={unit}" for unit in UNITS]
+        command = ["journalctl", "--no-pager", "--output=short-iso", "--lines=60", *units]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines():
+            self.journal.write(f"| {line}")
+
+    def step_back(self) -> None:
+        """Leave the chats to the machine before this one."""
+        subprocess.run(["systemctl", "disable", "--now", *UNITS], check=False, capture_output=True)
+        if self.holder:
+            try:
+                volume.give_back(self.deployment["volume"], self.holder, CHATS, self.journal.write)
+            except CallFailed as error:
+                self.journal.write(f"the chats could not be given back: {error}")
+
+    def report(self, status: str) -> None:
+        """Signal CloudFormation; a machine that a group brought later has nobody waiting."""
+        try:
+            call(
+                *("cloudformation", "signal-resource", "--status", status),
+                *("--stack-name", self.deployment["stack"]),
+                *("--logical-resource-id", self.deployment["resource"]),
+                *("--unique-id", self.instance),
+            )
+            self.journal.write(f"signalled {status}")
+        except CallFailed as error:
+            self.journal.write(f"nobody took the signal {status}: {error}")
+
+
+def describe(error: Exception) -> str:
+    """An error in one line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        words = error.stderr.strip().splitlines()[-1:] if error.stderr else []
+        return f"{error.cmd[0]} ended with {error.returncode}. {' '.join(map(str, words))}"
+    if isinstance(error, (CallFailed, TimeoutError, RuntimeError)):
+        return str(error)
+    return traceback.format_exc().strip().replace("\n", " / ")
+
+
+def run_out(signum: int, frame: FrameType | None) -> None:
+    """The alarm's handler: what hangs becomes an error with a name."""
+    raise TimeoutError("the time that the deployment allows for a first boot has run out")
+
+
+def main() -> int:
+    """Read the deployment and boot."""
+    release, file = Path(sys.argv[1]), Path(sys.argv[2])
+    deployment = json.loads(file.read_text())
+    signal.signal(signal.SIGALRM, run_out)
+    signal.alarm(int(deployment["install_minutes"]) * 60 - SPARE_SECONDS)
+    boot = FirstBoot(release, deployment, read_instance_id())
+    return 0 if boot.run() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Calls to AWS, through its command line; the machine's identity, from its metadata service."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.request
+from typing import Any
+
+METADATA = "http://169.254.169.254/latest"
+
+
+class CallFailed(Exception):
+    """The AWS command line refused or failed; the text is its own last line."""
+
+
+def call(service: str, operation: str, *arguments: str, attempts: int = 3) -> Any:
+    """One call; its answer as parsed JSON, None if it has none.
+
+    Args:
+        arguments: the command line's further words.
+        attempts: tries in all, two seconds apart; calls here are safe to repeat.
+
+    Raises:
+        CallFailed: the last try failed.
+    """
+    command = ["aws", service, operation, *arguments, "--output", "json"]
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(2)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return json.loads(done.stdout) if done.stdout.strip() else None
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    raise CallFailed(f"aws {service} {operation}: {lines[-1]}")
+
+
+def wait_until(service: str, state: str, *arguments: str) -> None:
+    """Wait for a state that the command line knows, up to ten minutes.
+
+    Raises:
+        CallFailed: it did not come.
+    """
+    call(service, "wait", state, *arguments, attempts=1)
+
+
+def read_instance_id() -> str:
+    """This machine's id, by version 2 of the metadata service."""
+    request = urllib.request.Request(
+        f"{METADATA}/api/token",
+        method="PUT",
+        headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"},
+    )
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        token = answer.read().decode()
+    request = urllib.request.Request(
+        f"{METADATA}/meta-data/instance-id", headers={"X-aws-ec2-metadata-token": token}
+    )
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return str(answer.read().decode())

@@ -1,0 +1,96 @@
+"""Key and certificate: from Secrets Manager to files that only root can read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from firstboot.account import call
+
+VALID_DAYS = 3650
+RENEW_SECONDS = 90 * 24 * 3600
+"""A certificate that ends sooner than this is made anew by the next machine."""
+
+
+def read_secret(arn: str) -> str:
+    """The secret's text."""
+    answer = call("secretsmanager", "get-secret-value", "--secret-id", arn)
+    return str(answer["SecretString"])
+
+
+def write_secret(arn: str, text: str) -> None:
+    """Keep a text in a secret; it passes through a file, never through the process list."""
+    with tempfile.NamedTemporaryFile("w", dir="/run") as file:
+        file.write(text)
+        file.flush()
+        arguments = ("--secret-id", arn, "--secret-string", f"file://{file.name}")
+        call("secretsmanager", "put-secret-value", *arguments)
+
+
+def write_private(path: Path, text: str) -> None:
+    """A file that only its owner can read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(path.name + ".new")
+    partial.touch(mode=0o600)
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def bring(
+    folder: Path, api_key: str, certificate: str, domain: str, say: Callable[[str], None]
+) -> None:
+    """Put ``api-key``, ``tls.crt`` and ``tls.key`` into `folder`.
+
+    The certificate is made only if none is kept yet, or the one kept is for another name or ends
+    soon: clients go on trusting the one they have.
+
+    Args:
+        api_key: ARN of the key's secret.
+        certificate: ARN of the certificate's secret.
+        domain: private DNS name to be valid for besides localhost; may be empty.
+    """
+    write_private(folder / "api-key", read_secret(api_key).strip() + "\n")
+    kept = json.loads(read_secret(certificate))
+    if is_good(kept, domain):
+        say("certificate: the one kept")
+    else:
+        kept = make_certificate(domain)
+        write_secret(certificate, json.dumps(kept))
+        say("certificate: made and kept")
+    write_private(folder / "tls.crt", kept["certificate"])
+    write_private(folder / "tls.key", kept["private_key"])
+
+
+def is_good(kept: dict[str, str], domain: str) -> bool:
+    """Whether what is kept is a certificate for `domain` that lasts."""
+    if not kept.get("certificate") or not kept.get("private_key"):
+        return False
+    command = ["openssl", "x509", "-noout", "-checkend", str(RENEW_SECONDS)]
+    command += ["-checkhost", domain or "localhost"]
+    done = subprocess.run(
+        command, input=kept["certificate"], capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0 and "does NOT match" not in done.stdout
+
+
+def make_certificate(domain: str) -> dict[str, str]:
+    """A self-signed certificate for `domain` and localhost, and its key."""
+    names = [f"DNS:{name}" for name in (domain, "localhost") if name] + ["IP:127.0.0.1"]
+    with tempfile.TemporaryDirectory(dir="/run") as folder:
+        key, certificate = Path(folder, "key"), Path(folder, "certificate")
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-nodes", "-sha256", "-days", str(VALID_DAYS)),
+                *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+                *("-subj", f"/CN={domain or 'llavachat'}"),
+                *("-addext", "subjectAltName=" + ",".join(names)),
+                *("-addext", "extendedKeyUsage=serverAuth"),
+                *("-keyout", str(key), "-out", str(certificate)),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        return {"certificate": certificate.read_text(), "private_key": key.read_text()}

@@ -1,0 +1,74 @@
+"""What the machines and models on offer are: memory and money. Plain values, no CDK.
+
+Prices are on-demand Linux list prices of us-east-1 in US dollars; other regions differ by up to
+a half. They serve estimates and budgets, never bills.
+Source: https://aws.amazon.com/ec2/pricing/on-demand/, https://aws.amazon.com/ebs/pricing/
+"""
+
+from dataclasses import dataclass
+
+HOURS_PER_MONTH = 730
+GP3_USD_PER_GIB_MONTH = 0.08
+SNAPSHOT_USD_PER_GIB_MONTH = 0.05
+PUBLIC_ADDRESS_USD_PER_HOUR = 0.005
+NAT_GATEWAY_USD_PER_HOUR = 0.045
+HOSTED_ZONE_USD_PER_MONTH = 0.50
+SECRET_USD_PER_MONTH = 0.40
+ALARM_USD_PER_MONTH = 0.10
+METRIC_USD_PER_MONTH = 0.30
+S3_USD_PER_GIB_MONTH = 0.023
+SPOT_SHARE = 0.45
+"""A usual spot price as a share of the on-demand price; it changes by the hour and the zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An instance type: GPU and host memory in GiB, list price in US dollars per hour."""
+
+    gpu: str
+    gpu_gib: int
+    host_gib: int
+    usd_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a model in one quantisation needs.
+
+    `gpu_gib` is weights, the keys and values of one full context, and 1.5 GiB of CUDA and work
+    space; `mirror_gib` is what its published weights take in the mirror.
+    """
+
+    gpu_gib: float
+    mirror_gib: float
+
+
+MACHINES = {
+    "g4dn.xlarge": Machine("T4", 16, 16, 0.526),
+    "g4dn.2xlarge": Machine("T4", 16, 32, 0.752),
+    "g5.xlarge": Machine("A10G", 24, 16, 1.006),
+    "g5.2xlarge": Machine("A10G", 24, 32, 1.212),
+    "g5.4xlarge": Machine("A10G", 24, 64, 1.624),
+    "g6.xlarge": Machine("L4", 24, 16, 0.805),
+    "g6.2xlarge": Machine("L4", 24, 32, 0.978),
+    "g6.4xlarge": Machine("L4", 24, 64, 1.323),
+    "g6e.xlarge": Machine("L40S", 48, 32, 1.861),
+    "g6e.2xlarge": Machine("L40S", 48, 64, 2.242),
+    "t3.large": Machine("none", 0, 8, 0.083),
+    "m7i.large": Machine("none", 0, 8, 0.101),
+}
+"""The last two have no GPU: they serve the embedded model, for a rehearsal at a few cents."""
+
+# Weights: LLaVA-1.5 in bytes per parameter of the form, vision tower and head unquantised.
+# One context of 4,096 tokens: 0.5 MiB a token for 7B, 0.78 MiB for 13B.
+NEEDS = {
+    ("shapes", "none"): Need(0, 0),
+    ("shapes", "int8"): Need(0, 0),
+    ("shapes", "nf4"): Need(0, 0),
+    ("llava-1.5-7b", "none"): Need(14.1 + 2.0 + 1.5, 14.1),
+    ("llava-1.5-7b", "int8"): Need(7.7 + 2.0 + 1.5, 14.1),
+    ("llava-1.5-7b", "nf4"): Need(4.5 + 2.0 + 1.5, 14.1),
+    ("llava-1.5-13b", "none"): Need(26.7 + 3.1 + 1.5, 26.7),
+    ("llava-1.5-13b", "int8"): Need(14.0 + 3.1 + 1.5, 26.7),
+    ("llava-1.5-13b", "nf4"): Need(8.0 + 3.1 + 1.5, 26.7),
+}

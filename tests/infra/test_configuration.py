@@ -1,0 +1,159 @@
+"""Options: typed, checked together, refused by name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llavachat_cdk.configuration import (
+    ConfigurationError,
+    Options,
+    estimate_cost,
+    list_allowed,
+    read_context,
+)
+from llavachat_cdk.machines import MACHINES, NEEDS
+
+
+def test_defaults_are_allowed() -> None:
+    """Nothing need be chosen."""
+    assert Options() == read_context({})
+
+
+def test_text_from_the_command_line_is_typed() -> None:
+    """`-c` gives text only."""
+    options = read_context(
+        {
+            "idle_minutes": "45",
+            "spot": "true",
+            "allowed_cidrs": "10.1.0.0/16, 192.168.7.0/24",
+        }
+    )
+    expected = (45, True, ["10.1.0.0/16", "192.168.7.0/24"])
+    assert expected == (options.idle_minutes, options.spot, options.allowed_cidrs)
+
+
+def test_typed_values_of_cdk_json_are_taken() -> None:
+    """cdk.json has lists and numbers."""
+    options = read_context({"allowed_cidrs": ["10.1.0.0/16"], "chats_gib": 50})
+    assert (["10.1.0.0/16"], 50) == (options.allowed_cidrs, options.chats_gib)
+
+
+def test_others_context_is_left_alone() -> None:
+    """CDK's own keys and those of other libraries are no options."""
+    context = {"aws:cdk:version-reporting": True, "@aws-cdk/core:flag": True, "hosted-zone": {}}
+    assert Options() == read_context(context)
+
+
+WRONG = {
+    "instance_type": ["p2.xlarge", "g5", ""],
+    "profile": ["llava-7b", "shape"],
+    "quantization": ["int4", "8bit"],
+    "spot": ["maybe"],
+    "zone": ["us-east-1", "A"],
+    "idle_minutes": [4, -1, 1441, "soon", 7.5],
+    "allowed_cidrs": ["0.0.0.0/0", "8.8.8.0/24", "10.0.0.1/8", "10.0.0.0/7", "fd00::/8", "x"],
+    "vpc_id": ["vpc-xyz", "my-vpc"],
+    "subnet_id": ["subnet-"],
+    "egress": ["none"],
+    "domain": ["internal", "Chat.internal", "-a.b", "a..b"],
+    "ami_id": ["latest"],
+    "ami_parameter": ["/my/own"],
+    "alarm_email": ["me", "a@b"],
+    "retention_days": [2, 0, 4000],
+    "chats_gib": [0, 1001],
+    "chats_on_delete": ["keep"],
+    "restore_snapshot_id": ["yesterday"],
+    "snapshots_kept": [-1, 366],
+    "system_gib": [8],
+    "budget_usd": [-5],
+    "install_minutes": [5, 61],
+    "dashboard": ["perhaps"],
+    "stack_name": ["1st", "Llava", "a" * 41],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_value_is_refused_by_name_and_with_what_is_allowed(
+    name: str, value: object
+) -> None:
+    """The refusal can be acted on without reading code."""
+    with pytest.raises(ConfigurationError) as refusal:
+        read_context({name: value})
+    assert f"{name}=" in str(refusal.value)
+    assert list_allowed(name) in str(refusal.value)
+
+
+def test_every_option_has_a_wrong_value_here() -> None:
+    """A new option without its refusals does not pass."""
+    assert set(Options.model_fields) == set(WRONG)
+
+
+def test_every_wrong_option_is_named_at_once() -> None:
+    """Nobody repairs one option a try."""
+    with pytest.raises(ConfigurationError) as refusal:
+        read_context({"egress": "none", "spot": "maybe"})
+    assert 2 == len(str(refusal.value).splitlines())
+
+
+def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
+    """A typing error does not silently give a default."""
+    with pytest.raises(ConfigurationError, match="idle_minute: no such option; did you mean idle"):
+        read_context({"idle_minute": 5})
+
+
+@pytest.mark.parametrize(
+    ("together", "said"),
+    [
+        ({"profile": "llava-1.5-13b", "quantization": "none"}, "needs 31.3 GiB"),
+        ({"profile": "llava-1.5-13b", "instance_type": "g4dn.xlarge"}, "instance_type g4dn"),
+        ({"instance_type": "t3.large"}, "has 0"),
+        ({"vpc_id": "vpc-12345678"}, "subnet_id and zone go together"),
+        (
+            {
+                "vpc_id": "vpc-12345678",
+                "subnet_id": "subnet-12345678",
+                "zone": "us-east-1a",
+                "egress": "nat",
+            },
+            "leave egress out",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(together: dict[str, str], said: str) -> None:
+    """Each value is right by itself."""
+    with pytest.raises(ConfigurationError, match=said):
+        read_context(together)
+
+
+@given(
+    st.sampled_from(sorted(MACHINES)),
+    st.sampled_from(sorted({profile for profile, _ in NEEDS})),
+    st.sampled_from(["none", "int8", "nf4"]),
+)
+def test_a_machine_is_accepted_exactly_if_the_model_fits(
+    machine: str, profile: str, quantization: str
+) -> None:
+    """No other rule stands between the three."""
+    fits = NEEDS[profile, quantization].gpu_gib <= MACHINES[machine].gpu_gib
+    try:
+        read_context({"instance_type": machine, "profile": profile, "quantization": quantization})
+    except ConfigurationError:
+        assert not fits
+    else:
+        assert fits
+
+
+def test_the_cost_of_the_defaults() -> None:
+    """An A10G with an address by the hour; volumes, secrets, alarms, mirror, name by the month."""
+    expected = (1.011, 120 * 0.08 + 2 * 0.40 + 6 * 0.10 + 14.1 * 0.023 + 0.50)
+    assert pytest.approx(expected) == estimate_cost(Options())
+
+
+def test_nat_costs_while_standing_and_spot_less_while_running() -> None:
+    """The estimate follows the options."""
+    plain, nat, spot = (
+        estimate_cost(read_context(options)) for options in ({}, {"egress": "nat"}, {"spot": True})
+    )
+    assert nat[1] - plain[1] > 30
+    assert spot[0] < plain[0] / 2
