@@ -187,7 +187,7 @@ def chat(
 def chats(
     chat_id: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="Show this chat as Markdown.", show_default=False),
+        typer.Argument(metavar="ID", help="Show this chat as Markdown.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     raw: Annotated[

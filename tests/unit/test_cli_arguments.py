@@ -1,0 +1,179 @@
+"""What a command line means, without any server: arguments, exit codes, sentences."""
+
+import io
+import sys
+
+import llavachat
+import pytest
+from llavachat import errors
+from llavachat.cli import options
+from llavachat.cli.app import run
+from llavachat.cli.ask import split_arguments
+from llavachat.cli.failure import ExitCode, Failure, judge
+from PIL import Image
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """The path of a small picture."""
+    path = tmp_path / "red.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    return str(path)
+
+
+@pytest.fixture
+def no_terminal(monkeypatch):
+    """stdin is a pipe with a question in it."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"From stdin?\n")))
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """stdin is a terminal."""
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+
+
+def test_the_last_argument_is_the_question(picture):
+    """Whatever stands before it is a picture."""
+    assert ((picture,), "What?") == split_arguments([picture, "What?"], continued=False)
+    names = ["a.png", "https://x.example/b.png"]
+    assert (tuple(names), "What?") == split_arguments([*names, "What?"], continued=False)
+    assert ((), "And?") == split_arguments(["And?"], continued=True)
+
+
+def test_stdin_is_a_picture_or_the_question(picture, no_terminal):
+    """`-` reads a picture; a missing question is read."""
+    names, question = split_arguments(["-", "What?"], continued=False)
+    assert ((sys.stdin.buffer,), "What?") == (names, question)
+    assert ((picture,), "From stdin?") == split_arguments([picture], continued=False)
+
+
+def test_stdin_is_the_question_of_a_chat_that_goes_on(no_terminal):
+    """`echo question | llavachat ask -c`."""
+    assert ((), "From stdin?") == split_arguments([], continued=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "There is no question."),
+        (["-"], "There is no question."),
+        (["What is this?"], "There is no picture."),
+        (["x.png", "  "], "The question is blank."),
+        (["-", "-", "What?"], "stdin can be read once"),
+    ],
+)
+def test_what_is_no_question_is_told(terminal, arguments, sentence):
+    """The sentence says what is missing and how it would be right."""
+    with pytest.raises(Failure, match=sentence) as failure:
+        split_arguments(arguments, continued=False)
+    assert ExitCode.USAGE is failure.value.code
+
+
+def test_a_question_longer_than_a_file_name(terminal):
+    """A long question is no path, and no crash."""
+    with pytest.raises(Failure, match="There is no picture"):
+        split_arguments(["Why? " * 1000], continued=False)
+
+
+@pytest.mark.parametrize("label", ["", "key", "key=", "=value"])
+def test_wrong_labels_are_told(label):
+    """A label is a pair."""
+    with pytest.raises(Failure, match="is not KEY=VALUE"):
+        options.parse_labels([label])
+
+
+def test_labels_may_hold_equal_signs():
+    """The first one parts key and value."""
+    assert {"url": "a=b"} == options.parse_labels(["url=a=b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["ask", "--tempature", "1"], 2, "No such option: --tempature"),
+        (["ask", "--temperature", "3", "x", "y"], 2, "Invalid value for '--temperature' / '-t'"),
+        (["ask", "--top-k", "many", "x", "y"], 2, "Invalid value for '--top-k'"),
+        (["ask", "--overflow", "explode", "x", "y"], 2, "'explode' is not one of"),
+        (["ask", "-c", "--chat", "1", "And?"], 2, "--chat and --continue both name a chat"),
+        (["ask", "-c", "-s", "Be brief.", "And?"], 2, "belong to a new chat"),
+        (["ask", "--label", "x", "a", "b"], 2, "--label 'x' is not KEY=VALUE"),
+        (["ask", "nowhere.png", "What?"], 2, "nowhere.png does not exist."),
+        (["ask", "-a", "https://x", "nowhere.png", "What?"], 2, "is not a server's address"),
+        (["ask", "--ca-file", "no.pem", "a.png", "What?"], 2, "no.pem can not be read"),
+        (["ask", "--timeout", "0", "a.png", "What?"], 2, "timeout_seconds is 0.0"),
+        (["ask", "-c", "And?"], 2, "There is no last chat with localhost:50051"),
+        (["chat", "-"], 2, "reads questions from stdin"),
+        (["chats", "--delete"], 2, "give its ID"),
+        (["chats", "id", "--raw", "--json"], 2, "exclude each other"),
+        (["chats", "--limit", "0"], 2, "Invalid value for '--limit' / '-n'"),
+        (["peel"], 2, "No such command 'peel'"),
+        (["demo", "now"], 2, "unexpected extra argument"),
+    ],
+)
+def test_wrong_use_is_one_sentence(arguments, code, sentence, capsys, tmp_path, monkeypatch):
+    """Exit code 2, one line on stderr, nothing on stdout."""
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("LLAVACHAT_ADDRESS", raising=False)
+    seen = run(arguments)
+    output = capsys.readouterr()
+    assert (code, "") == (seen, output.out)
+    assert sentence.lower() in output.err.lower()
+    assert 1 == output.err.count("\n")
+    assert output.err.startswith("llavachat: ")
+
+
+@pytest.mark.parametrize("variable", ["LLAVACHAT_TIMEOUT_SECONDS", "LLAVACHAT_TLS"])
+def test_a_wrong_variable_is_told(variable, capsys, monkeypatch, picture):
+    """The environment is checked as flags are."""
+    monkeypatch.setenv(variable, "perhaps")
+    assert 2 == run(["ask", picture, "What?"])
+    assert variable in capsys.readouterr().err
+
+
+def test_the_key_needs_tls(capsys, monkeypatch, picture):
+    """A key never leaves the machine in clear text, and is never shown."""
+    monkeypatch.setenv("LLAVACHAT_API_KEY", "secret-key")
+    assert 2 == run(["ask", "-a", "gpu.example", picture, "What?"])
+    output = capsys.readouterr()
+    assert "clear text" in output.err
+    assert "secret-key" not in output.err
+
+
+def test_version_and_help(capsys):
+    """Both go to stdout and are no errors; no command at all is a wish for help."""
+    assert 0 == run(["--version"])
+    assert f"llavachat {llavachat.__version__}\n" == capsys.readouterr().out
+    for arguments in ([], ["--help"], ["ask", "-h"]):
+        assert 0 == run(arguments)
+        assert "Usage: llavachat" in capsys.readouterr().out
+
+
+def _make(cls):
+    return cls("Something happened.")
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.LlavaChatError)
+    ],
+)
+def test_every_error_has_a_sentence_and_a_code(cls):
+    """Connection trouble is 3, the user's own mistakes are 2, the server's word is 1."""
+    failure = judge(_make(cls))
+    expected = ExitCode.FAILED
+    if issubclass(cls, errors.ServerUnavailable):
+        expected = ExitCode.UNAVAILABLE
+    elif issubclass(cls, errors.ConfigurationError | errors.ImageError):
+        expected = ExitCode.USAGE
+    assert expected is failure.code
+    assert str(failure).startswith("Something happened.")
+
+
+def test_when_to_try_again_is_told():
+    """The server's wish is passed on."""
+    details = errors.StatusDetails(retry_after_seconds=2.0)
+    assert "Full. Try again in 2 s." == str(judge(errors.LimitReached("Full.", details)))

@@ -1,0 +1,148 @@
+"""What the command line keeps and shows, apart from any server: state, thumbnails, words."""
+
+import io
+
+import pytest
+from llavachat._reply import ReplyRecord
+from llavachat.cli import state
+from llavachat.cli.demo import PICTURE
+from llavachat.cli.output import describe_end, describe_usage, to_object
+from llavachat.cli.thumbnail import can_show, draw_thumbnail
+from llavachat.types import (
+    Delta,
+    Finished,
+    FinishReason,
+    ModelInfo,
+    Params,
+    Started,
+    Timings,
+    Usage,
+)
+from PIL import Image
+from rich.color import Color
+from rich.console import Console
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path / "state"))
+
+
+def test_the_last_chat_is_kept_for_each_server():
+    """One server's chat is not another's; None forgets."""
+    assert state.read_last_chat("a:1") is None
+    state.write_last_chat("a:1", "one")
+    state.write_last_chat("b:1", "two")
+    state.write_last_chat("a:1", "three")
+    assert ("three", "two") == (state.read_last_chat("a:1"), state.read_last_chat("b:1"))
+    state.write_last_chat("a:1", None)
+    assert state.read_last_chat("a:1") is None
+    assert ["last-chats.json"] == [path.name for path in state.find_state_folder().iterdir()]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a:1": 7}', "\udcff"])
+def test_a_broken_state_is_no_state(content):
+    """A file that something else wrote is passed over, and replaced."""
+    folder = state.find_state_folder()
+    folder.mkdir()
+    (folder / "last-chats.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert state.read_last_chat("a:1") is None
+    state.write_last_chat("a:1", "one")
+    assert "one" == state.read_last_chat("a:1")
+
+
+def test_a_state_that_can_not_be_written_is_no_failure(tmp_path, monkeypatch):
+    """An answer is not lost because its chat could not be noted down."""
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(blocker / "state"))
+    state.write_last_chat("a:1", "one")
+    assert state.read_last_chat("a:1") is None
+    assert state.find_history_file() is None
+
+
+def test_a_thumbnail_is_two_pixels_a_character():
+    """The upper half of a character has one colour, the lower the other."""
+    picture = Image.new("RGB", (2, 2), "red")
+    picture.paste("blue", (0, 1, 2, 2))
+    text = draw_thumbnail(picture)
+    assert "▀▀" == text.plain
+    style = text.spans[0].style
+    assert (Color.from_rgb(255, 0, 0), Color.from_rgb(0, 0, 255)) == (style.color, style.bgcolor)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (1000, 10), (10, 1000), (640, 480)])
+@pytest.mark.parametrize("mode", ["RGB", "P", "LA", "1", "CMYK"])
+def test_a_thumbnail_fits(size, mode):
+    """Any picture fits into the given rows and columns."""
+    lines = draw_thumbnail(Image.new("L", size).convert(mode), max_columns=20, max_rows=8)
+    rows = lines.plain.split("\n")
+    assert 1 <= len(rows) <= 8
+    assert all(1 <= len(row) <= 20 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"force_terminal": True, "color_system": "truecolor"}, True),
+        ({"force_terminal": True, "color_system": "256"}, True),
+        ({"force_terminal": True, "color_system": "standard"}, False),
+        ({"force_terminal": True, "color_system": "truecolor", "no_color": True}, False),
+        ({"force_terminal": False}, False),
+    ],
+)
+def test_thumbnails_are_for_terminals_with_colours(options, expected):
+    """Neither a pipe nor NO_COLOR gets one."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    assert expected is can_show(Console(file=file, **options))
+
+
+def finished_reply(reason):
+    """A whole answer."""
+    reply = ReplyRecord()
+    model = ModelInfo("shapes", "shapes", "", "none", "")
+    reply._take(Started("c", "t", None, model, Params(max_tokens=9), ()))
+    reply._take(Delta("Yes.", 0))
+    usage, timings = Usage(40, 64, 8, 11, 400), Timings(0.0, 0.01, 0.02, 0.0514, 2.0)
+    reply._take(Finished(reason, None, usage, timings))
+    return reply
+
+
+def test_usage_is_told_in_a_line():
+    """Tokens asked and answered, time to the first token, speed, room left."""
+    expected = (
+        "104 tokens asked (64 picture, 8 cached), 11 answered; first token 51 ms, 5 tokens/s; "
+        "400 tokens of context left"
+    )
+    assert expected == describe_usage(finished_reply(FinishReason.EOS))
+
+
+@pytest.mark.parametrize("reason", list(FinishReason))
+def test_an_answer_that_is_not_whole_is_told(reason):
+    """Every reason but the two good ones has a sentence."""
+    good = {FinishReason.EOS, FinishReason.STOP_SEQUENCE, FinishReason.UNSPECIFIED}
+    sentence = describe_end(finished_reply(reason))
+    assert (reason in good) == (sentence is None)
+    assert sentence is None or sentence.endswith((".", "-tokens."))
+
+
+def test_an_answer_as_an_object():
+    """All that a program may want, in plain values."""
+    plain = to_object(finished_reply(FinishReason.EOS))
+    assert ("Yes.", "c", "t", "eos", 11) == (
+        plain["answer"],
+        plain["chat_id"],
+        plain["turn_id"],
+        plain["finish_reason"],
+        plain["usage"]["completion_tokens"],
+    )
+    assert 0.0514 == plain["timings"]["first_token_seconds"]
+
+
+def test_the_demonstrations_picture_is_small_and_as_described():
+    """Under 20 kB: a red circle on the left, a blue square on the right, white between."""
+    assert PICTURE.stat().st_size < 20_000
+    with Image.open(PICTURE) as picture:
+        pixels = [picture.convert("RGB").getpixel(point) for point in ((200, 240), (500, 240))]
+        white = picture.convert("RGB").getpixel((390, 240))
+    assert [(220, 30, 30), (30, 60, 220), (255, 255, 255)] == [*pixels, white]
