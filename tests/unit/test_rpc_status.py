@@ -1,0 +1,130 @@
+"""Statuses: every error has its row, and what is told leaks nothing."""
+
+import inspect
+from types import ModuleType
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+from llavachat_server import values
+from llavachat_server.chats import errors as chats
+from llavachat_server.images import intake
+from llavachat_server.rpc import requests
+from llavachat_server.rpc.status import DETAILS_KEY, INTERNAL, ROWS, refusal
+
+BASES = {values.EngineError, chats.ChatError}
+"""Classes that are never raised themselves."""
+
+
+def error_classes(module: ModuleType) -> list[type[Exception]]:
+    """The errors that a module defines."""
+    return [
+        found
+        for _, found in inspect.getmembers(module, inspect.isclass)
+        if issubclass(found, Exception) and found.__module__ == module.__name__
+    ]
+
+
+@pytest.mark.parametrize("module", [values, chats, intake, requests])
+def test_every_error_has_a_row(module: ModuleType) -> None:
+    """An error class without a row would reach callers as INTERNAL: none may be forgotten."""
+    assert set() == set(error_classes(module)) - set(ROWS) - BASES
+    assert error_classes(module)
+
+
+ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
+    (
+        requests.InvalidField("params.top_k", "0 to 5"),
+        StatusCode.INVALID_ARGUMENT,
+        error_details_pb2.BadRequest,
+    ),
+    (intake.BadImage("odd"), StatusCode.INVALID_ARGUMENT, error_details_pb2.BadRequest),
+    (
+        chats.BadField("images[0].data", "odd"),
+        StatusCode.INVALID_ARGUMENT,
+        error_details_pb2.BadRequest,
+    ),
+    (
+        values.InvalidRequest("top_k", "0 to 5"),
+        StatusCode.INVALID_ARGUMENT,
+        error_details_pb2.BadRequest,
+    ),
+    (chats.NotFound("chat", "c"), StatusCode.NOT_FOUND, error_details_pb2.ResourceInfo),
+    (
+        values.ContextFull(1, 2, 3, 4),
+        StatusCode.FAILED_PRECONDITION,
+        error_details_pb2.PreconditionFailure,
+    ),
+    (chats.TurnRunning(), StatusCode.ABORTED, None),
+    (chats.RequestReused(), StatusCode.ALREADY_EXISTS, None),
+    (chats.StoreFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
+    (values.QueueFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
+    (chats.ShuttingDown(1.5), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
+    (values.EngineUnavailable(1.5), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
+    (values.EngineFailed(), StatusCode.INTERNAL, None),
+]
+
+
+def detail(error: Exception) -> Any:
+    """The error's detail as it crosses the wire."""
+    answer = refusal(error)
+    assert answer is not None
+    trailer = answer.trailing_metadata()
+    if not trailer:
+        return None
+    ((key, value),) = trailer
+    status = status_pb2.Status.FromString(value)
+    assert (DETAILS_KEY, answer.code.value[0], answer.message) == (key, status.code, status.message)
+    (box,) = status.details
+    kind = getattr(error_details_pb2, box.type_url.rpartition(".")[2])()
+    assert box.Unpack(kind)
+    return kind
+
+
+def test_every_row_is_tried() -> None:
+    """The table of this test is whole."""
+    assert set(ROWS) == {type(error) for error, _, _ in ERRORS}
+
+
+@pytest.mark.parametrize(("error", "code", "kind"), ERRORS, ids=lambda value: str(value)[:30])
+def test_each_error_gets_its_code_and_detail(
+    error: Exception, code: grpc.StatusCode, kind: type[Message] | None
+) -> None:
+    """The contract's table, row by row."""
+    answer = refusal(error)
+    assert answer is not None
+    assert code is answer.code
+    assert str(error).split(":")[-1].strip() in answer.message
+    assert kind is (type(detail(error)) if kind else None)
+
+
+def test_fields_are_named_by_their_path() -> None:
+    """BadRequest carries the path in the request, also for what the engine refused."""
+    ((violation),) = detail(requests.InvalidField("images[1].data", "odd")).field_violations
+    assert ("images[1].data", "odd") == (violation.field, violation.description)
+    ((violation),) = detail(values.InvalidRequest("top_k", "0 to 5")).field_violations
+    assert "params.top_k" == violation.field
+    ((violation),) = detail(values.InvalidRequest("prompt", "not empty")).field_violations
+    assert "prompt" == violation.field
+
+
+def test_retries_say_when() -> None:
+    """RetryInfo carries the delay."""
+    assert 1_500_000_000 == detail(values.QueueFull(1.5)).retry_delay.ToNanoseconds()
+
+
+def test_a_full_context_tells_its_counts() -> None:
+    """Text, pictures and history are told apart."""
+    (violation,) = detail(values.ContextFull(10, 64, 80, 7)).violations
+    assert "CONTEXT_FULL" == violation.type
+    assert "81 tokens (10 text, 64 image, 7 history)" in violation.description
+    assert "holds 80" in violation.description
+
+
+def test_what_has_no_row_tells_nothing() -> None:
+    """An unknown error is not ours to explain, and its text is not told."""
+    assert None is refusal(RuntimeError("/secret/path"))
+    assert "the server failed on this call" == INTERNAL.message
