@@ -81,8 +81,11 @@ class App:
         self._settings = settings
         self._profile = profile
         self._make_engine = make_engine or make_batching_engine
-        self.serving: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Done once the server serves: the address that was bound."""
+        loop = asyncio.get_running_loop()
+        self.listening: asyncio.Future[str] = loop.create_future()
+        """Done once the port is open: the address that was bound."""
+        self.serving: asyncio.Future[str] = loop.create_future()
+        """Done once the server serves: the same address."""
         self._began = time.monotonic()
         self._started_at = datetime.now(UTC)
         self._stop_asked = asyncio.Event()
@@ -107,6 +110,7 @@ class App:
         await self._health.set_serving(False)
         address = self._bind(server)
         await server.start()
+        self.listening.set_result(address)
         self._tell("listening", address=address)
         start = asyncio.create_task(self._start_engine())
         stop = asyncio.create_task(self._stop_asked.wait())
