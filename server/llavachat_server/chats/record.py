@@ -5,7 +5,7 @@ ids, so that it begins exactly as the prompt before it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -53,6 +53,8 @@ class Turn:
         answer: the answer, as far as it has come.
         answer_ids: its token ids, without a closing eos.
         finish_reason, matched_stop, usage, timings, finished_at: None while it runs.
+        device: what the model computed on.
+        library_versions: of the libraries that shape an answer.
     """
 
     id: str
@@ -73,6 +75,8 @@ class Turn:
     usage: Usage | None = None
     timings: Timings | None = None
     finished_at: datetime | None = None
+    device: str = ""
+    library_versions: Mapping[str, str] = field(default_factory=dict)
 
     def end(self, answer: str, finished: Finished) -> "Turn":
         """This turn with the end that the engine told."""
@@ -100,6 +104,24 @@ class Turn:
         )
 
 
+OPENING_CHARS = 1000
+"""So much of the first question is kept in a listing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSummary:
+    """A chat in a listing: without its turns, but with the beginning of its first question."""
+
+    id: str
+    tenant: str
+    system_prompt: str | None
+    labels: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+    num_turns: int
+    opening: str
+
+
 @dataclass(frozen=True, slots=True)
 class Chat:
     """A tree of turns.
@@ -120,6 +142,19 @@ class Chat:
     created_at: datetime
     updated_at: datetime
     turns: tuple[Turn, ...] = ()
+
+    def summarise(self) -> ChatSummary:
+        """This chat as it stands in a listing."""
+        return ChatSummary(
+            self.id,
+            self.tenant,
+            self.system_prompt,
+            self.labels,
+            self.created_at,
+            self.updated_at,
+            len(self.turns),
+            self.turns[0].prompt[:OPENING_CHARS] if self.turns else "",
+        )
 
     def turn(self, turn_id: str) -> Turn | None:
         """Find one of its turns."""

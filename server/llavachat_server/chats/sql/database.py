@@ -1,0 +1,211 @@
+"""A database as the store needs it: opened so that a commit is durable, one owner, up to date.
+
+Contract: an answer to "is it committed?" is true on disk. SQLite runs in WAL mode with
+synchronous=FULL; a second server on the same database is refused, because the first thing that a
+store does is to end the turns of a process that died.
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from llavachat_server.chats.sql.schema import HEAD
+
+log = logging.getLogger("llavachat.store")
+
+BUSY_SECONDS = 5.0
+"""How long a statement waits for another process, such as a backup, to let go of the file."""
+
+_OWNER_SECONDS = 5.0
+"""PostgreSQL notices within this time that the server before this one has died."""
+
+_OWNER_LOCK = 0x6C6C617661636861
+"""Number of the advisory lock: "llavacha" in ASCII."""
+
+_PAGE_BYTES = 4096
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class StoreError(Exception):
+    """The store can not be opened; one sentence for the operator."""
+
+
+class Database:
+    """One database, owned until `close`.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+        max_bytes: of an SQLite file; more is refused as a full disk is. None: the disk's size.
+
+    Raises:
+        StoreError: it can not be opened, is another server's, or is newer than this release.
+    """
+
+    def __init__(self, url: str, *, max_bytes: int | None = None) -> None:
+        self.url = _read_url(url)
+        self._max_bytes = max_bytes
+        self._lock_file: IO[str] | None = None
+        self._lock_connection: Connection | None = None
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        try:
+            self._own_file()
+            self.writing = self._make_engine("BEGIN IMMEDIATE", pool_size=1)
+            self.reading = self._make_engine("BEGIN", pool_size=2)
+            self._own_server()
+            self._migrate()
+        except (SQLAlchemyError, OSError, sqlite3.Error) as error:
+            self.close()
+            name = self.url.render_as_string(hide_password=True)
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StoreError(f"store: {name} can not be opened: {reason}") from error
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._lock_connection is not None:
+            with suppress(SQLAlchemyError):
+                self._lock_connection.close()
+        for name in ("writing", "reading"):
+            engine: Engine | None = getattr(self, name, None)
+            if engine is not None:
+                engine.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    def _own_file(self) -> None:
+        """Take the lock beside an SQLite file; the kernel frees it however the process ends."""
+        if not self.is_sqlite:
+            return
+        path = Path(self.url.database or "")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_file = path.with_name(path.name + ".lock").open("a")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"store: another server uses {path}; stop it, or set another state_folder"
+            ) from None
+        # Made here, so that nobody else can read it, not even for a moment.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+    def _own_server(self) -> None:
+        """Take PostgreSQL's advisory lock on a connection that is kept for it."""
+        if self.is_sqlite:
+            return
+        self._lock_connection = self.writing.connect().execution_options(
+            isolation_level="AUTOCOMMIT"
+        )
+        deadline = time.monotonic() + _OWNER_SECONDS
+        query = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(_OWNER_LOCK))
+        while not self._lock_connection.execute(query).scalar_one():
+            if time.monotonic() > deadline:
+                name = self.url.render_as_string(hide_password=True)
+                raise StoreError(f"store: another server uses {name}; give each its own database")
+            time.sleep(0.1)
+
+    def _make_engine(self, begin: str, pool_size: int) -> Engine:
+        if not self.is_sqlite:
+            options = {} if begin != "BEGIN" else {"isolation_level": "REPEATABLE READ"}
+            return sqlalchemy.create_engine(
+                self.url, pool_size=pool_size + 1, pool_pre_ping=True, **options
+            )
+        engine = sqlalchemy.create_engine(
+            self.url,
+            pool_size=pool_size,
+            connect_args={"check_same_thread": False, "isolation_level": None},
+        )
+        event.listen(engine, "connect", self._set_up_sqlite)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+
+    def _set_up_sqlite(self, connection: Any, _record: object) -> None:
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"busy_timeout = {round(BUSY_SECONDS * 1000)}",
+            # What was erased is overwritten.
+            "secure_delete = ON",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        if self._max_bytes is not None:
+            connection.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // _PAGE_BYTES)}")
+
+    def _migrate(self) -> None:
+        with self.writing.begin() as connection:
+            current = _read_revision(connection)
+            if current == HEAD:
+                return
+            if current is not None and not _is_known(current):
+                raise StoreError(
+                    f"store: the database is of a newer llavachat (its version is {current}, this "
+                    f"release knows {HEAD}); install that release again"
+                )
+            # Needed once in a database's life, and slow to import.
+            from alembic import command
+
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            log.info("store migration", extra={"fields": {"from": current or "", "to": HEAD}})
+            command.upgrade(alembic_config(connection), "head")
+
+
+def alembic_config(connection: Connection) -> Any:
+    """Alembic's configuration for the shipped migrations on an open connection."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def is_full(error: DBAPIError) -> bool:
+    """Whether the database said that no more fits.
+
+    Source: https://www.sqlite.org/rescode.html and PostgreSQL's appendix A, class 53.
+    """
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        name = getattr(cause, "sqlite_errorname", "")
+        return name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+    return str(getattr(cause, "sqlstate", None) or "").startswith("53100")
+
+
+def _read_url(url: str) -> URL:
+    try:
+        read = make_url(url)
+    except ArgumentError:
+        raise StoreError(
+            "store: allowed: memory, sqlite, or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+    backend = read.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return read.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and read.database and read.database != ":memory:":
+        return read.set(drivername="sqlite+pysqlite")
+    raise StoreError("store: allowed: memory, sqlite, or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _read_revision(connection: Connection) -> str | None:
+    if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+        return None
+    query = sqlalchemy.text("SELECT version_num FROM alembic_version")
+    return connection.execute(query).scalar_one_or_none()
+
+
+def _is_known(revision: str) -> bool:
+    return any(path.name.startswith(f"{revision}_") for path in (MIGRATIONS / "versions").iterdir())

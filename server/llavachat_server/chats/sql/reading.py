@@ -1,0 +1,141 @@
+"""What the store reads: each function is one transaction's worth of queries."""
+
+from collections import defaultdict
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from llavachat_server.chats.errors import NotFound
+from llavachat_server.chats.record import OPENING_CHARS, Chat, ChatSummary, RequestClaim
+from llavachat_server.chats.sql import rows
+from llavachat_server.chats.sql.schema import (
+    builds,
+    chats,
+    claims,
+    labels,
+    pictures,
+    turn_pictures,
+    turns,
+)
+from llavachat_server.chats.store import ChatQuery, PageMark
+from llavachat_server.images.intake import ImageInfo
+
+_BUILD_COLUMNS = tuple(
+    builds.c[name]
+    for name in (
+        "profile",
+        "name",
+        "revision",
+        "quantization",
+        "weights_sha256",
+        "device",
+        "library_versions",
+    )
+)
+
+
+def read_chat(connection: Connection, tenant: str, chat_id: str) -> Chat:
+    """A chat with all its turns."""
+    query = sa.select(chats).where(chats.c.tenant == tenant, chats.c.id == chat_id)
+    chat = connection.execute(query).mappings().one_or_none()
+    if chat is None:
+        raise NotFound("chat", chat_id)
+    images = _read_images(connection, chat["key"])
+    its_turns = (
+        sa.select(turns, *_BUILD_COLUMNS)
+        .join(builds, builds.c.key == turns.c.build_key)
+        .where(turns.c.chat_key == chat["key"])
+        .order_by(turns.c.position)
+    )
+    return rows.read_chat(
+        chat,
+        tuple(
+            rows.read_turn(row, tuple(images[row["key"]]))
+            for row in connection.execute(its_turns).mappings()
+        ),
+    )
+
+
+def read_page(
+    connection: Connection, tenant: str, query: ChatQuery
+) -> tuple[tuple[ChatSummary, ...], PageMark | None]:
+    """A page of summaries, and where it ended."""
+    found = connection.execute(_page_query(tenant, query)).mappings().all()
+    page = tuple(rows.read_summary(row) for row in found[: query.limit])
+    has_more = len(found) > len(page)
+    mark = PageMark(page[-1].updated_at, page[-1].id) if page and has_more else None
+    return page, mark
+
+
+def read_png(connection: Connection, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+    """A picture, its pixels still packed."""
+    query = sa.select(pictures).where(pictures.c.tenant == tenant, pictures.c.id == image_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotFound("image", image_id)
+    return rows.read_image(row), row["png"]
+
+
+def read_known_ids(connection: Connection, tenant: str, image_ids: set[str]) -> set[str]:
+    """Which of these pictures are kept."""
+    query = sa.select(pictures.c.id).where(
+        pictures.c.tenant == tenant, pictures.c.id.in_(sorted(image_ids))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def read_claim(connection: Connection, tenant: str, request_id: str) -> RequestClaim | None:
+    """What became of a request_id."""
+    query = (
+        sa.select(claims.c.body_sha256, claims.c.turn_id, chats.c.id)
+        .join(chats, chats.c.key == claims.c.chat_key)
+        .where(claims.c.tenant == tenant, claims.c.request_id == request_id)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return RequestClaim(tenant, request_id, row.body_sha256, row.id, row.turn_id)
+
+
+def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageInfo]]:
+    query = (
+        sa.select(
+            turn_pictures.c.turn_key,
+            pictures.c.id,
+            turn_pictures.c.width_pixels,
+            turn_pictures.c.height_pixels,
+            turn_pictures.c.media_type,
+        )
+        .join(turns, turns.c.key == turn_pictures.c.turn_key)
+        .join(pictures, pictures.c.key == turn_pictures.c.picture_key)
+        .where(turns.c.chat_key == chat_key)
+        .order_by(turn_pictures.c.turn_key, turn_pictures.c.position)
+    )
+    images: dict[int, list[ImageInfo]] = defaultdict(list)
+    for row in connection.execute(query).mappings():
+        images[row["turn_key"]].append(rows.read_image(row))
+    return images
+
+
+def _page_query(tenant: str, query: ChatQuery) -> Select[tuple[object, ...]]:
+    opening = (
+        sa.select(sa.func.substr(turns.c.prompt, 1, OPENING_CHARS, type_=turns.c.prompt.type))
+        .where(turns.c.chat_key == chats.c.key, turns.c.position == 0)
+        .scalar_subquery()
+    )
+    page = sa.select(chats, opening.label("opening")).where(chats.c.tenant == tenant)
+    if query.updated_since is not None:
+        page = page.where(chats.c.updated_at >= rows.write_time(query.updated_since))
+    if query.updated_before is not None:
+        page = page.where(chats.c.updated_at < rows.write_time(query.updated_before))
+    if query.after is not None:
+        mark = sa.tuple_(
+            sa.literal(rows.write_time(query.after.updated_at)), sa.literal(query.after.chat_id)
+        )
+        page = page.where(sa.tuple_(chats.c.updated_at, chats.c.id) < mark)
+    for name, value in sorted(query.labels.items()):
+        marked = sa.exists().where(
+            labels.c.chat_key == chats.c.key, labels.c.name == name, labels.c.value == value
+        )
+        page = page.where(marked)
+    return page.order_by(chats.c.updated_at.desc(), chats.c.id.desc()).limit(query.limit + 1)

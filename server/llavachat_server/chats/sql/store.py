@@ -1,0 +1,205 @@
+"""The store on a database. Contract: `store.ChatStore`.
+
+Nothing here blocks the event loop: one thread writes, two read, and pixels are packed and
+unpacked on theirs. It belongs to one event loop.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.record import Chat, RequestClaim, Turn
+from llavachat_server.chats.sql import pixels, reading, writing
+from llavachat_server.chats.sql.database import Database, is_full
+from llavachat_server.chats.sql.writer import Writer
+from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureMissing
+from llavachat_server.chats.store import ChatPage, ChatQuery
+from llavachat_server.images.intake import ImageInfo, Picture
+
+T = TypeVar("T")
+Pngs = dict[str, tuple[ImageInfo, bytes]]
+
+NUM_READERS = 2
+
+
+class SqlStore:
+    """Keeps chats in a database.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+        max_bytes: the most that an SQLite file may take; None: what the disk holds.
+        max_turns_per_chat: a chat takes no more turns than this.
+
+    Raises:
+        StoreError: it can not be opened. Opening blocks; do it before serving.
+    """
+
+    def __init__(
+        self, url: str, *, max_bytes: int | None = None, max_turns_per_chat: int = 10_000
+    ) -> None:
+        self._max_turns_per_chat = max_turns_per_chat
+        self._database = Database(url, max_bytes=max_bytes)
+        self._writer = Writer(self._database.writing, _translate)
+        self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
+        # Ends that found no room; kept until they do, lest their chats stay closed.
+        self._late_ends: dict[str, tuple[str, str, Turn]] = {}
+        now = datetime.now(UTC)
+        self.num_cancelled = self._writer.submit(
+            lambda connection: writing.cancel_running(connection, now)
+        ).result()
+        """Turns that ran when the process before this one died."""
+
+    def close(self) -> None:
+        """Write what was given so far, and let go of the database. Blocks."""
+        if self._late_ends:
+            with suppress(Exception):
+                self._submit(lambda connection: None).result()
+        self._writer.close()
+        self._readers.shutdown()
+        self._database.close()
+
+    async def begin_chat(
+        self,
+        chat: Chat,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """See `ChatStore.begin_chat`."""
+        await self._write_with_pictures(
+            chat.tenant,
+            pictures,
+            lambda connection, pngs: writing.add_chat(connection, chat, turn, pngs, claim),
+        )
+
+    async def begin_turn(
+        self,
+        tenant: str,
+        chat_id: str,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """See `ChatStore.begin_turn`."""
+        await self._write_with_pictures(
+            tenant,
+            pictures,
+            lambda connection, pngs: writing.add_turn(
+                connection, tenant, chat_id, turn, pngs, claim, self._max_turns_per_chat
+            ),
+        )
+
+    async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+        """See `ChatStore.finish_turn`.
+
+        Raises:
+            StoreFull: nothing more can be kept now; the end is kept as soon as it can be.
+        """
+        try:
+            await self._write(
+                lambda connection: writing.end_turn(connection, tenant, chat_id, turn)
+            )
+        except StoreFull:
+            self._late_ends[turn.id] = (tenant, chat_id, turn)
+            raise
+
+    async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+        """See `ChatStore.get_chat`."""
+        return await self._read(lambda connection: reading.read_chat(connection, tenant, chat_id))
+
+    async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
+        """See `ChatStore.list_chats`."""
+        page, mark = await self._read(
+            lambda connection: reading.read_page(connection, tenant, query)
+        )
+        return ChatPage(cast(Any, page), mark)
+
+    async def delete_chat(self, tenant: str, chat_id: str) -> None:
+        """See `ChatStore.delete_chat`."""
+        await self._write(lambda connection: writing.erase_chat(connection, tenant, chat_id))
+
+    async def get_picture(self, tenant: str, image_id: str) -> Picture:
+        """See `ChatStore.get_picture`."""
+
+        def read(connection: Connection) -> Picture:
+            info, png = reading.read_png(connection, tenant, image_id)
+            return Picture(info, pixels.read_png(png))
+
+        return await self._read(read)
+
+    async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
+        """See `ChatStore.find_claim`."""
+        return await self._read(
+            lambda connection: reading.read_claim(connection, tenant, request_id)
+        )
+
+    async def _write_with_pictures(
+        self,
+        tenant: str,
+        pictures: tuple[Picture, ...],
+        work: Callable[[Connection, Pngs], None],
+    ) -> None:
+        """Write, with those of the pictures packed that are not kept yet."""
+        by_id = {picture.info.id: picture for picture in pictures}
+        known: set[str] = set()
+        if by_id:
+            known = await self._read(
+                lambda connection: reading.read_known_ids(connection, tenant, set(by_id))
+            )
+        pngs = await self._pack([by_id[image_id] for image_id in by_id if image_id not in known])
+        try:
+            await self._write(lambda connection: work(connection, pngs))
+        except PictureMissing:
+            # Erased with another chat, just now.
+            pngs = await self._pack(list(by_id.values()))
+            await self._write(lambda connection: work(connection, pngs))
+
+    async def _pack(self, pictures: list[Picture]) -> Pngs:
+        loop = asyncio.get_running_loop()
+        return {
+            picture.info.id: (
+                picture.info,
+                await loop.run_in_executor(self._readers, pixels.write_png, picture.pixels),
+            )
+            for picture in pictures
+        }
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        late = tuple(self._late_ends)
+        result = await asyncio.wrap_future(self._submit(work))
+        for turn_id in late:
+            self._late_ends.pop(turn_id, None)
+        return result
+
+    def _submit(self, work: Callable[[Connection], T]) -> "Future[T]":
+        late = tuple(self._late_ends.values())
+
+        def write(connection: Connection) -> T:
+            for tenant, chat_id, turn in late:
+                writing.end_late_turn(connection, tenant, chat_id, turn)
+            return work(connection)
+
+        return self._writer.submit(write)
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        def read() -> T:
+            try:
+                with self._database.reading.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                raise _translate(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+
+def _translate(error: DBAPIError) -> Exception:
+    if is_full(error):
+        return StoreFull(FULL_RETRY_SECONDS)
+    return error

@@ -1,0 +1,234 @@
+"""What the store writes: each function is one work for `writer.Writer`, inside its transaction."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Table
+
+from llavachat_server.chats.errors import ChatError, NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
+from llavachat_server.chats.sql import rows
+from llavachat_server.chats.sql.schema import (
+    builds,
+    chats,
+    claims,
+    labels,
+    pictures,
+    turn_pictures,
+    turns,
+)
+from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import FinishReason
+
+FULL_RETRY_SECONDS = 5.0
+
+
+class PictureMissing(ChatError):
+    """A picture that was thought to be kept is not; never leaves the store."""
+
+
+def add_chat(
+    connection: Connection,
+    chat: Chat,
+    turn: Turn,
+    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    claim: RequestClaim | None,
+) -> None:
+    """Keep a new chat with its first turn."""
+    chat_key = _insert(connection, chats, {**rows.chat_row(chat), "num_turns": 0})
+    if chat.labels:
+        marks = [
+            {"chat_key": chat_key, "name": name, "value": value}
+            for name, value in chat.labels.items()
+        ]
+        connection.execute(labels.insert(), marks)
+    _add_turn(connection, chat.tenant, chat_key, 0, turn, pngs, claim)
+
+
+def add_turn(
+    connection: Connection,
+    tenant: str,
+    chat_id: str,
+    turn: Turn,
+    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    claim: RequestClaim | None,
+    max_turns: int,
+) -> None:
+    """Keep a new turn of a chat."""
+    chat_key, updated_at, num_turns = _lock_chat(connection, tenant, chat_id)
+    is_running = sa.exists().where(
+        turns.c.chat_key == chat_key, turns.c.state == TurnState.RUNNING.value
+    )
+    if connection.execute(sa.select(is_running)).scalar_one():
+        raise TurnRunning
+    if num_turns >= max_turns:
+        raise StoreFull(FULL_RETRY_SECONDS)
+    _touch(connection, chat_key, max(updated_at, rows.write_time(turn.created_at)))
+    _add_turn(connection, tenant, chat_key, num_turns, turn, pngs, claim)
+
+
+def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> None:
+    """Keep the end of a turn."""
+    chat_key, updated_at, _ = _lock_chat(connection, tenant, chat_id)
+    connection.execute(
+        turns.update()
+        .where(turns.c.chat_key == chat_key, turns.c.id == turn.id)
+        .values(**rows.end_row(turn))
+    )
+    last = rows.write_time(turn.finished_at or turn.created_at)
+    _touch(connection, chat_key, max(updated_at, last))
+
+
+def end_late_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> None:
+    """Keep an end that found no room before; the chat may be gone by now."""
+    with suppress(NotFound):
+        end_turn(connection, tenant, chat_id, turn)
+
+
+def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
+    """Erase a chat, and the pictures that no other chat uses."""
+    chat_key, _, _ = _lock_chat(connection, tenant, chat_id)
+    used = (
+        sa.select(turn_pictures.c.picture_key)
+        .distinct()
+        .join(turns, turns.c.key == turn_pictures.c.turn_key)
+        .where(turns.c.chat_key == chat_key)
+    )
+    picture_keys = connection.execute(used).scalars().all()
+    connection.execute(chats.delete().where(chats.c.key == chat_key))
+    for picture_key in picture_keys:
+        still = sa.exists().where(turn_pictures.c.picture_key == picture_key)
+        connection.execute(pictures.delete().where(pictures.c.key == picture_key, ~still))
+
+
+def cancel_running(connection: Connection, now: datetime) -> int:
+    """End the turns that ran when a process died; how many there were."""
+    dead = turns.update().where(turns.c.state == TurnState.RUNNING.value)
+    result = connection.execute(
+        dead.values(
+            state=TurnState.CANCELLED.value,
+            finish_reason=FinishReason.SHUTDOWN.value,
+            finished_at=rows.write_time(now),
+        )
+    )
+    return result.rowcount
+
+
+def _insert(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
+    """Add a row; its new key."""
+    inserted = connection.execute(table.insert().values(row)).inserted_primary_key
+    return cast("int", inserted[0]) if inserted else 0
+
+
+def _lock_chat(connection: Connection, tenant: str, chat_id: str) -> tuple[int, int, int]:
+    query = (
+        sa.select(chats.c.key, chats.c.updated_at, chats.c.num_turns)
+        .where(chats.c.tenant == tenant, chats.c.id == chat_id)
+        .with_for_update()
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("chat", chat_id)
+    return row.key, row.updated_at, row.num_turns
+
+
+def _touch(connection: Connection, chat_key: int, updated_at: int) -> None:
+    connection.execute(chats.update().where(chats.c.key == chat_key).values(updated_at=updated_at))
+
+
+def _add_turn(
+    connection: Connection,
+    tenant: str,
+    chat_key: int,
+    position: int,
+    turn: Turn,
+    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    claim: RequestClaim | None,
+) -> None:
+    row: dict[str, Any] = {
+        **rows.turn_row(turn),
+        "chat_key": chat_key,
+        "position": position,
+        "build_key": _keep_build(connection, turn),
+    }
+    turn_key = _insert(connection, turns, row)
+    connection.execute(chats.update().where(chats.c.key == chat_key).values(num_turns=position + 1))
+    _keep_pictures(connection, tenant, turn_key, turn.images, pngs)
+    if claim is not None:
+        _keep_claim(connection, chat_key, claim)
+
+
+def _keep_build(connection: Connection, turn: Turn) -> int:
+    row = rows.build_row(turn)
+    query = sa.select(builds.c.key).where(builds.c.sha256 == row["sha256"])
+    known = connection.execute(query).scalar_one_or_none()
+    if known is not None:
+        return cast("int", known)
+    return _insert(connection, builds, row)
+
+
+def _keep_pictures(
+    connection: Connection,
+    tenant: str,
+    turn_key: int,
+    images: Iterable[ImageInfo],
+    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+) -> None:
+    keys: dict[str, int] = {}
+    for position, image in enumerate(images):
+        if image.id not in keys:
+            keys[image.id] = _keep_picture(connection, tenant, image.id, pngs)
+        connection.execute(
+            turn_pictures.insert().values(
+                turn_key=turn_key,
+                position=position,
+                picture_key=keys[image.id],
+                width_pixels=image.width_pixels,
+                height_pixels=image.height_pixels,
+                media_type=image.media_type,
+            )
+        )
+
+
+def _keep_picture(
+    connection: Connection,
+    tenant: str,
+    image_id: str,
+    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+) -> int:
+    query = sa.select(pictures.c.key).where(pictures.c.tenant == tenant, pictures.c.id == image_id)
+    known = connection.execute(query).scalar_one_or_none()
+    if known is not None:
+        return cast("int", known)
+    if image_id not in pngs:
+        raise PictureMissing
+    info, png = pngs[image_id]
+    row = {
+        "tenant": tenant,
+        "id": image_id,
+        "width_pixels": info.width_pixels,
+        "height_pixels": info.height_pixels,
+        "media_type": info.media_type,
+        "png": png,
+    }
+    return _insert(connection, pictures, row)
+
+
+def _keep_claim(connection: Connection, chat_key: int, claim: RequestClaim) -> None:
+    connection.execute(
+        claims.delete().where(
+            claims.c.tenant == claim.tenant, claims.c.request_id == claim.request_id
+        )
+    )
+    connection.execute(
+        claims.insert().values(
+            tenant=claim.tenant,
+            request_id=claim.request_id,
+            body_sha256=claim.body_sha256,
+            chat_key=chat_key,
+            turn_id=claim.turn_id,
+        )
+    )

@@ -1,0 +1,82 @@
+"""The store on a real PostgreSQL."""
+
+from collections.abc import Iterator
+
+import pytest
+from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.sql import database
+from llavachat_server.chats.sql.database import StoreError
+from llavachat_server.chats.sql.store import SqlStore
+from postgres import Postgres, find_programs, run_postgres
+from store_contract import StoreContract
+from store_machine import compare_with_memory
+from store_records import end, make_chat, make_turn
+
+pytestmark = pytest.mark.skipif(
+    find_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql)"
+)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server for this file."""
+    programs = find_programs()
+    assert programs is not None
+    with run_postgres(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    """A new database."""
+    return postgres.make_database()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[SqlStore]:
+    """An empty store."""
+    opened = SqlStore(url)
+    yield opened
+    opened.close()
+
+
+class TestPostgres(StoreContract):
+    """The contract, on PostgreSQL."""
+
+
+def test_any_history_equals_the_one_in_memory(store: SqlStore) -> None:
+    """Whatever is asked of both stores, they answer alike."""
+    compare_with_memory(store, max_examples=25)
+
+
+async def test_a_second_opening_cancels_what_ran(url: str, store: SqlStore) -> None:
+    """As on SQLite."""
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn))
+    await store.begin_turn("ada", chat.id, make_turn(), (), None)
+    store.close()
+    again = SqlStore(url)
+    try:
+        turns = (await again.get_chat("ada", chat.id)).turns
+        assert [TurnState.FINISHED, TurnState.CANCELLED] == [turn.state for turn in turns]
+        assert end(turn) == turns[0]
+    finally:
+        again.close()
+
+
+def test_another_server_is_refused(
+    url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers on one database would end each other's turns."""
+    monkeypatch.setattr(database, "_OWNER_SECONDS", 0.0)
+    with pytest.raises(StoreError, match="another server uses"):
+        SqlStore(url)
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    """The operator's sentence holds no secret."""
+    with pytest.raises(StoreError) as caught:
+        SqlStore("postgresql://ada:secret@127.0.0.1:1/chats")
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1:1/chats can not be opened" in str(caught.value)

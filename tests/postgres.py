@@ -1,0 +1,66 @@
+"""A real PostgreSQL for tests: Debian's package, in a folder of its own, on a socket of its own."""
+
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+USER = "postgres"
+
+
+class Postgres:
+    """A running server; `folder` holds its socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def make_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{secrets.token_hex(4)}"
+        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 ENCODING UTF8')
+        return self._url(name)
+
+    def _url(self, name: str) -> str:
+        return f"postgresql://{USER}@/{name}?host={self._folder}"
+
+
+def find_programs() -> Path | None:
+    """The folder of initdb and pg_ctl; None when PostgreSQL is not installed."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).parent
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+@contextmanager
+def run_postgres(programs: Path) -> Iterator[Postgres]:
+    """Start a server of its own and stop it again. PostgreSQL refuses to run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="llavachat-postgres-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        account = pwd.getpwnam(USER)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        as_user = ["runuser", "-u", USER, "--"]
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+    data = str(folder / "data")
+    run(str(programs / "initdb"), "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8")
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+    control = (str(programs / "pg_ctl"), "-D", data, "-w")
+    run(*control, "-l", str(folder / "log"), "-o", options, "start")
+    try:
+        yield Postgres(folder)
+    finally:
+        run(*control, "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""What every store promises, as tests: each store's test file makes a class of its own from it.
+
+The subclass has a fixture `store` that gives an empty store.
+"""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from llavachat_server.chats.errors import NotFound, TurnRunning
+from llavachat_server.chats.record import Chat, RequestClaim, TurnState
+from llavachat_server.chats.store import ChatQuery, ChatStore
+from llavachat_server.values import FinishReason
+from store_records import NOON, end, make_chat, make_id, make_picture, make_turn
+
+
+def summarise(chats: tuple[Any, ...]) -> list[Any]:
+    """A listing's chats, whichever form a store gives."""
+    return [chat.summarise() if isinstance(chat, Chat) else chat for chat in chats]
+
+
+class StoreContract:
+    """See the module."""
+
+    async def test_keeps_a_chat_as_it_was_given(self, store: ChatStore) -> None:
+        """Every field of chat, turn and picture comes back equal."""
+        first, second = make_picture(1), make_picture(2)
+        chat = make_chat(system_prompt="Be brief.", labels={"user": "7", "é": "\0\x1a1"})
+        turn = make_turn("Wer ist das? 猫\0\x1a0", (first.info, second.info, first.info))
+        claim = RequestClaim("ada", "request-1", "a" * 64, chat.id, turn.id)
+        await store.begin_chat(chat, turn, (first, second), claim)
+        assert replace(chat, turns=(turn,)) == await store.get_chat("ada", chat.id)
+        assert claim == await store.find_claim("ada", "request-1")
+        kept = await store.get_picture("ada", second.info.id)
+        assert second.info == kept.info
+        assert second.pixels.tobytes() == kept.pixels.tobytes()
+
+    async def test_keeps_the_end_of_a_turn(self, store: ChatStore) -> None:
+        """The running turn is replaced by its end, in its place."""
+        chat, turn = make_chat(), make_turn()
+        await store.begin_chat(chat, turn, (), None)
+        ended = end(turn, "Eine Katze.\0", FinishReason.STOP_SEQUENCE)
+        await store.finish_turn("ada", chat.id, ended)
+        kept = await store.get_chat("ada", chat.id)
+        assert (ended,) == kept.turns
+        assert ended.finished_at == kept.updated_at
+
+    async def test_keeps_an_empty_system_prompt_apart_from_none(self, store: ChatStore) -> None:
+        """The empty text means "none", no text means "the model's own"."""
+        chat = make_chat(system_prompt="")
+        await store.begin_chat(chat, make_turn(), (), None)
+        assert (await store.get_chat("ada", chat.id)).system_prompt == ""
+
+    async def test_keeps_turns_in_the_order_in_which_they_were_asked(
+        self, store: ChatStore
+    ) -> None:
+        """A tree keeps its order and its parents, whatever the clock says."""
+        chat = make_chat()
+        first = make_turn("one", minutes=5)
+        await store.begin_chat(chat, first, (), None)
+        await store.finish_turn("ada", chat.id, end(first))
+        second = make_turn("two", parent_id=first.id, minutes=4)
+        branch = make_turn("three", parent_id=first.id, minutes=3)
+        for turn in (second, branch):
+            await store.begin_turn("ada", chat.id, turn, (), None)
+            await store.finish_turn("ada", chat.id, end(turn))
+        kept = await store.get_chat("ada", chat.id)
+        assert ["one", "two", "three"] == [turn.prompt for turn in kept.turns]
+        assert [None, first.id, first.id] == [turn.parent_id for turn in kept.turns]
+        assert NOON + timedelta(minutes=6) == kept.updated_at
+
+    async def test_runs_one_turn_at_a_time_in_a_chat(self, store: ChatStore) -> None:
+        """A second turn is refused until the first has ended."""
+        chat, first, second = make_chat(), make_turn(), make_turn()
+        await store.begin_chat(chat, first, (), None)
+        with pytest.raises(TurnRunning):
+            await store.begin_turn("ada", chat.id, second, (), None)
+        await store.finish_turn("ada", chat.id, end(first))
+        await store.begin_turn("ada", chat.id, second, (), None)
+        states = [turn.state for turn in (await store.get_chat("ada", chat.id)).turns]
+        assert [TurnState.FINISHED, TurnState.RUNNING] == states
+
+    async def test_refuses_one_of_two_turns_at_once(self, store: ChatStore) -> None:
+        """Also when both come before either is written."""
+        chat, first = make_chat(), make_turn()
+        await store.begin_chat(chat, first, (), None)
+        await store.finish_turn("ada", chat.id, end(first))
+        results = await asyncio.gather(
+            *(store.begin_turn("ada", chat.id, make_turn(), (), None) for _ in range(5)),
+            return_exceptions=True,
+        )
+        assert 4 == sum(isinstance(result, TurnRunning) for result in results)
+        assert 2 == len((await store.get_chat("ada", chat.id)).turns)
+
+    async def test_shows_nothing_to_another_tenant(self, store: ChatStore) -> None:
+        """Another tenant's chat, picture and request do not exist."""
+        picture, chat, turn = make_picture(9), make_chat(), make_turn()
+        turn = replace(turn, images=(picture.info,))
+        claim = RequestClaim("ada", "r", "a" * 64, chat.id, turn.id)
+        await store.begin_chat(chat, turn, (picture,), claim)
+        with pytest.raises(NotFound):
+            await store.get_chat("bob", chat.id)
+        with pytest.raises(NotFound):
+            await store.get_picture("bob", picture.info.id)
+        with pytest.raises(NotFound):
+            await store.begin_turn("bob", chat.id, make_turn(), (), None)
+        with pytest.raises(NotFound):
+            await store.finish_turn("bob", chat.id, end(turn))
+        with pytest.raises(NotFound):
+            await store.delete_chat("bob", chat.id)
+        assert await store.find_claim("bob", "r") is None
+        assert () == (await store.list_chats("bob", ChatQuery())).chats
+
+    async def test_erases_a_chat_with_its_claims(self, store: ChatStore) -> None:
+        """Nothing of an erased chat is found."""
+        chat, turn = make_chat(labels={"a": "b"}), make_turn()
+        claim = RequestClaim("ada", "r", "a" * 64, chat.id, turn.id)
+        await store.begin_chat(chat, turn, (), claim)
+        await store.delete_chat("ada", chat.id)
+        with pytest.raises(NotFound):
+            await store.get_chat("ada", chat.id)
+        with pytest.raises(NotFound):
+            await store.finish_turn("ada", chat.id, end(turn))
+        assert await store.find_claim("ada", "r") is None
+        assert () == (await store.list_chats("ada", ChatQuery(labels={"a": "b"}))).chats
+
+    async def test_erases_pictures_that_no_other_chat_uses(self, store: ChatStore) -> None:
+        """A picture stays while a chat of the tenant uses it, and goes with the last."""
+        shared, own = make_picture(3), make_picture(4)
+        both = make_turn(images=(shared.info, own.info))
+        one, other = make_chat(), make_chat()
+        await store.begin_chat(one, both, (shared, own), None)
+        await store.begin_chat(other, make_turn(images=(shared.info,)), (shared,), None)
+        await store.delete_chat("ada", one.id)
+        with pytest.raises(NotFound):
+            await store.get_picture("ada", own.info.id)
+        assert shared.info.id == (await store.get_picture("ada", shared.info.id)).info.id
+        await store.delete_chat("ada", other.id)
+        with pytest.raises(NotFound):
+            await store.get_picture("ada", shared.info.id)
+
+    async def test_keeps_a_picture_again_after_it_was_erased(self, store: ChatStore) -> None:
+        """A chat may bring a picture that another chat took along when it was erased."""
+        picture = make_picture(5)
+        turn = make_turn(images=(picture.info,))
+        first, second = make_chat(), make_chat()
+        await store.begin_chat(first, turn, (picture,), None)
+        known = await store.get_picture("ada", picture.info.id)
+        await store.delete_chat("ada", first.id)
+        await store.begin_chat(second, replace(turn, id=make_id()), (known,), None)
+        assert picture.info == (await store.get_picture("ada", picture.info.id)).info
+
+    async def test_lists_pages_by_last_use(self, store: ChatStore) -> None:
+        """Pages together hold every chat once, the most recently used first."""
+        chats = [make_chat(minutes=index // 2) for index in range(7)]
+        for chat in chats:
+            await store.begin_chat(chat, make_turn(f"of {chat.id}"), (), None)
+        expected = sorted(chats, key=lambda chat: (chat.updated_at, chat.id), reverse=True)
+        seen, mark = [], None
+        while True:
+            page = await store.list_chats("ada", ChatQuery(limit=3, after=mark))
+            seen += summarise(page.chats)
+            mark = page.next
+            if mark is None:
+                break
+        assert [chat.id for chat in expected] == [chat.id for chat in seen]
+        assert [f"of {chat.id}" for chat in expected] == [chat.opening for chat in seen]
+        assert {1} == {chat.num_turns for chat in seen}
+
+    async def test_lists_by_label_and_time(self, store: ChatStore) -> None:
+        """All labels must match; a time's beginning belongs to it, its end does not."""
+        by_name = {}
+        for minute, labels in enumerate(({"k": "1"}, {"k": "1", "m": "2"}, {"k": "2"})):
+            by_name[minute] = make_chat(minutes=minute, labels=labels)
+            await store.begin_chat(by_name[minute], make_turn(), (), None)
+
+        async def find(**query: Any) -> list[str]:
+            found = await store.list_chats("ada", ChatQuery(**query))
+            return [chat.id for chat in found.chats]
+
+        assert [by_name[1].id, by_name[0].id] == await find(labels={"k": "1"})
+        assert [by_name[1].id] == await find(labels={"k": "1", "m": "2"})
+        assert [] == await find(labels={"k": "2", "m": "2"})
+        assert [by_name[2].id, by_name[1].id] == await find(
+            updated_since=NOON + timedelta(minutes=1)
+        )
+        assert [by_name[0].id] == await find(updated_before=NOON + timedelta(minutes=1))
+
+    async def test_takes_a_claim_over(self, store: ChatStore) -> None:
+        """The last turn that a request became is the one that is found."""
+        chat, first, second = make_chat(), make_turn(), make_turn()
+        claims = [RequestClaim("ada", "r", "a" * 64, chat.id, turn.id) for turn in (first, second)]
+        await store.begin_chat(chat, first, (), claims[0])
+        await store.finish_turn("ada", chat.id, end(first))
+        await store.begin_turn("ada", chat.id, second, (), claims[1])
+        assert claims[1] == await store.find_claim("ada", "r")
