@@ -175,7 +175,7 @@ class BatchingEngine:
     # A request's way in.
 
     def _take_in(self, request: EngineRequest) -> Run:
-        if self.state is not EngineState.READY:
+        if self.state is not EngineState.READY or not self._loop.is_accepting:
             raise EngineUnavailable(RETRY_SECONDS)
         if request.request_id in self._runs:
             raise InvalidRequest("request_id", "must not be that of a running request")
@@ -208,9 +208,9 @@ class BatchingEngine:
         """Bring an admitted run into the generation loop."""
         try:
             token_ids = await self._pictures.build_prompt(run)
-            await self._is_usable.wait()
-            if not run.is_over:
-                await self._submit(run, token_ids)
+            while run.number is None and not run.is_over:
+                await self._is_usable.wait()
+                await self._try_to_submit(run, token_ids)
         except EngineError as error:
             run.fail(error)
         except Exception:
@@ -219,10 +219,12 @@ class BatchingEngine:
         if run.number is None:
             self._release(run)
 
-    async def _submit(self, run: Run, token_ids: list[int]) -> None:
+    async def _try_to_submit(self, run: Run, token_ids: list[int]) -> None:
         from llavachat_server.engine.batch_sampling import Draw
         from llavachat_server.engine.loop import Job
 
+        if self.state is not EngineState.READY:
+            raise EngineFailed
         sampling, seen = run.request.sampling, self._seen
         if sampling.repetition_penalty != 1:
             run.seen_row = await self._work(lambda: seen.take_row(run.request.token_ids))
@@ -242,10 +244,14 @@ class BatchingEngine:
         if run.is_over:
             return
         run.note_submission()
-        if seen is not self._seen or not self._loop.submit(job):
-            raise EngineFailed
-        run.number = job.number
-        self._jobs[job.number] = run
+        if seen is self._seen and self._loop.submit(job):
+            run.number = job.number
+            self._jobs[job.number] = run
+        elif seen is self._seen:
+            # The loop is ending and is about to say so; its successor will take the job.
+            self._is_usable.clear()
+            seen.give_row(run.seen_row)
+            run.seen_row = 0
 
     # A request's way out.
 

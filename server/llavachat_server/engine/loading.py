@@ -29,8 +29,12 @@ from llavachat_server.engine.placement import Placement, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
-UNQUANTISED_MODULES = ["vision_tower", "multi_modal_projector", "lm_head"]
-"""The picture half is small and its errors reach every answer; the head decides each token."""
+UNQUANTISED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+"""The picture half is small and its errors reach every answer; the head decides each token.
+
+Full names, because transformers matches them from the beginning: "vision_tower" alone matches
+nothing, and the tower is quantised without a word.
+"""
 
 ANSWER_LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "pillow")
 """Distributions whose version can change an answer."""

@@ -114,7 +114,7 @@ class GenerationLoop(ContinuousBatchingManager):
 
     def submit(self, job: Job) -> bool:
         """Hand a job in. False: the loop is not running and the job is not taken."""
-        if self.background_thread_status.can_accept_new_requests() is not None:
+        if not self.is_accepting:
             return False
         state = RequestState(
             request_id=str(job.number),
@@ -142,6 +142,11 @@ class GenerationLoop(ContinuousBatchingManager):
         """Wait for the thread, which may be asleep."""
         self._wake_up_loop.set()
         super().join(stop_trigger_time, timeout)
+
+    @property
+    def is_accepting(self) -> bool:
+        """False from the moment on at which the loop begins to end."""
+        return self.background_thread_status.can_accept_new_requests() is None
 
     @property
     def request_capacity_tokens(self) -> int:

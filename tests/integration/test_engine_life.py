@@ -1,0 +1,317 @@
+"""The engine's own life: starting, stopping, failing and coming back."""
+
+import asyncio
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from engine_reference import (
+    SHAPES_FOLDER,
+    Quantization,
+    Reference,
+    ask,
+    build_request,
+    draw_picture,
+    make_engine,
+    write_lively_checkpoint,
+)
+from llavachat_server.engine.checkpoint import LoadingError
+from llavachat_server.engine.engine import BatchingEngine, EngineState
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.values import (
+    EngineFailed,
+    EngineUnavailable,
+    Finished,
+    FinishReason,
+)
+
+STAGES = ["libraries", "checkpoint", "weights", "fingerprint", "cache"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of lively weights."""
+    return write_lively_checkpoint(tmp_path_factory.mktemp("model") / "lively")
+
+
+def break_loop(engine: BatchingEngine) -> None:
+    """Have the loop's thread trip over a cancellation of nonsense."""
+    engine._loop.cancel("nonsense")  # type: ignore[arg-type]
+
+
+async def test_start_tells_its_stages_and_what_was_loaded(folder: Path) -> None:
+    """Each stage begins and ends, in order; the fingerprint is the file's."""
+    told: list[tuple[str, float | None]] = []
+    engine = BatchingEngine(
+        EngineSettings(model=str(folder), profile="test", kv_cache_tokens=1024, max_running=2),
+        progress=lambda stage, seconds: told.append((stage, seconds)),
+    )
+    with pytest.raises(EngineUnavailable):
+        _ = engine.info
+    await engine.start()
+    info = engine.info
+    await engine.stop()
+
+    begun = [stage for stage, seconds in told if seconds is None]
+    ended = [stage for stage, seconds in told if seconds is not None]
+    assert STAGES == begun == ended
+    weights = (folder / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == info.model.weights_sha256
+    assert ("test", "lively", "") == (info.model.profile, info.model.name, info.model.revision)
+    assert (64, 1280, 1216) == (info.num_image_tokens, info.vocab_size, info.image_token_id)
+    # One cache of 1,024 tokens can not hold the 4,096 that the positions reach.
+    assert 1024 == info.context_tokens
+    assert {"torch", "transformers", "tokenizers"} <= set(info.library_versions)
+
+
+async def test_before_start_and_after_stop_nothing_is_taken(folder: Path) -> None:
+    """EngineUnavailable, with a time to come back."""
+    engine = make_engine(folder)
+    started = make_engine(folder)
+    await started.start()
+    request = build_request(started, "r", "What?")
+    with pytest.raises(EngineUnavailable):
+        await ask(engine, request)
+    await started.stop()
+    with pytest.raises(EngineUnavailable) as refusal:
+        await ask(started, request)
+
+    assert refusal.value.retry_after_seconds > 0
+
+
+async def test_stop_ends_running_and_waiting_requests_as_shutdown(folder: Path) -> None:
+    """With what came; and the loop's thread is gone."""
+    engine = make_engine(folder, max_running=1)
+    await engine.start()
+    streams = [
+        engine.generate(build_request(engine, f"s{i}", "What?", max_tokens=1000)) for i in range(2)
+    ]
+    for stream in streams:
+        await anext(stream)
+    thread = engine._loop._generation_thread
+    await engine.stop()
+    ends = [[event async for event in stream][-1] for stream in streams]
+
+    assert all(isinstance(end, Finished) for end in ends)
+    assert [FinishReason.SHUTDOWN] * 2 == [e.finish_reason for e in ends if isinstance(e, Finished)]
+    assert thread is not None
+    assert not thread.is_alive()
+
+
+async def test_a_dead_loop_fails_its_requests_and_comes_back_once(folder: Path) -> None:
+    """Running: EngineFailed within 1 s. Meanwhile: unavailable. Then as before. Then fatal."""
+    engine = make_engine(folder, max_running=2)
+    await engine.start()
+    request = build_request(engine, "before", "Same?", [draw_picture(1)])
+    _, before = await ask(engine, request)
+
+    streams = [
+        engine.generate(build_request(engine, f"run{i}", "What?", max_tokens=1000))
+        for i in range(2)
+    ]
+    for stream in streams:
+        await anext(stream)
+    waiting = asyncio.create_task(ask(engine, build_request(engine, "wait", "What?")))
+    await asyncio.sleep(0)
+    start = time.perf_counter()
+    break_loop(engine)
+    for stream in streams:
+        with pytest.raises(EngineFailed) as failure:
+            async for _ in stream:
+                pass
+        assert "nonsense" not in str(failure.value)
+    assert time.perf_counter() - start < 1
+    with pytest.raises(EngineUnavailable):
+        await ask(engine, request)
+
+    # Who waited for a place is served by the new loop.
+    _, waited = await waiting
+    assert 24 == len(waited.token_ids)
+    assert EngineState.READY is engine.state
+    assert engine.fatal is not None
+    assert not engine.fatal.done()
+    _, after = await ask(engine, build_request(engine, "after", "Same?", [draw_picture(1)]))
+    assert before.token_ids == after.token_ids
+    assert 0 == after.timings.vision_seconds
+
+    break_loop(engine)
+    async with asyncio.timeout(1):
+        reason = await engine.fatal
+    assert reason
+    assert EngineState.DEAD is engine.state
+    with pytest.raises(EngineUnavailable):
+        await ask(engine, build_request(engine, "dead", "What?"))
+    await engine.stop()
+
+
+async def test_a_failing_encoder_fails_only_its_request(folder: Path) -> None:
+    """The neighbour goes on, and the same picture can be asked about again."""
+    engine = make_engine(folder)
+    await engine.start()
+    fill = engine._backend.fill_slot
+
+    def fail(slot: int, pixels: object) -> None:
+        raise RuntimeError("out of memory at /secret/path")
+
+    neighbour = asyncio.create_task(
+        ask(engine, build_request(engine, "n", "What?", max_tokens=100))
+    )
+    engine._backend.fill_slot = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(EngineFailed) as failure:
+        await ask(engine, build_request(engine, "bad", "What?", [draw_picture(1)]))
+    engine._backend.fill_slot = fill  # type: ignore[method-assign]
+    _, again = await ask(engine, build_request(engine, "good", "What?", [draw_picture(1)]))
+
+    assert "secret" not in str(failure.value)
+    assert 24 == len(again.token_ids)
+    assert 100 == len((await neighbour)[1].token_ids)
+    await engine.stop()
+
+
+async def test_used_up_picture_ids_begin_anew_without_stale_answers(folder: Path) -> None:
+    """After the wrap the same ids mean other pictures; no cached prefix may survive it."""
+    engine = make_engine(folder, num_bank_images=2, max_running=2)
+    await engine.start()
+    bank = engine._pictures._bank
+    bank._max_id = bank._first_id + 2 * 2 * 64 - 1  # two generations of two slots
+    requests = [build_request(engine, f"a{i}", "What?", [draw_picture(i)]) for i in range(9)]
+    firsts = [(await ask(engine, request))[1] for request in requests]
+    reference = Reference(folder, engine)
+    expected = [reference.generate(r.token_ids, r.images, 24) for r in requests]
+
+    assert expected == [end.token_ids for end in firsts]
+    # Even the system sentence goes with a flush: at least one request found nothing.
+    assert 0 in [end.usage.cached_tokens for end in firsts[1:]]
+    await engine.stop()
+
+
+async def test_an_idle_engine_uses_no_cpu(folder: Path) -> None:
+    """Neither the loop nor a timer wakes up: under 10 ms of CPU in a second."""
+    engine = make_engine(folder)
+    await engine.start()
+    await ask(engine, build_request(engine, "r", "What?", [draw_picture(1)]))
+    before = time.process_time()
+    await asyncio.sleep(1.0)
+    used = time.process_time() - before
+    await engine.stop()
+
+    assert used < 0.01
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kind"),
+    [(Quantization.INT8, "Linear8bitLt"), (Quantization.NF4, "Linear4bit")],
+)
+async def test_quantised_by_the_same_path(
+    folder: Path, quantization: Quantization, kind: str
+) -> None:
+    """The language model is quantised and nothing else, and answers equal generate()'s."""
+    engine = make_engine(folder, quantization=quantization)
+    await engine.start()
+    model = engine._backend.loaded.model
+    layers = {name: type(module).__name__ for name, module in model.named_modules()}
+    quantised = {name for name, layer in layers.items() if layer == kind}
+    request = build_request(engine, "q", "What is this?", [draw_picture(1)])
+    _, end = await ask(engine, request)
+    reference = Reference(folder, engine)
+
+    assert 4 * 7 == len(quantised)
+    assert all(".language_model.layers." in name for name in quantised)
+    assert "Linear" == layers["lm_head"]
+    assert quantization is engine.info.model.quantization
+    assert reference.generate(request.token_ids, request.images, 24) == end.token_ids
+    await engine.stop()
+
+
+async def test_a_hub_id_takes_the_same_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the hub's cache on disk, at the pinned revision, without a connection."""
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "hub"
+    repository = cache / "models--someone--lively"
+    shutil.copytree(folder, repository / "snapshots" / revision)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    engine = make_engine(Path("someone/lively"), revision=revision)
+    await engine.start()
+    text, _ = await ask(engine, build_request(engine, "h", "What?", [draw_picture(1)]))
+
+    assert ("someone/lively", revision) == (engine.info.model.name, engine.info.model.revision)
+    assert text
+    await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "no such thing"}, "neither a folder nor a hub id"),
+        ({"model": "owner/name"}, "pinned revision"),
+        ({"model": "owner/name", "revision": "main"}, "40 hexadecimal digits"),
+        ({"device": "cuda"}, "finds no GPU"),
+        ({"kv_cache_tokens": 2**40}, "does not fit into memory"),
+    ],
+)
+async def test_wrong_settings_are_explained(
+    folder: Path, settings: dict[str, object], message: str
+) -> None:
+    """One sentence: what is wrong, and what would be right."""
+    engine = BatchingEngine(EngineSettings(**{"model": str(folder), **settings}))  # type: ignore[arg-type]
+    with pytest.raises(LoadingError, match=message):
+        await engine.start()
+    await engine.stop()
+
+
+async def test_broken_checkpoints_are_explained(folder: Path, tmp_path: Path) -> None:
+    """No checkpoint, no weights, weights as pickles, another model, damage."""
+
+    async def explain(broken: Path) -> str:
+        engine = BatchingEngine(EngineSettings(model=str(broken)))
+        with pytest.raises(LoadingError) as failure:
+            await engine.start()
+        await engine.stop()
+        return str(failure.value)
+
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in await explain(tmp_path / "empty")
+    for name in ("bare", "other", "pickled", "damaged"):
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / "bare" / "model.safetensors").unlink()
+    assert "safetensors" in await explain(tmp_path / "bare")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    assert "llama model; LLaVA-1.5 is needed" in await explain(tmp_path / "other")
+    weights = tmp_path / "pickled" / "model.safetensors"
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    assert "safetensors" in await explain(tmp_path / "pickled")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "can not be loaded" in await explain(tmp_path / "damaged")
+
+
+def test_importing_the_engine_does_not_import_torch() -> None:
+    """A server can say that it is starting before it waits for libraries."""
+    code = (
+        "import sys, llavachat_server.engine.engine; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+
+    assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def test_the_embedded_checkpoint_is_one() -> None:
+    """The folder in the package loads by the same reader."""
+    from llavachat_server.engine.checkpoint import read_facts
+
+    facts = read_facts(SHAPES_FOLDER)
+    assert (64, 4096, (2,)) == (
+        facts.num_image_tokens,
+        facts.context_tokens,
+        facts.eos_token_ids,
+    )

@@ -1,0 +1,452 @@
+"""Requests side by side: how they stream, wait, end, and are refused."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+from engine_reference import (
+    ask,
+    build_request,
+    draw_picture,
+    make_engine,
+    write_lively_checkpoint,
+)
+from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.values import (
+    ContextFull,
+    Delta,
+    EngineRequest,
+    Finished,
+    FinishReason,
+    InvalidRequest,
+    Queued,
+    QueueFull,
+)
+from PIL import Image
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG = 400
+"""Tokens of an answer that is still running when a test looks again."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BatchingEngine]:
+    """A small engine on lively weights: three run, four wait."""
+    folder = write_lively_checkpoint(tmp_path_factory.mktemp("model") / "lively")
+    engine = make_engine(folder, max_running=3)
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+async def settle(engine: BatchingEngine) -> None:
+    """Wait until the loop has let go of everything."""
+    async with asyncio.timeout(10):
+        while engine._admission.num_running or engine._tasks:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+
+
+def count_free_blocks(engine: BatchingEngine) -> int:
+    """Cache blocks that no request holds."""
+    processor = engine._loop.batch_processor
+    assert processor is not None
+    (allocator,) = processor.cache.cache_allocators.values()
+    return allocator.num_blocks - sum(map(len, allocator.block_table.values()))
+
+
+async def test_answers_stream_side_by_side(engine: BatchingEngine) -> None:
+    """Three chats: each one's deltas come between those of the others."""
+    order: list[int] = []
+
+    async def read(number: int) -> None:
+        request = build_request(engine, f"s{number}", "What?", [draw_picture(number)])
+        async for event in engine.generate(request):
+            if isinstance(event, Delta):
+                order.append(number)
+
+    await asyncio.gather(*(read(number) for number in range(3)))
+    switches = sum(a != b for a, b in itertools.pairwise(order))
+
+    assert {0, 1, 2} == set(order)
+    assert switches > 10
+
+
+async def test_a_slow_reader_holds_nobody_up(engine: BatchingEngine) -> None:
+    """One reads its first word and stops; the other finishes; the first misses nothing."""
+    request = build_request(engine, "slow", "What?", [draw_picture(1)])
+    expected, _ = await ask(engine, replace(request, request_id="before"))
+    stream = engine.generate(request)
+    first = await anext(stream)
+    assert isinstance(first, Delta)
+    await ask(engine, build_request(engine, "fast", "How many?", [draw_picture(2)]))
+    await settle(engine)
+    events = [event async for event in stream]
+
+    # What was not read yet is one delta, not a heap of them.
+    assert 2 == len(events)
+    assert isinstance(events[0], Delta)
+    assert expected == first.text + events[0].text
+    assert len(first.text) == events[0].char_offset
+
+
+async def test_usage_and_timings(engine: BatchingEngine) -> None:
+    """Counts add up; times are where they belong; the second turn finds its prefix."""
+    request = build_request(engine, "u1", "Usage and timings?", [draw_picture(3)], max_tokens=20)
+    _, first = await ask(engine, request)
+    _, second = await ask(engine, replace(request, request_id="u2"))
+
+    prompt = len(request.token_ids) + 63
+    assert prompt == first.usage.text_tokens + first.usage.image_tokens
+    assert 64 == first.usage.image_tokens
+    assert len(first.token_ids) == first.usage.completion_tokens
+    assert 4096 - prompt - 20 == first.usage.context_left_tokens
+    assert 0 < first.timings.vision_seconds < first.timings.first_token_seconds
+    assert 0 < first.timings.prefill_seconds < first.timings.first_token_seconds
+    assert 0 < first.timings.decode_seconds
+    parts = first.timings
+    total = parts.queue_seconds + parts.vision_seconds + parts.prefill_seconds
+    assert pytest.approx(parts.first_token_seconds, abs=0.02) == total
+    assert 0 == second.timings.vision_seconds
+    assert prompt - 17 <= second.usage.cached_tokens < prompt
+    assert first.token_ids == second.token_ids
+
+
+async def test_a_stop_text_ends_the_answer(engine: BatchingEngine) -> None:
+    """It is not part of the answer, its name is told, and the ids spell no more than was shown."""
+    request = build_request(engine, "plain", "Stop?", [draw_picture(4)], max_tokens=40)
+    text, plain = await ask(engine, request)
+    word = text[len(text) // 2 : len(text) // 2 + 3]
+    stopped = replace(
+        request, request_id="stop", sampling=replace(request.sampling, stop=(word, "\0\0"))
+    )
+    shown, end = await ask(engine, stopped)
+
+    assert text[: text.index(word)] == shown
+    assert (FinishReason.STOP_SEQUENCE, word) == (end.finish_reason, end.matched_stop)
+    assert plain.token_ids[: len(end.token_ids)] == end.token_ids
+    assert len(end.token_ids) < 40
+    await settle(engine)
+
+
+async def test_max_tokens(engine: BatchingEngine) -> None:
+    """Exactly as many as asked for."""
+    _, end = await ask(engine, build_request(engine, "m", "What?", max_tokens=7))
+
+    assert (7, FinishReason.MAX_TOKENS) == (len(end.token_ids), end.finish_reason)
+
+
+async def test_one_token(engine: BatchingEngine) -> None:
+    """The shortest answer."""
+    _, end = await ask(engine, build_request(engine, "m1", "What?", max_tokens=1))
+
+    assert (1, FinishReason.MAX_TOKENS) == (len(end.token_ids), end.finish_reason)
+
+
+async def test_the_context_ends_the_answer(engine: BatchingEngine) -> None:
+    """A prompt that leaves room for nine tokens gets nine; one longer by nine gets none."""
+    filler = engine.prompts.build_first_turn("a", num_images=0)
+    prompt = (*filler[:1], *[filler[5]] * (4096 - 9 - 1))
+    request = build_request(engine, "c", "", token_ids=prompt, max_tokens=50)
+    _, end = await ask(engine, request)
+
+    assert (9, FinishReason.MAX_CONTEXT) == (len(end.token_ids), end.finish_reason)
+    assert 0 == end.usage.context_left_tokens
+    full = replace(request, token_ids=(*prompt, *prompt[1:10]))
+    with pytest.raises(ContextFull) as refusal:
+        await ask(engine, full)
+    assert (4096, 0, 4096) == (
+        refusal.value.text_tokens,
+        refusal.value.image_tokens,
+        refusal.value.context_tokens,
+    )
+
+
+async def test_cancel_delivers_what_came(engine: BatchingEngine) -> None:
+    """The stream ends with CANCELLED within two steps, and the cache is free again."""
+    await settle(engine)
+    free = count_free_blocks(engine)
+    request = build_request(engine, "x", "Cancel?", [draw_picture(5)], max_tokens=LONG)
+    text = ""
+    end = None
+    async for event in engine.generate(request):
+        if isinstance(event, Delta):
+            text += event.text
+            if len(text) > 10:
+                engine.cancel("x")
+        elif isinstance(event, Finished):
+            end = event
+
+    assert end is not None
+    assert FinishReason.CANCELLED == end.finish_reason
+    assert 0 < len(end.token_ids) < LONG
+    await settle(engine)
+    assert free == count_free_blocks(engine)
+    assert {} == engine._jobs
+    assert {} == engine._runs
+
+
+async def test_closing_the_stream_cancels(engine: BatchingEngine) -> None:
+    """A reader that goes away leaves nothing behind."""
+    stream = engine.generate(
+        build_request(engine, "gone", "Gone?", [draw_picture(6)], max_tokens=LONG)
+    )
+    await anext(stream)
+    await stream.aclose()
+    await settle(engine)
+
+    assert {} == engine._runs
+
+
+async def test_cancelling_the_readers_task_cancels(engine: BatchingEngine) -> None:
+    """So does a deadline of the caller's."""
+    request = build_request(engine, "task", "Task?", [draw_picture(7)], max_tokens=LONG)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await ask(engine, request)
+    await settle(engine)
+
+    assert {} == engine._runs
+
+
+async def test_cancelling_in_the_line(engine: BatchingEngine) -> None:
+    """A request that waits can be cancelled, and the one behind it moves up."""
+    runners = [
+        asyncio.create_task(ask(engine, build_request(engine, f"run{i}", "What?", max_tokens=LONG)))
+        for i in range(3)
+    ]
+    await asyncio.sleep(0)
+    streams = [
+        engine.generate(build_request(engine, f"wait{i}", "What?", max_tokens=2)) for i in range(2)
+    ]
+    assert [Queued(1), Queued(2)] == [await anext(stream) for stream in streams]
+    engine.cancel("wait0", FinishReason.SHUTDOWN)
+    end = await anext(streams[0])
+
+    assert isinstance(end, Finished)
+    assert (FinishReason.SHUTDOWN, ()) == (end.finish_reason, end.token_ids)
+    assert Queued(1) == await anext(streams[1])
+    for i in range(3):
+        engine.cancel(f"run{i}")
+    events = [event async for event in streams[1]]
+    assert isinstance(events[-1], Finished)
+    assert FinishReason.MAX_TOKENS == events[-1].finish_reason
+    await asyncio.gather(*runners)
+
+
+async def test_the_excess_is_refused_at_once(engine: BatchingEngine) -> None:
+    """Three run, four wait, the eighth hears so within 50 ms; then all are served in order."""
+    await settle(engine)
+    finished: list[int] = []
+
+    async def run(number: int) -> None:
+        await ask(engine, build_request(engine, f"q{number}", "What?", max_tokens=30))
+        finished.append(number)
+
+    tasks = [asyncio.create_task(run(number)) for number in range(7)]
+    await asyncio.sleep(0)
+    start = time.perf_counter()
+    with pytest.raises(QueueFull) as refusal:
+        await ask(engine, build_request(engine, "q7", "What?"))
+
+    assert time.perf_counter() - start < 0.05
+    assert refusal.value.retry_after_seconds >= 1
+    await asyncio.gather(*tasks)
+    assert [0, 1, 2] == sorted(finished[:3])
+
+
+async def test_the_time_limit_keeps_what_came(engine: BatchingEngine) -> None:
+    """A running answer ends with what it has; a waiting one with nothing."""
+    requests = [
+        build_request(
+            engine, f"limit{i}", "What?", max_tokens=1000, time_limit_seconds=0.4 + 0.01 * i
+        )
+        for i in range(4)
+    ]
+    ends = [end for _, end in await asyncio.gather(*(ask(engine, r) for r in requests))]
+
+    assert {FinishReason.TIME_LIMIT} == {end.finish_reason for end in ends}
+    assert all(0 < len(end.token_ids) < 1000 for end in ends[:3])
+    await settle(engine)
+
+
+async def test_a_seed_gives_the_same_answer_in_any_company(engine: BatchingEngine) -> None:
+    """Alone, beside others, and from the cache; another seed gives another answer."""
+    request = build_request(
+        engine, "seed", "Seed?", [draw_picture(8)], temperature=1.0, top_p=0.95, seed=2**63 + 5
+    )
+    _, alone = await ask(engine, request)
+    company = [
+        build_request(engine, f"other{i}", "Other?", [draw_picture(i)], temperature=0.9, seed=i)
+        for i in range(2)
+    ]
+    answers = await asyncio.gather(
+        *(ask(engine, r) for r in (*company, replace(request, request_id="again")))
+    )
+    other_seed = replace(request, request_id="another", sampling=replace(request.sampling, seed=6))
+    _, another = await ask(engine, other_seed)
+
+    assert alone.token_ids == answers[-1][1].token_ids
+    assert alone.token_ids != another.token_ids
+
+
+async def test_tenants_share_no_prefix(engine: BatchingEngine) -> None:
+    """Same prompt, same picture, other tenant: nothing is found in the cache, text neither."""
+    request = build_request(engine, "t1", "Whose is it? " * 4, [draw_picture(9)], tenant="one")
+    _, first = await ask(engine, request)
+    _, own = await ask(engine, replace(request, request_id="t2"))
+    _, other = await ask(engine, replace(request, request_id="t3", tenant="two"))
+    text = replace(
+        build_request(engine, "t4", "Only text, and a good deal of it, so that pages fill."),
+        tenant="one",
+    )
+    _, text_first = await ask(engine, text)
+    _, text_other = await ask(engine, replace(text, request_id="t5", tenant="three"))
+
+    assert 0 == first.usage.cached_tokens
+    assert own.usage.cached_tokens > 64
+    assert 0 == other.usage.cached_tokens
+    assert other.timings.vision_seconds > 0
+    assert text_first.usage.cached_tokens > 0  # the system sentence, from the turns before
+    assert 0 == text_other.usage.cached_tokens
+    assert first.token_ids == other.token_ids == own.token_ids
+
+
+async def test_an_evicted_picture_is_encoded_again(engine: BatchingEngine) -> None:
+    """With new ids: more pictures than slots, and the first one's answer is still its own."""
+    request = build_request(engine, "e", "Evicted?", [draw_picture(100)])
+    _, before = await ask(engine, request)
+    for number in range(13):
+        await ask(
+            engine,
+            build_request(engine, f"e{number}", "?", [draw_picture(200 + number)], max_tokens=1),
+        )
+    _, after = await ask(engine, replace(request, request_id="e-again"))
+
+    assert before.token_ids == after.token_ids
+    assert after.timings.vision_seconds > 0
+    assert after.usage.cached_tokens < 64
+
+
+async def test_many_ask_about_one_new_picture_at_once(engine: BatchingEngine) -> None:
+    """It is encoded once, and everybody gets the same answer."""
+    calls: list[int] = []
+    fill = engine._backend.fill_slot
+
+    def count(slot: int, pixels: object) -> None:
+        calls.append(slot)
+        fill(slot, pixels)  # type: ignore[arg-type]
+
+    engine._backend.fill_slot = count  # type: ignore[method-assign, assignment]
+    requests = [build_request(engine, f"o{i}", "One?", [draw_picture(300)]) for i in range(3)]
+    answers = await asyncio.gather(*(ask(engine, request) for request in requests))
+    del engine._backend.fill_slot
+
+    assert 1 == len(calls)
+    assert 1 == len({end.token_ids for _, end in answers})
+
+
+def spoil(engine: BatchingEngine, name: str) -> EngineRequest:
+    """A request with one thing wrong."""
+    good = build_request(engine, name, "What?", [draw_picture(1)])
+    ids = good.token_ids
+    bad_ids = {
+        "empty": (),
+        "bos only": ids[:1],
+        "no bos": ids[1:],
+        "negative": (*ids, -1),
+        "above": (*ids, 1280),
+        "padding": (*ids, 1270),
+        "float": (*ids, 5.0),
+        "bool": (*ids, True),
+        "picture last": (*ids, 1216),
+    }
+    if name in bad_ids:
+        return replace(good, token_ids=bad_ids[name])  # type: ignore[arg-type]
+    changes: dict[str, dict[str, object]] = {
+        "no picture": {"images": ()},
+        "two pictures": {"images": (*good.images, *good.images)},
+        "grey": {"images": (Image.new("L", (9, 9)),)},
+        "no time": {"time_limit_seconds": 0.0},
+        "no name": {"request_id": ""},
+        "too hot": {"sampling": replace(good.sampling, temperature=3.0)},
+        "top_k": {"sampling": replace(good.sampling, top_k=5000)},
+    }
+    return replace(good, **changes[name])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("empty", "token_ids"),
+        ("bos only", "token_ids"),
+        ("no bos", "token_ids"),
+        ("negative", "token_ids"),
+        ("above", "token_ids"),
+        ("padding", "token_ids"),
+        ("float", "token_ids"),
+        ("bool", "token_ids"),
+        ("picture last", "token_ids"),
+        ("no picture", "images"),
+        ("two pictures", "images"),
+        ("grey", "images"),
+        ("no time", "time_limit_seconds"),
+        ("no name", "request_id"),
+        ("too hot", "temperature"),
+        ("top_k", "top_k"),
+    ],
+)
+async def test_what_would_kill_the_loop_is_refused(
+    engine: BatchingEngine, name: str, field: str
+) -> None:
+    """By its name in the contract; the engine goes on."""
+    with pytest.raises(InvalidRequest) as refusal:
+        await ask(engine, spoil(engine, name))
+
+    assert field == refusal.value.field
+    _, end = await ask(engine, build_request(engine, "alive", "Alive?", max_tokens=1))
+    assert 1 == len(end.token_ids)
+
+
+async def test_two_requests_of_one_name(engine: BatchingEngine) -> None:
+    """The second is refused while the first runs, and the first goes on."""
+    first = asyncio.create_task(
+        ask(engine, build_request(engine, "twin", "Twin?", max_tokens=LONG))
+    )
+    await asyncio.sleep(0)
+    with pytest.raises(InvalidRequest) as refusal:
+        await ask(engine, build_request(engine, "twin", "Twin?"))
+    assert "request_id" == refusal.value.field
+    _, end = await first
+    assert LONG == len(end.token_ids)
+
+
+async def test_five_hundred_cancels_leave_nothing(engine: BatchingEngine) -> None:
+    """At every stage of a request's life: no run, job, pin, place, task or block is left."""
+    await settle(engine)
+    free = count_free_blocks(engine)
+
+    async def hurry(number: int) -> None:
+        images = [draw_picture(number % 20)] if number % 2 else []
+        request = build_request(engine, f"h{number}", "Hurry?", images, max_tokens=50)
+        try:
+            async with asyncio.timeout(0.001 * (number % 40)):
+                await ask(engine, request)
+        except (TimeoutError, QueueFull):
+            pass
+
+    for start in range(0, 500, 5):
+        await asyncio.gather(*(hurry(number) for number in range(start, start + 5)))
+    await settle(engine)
+
+    assert free == count_free_blocks(engine)
+    assert {} == engine._runs
+    assert {} == engine._jobs
+    assert {} == engine._pictures._fillings
+    assert 12 == len(engine._pictures._bank._unpinned)
+    assert 0 == engine._admission.num_queued
+    assert {} == engine._loop._router._cached_tokens
