@@ -1,0 +1,136 @@
+"""The units: from a release's folder into systemd, with what this host's options add to them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from llavachat_host import layout
+from llavachat_host.options import Options, write_whole
+from llavachat_host.steps import HostError, Steps, probe, run
+
+JOURNAL_LINES = 20
+ALLOWED_NETWORKS = "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16"
+"""Whom a server that listens to a network may talk with. Source: RFC 1918. No IPv6: an allowance
+wins over any denial, and fc00::/7 would let the metadata service in at fd00:ec2::254."""
+
+
+def hash_key(key: str) -> str:
+    """A key as the server's keys file wants it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def derive_keys(folder: Path = layout.CREDENTIALS) -> None:
+    """From ``api-key``, which a deployment brings, the file of hashes that the server reads."""
+    plain = folder / "api-key"
+    if plain.is_file():
+        key = plain.read_text().strip()
+        if not key:
+            raise HostError(f"{plain} is empty")
+        write_whole(folder / "keys", f"default {hash_key(key)}\n", mode=0o600)
+
+
+def render_drop_in(options: Options, credentials: set[str]) -> str:
+    """What the options and the credentials that exist add to the service's unit.
+
+    Args:
+        options: this host's.
+        credentials: names of files in the credentials folder.
+
+    Raises:
+        HostError: the server would be open to a network without TLS or keys.
+    """
+    missing = {"keys", "tls.crt", "tls.key"} - credentials
+    if not options.is_loopback and missing:
+        raise HostError(
+            f"listen: {options.listen} can be reached from other machines, and "
+            f"{layout.CREDENTIALS} lacks {', '.join(sorted(missing))}"
+        )
+    lines = ["# Written by the installer from host.json; server.toml is yours.", "[Service]"]
+    lines += [f"Environment=LLAVACHAT_PROFILE={options.profile} LLAVACHAT_LISTEN={options.listen}"]
+    if options.quantization:
+        lines += [f"Environment=LLAVACHAT_QUANTIZATION={options.quantization}"]
+    flags = [f"--config {layout.SERVER_SETTINGS}"]
+    for name, flag in (
+        ("keys", "keys-file"),
+        ("tls.crt", "tls-cert-file"),
+        ("tls.key", "tls-key-file"),
+    ):
+        if name in credentials:
+            lines += [f"LoadCredential={name}:{layout.CREDENTIALS / name}"]
+            flags += [f"--{flag} ${{CREDENTIALS_DIRECTORY}}/{name}"]
+    server = layout.CURRENT / "venv" / "bin" / "llavachat-server"
+    lines += ["ExecStart=", f"ExecStart={server} {' '.join(flags)}"]
+    if not options.is_loopback:
+        lines += [f"IPAddressAllow={ALLOWED_NETWORKS}"]
+    return "\n".join(lines) + "\n"
+
+
+def install_units(release: Path, options: Options) -> None:
+    """Make systemd know a release's units."""
+    derive_keys()
+    present = {path.name for path in layout.CREDENTIALS.glob("*") if path.is_file()}
+    drop_in = render_drop_in(options, present)
+    for unit in layout.UNITS:
+        text = (release / "assets" / "units" / unit).read_text()
+        write_whole(layout.UNIT_FOLDER / unit, text)
+    write_whole(layout.DROP_IN, drop_in)
+    if not layout.SERVER_SETTINGS.exists():
+        write_whole(
+            layout.SERVER_SETTINGS,
+            "# Settings of the server, see `llavachat-server --help`; one `name = value` a line.\n",
+        )
+    systemctl("daemon-reload")
+
+
+def enable_units(options: Options) -> None:
+    """Start the service at every boot; and the idle timer, if the machine may be stopped."""
+    systemctl("enable", "--quiet", layout.SERVICE)
+    verb = "enable" if options.idle_minutes else "disable"
+    systemctl(verb, "--quiet", "--now", layout.IDLE_TIMER)
+
+
+def restart_service(steps: Steps) -> None:
+    """Start the service anew and wait for its first answer.
+
+    Raises:
+        HostError: it did not come to answer; with the last lines of its journal.
+    """
+    for unit in (layout.MODEL_SERVICE, layout.SERVICE):
+        probe(["systemctl", "reset-failed", unit])
+    with steps.step("model"):
+        start(layout.MODEL_SERVICE)
+    with steps.step("first answer"):
+        start(layout.SERVICE)
+    steps.say(f"service: {read_property(layout.SERVICE, 'StatusText')}")
+
+
+def start(unit: str) -> None:
+    """Restart a unit and wait until it is up."""
+    try:
+        systemctl("restart", unit)
+    except HostError as error:
+        # A failed start would be tried again and again, and this run decides what comes next.
+        probe(["systemctl", "stop", unit])
+        journal = probe(
+            [
+                "journalctl",
+                "--quiet",
+                "--no-pager",
+                "--output=cat",
+                f"--unit={unit}",
+                f"--lines={JOURNAL_LINES}",
+            ]
+        )
+        said = "".join(f"\n    {line}" for line in (journal or "").splitlines())
+        raise HostError(f"{unit} did not start; its journal ends with{said}") from error
+
+
+def systemctl(*words: str) -> None:
+    """Ask systemd for something and wait until it is done."""
+    run(["systemctl", *words], failure=f"systemctl {words[0]} failed")
+
+
+def read_property(unit: str, name: str) -> str:
+    """A unit's property; empty where there is none."""
+    return (probe(["systemctl", "show", "--value", f"--property={name}", unit]) or "").strip()
