@@ -116,17 +116,20 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
             abort(context, grpc.StatusCode.NOT_FOUND, "there is no such chat")
         chat = self.chats[chat_id]
         turn_id = f"turn-{len(chat.turns) + 1}"
+        parent = getattr(request, "parent_turn_id", "") or None
+        if parent is None and chat.turns and not _names_the_root(request):
+            parent = chat.turns[-1].id
         images = [
             chat_pb2.ImageInfo(id=image.image_id or f"{index:064x}", num_tokens=64)
             for index, image in enumerate(request.images)
         ]
-        yield started(chat_id, turn_id, images=images)
+        yield started(chat_id, turn_id, parent_turn_id=parent, images=images)
         yield from deltas(*self.words)
         end = finished()
         chat.turns.append(
             chat_pb2.Turn(
                 id=turn_id,
-                parent_turn_id=chat.turns[-1].id if chat.turns else None,
+                parent_turn_id=parent,
                 prompt=request.prompt,
                 answer="".join(self.words),
                 state=chat_pb2.TURN_STATE_FINISHED,
@@ -223,6 +226,11 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
                 error_details_pb2.ResourceInfo(resource_type="chat", resource_name=chat_id),
             )
         return self.chats[chat_id]
+
+
+def _names_the_root(request: Any) -> bool:
+    is_later = isinstance(request, chat_pb2.ContinueChatRequest)
+    return is_later and request.HasField("parent_turn_id") and not request.parent_turn_id
 
 
 class _Health(grpc.GenericRpcHandler):

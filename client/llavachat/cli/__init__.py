@@ -14,14 +14,17 @@ _EXTRA = {"platformdirs", "prompt_toolkit", "rich", "typer"}
 def main() -> None:
     """The entry point of the command ``llavachat``."""
     try:
+        # Some of the packages are imported when a command that needs them runs.
         from llavachat.cli.app import run
+
+        code = run(sys.argv[1:])
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        print(  # noqa: T201 - rich is not there
+        print(  # noqa: T201 - rich may not be there
             "llavachat: The command line needs some more packages; "
             "install them with: pip install 'llavachat[cli]'",
             file=sys.stderr,
         )
-        sys.exit(1)
-    sys.exit(run(sys.argv[1:]))
+        code = 1
+    sys.exit(code)

@@ -3,7 +3,6 @@
 Modules are imported when their command runs, so that ``--help`` and completion are quick.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -45,10 +44,6 @@ def run(arguments: Sequence[str]) -> int:
         return _tell(str(failure), failure.code)
     except Failure as failure:
         return _tell(str(failure), failure.code)
-    except BrokenPipeError:
-        # Whoever read our output has had enough; the interpreter must not flush it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.BROKEN_PIPE
     return int(code or 0)
 
 
@@ -244,5 +239,6 @@ def _describe_wrong_use(error: typer.TyperException) -> str:
 
 
 def _tell(message: str, code: int) -> int:
-    sys.stderr.write(f"llavachat: {message}\n")
+    if message:
+        sys.stderr.write(f"llavachat: {message}\n")
     return int(code)

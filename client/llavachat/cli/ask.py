@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llavachat.cli.failure import ExitCode, wrong_use
 from llavachat.cli.options import QuestionOptions, ServerOptions
-from llavachat.cli.output import describe_end, describe_usage, say, to_object
+from llavachat.cli.output import describe_end, describe_usage, say, to_object, write
 from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.client import Client
 from llavachat.images import ImageSource
@@ -110,17 +110,14 @@ def _write(client: Client, reply: Reply, *, as_json: bool, show_usage: bool) -> 
     try:
         for text in reply:
             if not as_json:
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                write(text)
     finally:
         # Whatever stops the answer, the shell's prompt goes on a line of its own.
         if reply.text and not as_json:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            write("\n")
     write_last_chat(client.address, reply.chat_id)
     if as_json:
-        sys.stdout.write(json.dumps(to_object(reply), ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        write(json.dumps(to_object(reply), ensure_ascii=False) + "\n")
     if end := describe_end(reply):
         say(f"llavachat: {end}")
     if show_usage:

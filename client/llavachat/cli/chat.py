@@ -23,7 +23,7 @@ from llavachat.cli.ask import find_last_chat
 from llavachat.cli.conversation import Conversation
 from llavachat.cli.failure import ExitCode, judge, wrong_use
 from llavachat.cli.options import QuestionOptions, ServerOptions
-from llavachat.cli.output import describe_end, describe_usage, open_stderr, open_stdout
+from llavachat.cli.output import describe_end, describe_usage, open_stderr, open_stdout, write
 from llavachat.cli.prompt import make_reader
 from llavachat.cli.state import write_last_chat
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
@@ -144,10 +144,8 @@ class Talk:
         with _interrupt_closes(reply):
             if not self._is_terminal:
                 for text in reply:
-                    self._screen.file.write(text)
-                    self._screen.file.flush()
-                self._screen.file.write("\n")
-                self._screen.file.flush()
+                    write(text)
+                write("\n")
             else:
                 self._stream_markdown(reply)
         if end := describe_end(reply):

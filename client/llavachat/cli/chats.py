@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -11,7 +10,7 @@ from rich.text import Text
 
 from llavachat.cli.failure import ExitCode, wrong_use
 from llavachat.cli.options import ServerOptions, parse_labels
-from llavachat.cli.output import open_stdout, say
+from llavachat.cli.output import open_stdout, say, write
 from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.client import Client
 from llavachat.transcript import to_plain
@@ -49,10 +48,10 @@ def chats(
                 write_last_chat(client.address, None)
             say(f"Chat {chat_id} is erased.")
         elif raw:
-            sys.stdout.write(client.chat(chat_id).raw_prompt() + "\n")
+            write(client.chat(chat_id).raw_prompt() + "\n")
         else:
             transcript = client.chat(chat_id).transcript("json" if as_json else "markdown")
-            sys.stdout.write(transcript)
+            write(transcript)
     return ExitCode.OK
 
 
@@ -61,7 +60,7 @@ def _list(found: Sequence[ChatRecord], *, as_json: bool) -> None:
         plain = [to_plain(chat) for chat in found]
         for chat in plain:
             del chat["turns"]
-        sys.stdout.write(json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
+        write(json.dumps(plain, ensure_ascii=False, indent=2) + "\n")
         return
     if not found:
         say("There are no chats.")
@@ -70,7 +69,7 @@ def _list(found: Sequence[ChatRecord], *, as_json: bool) -> None:
     if not console.is_terminal:
         for chat in found:
             time = chat.update_time.isoformat(timespec="seconds") if chat.update_time else ""
-            sys.stdout.write(f"{chat.id}\t{chat.num_turns}\t{time}\t{_one_line(chat.title)}\n")
+            write(f"{chat.id}\t{chat.num_turns}\t{time}\t{_one_line(chat.title)}\n")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", no_wrap=True)

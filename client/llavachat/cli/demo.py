@@ -48,9 +48,9 @@ def demo() -> ExitCode:
         notes.print(f"Serving on {server.address} after {server.start_seconds:.1f} s")
         with Client(server.address, timeout_seconds=60) as client:
             _show_picture(console)
-            first = client.start(PICTURE, QUESTION)
+            first = client.start(PICTURE, QUESTION, temperature=0)
             is_whole = _tell(console, notes, QUESTION, first)
-            second = first.chat.ask(FOLLOW_UP)
+            second = first.chat.ask(FOLLOW_UP, temperature=0)
             is_whole = _tell(console, notes, FOLLOW_UP, second) and is_whole
     notes.print(Text(f"Server stopped. {time.monotonic() - began:.1f} s in all.", style="dim"))
     return ExitCode.OK if is_whole else ExitCode.FAILED

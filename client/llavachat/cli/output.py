@@ -1,10 +1,12 @@
 """The words about an answer: its tokens and times, for people and for programs."""
 
+import os
 import sys
 from typing import Any
 
 from rich.console import Console
 
+from llavachat.cli.failure import ExitCode, Failure
 from llavachat.reply import Reply
 from llavachat.transcript import to_plain
 from llavachat.types import FinishReason
@@ -18,6 +20,21 @@ def open_stderr() -> Console:
 def open_stdout() -> Console:
     """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR."""
     return Console(highlight=False)
+
+
+def write(text: str) -> None:
+    """Put text on stdout at once.
+
+    Raises:
+        Failure: whoever read stdout has stopped reading.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter must not try again on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Failure("", ExitCode.BROKEN_PIPE) from None
 
 
 def say(message: str) -> None:

@@ -1,0 +1,169 @@
+"""`llavachat chat` at a real pseudo-terminal."""
+
+import os
+import sys
+
+import pytest
+from llavachat.v1 import chat_pb2
+from PIL import Image
+from scripted_service import ScriptedServer, started
+from terminal import Terminal
+
+CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
+PROMPT = ">"
+
+
+@pytest.fixture
+def scripted():
+    """A scripted service on a port of its own."""
+    server = ScriptedServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def service(scripted):
+    """What the server answers, and what it was asked."""
+    return scripted.service
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """The path of a small picture."""
+    path = tmp_path / "red.png"
+    Image.new("RGB", (40, 20), "red").save(path)
+    return str(path)
+
+
+@pytest.fixture
+def talk(scripted, tmp_path):
+    """Starts `llavachat` at a terminal."""
+    terminals = []
+
+    def begin(*arguments, **environment):
+        settings = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "LANG": "C.UTF-8",
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            "LLAVACHAT_ADDRESS": scripted.address,
+            "LLAVACHAT_STATE_DIR": str(tmp_path / "state"),
+        }
+        command = [sys.executable, "-m", "llavachat", *arguments]
+        terminals.append(Terminal(command, {**settings, **environment}))
+        return terminals[-1]
+
+    yield begin
+    for terminal in terminals:
+        terminal.close()
+
+
+def test_a_talk(talk, service, picture):
+    """A thumbnail, an answer set as Markdown, a follow-up, history by the up key, Ctrl-D."""
+    service.words = ("A **red** ", "circle.\n\n", "- round\n- red\n")
+    terminal = talk("chat", picture)
+    terminal.expect("scripted-model at")
+    terminal.expect("image/png, 40 x 20 pixels")
+    terminal.expect("▀▀▀▀")
+    assert "\x1b[38;2;255;0;0" in terminal.raw
+    terminal.expect(PROMPT)
+    terminal.send("What is this?\r")
+    terminal.expect("A red circle.")
+    terminal.expect(" • round")
+    terminal.expect(PROMPT)
+    terminal.send(UP)
+    terminal.expect("What is this?")
+    terminal.send("!\r")
+    terminal.expect("A red circle.")
+    terminal.expect(PROMPT)
+    terminal.send(CTRL_D)
+    assert 0 == terminal.wait()
+    assert ["What is this?", "What is this?!"] == [
+        request.prompt for request in service.requests if hasattr(request, "prompt")
+    ]
+    assert "Traceback" not in terminal.text
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_came(talk, service, picture):
+    """The server's call is cancelled, the talk goes on, and the next question keeps the chat."""
+
+    def answer(request, context):
+        context.add_callback(service.cancelled.set)
+        yield started("chat-9", "turn-1")
+        offset = 0
+        while not service.cancelled.wait(0.05):
+            yield chat_pb2.ChatEvent(delta=chat_pb2.TextDelta(text="more ", char_offset=offset))
+            offset += 5
+
+    service.answer = answer
+    terminal = talk("chat", picture)
+    terminal.expect(PROMPT)
+    terminal.send("Go on.\r")
+    terminal.expect("more more more")
+    terminal.send(CTRL_C)
+    terminal.expect("The answer was stopped.")
+    assert service.cancelled.wait(5)
+    terminal.expect(PROMPT)
+
+    service.chats["chat-9"] = chat_pb2.Chat(id="chat-9")
+    service.answer = service.tell
+    terminal.send("And now?\r")
+    terminal.expect("A red circle.")
+    request = service.requests[-1]
+    # The server keeps the pictures that opened the chat; they are not sent again.
+    assert ("chat-9", 0) == (request.chat_id, len(request.images))
+    terminal.expect(PROMPT)
+    terminal.send("half a thought" + CTRL_C)
+    terminal.expect("Ctrl-D leaves.")
+    terminal.send("/quit\r")
+    assert 0 == terminal.wait()
+    assert "Traceback" not in terminal.text
+
+
+def test_an_error_does_not_end_the_talk(talk, service, picture):
+    """A missing picture is a sentence, and the next line is read."""
+    terminal = talk("chat", picture)
+    terminal.expect(PROMPT)
+    terminal.send("/image nowhere.png\r")
+    terminal.expect("nowhere.png does not exist.")
+    terminal.expect(PROMPT)
+    terminal.send(f"/image {picture}\r")
+    terminal.expect("goes with the next question")
+    terminal.expect(PROMPT)
+    terminal.send("/he\t")
+    terminal.expect("lp")  # completed
+    terminal.send("\r")
+    terminal.expect("Ctrl-C stops an answer")
+    terminal.send(CTRL_D)
+    assert 0 == terminal.wait()
+
+
+def test_no_color_means_none(talk, picture):
+    """With NO_COLOR there are no colours and no thumbnail."""
+    terminal = talk("chat", picture, NO_COLOR="1")
+    terminal.expect("image/png, 40 x 20 pixels")
+    terminal.expect(PROMPT)
+    assert "▀" not in terminal.text
+    assert "[38;" not in terminal.raw
+    terminal.send(CTRL_D)
+    assert 0 == terminal.wait()
+
+
+def test_ctrl_c_ends_ask_with_130(talk, service, picture):
+    """What came is kept, the shell's prompt gets a line of its own, no traceback."""
+
+    def answer(request, context):
+        yield started()
+        yield chat_pb2.ChatEvent(delta=chat_pb2.TextDelta(text="A red"))
+        context.add_callback(service.cancelled.set)
+        service.cancelled.wait(20)
+
+    service.answer = answer
+    terminal = talk("ask", picture, "What?")
+    terminal.expect("A red")
+    terminal.send(CTRL_C)
+    assert 130 == terminal.wait()
+    assert service.cancelled.wait(5)
+    assert "A red^C\n" == terminal.text

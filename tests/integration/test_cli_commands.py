@@ -1,0 +1,294 @@
+"""`ask` and `chats` against a scripted service, in this process: stdout, stderr and exit codes."""
+
+import io
+import json
+import sys
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from llavachat.cli.app import run
+from llavachat.v1 import chat_pb2, error_details_pb2
+from PIL import Image
+from scripted_service import ScriptedServer, abort, deltas, finished, started
+
+
+@pytest.fixture
+def scripted(monkeypatch, tmp_path):
+    """A scripted service that the environment names, and a state folder of its own."""
+    server = ScriptedServer()
+    monkeypatch.setenv("LLAVACHAT_ADDRESS", server.address)
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path / "state"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def service(scripted):
+    """What the server answers, and what it was asked."""
+    return scripted.service
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """The path of a small picture."""
+    path = tmp_path / "red.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    return str(path)
+
+
+def test_stdout_carries_the_answer_alone(service, picture, capsys):
+    """So that it pipes: the text, a newline, and nothing on stderr."""
+    assert 0 == run(["ask", picture, "What is this?"])
+    assert ("A red circle.\n", "") == capsys.readouterr()
+
+
+def test_usage_goes_to_stderr(service, picture, capsys):
+    """`--usage` leaves stdout as it is."""
+    assert 0 == run(["ask", picture, "What?", "--usage"])
+    output = capsys.readouterr()
+    assert "A red circle.\n" == output.out
+    assert "104 tokens asked (64 picture, 8 cached), 11 answered" in output.err
+
+
+def test_json_is_one_object(service, picture, capsys):
+    """Everything of the answer, in one line."""
+    assert 0 == run(["ask", picture, "What?", "--json"])
+    (line,) = capsys.readouterr().out.splitlines()
+    answer = json.loads(line)
+    assert ("A red circle.", "chat-1", "turn-1", "eos", 7) == (
+        answer["answer"],
+        answer["chat_id"],
+        answer["turn_id"],
+        answer["finish_reason"],
+        answer["params"]["seed"],
+    )
+
+
+def test_flags_reach_the_server(service, picture):
+    """Each flag finds its field."""
+    flags = (
+        "-s Brief. --max-tokens 5 -t 0.5 --top-p 0.9 --top-k 40 --repetition-penalty 1.5 "
+        "--seed 3 --stop END --stop . --overflow drop -l job=7"
+    )
+    assert 0 == run(["ask", *flags.split(), picture, picture, "What?"])
+    request = service.requests[0]
+    expected = chat_pb2.GenerationParams(
+        max_tokens=5,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        repetition_penalty=1.5,
+        seed=3,
+        stop=["END", "."],
+    )
+    assert expected == request.params
+    assert ("Brief.", {"job": "7"}, 2, chat_pb2.OVERFLOW_POLICY_DROP_OLDEST_TURNS) == (
+        request.system_prompt,
+        dict(request.labels),
+        len(request.images),
+        request.overflow_policy,
+    )
+
+
+def test_continue_goes_on_with_the_last_chat(service, picture, capsys):
+    """`-c` finds the chat of the last `ask`; `--chat` names one."""
+    run(["ask", picture, "What?"])
+    run(["ask", picture, "What?"])
+    assert 0 == run(["ask", "-c", "And behind it?"])
+    assert 0 == run(["ask", "--chat", "chat-1", "And?", "--json"])
+    assert ["chat-2", "chat-1"] == [request.chat_id for request in service.requests[-2:]]
+    assert 0 == run(["ask", "-c", picture, "And here?"])
+    assert ("chat-1", 1) == (service.requests[-1].chat_id, len(service.requests[-1].images))
+
+
+def test_a_picture_from_stdin(service, picture, monkeypatch):
+    """`cat x.png | llavachat ask - "What?"`."""
+    with open(picture, "rb") as file:  # noqa: PTH123 - the test wants a raw stream
+        data = file.read()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert 0 == run(["ask", "-", "What?"])
+    assert data == service.requests[0].images[0].data
+
+
+def test_a_question_from_stdin(service, picture, monkeypatch):
+    """`echo "What?" | llavachat ask x.png`."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Größe?\n".encode()), "utf-8"))
+    assert 0 == run(["ask", picture])
+    assert "Größe?" == service.requests[0].prompt
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "sentence"),
+    [
+        (chat_pb2.FINISH_REASON_MAX_TOKENS, 0, "stopped at the limit of 64 tokens"),
+        (chat_pb2.FINISH_REASON_TIME_LIMIT, 1, "time limit"),
+        (chat_pb2.FINISH_REASON_SHUTDOWN, 1, "going down"),
+        (chat_pb2.FINISH_REASON_ERROR, 1, "The server failed"),
+    ],
+)
+def test_an_answer_that_is_cut_is_told(service, picture, capsys, reason, code, sentence):
+    """stdout keeps what came; stderr says why there is no more."""
+
+    def answer(request, context):
+        yield started()
+        yield from deltas("A red")
+        yield finished(reason)
+
+    service.answer = answer
+    assert code == run(["ask", picture, "What?"])
+    output = capsys.readouterr()
+    assert "A red\n" == output.out
+    assert sentence in output.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "sentence"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, 1, "The server says no. Try again in 2 s."),
+        (grpc.StatusCode.UNAUTHENTICATED, 1, "LLAVACHAT_API_KEY"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 1, "Try again in 2 s."),
+        (grpc.StatusCode.UNAVAILABLE, 3, "The server says no. Try again in 2 s."),
+        (grpc.StatusCode.INTERNAL, 1, "The server says no."),
+        (grpc.StatusCode.UNIMPLEMENTED, 1, "The server says no."),
+    ],
+)
+def test_a_refusal_is_a_sentence(service, picture, capsys, status, code, sentence):
+    """One line on stderr, the status's exit code, nothing on stdout."""
+
+    def answer(request, context):
+        detail = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=2))
+        abort(context, status, "the server says no", detail)
+        yield
+
+    service.answer = answer
+    assert code == run(["ask", picture, "What?"])
+    output = capsys.readouterr()
+    assert "" == output.out
+    assert sentence in output.err
+    assert 1 == output.err.count("\n")
+
+
+def test_a_failure_on_the_way_keeps_what_came(service, picture, capsys):
+    """The text until then stays on stdout, the sentence is on a line of its own."""
+
+    def answer(request, context):
+        yield started()
+        yield from deltas("A red")
+        abort(context, grpc.StatusCode.INTERNAL, "the model failed on this request")
+
+    service.answer = answer
+    assert 1 == run(["ask", picture, "What?"])
+    assert ("A red\n", "llavachat: The model failed on this request.\n") == capsys.readouterr()
+
+
+def test_a_slow_answer_meets_its_deadline(service, picture, capsys):
+    """`--timeout` ends it, with a sentence."""
+
+    def answer(request, context):
+        yield started()
+        context.add_callback(service.cancelled.set)
+        service.cancelled.wait(10)
+
+    service.answer = answer
+    assert 1 == run(["ask", "--timeout", "0.3", picture, "What?"])
+    assert "did not come within" in capsys.readouterr().err
+
+
+def test_a_closed_port_is_a_sentence(scripted, picture, capsys):
+    """Exit code 3, the address, and what to do."""
+    scripted.stop()
+    assert 3 == run(["ask", picture, "What?"])
+    output = capsys.readouterr()
+    assert f"No llavachat server answers at {scripted.address}" in output.err
+    assert "llavachat serve" in output.err
+    assert 1 == output.err.count("\n")
+
+
+def test_chats_are_listed(service, capsys):
+    """A pipe gets tabs; `--json` an array without turns; no chats, a sentence."""
+    assert 0 == run(["chats"])
+    assert ("", "There are no chats.\n") == capsys.readouterr()
+    for number in range(3):
+        list(service.tell(chat_pb2.StartChatRequest(prompt=f"Question\n{number}"), None))
+    assert 0 == run(["chats", "-n", "2"])
+    assert "chat-1\t1\t\tQuestion 0\nchat-2\t1\t\tQuestion 1\n" == capsys.readouterr().out
+    assert 0 == run(["chats", "--json", "-l", "a=b"])
+    listed = json.loads(capsys.readouterr().out)
+    assert ["chat-1", "chat-2", "chat-3"] == [chat["id"] for chat in listed]
+    assert "turns" not in listed[0]
+    assert {"a": "b"} == dict(service.requests[-1].labels)
+
+
+def test_a_chat_is_shown_and_erased(service, picture, capsys):
+    """Markdown, JSON, the raw prompt; and once erased, it is not the last chat any more."""
+    run(["ask", picture, "What?"])
+    capsys.readouterr()
+    assert 0 == run(["chats", "chat-1"])
+    assert "**You:** What?" in capsys.readouterr().out
+    assert 0 == run(["chats", "chat-1", "--json"])
+    assert "A red circle." == json.loads(capsys.readouterr().out)["turns"][0]["answer"]
+    assert 0 == run(["chats", "chat-1", "--raw"])
+    assert "<s>USER: What? ASSISTANT:\n" == capsys.readouterr().out
+    assert 0 == run(["chats", "chat-1", "--delete"])
+    assert ("", "Chat chat-1 is erased.\n") == capsys.readouterr()
+    assert 1 == run(["chats", "chat-1"])
+    assert "llavachat: There is no such chat.\n" == capsys.readouterr().err
+    assert 2 == run(["ask", "-c", "And?"])
+
+
+def test_a_talk_without_a_terminal(service, picture, monkeypatch, capsys):
+    """Each line of stdin is a question; pictures that are added go with the next one."""
+    lines = f"What?\n\n/image {picture}\nAnd this?\n/usage\n/retry\n/nonsense\n/help\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    assert 0 == run(["chat", picture])
+    output = capsys.readouterr()
+    assert "A red circle.\n" * 3 == output.out
+    assert "104 tokens asked" in output.err
+    assert "/nonsense is not a command" in output.err
+    assert "Ctrl-C stops an answer" in output.err
+    _, first, second, again = service.requests
+    assert (1, 1, 1) == (len(first.images), len(second.images), len(again.images))
+    assert ("turn-1", "turn-1") == (second.parent_turn_id, again.parent_turn_id)
+    assert not second.params.HasField("temperature")
+    assert 0.8 == pytest.approx(again.params.temperature)
+
+
+def test_a_first_question_is_asked_again_at_the_root(service, picture, monkeypatch):
+    """/retry after the first question: the same chat, no parent, and its own pictures."""
+    lines = b"What?\n/retry\nAnd?\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert 0 == run(["chat", picture, "-t", "0.3"])
+    _, _, again, later = service.requests
+    assert ("chat-1", "", 0) == (again.chat_id, again.parent_turn_id, len(again.images))
+    assert again.HasField("parent_turn_id")
+    assert 0.3 == pytest.approx(again.params.temperature)
+    assert "turn-2" == later.parent_turn_id
+
+
+def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
+    """Markdown or JSON by the name; a folder that is not there is told."""
+    monkeypatch.chdir(tmp_path)
+    lines = b"/save\nWhat?\n/save 'my chat.md'\n/save talk.json\n/save\n/save no/where.md\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert 0 == run(["chat", picture])
+    assert "**You:** What?" in (tmp_path / "my chat.md").read_text()
+    assert "What?" == json.loads((tmp_path / "talk.json").read_text())["turns"][0]["prompt"]
+    assert (tmp_path / "chat-chat-1.md").exists()
+    errors = capsys.readouterr().err
+    assert "There is nothing to save yet." in errors
+    assert "no/where.md can not be written: No such file or directory." in errors
+
+
+def test_a_talk_without_a_terminal_ends_at_a_failure(service, picture, monkeypatch, capsys):
+    """A script gets the sentence and the code, as from `ask`."""
+
+    def answer(request, context):
+        abort(context, grpc.StatusCode.INTERNAL, "the model failed on this request")
+        yield
+
+    service.answer = answer
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What?\nAnd?\n")))
+    assert 1 == run(["chat", picture])
+    assert "llavachat: The model failed on this request.\n" == capsys.readouterr().err
+    assert 2 == len(service.requests)
