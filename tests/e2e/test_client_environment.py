@@ -9,6 +9,7 @@ import pytest
 from scripted_service import ScriptedServer
 
 ROOT = Path(__file__).parent.parent.parent
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python")
 _OFFLINE = ("Temporary failure in name resolution", "Failed to establish a new connection")
 
 
@@ -23,22 +24,18 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The interpreter of a fresh environment into which the built wheel was installed."""
-    folder = tmp_path_factory.mktemp("fresh")
-    quiet = ("--quiet", "--disable-pip-version-check")
-    run(sys.executable, "-m", "pip", "wheel", *quiet, "--no-deps", "-w", str(folder), str(ROOT))
-    (wheel,) = folder.glob("llavachat-*.whl")
-    run(sys.executable, "-m", "venv", str(folder / "venv"))
-    python = str(folder / "venv" / "bin" / "python")
-    run(python, "-m", "pip", "install", *quiet, str(wheel))
+    """The interpreter of a fresh environment, after pip built the wheel and installed it."""
+    folder = tmp_path_factory.mktemp("fresh") / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    python = str(folder / "bin" / "python")
+    run(*PIP, python, "install", "--quiet", str(ROOT))
     return python
 
 
 def test_it_holds_grpcio_protobuf_and_pillow(python):
     """And what grpcio itself asks for; nothing else, and no torch."""
-    listed = run(python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check")
-    names = {package["name"].lower() for package in json.loads(listed)}
-    brought = names - {"pip", "setuptools"}
+    listed = run(*PIP, python, "list", "--format", "json")
+    brought = {package["name"].lower() for package in json.loads(listed)}
     # grpcio >= 1.76 declares typing-extensions; the client itself does not use it.
     assert {"llavachat", "grpcio", "protobuf", "pillow"} == brought - {"typing_extensions"}
 
