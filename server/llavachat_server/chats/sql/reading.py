@@ -20,6 +20,10 @@ from llavachat_server.chats.sql.schema import (
 from llavachat_server.chats.store import ChatQuery, PageMark
 from llavachat_server.images.intake import ImageInfo
 
+FEW_CHATS = 1000
+"""Chats with a label up to this number are looked up one by one; where there are more, the chats
+are read in their order until a page is full. A planner without statistics guesses wrong."""
+
 _BUILD_COLUMNS = tuple(
     builds.c[name]
     for name in (
@@ -60,7 +64,9 @@ def read_page(
     connection: Connection, tenant: str, query: ChatQuery
 ) -> tuple[tuple[ChatSummary, ...], PageMark | None]:
     """A page of summaries, and where it ended."""
-    found = connection.execute(_page_query(tenant, query)).mappings().all()
+    marked = [_read_marked(connection, name, value) for name, value in sorted(query.labels.items())]
+    rarest = min((keys for keys in marked if keys is not None), key=len, default=None)
+    found = connection.execute(_page_query(tenant, query, rarest)).mappings().all()
     page = tuple(rows.read_summary(row) for row in found[: query.limit])
     has_more = len(found) > len(page)
     mark = PageMark(page[-1].updated_at, page[-1].id) if page and has_more else None
@@ -117,13 +123,28 @@ def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageI
     return images
 
 
-def _page_query(tenant: str, query: ChatQuery) -> Select[tuple[object, ...]]:
+def _read_marked(connection: Connection, name: str, value: str) -> list[int] | None:
+    """The chats that have a label, where they are few; None where they are many."""
+    query = (
+        sa.select(labels.c.chat_key)
+        .where(labels.c.name == name, labels.c.value == value)
+        .limit(FEW_CHATS + 1)
+    )
+    keys = list(connection.execute(query).scalars())
+    return keys if len(keys) <= FEW_CHATS else None
+
+
+def _page_query(
+    tenant: str, query: ChatQuery, among: list[int] | None
+) -> Select[tuple[object, ...]]:
     opening = (
         sa.select(sa.func.substr(turns.c.prompt, 1, OPENING_CHARS, type_=turns.c.prompt.type))
         .where(turns.c.chat_key == chats.c.key, turns.c.position == 0)
         .scalar_subquery()
     )
     page = sa.select(chats, opening.label("opening")).where(chats.c.tenant == tenant)
+    if among is not None:
+        page = page.where(chats.c.key.in_(among))
     if query.updated_since is not None:
         page = page.where(chats.c.updated_at >= rows.write_time(query.updated_since))
     if query.updated_before is not None:

@@ -51,7 +51,7 @@ class SqlStore:
         # Ends that found no room; kept until they do, lest their chats stay closed.
         self._late_ends: dict[str, tuple[str, str, Turn]] = {}
         now = datetime.now(UTC)
-        self.num_cancelled = self._writer.submit(
+        self.cut_turns = self._writer.submit(
             lambda connection: writing.cancel_running(connection, now)
         ).result()
         """Turns that ran when the process before this one died."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -24,6 +25,15 @@ from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import FinishReason
 
 FULL_RETRY_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CutTurn:
+    """A turn that ran when its process died."""
+
+    tenant: str
+    chat_id: str
+    turn_id: str
 
 
 class PictureMissing(ChatError):
@@ -104,17 +114,25 @@ def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
         connection.execute(pictures.delete().where(pictures.c.key == picture_key, ~still))
 
 
-def cancel_running(connection: Connection, now: datetime) -> int:
-    """End the turns that ran when a process died; how many there were."""
-    dead = turns.update().where(turns.c.state == TurnState.RUNNING.value)
-    result = connection.execute(
-        dead.values(
+def cancel_running(connection: Connection, now: datetime) -> tuple[CutTurn, ...]:
+    """End the turns that ran when a process died; which they were."""
+    query = (
+        sa.select(chats.c.tenant, chats.c.id, turns.c.id.label("turn_id"))
+        .join(turns, turns.c.chat_key == chats.c.key)
+        .where(turns.c.state == TurnState.RUNNING.value)
+        .order_by(turns.c.key)
+    )
+    cut = tuple(CutTurn(row.tenant, row.id, row.turn_id) for row in connection.execute(query))
+    connection.execute(
+        turns.update()
+        .where(turns.c.state == TurnState.RUNNING.value)
+        .values(
             state=TurnState.CANCELLED.value,
             finish_reason=FinishReason.SHUTDOWN.value,
             finished_at=rows.write_time(now),
         )
     )
-    return result.rowcount
+    return cut
 
 
 def _insert(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:

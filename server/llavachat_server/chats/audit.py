@@ -1,0 +1,248 @@
+"""The audit record: a chain of lines that no one can alter unseen.
+
+Contract: `AuditLog.append` returns when its line is on the disk, and not before. Every line is a
+JSON object; its last field, `sha256`, is over the bytes before it, and its field `previous` is
+the `sha256` of the line before, across files. So any altered, added, moved or missing byte is
+found by `verify`, but for lines that are missing at the very end: note the last hash elsewhere.
+
+It must not know chats: a record is a mapping. It belongs to one process.
+"""
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+FIRST = "0" * 64
+"""What the first line of all names as the hash before it."""
+
+_NAME = re.compile(r"audit-(\d{6})\.jsonl")
+_TAIL = re.compile(rb',"sha256":"([0-9a-f]{64})"\}\n')
+_TAIL_BYTES = len(',"sha256":""}\n') + 64
+
+
+class AuditError(Exception):
+    """The record can not be opened or written; one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `verify` found.
+
+    Args:
+        num_lines: lines that are whole and in their place.
+        last_sha256: the hash of the last of them.
+        fault: what is wrong first; None when nothing is.
+        file: the file of the fault.
+        line: its line, counted from 1.
+        byte: where that line begins in the file, counted from 0.
+    """
+
+    num_lines: int
+    last_sha256: str
+    fault: str | None = None
+    file: Path | None = None
+    line: int = 0
+    byte: int = 0
+
+
+class AuditLog:
+    """Appends to the record in a folder.
+
+    Args:
+        folder: made when it is missing.
+        max_file_bytes: a file that has grown beyond this is followed by a new one.
+
+    Raises:
+        AuditError: the folder can not be used, or its last line is damaged.
+    """
+
+    def __init__(self, folder: Path, *, max_file_bytes: int = 64 * 1024**2) -> None:
+        self._folder = folder
+        self._max_file_bytes = max_file_bytes
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[dict[str, Any], Future[None]]] = []
+        # Records that found no room; they go before the next ones.
+        self._late: list[dict[str, Any]] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._previous, self._number = FIRST, 1
+            files = list_files(folder)
+            num_torn_bytes = 0
+            if files:
+                self._number = _read_number(files[-1])
+                num_torn_bytes = _cut_torn_line(files[-1])
+                self._previous = _read_last_hash(files)
+            self._file = self._open()
+        except OSError as error:
+            raise AuditError(f"audit: {error.filename}: {error.strerror}") from error
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
+        if num_torn_bytes:
+            self.append({"event": "repaired", "num_torn_bytes": num_torn_bytes}).result()
+
+    def append(self, record: Mapping[str, Any]) -> "Future[None]":
+        """Add a line.
+
+        Returns:
+            Done when the line is on the disk. An `OSError` says that it is not yet, and will be
+            written before the next one.
+        """
+        done: Future[None] = Future()
+        with self._lock:
+            self._waiting.append((dict(record), done))
+        self._thread.submit(self._write_waiting)
+        return done
+
+    def close(self) -> None:
+        """Write what was given so far, and close the file. Blocks."""
+        self._thread.shutdown(wait=True)
+        if self._late:
+            with suppress(OSError):
+                self._write([])
+        self._file.close()
+
+    def _write_waiting(self) -> None:
+        """Write all that has gathered, and flush it at once."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        try:
+            self._write([record for record, _ in waiting])
+        except OSError as error:
+            for _, done in waiting:
+                done.set_exception(error)
+            return
+        for _, done in waiting:
+            done.set_result(None)
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
+        records = self._late + records
+        self._late = records
+        begin, previous = self._file.tell(), self._previous
+        try:
+            if begin > self._max_file_bytes:
+                self._file.close()
+                self._number += 1
+                self._file = self._open()
+                begin = self._file.tell()
+            lines = []
+            for record in records:
+                line, previous = _write_line(record, previous)
+                lines.append(line)
+            self._file.write(b"".join(lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            with suppress(OSError):
+                self._file.close()
+            self._file = self._open()
+            self._file.truncate(begin)
+            self._file.seek(begin)
+            raise
+        self._previous, self._late = previous, []
+
+    def _open(self) -> BinaryIO:
+        path = self._folder / f"audit-{self._number:06d}.jsonl"
+        is_new = not path.exists()
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        file = os.fdopen(handle, "r+b")
+        file.seek(0, os.SEEK_END)
+        if is_new:
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        return file
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The record's files, the oldest first."""
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def verify(folder: Path) -> Finding:
+    """Read the whole record and find the first thing that is wrong.
+
+    Raises:
+        OSError: it can not be read.
+    """
+    num_lines, previous = 0, FIRST
+    expected_number = 1
+    for path in list_files(folder):
+        if _read_number(path) != expected_number:
+            return Finding(num_lines, previous, "a file before this one is missing", path, 1)
+        expected_number += 1
+        for line_number, begin, line in _read_lines(path):
+            fault, own = _check_line(line, previous)
+            if fault is not None:
+                return Finding(num_lines, previous, fault, path, line_number, begin)
+            num_lines, previous = num_lines + 1, own
+    return Finding(num_lines, previous)
+
+
+def _write_line(record: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
+    """A line and its hash."""
+    body = json.dumps(
+        {**record, "previous": previous}, ensure_ascii=True, separators=(",", ":")
+    ).encode()[:-1]
+    own = hashlib.sha256(body).hexdigest()
+    return body + f',"sha256":"{own}"}}\n'.encode(), own
+
+
+def _check_line(line: bytes, previous: str) -> tuple[str | None, str]:
+    """What is wrong with a line, and its hash."""
+    tail = _TAIL.fullmatch(line[-_TAIL_BYTES:])
+    if tail is None:
+        return "the line does not end with its hash: it was altered or cut", ""
+    body, own = line[:-_TAIL_BYTES], tail[1].decode()
+    if hashlib.sha256(body).hexdigest() != own:
+        return "the line does not have the hash that it names: it was altered", own
+    if not body.endswith(f',"previous":"{previous}"'.encode()):
+        return "the line does not follow the one before it: a line was removed or moved", own
+    return None, own
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Lines with their number and the byte where they begin."""
+    begin = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            yield number, begin, line
+            begin += len(line)
+
+
+def _read_number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else 0
+
+
+def _cut_torn_line(path: Path) -> int:
+    """Take away an end without a line's end, which a dying process left: never acknowledged."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole == len(data):
+        return 0
+    os.truncate(path, whole)
+    return len(data) - whole
+
+
+def _read_last_hash(files: list[Path]) -> str:
+    for path in reversed(files):
+        data = path.read_bytes()
+        if data:
+            tail = _TAIL.fullmatch(data[-_TAIL_BYTES:])
+            if tail is None:
+                raise AuditError(
+                    f"audit: the last line of {path} is damaged; move the folder away and keep it"
+                )
+            return tail[1].decode()
+    return FIRST

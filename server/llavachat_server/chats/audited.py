@@ -1,0 +1,140 @@
+"""A store that leaves an audit record of what happens to chats.
+
+Contract: as the store within; and a turn's end and a chat's erasure are in the audit record
+before the caller is told. Records name pictures, answers and weights by their hashes; the words
+themselves only where `with_content` says so.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from llavachat_server.chats.audit import AuditLog
+from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.record import Chat, RequestClaim, Turn
+from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore
+from llavachat_server.images.intake import Picture
+
+FULL_RETRY_SECONDS = 5.0
+
+
+class AuditedStore:
+    """Keeps chats in `store`, and an account of them in `log`.
+
+    Args:
+        store: keeps.
+        log: the audit record.
+        with_content: write questions and answers as well, not their hashes alone.
+    """
+
+    def __init__(self, store: ChatStore, log: AuditLog, *, with_content: bool = False) -> None:
+        self._store = store
+        self._log = log
+        self._with_content = with_content
+        self._request_ids: dict[str, str] = {}
+
+    async def begin_chat(
+        self,
+        chat: Chat,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """See `ChatStore.begin_chat`."""
+        await self._store.begin_chat(chat, turn, pictures, claim)
+        self._remember(turn, claim)
+
+    async def begin_turn(
+        self,
+        tenant: str,
+        chat_id: str,
+        turn: Turn,
+        pictures: tuple[Picture, ...],
+        claim: RequestClaim | None,
+    ) -> None:
+        """See `ChatStore.begin_turn`."""
+        await self._store.begin_turn(tenant, chat_id, turn, pictures, claim)
+        self._remember(turn, claim)
+
+    async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+        """See `ChatStore.finish_turn`; the record is written whether the chat is there or not."""
+        request_id = self._request_ids.pop(turn.id, "")
+        record = describe_turn(tenant, chat_id, turn, request_id, with_content=self._with_content)
+        try:
+            await self._store.finish_turn(tenant, chat_id, turn)
+        finally:
+            await self._append(record)
+
+    async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+        """See `ChatStore.get_chat`."""
+        return await self._store.get_chat(tenant, chat_id)
+
+    async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
+        """See `ChatStore.list_chats`."""
+        return await self._store.list_chats(tenant, query)
+
+    async def delete_chat(self, tenant: str, chat_id: str) -> None:
+        """See `ChatStore.delete_chat`; a tombstone stays in the record."""
+        await self._store.delete_chat(tenant, chat_id)
+        await self._append(
+            {"event": "erased", "time": _now(), "tenant": tenant, "chat_id": chat_id}
+        )
+
+    async def get_picture(self, tenant: str, image_id: str) -> Picture:
+        """See `ChatStore.get_picture`."""
+        return await self._store.get_picture(tenant, image_id)
+
+    async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
+        """See `ChatStore.find_claim`."""
+        return await self._store.find_claim(tenant, request_id)
+
+    def _remember(self, turn: Turn, claim: RequestClaim | None) -> None:
+        if claim is not None:
+            self._request_ids[turn.id] = claim.request_id
+
+    async def _append(self, record: Mapping[str, Any]) -> None:
+        try:
+            await asyncio.wrap_future(self._log.append(record))
+        except OSError as error:
+            raise StoreFull(FULL_RETRY_SECONDS) from error
+
+
+def describe_turn(
+    tenant: str, chat_id: str, turn: Turn, request_id: str, *, with_content: bool
+) -> dict[str, Any]:
+    """The record of an ended turn: who, when, with what, and the hashes of what was said."""
+    model = turn.model
+    record: dict[str, Any] = {
+        "event": "turn",
+        "time": turn.finished_at.isoformat() if turn.finished_at else _now(),
+        "tenant": tenant,
+        "chat_id": chat_id,
+        "turn_id": turn.id,
+        "parent_turn_id": turn.parent_id,
+        "request_id": request_id,
+        "asked_at": turn.created_at.isoformat(),
+        "state": turn.state.value,
+        "finish_reason": turn.finish_reason.value if turn.finish_reason else None,
+        "image_ids": [image.id for image in turn.images],
+        "params": asdict(turn.sampling),
+        "model": {**asdict(model), "quantization": model.quantization.value},
+        "device": turn.device,
+        "library_versions": dict(turn.library_versions),
+        "usage": asdict(turn.usage) if turn.usage else None,
+        "prompt_sha256": _hash(turn.prompt),
+        "answer_sha256": _hash(turn.answer),
+    }
+    if with_content:
+        record["prompt"], record["answer"] = turn.prompt, turn.answer
+    return record
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

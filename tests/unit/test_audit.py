@@ -1,0 +1,184 @@
+"""The audit record: whole, in order, and proof against a changed byte."""
+
+import errno
+import json
+import os
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from llavachat_server.chats import audit
+from llavachat_server.chats.audit import FIRST, AuditError, AuditLog, list_files, verify
+from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.memory import MemoryStore
+from store_contract import StoreContract
+from store_records import end, make_chat, make_picture, make_turn
+
+
+def write(folder: Path, *words: str, **options: int) -> None:
+    """A record of so many lines."""
+    log = AuditLog(folder, **options)
+    for word in words:
+        log.append({"event": "test", "word": word}).result()
+    log.close()
+
+
+def read(folder: Path) -> list[dict[str, object]]:
+    """All lines of a record."""
+    text = "".join(path.read_text() for path in list_files(folder))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_record_is_json_lines_that_verify(tmp_path: Path) -> None:
+    """What was appended is there in its order, and holds together over two openings."""
+    write(tmp_path, "one", "zwei")
+    write(tmp_path, "trois")
+    lines = read(tmp_path)
+    assert ["one", "zwei", "trois"] == [line["word"] for line in lines]
+    assert [FIRST, lines[0]["sha256"], lines[1]["sha256"]] == [line["previous"] for line in lines]
+    finding = verify(tmp_path)
+    assert (3, lines[2]["sha256"], None) == (
+        finding.num_lines,
+        finding.last_sha256,
+        finding.fault,
+    )
+
+
+def test_an_empty_record_verifies(tmp_path: Path) -> None:
+    """Nothing was written, nothing is wrong."""
+    write(tmp_path)
+    assert audit.Finding(0, FIRST) == verify(tmp_path)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_altered_byte_is_found_in_its_line(tmp_path: Path, data: st.DataObject) -> None:
+    """Whichever byte becomes whatever other, `verify` names the line that holds it."""
+    folder = tmp_path / "record"
+    if not folder.exists():
+        write(folder, "one", "two", "three")
+    (path,) = list_files(folder)
+    original = path.read_bytes()
+    position = data.draw(st.integers(0, len(original) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != original[position]))
+    altered = bytearray(original)
+    altered[position] = other
+    path.write_bytes(altered)
+    try:
+        finding = verify(folder)
+        assert finding.fault is not None
+        assert path == finding.file
+        assert original[:position].count(b"\n") + 1 == finding.line
+    finally:
+        path.write_bytes(original)
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_removed_line_is_found(tmp_path: Path, line: int) -> None:
+    """A line that is gone is missed by the one after it."""
+    write(tmp_path, "one", "two", "three")
+    (path,) = list_files(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:line] + lines[line + 1 :]))
+    finding = verify(tmp_path)
+    assert (line, line + 1) == (finding.num_lines, finding.line)
+    assert finding.fault is not None
+    assert "removed or moved" in finding.fault
+
+
+def test_files_rotate_and_hold_together(tmp_path: Path) -> None:
+    """A full file is followed by another; one that goes missing is missed."""
+    write(tmp_path, *"abcdefgh", max_file_bytes=500)
+    files = list_files(tmp_path)
+    assert len(files) > 2
+    assert (8, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)
+    files[1].unlink()
+    assert "a file before this one is missing" == verify(tmp_path).fault
+
+
+def test_a_torn_line_is_taken_away_and_told(tmp_path: Path) -> None:
+    """What a dying process left half-written was acknowledged to nobody."""
+    write(tmp_path, "one")
+    (path,) = list_files(tmp_path)
+    with path.open("ab") as file:
+        file.write(b'{"event":"te')
+    assert verify(tmp_path).fault is not None
+    write(tmp_path, "two")
+    lines = read(tmp_path)
+    assert ["test", "repaired", "test"] == [line["event"] for line in lines]
+    assert 12 == lines[1]["num_torn_bytes"]
+    assert verify(tmp_path).fault is None
+
+
+def test_a_damaged_end_is_not_written_on(tmp_path: Path) -> None:
+    """A new line behind a damaged one would hide where the damage is."""
+    write(tmp_path, "one")
+    (path,) = list_files(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"}\n', b'"]\n'))
+    with pytest.raises(AuditError, match="damaged"):
+        AuditLog(tmp_path)
+
+
+def test_lines_that_gather_share_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand lines at once take far fewer flushes, and keep their order."""
+    flushes = []
+    flush = os.fsync
+    monkeypatch.setattr(audit.os, "fsync", lambda file: (flushes.append(file), flush(file)))
+    log = AuditLog(tmp_path)
+    wait([log.append({"number": number}) for number in range(1000)])
+    log.close()
+    assert list(range(1000)) == [line["number"] for line in read(tmp_path)]
+    assert len(flushes) < 500
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn is refused; its record is written with the next one that finds room."""
+    log = AuditLog(tmp_path)
+    store = AuditedStore(MemoryStore(), log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    with monkeypatch.context() as patch:
+
+        def refuse(file: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(audit.os, "fsync", refuse)
+        with pytest.raises(StoreFull):
+            await store.finish_turn("ada", chat.id, end(turn))
+    await store.delete_chat("ada", chat.id)
+    log.close()
+    assert ["turn", "erased"] == [line["event"] for line in read(tmp_path)]
+    assert verify(tmp_path).fault is None
+
+
+class TestAuditedStore(StoreContract):
+    """A store keeps its promises with an audit record beside it."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> AuditedStore:
+        """An empty store."""
+        return AuditedStore(MemoryStore(), AuditLog(tmp_path))
+
+
+@pytest.mark.parametrize("with_content", [False, True])
+async def test_a_turn_is_recorded_with_its_words_or_without(
+    tmp_path: Path, with_content: bool
+) -> None:
+    """Who, when, with what; what was said by its hash, and itself only by the setting."""
+    log = AuditLog(tmp_path)
+    store = AuditedStore(MemoryStore(), log, with_content=with_content)
+    picture, chat = make_picture(1), make_chat()
+    turn = make_turn("Is it a canary?", (picture.info,))
+    await store.begin_chat(chat, turn, (picture,), None)
+    await store.finish_turn("ada", chat.id, end(turn, "A canary, yes."))
+    log.close()
+    (line,) = read(tmp_path)
+    expected = ("ada", chat.id, turn.id, [picture.info.id], "e" * 64, 2**64 - 1)
+    told = (line["tenant"], line["chat_id"], line["turn_id"], line["image_ids"])
+    assert expected == (*told, line["model"]["weights_sha256"], line["params"]["seed"])
+    assert with_content == ("canary" in list_files(tmp_path)[0].read_text())
