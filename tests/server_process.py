@@ -13,10 +13,10 @@ from pathlib import Path
 import grpc
 from llavachat.v1 import chat_pb2_grpc
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """Far above what a start takes, for machines that do other things as well."""
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 13
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,13 +14,13 @@ from llavachat_server.settings import SettingsError, load, resolve_profile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop.
+    """Run the server until it is told to stop, and end the process.
 
     Args:
         arguments: the command line without the program's name; `sys.argv` when not given.
 
     Returns:
-        The exit code.
+        The exit code, where the server did not come to serve. Else the process ends here.
     """
     try:
         settings = load(sys.argv[1:] if arguments is None else arguments)
@@ -42,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         logging.getLogger("llavachat").exception("the server failed")
         return 1
-    return 0
+    # All is closed and kept. Taking the model's libraries down piece by piece would only make
+    # who waits for the end wait for seconds more.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -264,9 +264,13 @@ class App:
             raise StartError(f"{error.filename}: {error.strerror}") from error
 
     def _say_ready(self, address: str) -> None:
-        self._tell("serving", address=address, profile=self._profile.name)
-        print(  # noqa: T201
-            f"llavachat is serving {self._profile.name} on {address}", file=sys.stderr, flush=True
+        name = self._profile.name
+        log.info(
+            "serving",
+            extra={
+                "fields": {"seconds": self._seconds(), "address": address, "profile": name},
+                "text": f"llavachat is serving {name} on {address}",
+            },
         )
         if not is_loopback(self._settings.listen) and self._settings.keys_file is None:
             log.warning("everybody who can reach this address may call: no keys_file is set")
@@ -284,8 +288,10 @@ class App:
             self._tell(f"loaded {stage}", took_seconds=round(took_seconds, 2))
 
     def _tell(self, stage: str, **fields: object) -> None:
-        seconds = round(time.monotonic() - self._began, 2)
-        log.info(stage, extra={"fields": {"seconds": seconds, **fields}})
+        log.info(stage, extra={"fields": {"seconds": self._seconds(), **fields}})
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._began, 2)
 
 
 def make_batching_engine(

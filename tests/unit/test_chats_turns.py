@@ -504,6 +504,19 @@ async def test_stopping_ends_turns_after_their_grace() -> None:
     assert FinishReason.SHUTDOWN is turn.finish_reason
 
 
+async def test_a_turn_that_is_ended_as_it_begins_ends() -> None:
+    """Even in the instant before the engine knows of a turn, it can be told to end."""
+    room = Room(Hold())
+    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
+    reader = await follow_in_background(live)
+    while not live.turn_id:  # noqa: ASYNC110 - the very instant is wanted, not a later one
+        await asyncio.sleep(0)
+    await room.turns.stop(grace_seconds=0)
+    assert {live.turn_id: FinishReason.SHUTDOWN} == room.engine.cancelled
+    with pytest.raises(ShuttingDown):
+        await reader
+
+
 async def test_open_wishes_are_filled_from_the_profile() -> None:
     """What was not asked for is the profile's; what is echoed is what the engine got."""
     room = Room()

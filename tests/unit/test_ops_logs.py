@@ -52,6 +52,18 @@ def test_people_get_text() -> None:
     assert ":" == line[2] == line[5]
 
 
+def test_an_event_may_bring_its_own_text() -> None:
+    """People read the sentence, programs the event with its fields."""
+    extra = {"fields": {"address": "a:1"}, "text": "It serves on a:1."}
+    people, programs = Terminal(), io.StringIO()
+    for stream in (people, programs):
+        logs.set_up("auto", "info", stream)
+        logging.getLogger("llavachat").info("serving", extra=extra)
+    assert "It serves on a:1.\n" == people.getvalue()
+    event = json.loads(programs.getvalue())
+    assert ("serving", "a:1") == (event["event"], event["address"])
+
+
 def test_the_form_can_be_chosen() -> None:
     """A setting wins over the guess."""
     assert "{" == say(Terminal(), "json")[0]

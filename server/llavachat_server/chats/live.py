@@ -2,8 +2,8 @@
 
 Contract: events are kept in their order from the first to the last, so that a follower may come
 late and misses nothing; a follower who reads slowly costs nobody else anything, because what is
-kept is bounded by the answer itself. When the last follower leaves before the end, the turn is
-told to end. Belongs to one event loop.
+kept is bounded by the answer itself. When the last follower leaves before the end and none comes
+within the grace period, the turn is told to end. Belongs to one event loop.
 """
 
 import asyncio
@@ -53,15 +53,25 @@ class LiveTurn:
 
     Args:
         body_sha256: what was asked; see `Question`.
-        abandon: called once when the last follower leaves before the end.
+        abandon: called when the last follower has left before the end.
+        grace_seconds: how long after that; a follower who comes in this time prevents it.
     """
 
-    def __init__(self, body_sha256: str, abandon: Callable[["LiveTurn"], None]) -> None:
+    def __init__(
+        self,
+        body_sha256: str,
+        abandon: Callable[["LiveTurn"], None],
+        grace_seconds: float = 0.0,
+    ) -> None:
         self.body_sha256 = body_sha256
         self.chat_id = ""
         self.turn_id = ""
         self.answer = ""
+        self.end_reason: FinishReason | None = None
+        """Why it was told to end, once it was."""
         self._abandon = abandon
+        self._grace_seconds = grace_seconds
+        self._grace: asyncio.TimerHandle | None = None
         self._events: list[TurnEvent] = []
         self._is_over = False
         self._error: Exception | None = None
@@ -72,6 +82,11 @@ class LiveTurn:
     def is_over(self) -> bool:
         """Whether the last event has come."""
         return self._is_over
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody follows it any more, though someone may come back."""
+        return self._grace is not None and not self._is_over
 
     def publish(self, event: TurnEvent) -> None:
         """Tell all followers; `Ended` is the last event."""
@@ -87,21 +102,28 @@ class LiveTurn:
         self._is_over = True
         self._tell()
 
-    async def follow(self) -> AsyncGenerator[TurnEvent, None]:
-        """Every event from the first to the last.
+    async def follow(self, char_offset: int = 0) -> AsyncGenerator[TurnEvent, None]:
+        """Every event from the first to the last, without the answer's first characters.
+
+        Args:
+            char_offset: so many characters of the answer are left out.
 
         Raises:
             Exception: what the turn failed with.
         """
         self._num_followers += 1
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
         position = 0
         try:
             while True:
                 news = self._news
                 while position < len(self._events):
-                    event = self._events[position]
+                    event = _cut(self._events[position], char_offset)
                     position += 1
-                    yield event
+                    if event is not None:
+                        yield event
                 if self._is_over and position == len(self._events):
                     break
                 await news.wait()
@@ -110,8 +132,32 @@ class LiveTurn:
         finally:
             self._num_followers -= 1
             if self._num_followers == 0 and not self._is_over:
-                self._abandon(self)
+                self._part()
+
+    def _part(self) -> None:
+        """The last follower has left."""
+        if self._grace_seconds <= 0:
+            self._abandon(self)
+            return
+        loop = asyncio.get_running_loop()
+        self._grace = loop.call_later(self._grace_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._is_over:
+            self._abandon(self)
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+def _cut(event: TurnEvent, char_offset: int) -> TurnEvent | None:
+    """An event without what comes before `char_offset` of the answer; None when nothing is left."""
+    if not isinstance(event, Delta):
+        return event
+    num_known = char_offset - event.char_offset
+    if num_known <= 0:
+        return event
+    if num_known >= len(event.text):
+        return None
+    return Delta(event.text[num_known:], char_offset)

@@ -107,6 +107,9 @@ class TurnRunner:
             first = asyncio.ensure_future(anext(events))
             try:
                 await asyncio.wait({first}, timeout=REFUSAL_WINDOW_SECONDS)
+                if live.end_reason is not None:
+                    # Told to end before the engine knew of it: it knows now.
+                    self.engine.cancel(turn.id, live.end_reason)
                 if first.done():
                     first.result()  # raises the refusal
                 await self._begin(job, setting, turn, new)

@@ -23,7 +23,7 @@ from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.runner import STOP_RETRY_SECONDS, Job, TurnRunner, tell_start
 from llavachat_server.chats.setting import read_setting
 from llavachat_server.chats.store import ChatStore
-from llavachat_server.images.intake import BadImage, Intake, check_header
+from llavachat_server.images.intake import BadImage, Intake
 from llavachat_server.values import Delta, Engine, EngineFailed, FinishReason, Sampling
 
 _CANCEL_SECONDS = 5.0
@@ -97,7 +97,7 @@ class Turns:
                 await self._store.get_picture(tenant, source.image_id)
                 continue
             try:
-                check_header(source.data or b"", self._intake.limits)
+                await self._intake.check(source.data or b"")
             except BadImage as error:
                 raise BadField(f"images[{index}].data", str(error)) from error
         num_images = len(setting.opening_images) + len(question.images)
@@ -159,6 +159,7 @@ class Turns:
                 await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
     def _end(self, live: LiveTurn, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        live.end_reason = reason
         if live.turn_id:
             self._engine.cancel(live.turn_id, reason)
         elif (task := self._tasks.get(live)) is not None:

@@ -97,9 +97,17 @@ class Intake:
         Raises:
             BadImage: it is no picture, of another format, too large, or damaged.
         """
-        check_header(data, self.limits)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, decode, data, self.limits)
+
+    async def check(self, data: bytes) -> None:
+        """Check one file's header without decoding it.
+
+        Raises:
+            BadImage: see `take`, as far as a header shows it.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, check_header, data, self.limits)
 
     def close(self) -> None:
         """Take no more pictures."""

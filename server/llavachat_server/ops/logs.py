@@ -47,10 +47,13 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """A line for people: the time of day, the event, and its fields."""
+    """A line for people: the time of day, the event and its fields, or the event's own `text`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
+        text = getattr(record, "text", None)
+        if isinstance(text, str):
+            return text
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items() if value)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from llavachat.v1 import chat_pb2 as pb
 
@@ -181,12 +180,13 @@ def _question(
     )
 
 
-def _body_sha256(request: Message) -> str:
-    body = type(request)()
-    body.CopyFrom(request)
-    body.ClearField("request_id")
+def _body_sha256(request: pb.StartChatRequest | pb.ContinueChatRequest) -> str:
+    # Cleared and put back, because a copy would double the pictures in memory.
+    request_id = request.request_id
+    request.ClearField("request_id")
     digest = hashlib.sha256(request.DESCRIPTOR.full_name.encode() + b"\0")
-    digest.update(body.SerializeToString(deterministic=True))
+    digest.update(request.SerializeToString(deterministic=True))
+    request.request_id = request_id
     return digest.hexdigest()
 
 

@@ -1,0 +1,115 @@
+"""Signals: to a process with the server's real start and stop, on a scripted engine."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from app_in_process import until
+from grpc import StatusCode
+from llavachat.v1 import chat_pb2 as pb
+from llavachat.v1 import chat_pb2_grpc
+
+PATIENCE_SECONDS = 30.0
+TESTS = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A server process in the middle of an answer."""
+
+    process: subprocess.Popen[bytes]
+    replies: Any
+    ready: Path
+
+    async def end(self) -> int:
+        """The exit code, once it has ended."""
+        return await asyncio.to_thread(self.process.wait, PATIENCE_SECONDS)
+
+
+def start_process(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process whose stderr goes to a file."""
+    with log.open("wb") as stderr:
+        return subprocess.Popen(command, stderr=stderr)
+
+
+@asynccontextmanager
+async def answering(folder: Path, *flags: str) -> AsyncIterator[Answering]:
+    """Start a server, and an answer that does not end by itself."""
+    ready = folder / "ready"
+    command = [sys.executable, str(TESTS / "scripted_server.py"), "--listen", "127.0.0.1:0"]
+    process = start_process([*command, "--ready-file", str(ready), *flags], folder / "log")
+
+    async def is_ready() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        return ready.exists()
+
+    try:
+        await until(is_ready, bool)
+        async with grpc.aio.insecure_channel(ready.read_text().strip()) as channel:
+            stub = chat_pb2_grpc.ChatServiceStub(channel)
+            replies = aiter(stub.StartChat(pb.StartChatRequest(prompt="What?")))
+            await anext(replies)
+            yield Answering(process, replies, ready)
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def end(replies: Any) -> StatusCode:
+    """How a stream ends."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        [reply async for reply in replies]
+    return caught.value.code()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_one_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
+    """After the grace period the stream ends UNAVAILABLE, the process well, its file is gone."""
+    async with answering(tmp_path, "--grace-seconds", "0.2") as server:
+        server.process.send_signal(number)
+        assert StatusCode.UNAVAILABLE is await end(server.replies)
+        assert 0 == await server.end()
+        assert not server.ready.exists()
+
+
+async def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    """Who presses Ctrl-C twice does not want to wait for the grace period."""
+    async with answering(tmp_path, "--grace-seconds", "3600") as server:
+        server.process.send_signal(signal.SIGINT)
+
+        async def is_draining() -> bool:
+            return not server.ready.exists()
+
+        await until(is_draining, bool)
+        assert None is server.process.poll()
+        server.process.send_signal(signal.SIGINT)
+        assert 130 == await server.end()
+
+
+async def test_a_start_can_be_broken_off(tmp_path: Path) -> None:
+    """A signal while the real model loads ends the process well, without waiting for it."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "llavachat_server", "--listen", "127.0.0.1:0"]
+    process = start_process(command, log)
+
+    async def is_listening() -> bool:
+        return "listening" in log.read_text()
+
+    try:
+        await until(is_listening, bool)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert "stopped while starting" in log.read_text()
+    assert "serving" not in log.read_text()

@@ -1,0 +1,20 @@
+"""Run by tests as a process: the server on an engine that never ends its first answer."""
+
+import asyncio
+import sys
+
+from llavachat_server.app import App
+from llavachat_server.ops import logs
+from llavachat_server.settings import load, resolve_profile
+from scripted_engine import Hold, ScriptedEngine
+
+
+async def serve() -> None:
+    """Serve until a signal says stop."""
+    settings = load(sys.argv[1:])
+    logs.set_up("json", "info")
+    engine = ScriptedEngine("warm", Hold("So far"))
+    await App(settings, resolve_profile(settings), lambda *_: engine).run()
+
+
+asyncio.run(serve())
