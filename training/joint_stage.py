@@ -1,0 +1,173 @@
+"""Stage 2: the whole model on chats, the patch labels kept at a small weight.
+
+The tower learns slowly here: at a high rate chats teach it to forget shapes.
+"""
+
+import functools
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from llavachat_server.engine.prompt import PromptBuilder
+from numpy.typing import NDArray
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from training.batches import iterate_batches, normalise_pixels, save_atomically, shrink_picture
+from training.dialogues import (
+    IGNORED_LABEL,
+    encode_chat,
+    sample_chat,
+    sample_positions,
+)
+from training.network import (
+    IMAGE_TOKEN_ID,
+    NUM_IMAGE_TOKENS,
+    PAD_TOKEN_ID,
+    cast_weights,
+    encode_images,
+    project_features,
+    read_text,
+)
+from training.optimiser import Optimiser, schedule_rate
+from training.rendering import label_patches
+from training.vision_stage import Log, score_patches
+
+BATCH_SIZE = 16
+MAX_CHAT_TOKENS = 288
+_VISION_LOSS_WEIGHT = 0.3
+_VISION_RATE_SCALE = 0.15
+_SAVE_EVERY_SECONDS = 120
+
+ChatBatch = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def make_chat_batch(seed: int, builder: PromptBuilder, step: int, batch_size: int) -> ChatBatch:
+    """Chats cut to `MAX_CHAT_TOKENS`, and their pictures.
+
+    Returns:
+        Token ids, labels and positions, each (batch, tokens); pixels (pictures, 3, side, side) of
+        uint8 and patch labels (pictures, 5, patches).
+    """
+    shape = (batch_size, MAX_CHAT_TOKENS)
+    token_ids = np.full(shape, PAD_TOKEN_ID, dtype=np.int64)
+    labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    pixels, patch_labels = [], []
+    for row in range(batch_size):
+        rng = random.Random(f"chat {seed} {step} {row}")
+        chat = sample_chat(rng)
+        encoded = encode_chat(builder, chat, MAX_CHAT_TOKENS)
+        length = len(encoded.token_ids)
+        token_ids[row, :length] = encoded.token_ids
+        labels[row, :length] = encoded.labels
+        positions[row, :length] = sample_positions(rng, encoded, length)
+        num_pictures = encoded.token_ids.count(IMAGE_TOKEN_ID) // NUM_IMAGE_TOKENS
+        pixels += [shrink_picture(picture) for picture in chat.pictures[:num_pictures]]
+        patch_labels += [label_patches(scene) for scene in chat.scenes[:num_pictures]]
+    return token_ids, labels, positions, np.stack(pixels), np.stack(patch_labels)
+
+
+def train_jointly(
+    model: LlavaForConditionalGeneration,
+    heads: nn.Linear,
+    builder: PromptBuilder,
+    *,
+    seed: int,
+    num_steps: int,
+    run_folder: Path,
+    log: Log,
+    export: Callable[[], None],
+    export_every_seconds: float,
+) -> None:
+    """Train everything in place; goes on from ``run_folder`` if it was cut off.
+
+    Args:
+        model: with a trained vision tower.
+        heads: the patch classifier, see `training.vision_stage`.
+        builder: the server's prompt builder.
+        seed: of the chats.
+        num_steps: of this stage.
+        run_folder: where the state is kept.
+        log: takes a line.
+        export: writes the checkpoint as it is.
+        export_every_seconds: how often it is called.
+    """
+    state_path = run_folder / "joint.pt"
+    named = [
+        *model.named_parameters(),
+        *((f"head.{name}", parameter) for name, parameter in heads.named_parameters()),
+    ]
+    optimiser = Optimiser(
+        named,
+        matrix_rate=0.015,
+        other_rate=3e-3,
+        rate_scales={"model.vision_tower.": _VISION_RATE_SCALE, "head.": _VISION_RATE_SCALE},
+    )
+    first_step, earlier_seconds = 0, 0.0
+    if state_path.exists():
+        state = torch.load(state_path)
+        model.load_state_dict(state["model"])
+        heads.load_state_dict(state["heads"])
+        optimiser.load_state_dict(state["optimiser"])
+        first_step, earlier_seconds = state["step"], state["seconds"]
+    started = saved = exported = time.monotonic()
+    average_loss, average_hits = 0.0, torch.zeros(5)
+
+    def save(step: int) -> None:
+        save_atomically(
+            {
+                "model": model.state_dict(),
+                "heads": heads.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step,
+                "seconds": earlier_seconds + time.monotonic() - started,
+            },
+            state_path,
+        )
+
+    make = functools.partial(make_chat_batch, seed, builder)
+    batches = iterate_batches(make, first_step, num_steps, BATCH_SIZE)
+    for step, (token_ids, labels, positions, pixels, patch_labels) in enumerate(
+        batches, first_step
+    ):
+        weights = cast_weights(model, torch.bfloat16)
+        features = encode_images(weights, normalise_pixels(pixels), model.config)
+        vision_loss, hits = score_patches(heads, features, torch.from_numpy(patch_labels))
+        # The state at a place predicts the token at the next.
+        targets = torch.from_numpy(labels)[:, 1:].reshape(-1)
+        wanted = (targets != IGNORED_LABEL).nonzero().squeeze(1)
+        hidden = read_text(
+            weights,
+            torch.from_numpy(token_ids)[:, :-1],
+            torch.from_numpy(positions)[:, :-1],
+            project_features(weights, features).flatten(0, 1),
+            model.config,
+            wanted,
+        )
+        logits = F.linear(hidden, weights["lm_head.weight"]).float()
+        loss = F.cross_entropy(logits, targets[wanted])
+        for _, parameter in named:
+            parameter.grad = None
+        (loss + _VISION_LOSS_WEIGHT * vision_loss).backward()  # type: ignore[no-untyped-call]
+        optimiser.step(schedule_rate(step, num_steps, warmup=100, decay_part=0.67))
+        pace = 0.02 if step - first_step > 50 else 0.2
+        average_loss += pace * (loss.item() - average_loss)
+        average_hits.lerp_(hits, pace)
+        if step % 50 == 0 or step == num_steps - 1:
+            rates = " ".join(f"{value:.3f}" for value in average_hits.tolist())
+            seconds = earlier_seconds + time.monotonic() - started
+            log(f"joint step {step} loss {average_loss:.4f} patches {rates} {seconds:.0f} s")
+        if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
+            save(step + 1)
+            saved = time.monotonic()
+        if time.monotonic() - exported > export_every_seconds:
+            export()
+            exported = time.monotonic()
+    if first_step < num_steps:
+        save(num_steps)

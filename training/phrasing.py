@@ -1,0 +1,62 @@
+"""Puts a draft question into words, from the training frames or from the held-out ones."""
+
+import random
+
+from training.questions import Draft
+from training.wordings import follow_ups, questions, talk
+from training.wordings.grammar import MACROS, expand, split_frames
+from training.wordings.typing import roughen
+
+MACROS.update(talk.TALK_MACROS)
+
+_TALK = {
+    "greeting": talk.GREETING,
+    "thanks": talk.THANKS,
+    "goodbye": talk.GOODBYE,
+    "who": talk.WHO,
+    "off_topic": talk.OFF_TOPIC,
+    "how_do_you_know": talk.HOW_DO_YOU_KNOW,
+}
+
+
+def _collect_frames() -> dict[str, tuple[list[str], list[str]]]:
+    texts = dict(_TALK)
+    for module in (questions, follow_ups):
+        texts |= {
+            name.lower(): text
+            for name, text in vars(module).items()
+            if name.isupper() and isinstance(text, str)
+        }
+    return {name: split_frames(text) for name, text in texts.items()}
+
+
+FRAMES = _collect_frames()
+"""By type: the frames to train on, and those held out."""
+
+
+def phrase(rng: random.Random, draft: Draft, *, held_out: bool = False) -> str:
+    """Word a draft as a user might type it.
+
+    Args:
+        rng: the only source of chance.
+        draft: what is asked.
+        held_out: use the frames that training never sees.
+    """
+    frame = rng.choice(FRAMES[draft.frames][held_out])
+    return word_frame(rng, frame, draft.slots)
+
+
+def phrase_talk(rng: random.Random, kind: str, *, held_out: bool = False) -> str:
+    """Word small talk or a question off the topic."""
+    frame = rng.choice(FRAMES[kind][held_out])
+    return roughen(
+        rng, expand(rng, frame), is_question=kind not in ("greeting", "thanks", "goodbye")
+    )
+
+
+def word_frame(rng: random.Random, frame: str, slots: dict[str, str]) -> str:
+    """Expand a frame, fill it and type it as people type."""
+    text = expand(rng, frame)
+    for name, value in slots.items():
+        text = text.replace(f"{{{name}}}", value)
+    return roughen(rng, " ".join(text.split()))
