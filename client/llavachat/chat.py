@@ -91,6 +91,21 @@ class Chat:
         operation = requests.get_chat(self._id, include_raw_prompts=include_raw_prompts)
         return self._client._call(operation, timeout_seconds)
 
+    def turn(
+        self,
+        turn_id: str,
+        *,
+        include_raw_prompt: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Turn:
+        """One turn, also while it runs or when it was cut short: what came until then.
+
+        Raises:
+            NotFound: the server does not know the chat or the turn.
+        """
+        operation = requests.get_turn(self._id, turn_id, include_raw_prompt=include_raw_prompt)
+        return self._client._call(operation, timeout_seconds)
+
     def history(self, *, timeout_seconds: float | None = None) -> tuple[Turn, ...]:
         """All turns, parents before children, in the order in which they were asked.
 

@@ -8,7 +8,6 @@ orientation, animated, or in a format that the server does not read. Knows no gR
 import contextlib
 import io
 import os
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -186,7 +185,7 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
             image.load()
             return Picture(data, _MEDIA_TYPES[str(image.format)], *image.size)
         return _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_refuse_size(name)) from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError):
         raise ImageError(f"{name} is damaged or cut short.") from None
@@ -197,12 +196,10 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 def _open(name: str, data: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(io.BytesIO(data), formats=_list_readable())
+        return Image.open(io.BytesIO(data), formats=_list_readable())
     except UnidentifiedImageError:
         raise ImageError(f"{name} is {_name_content(data)}; send JPEG, PNG, WebP or GIF.") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_refuse_size(name)) from None
     except (OSError, SyntaxError, ValueError, EOFError):
         raise ImageError(f"{name} is damaged or cut short.") from None

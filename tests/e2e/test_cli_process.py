@@ -9,6 +9,7 @@ import time
 
 import pytest
 from llavachat.cli.demo import FOLLOW_UP, PICTURE, QUESTION
+from scripted_service import ScriptedServer
 
 PROGRAM = [sys.executable, "-m", "llavachat"]
 
@@ -117,6 +118,43 @@ def test_demo_shows_the_whole_journey():
     assert done.stderr.index("warming up") < done.stderr.index("Serving on 127.0.0.1:")
     assert 2 == done.stderr.count("first token")
     assert "Server stopped." in done.stderr
+
+
+def test_demo_takes_its_server_along():
+    """SIGTERM ends the demonstration and the server that it started."""
+    process = subprocess.Popen(
+        [*PROGRAM, "demo"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        line = next(line for line in process.stderr if "listening" in line)
+        assert line
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        with open(children) as file:  # noqa: PTH123 - a file of the kernel
+            (server,) = map(int, file.read().split())
+        process.terminate()
+        assert 143 == process.wait(20)
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+
+
+def test_nothing_but_the_sentence_is_written(tmp_path):
+    """gRPC's own log about a failed handshake stays out of the user's sight."""
+    scripted = ScriptedServer()
+    try:
+        done = subprocess.run(
+            [*PROGRAM, "ask", "--tls", "-a", scripted.address, str(PICTURE), "What?"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        scripted.stop()
+    assert (3, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert "does not speak TLS" in done.stderr
 
 
 def test_demo_tells_why_a_server_does_not_start(tmp_path):

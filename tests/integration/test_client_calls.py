@@ -312,11 +312,9 @@ def test_the_server_is_described(client):
 
 
 def test_a_call_of_a_later_release_is_not_supported(client):
-    """UNIMPLEMENTED has its class."""
-    from llavachat._wire import requests
-
+    """UNIMPLEMENTED has its class: this service does not have GetTurn."""
     with pytest.raises(NotSupported):
-        client._call(requests.get_turn("chat-1", "turn-1"), None)
+        client.chat("chat-1").turn("turn-1")
 
 
 def test_health_is_asked_without_the_health_package(client, service, scripted):

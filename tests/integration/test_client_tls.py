@@ -51,14 +51,33 @@ async def test_tls_for_the_twin(secure):
 
 def test_an_unknown_authority_is_not_trusted(secure):
     """Without the CA the connection does not come about."""
-    with Client(secure.address, tls=True) as client, pytest.raises(CannotConnect):
+    with (
+        Client(secure.address, tls=True) as client,
+        pytest.raises(CannotConnect, match="authority unknown here"),
+    ):
         client.server_info(timeout_seconds=10)
 
 
 def test_clear_text_to_a_tls_port_is_told(secure):
     """A forgotten --tls ends in a sentence, not in a hang."""
-    with Client(secure.address) as client, pytest.raises(ServerUnavailable):
+    with (
+        Client(secure.address) as client,
+        pytest.raises(CannotConnect, match="perhaps it wants TLS"),
+    ):
         client.server_info(timeout_seconds=10)
+
+
+def test_tls_to_a_clear_text_port_is_told():
+    """An unneeded --tls ends in a sentence too."""
+    server = ScriptedServer()
+    try:
+        with (
+            Client(server.address, tls_ca_file=CA) as client,
+            pytest.raises(CannotConnect, match="does not speak TLS"),
+        ):
+            client.server_info(timeout_seconds=10)
+    finally:
+        server.stop()
 
 
 def test_the_expected_name_can_be_given(secure):
@@ -67,7 +86,7 @@ def test_the_expected_name_can_be_given(secure):
         assert "cpu" == client.server_info().device
     with (
         Client(secure.address, tls_ca_file=CA, tls_server_name="other.test") as client,
-        pytest.raises(CannotConnect),
+        pytest.raises(CannotConnect, match="for another name"),
     ):
         client.server_info(timeout_seconds=10)
 
@@ -88,6 +107,21 @@ def test_a_missing_certificate_names_its_file():
     """Told when the client is made."""
     with pytest.raises(ConfigurationError, match=r"tls_ca_file nowhere\.pem can not be read"):
         Client("localhost", tls_ca_file="nowhere.pem")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tls_ca_file": CERTIFICATES / "server.key"},
+        {"tls_ca_file": __file__},
+        {"tls_cert_file": CERTIFICATES / "client.pem", "tls_key_file": CERTIFICATES / "server.key"},
+        {"tls_cert_file": CERTIFICATES / "client.key", "tls_key_file": CERTIFICATES / "client.pem"},
+    ],
+)
+def test_files_that_are_no_certificates_are_told(files):
+    """When the client is made, and by name; gRPC alone would log it and fail at the first call."""
+    with pytest.raises(ConfigurationError, match=r"tls_\w+_file .*PEM certificate"):
+        Client("localhost", tls=True, **files)
 
 
 def test_metadata_goes_with_every_call(secure):

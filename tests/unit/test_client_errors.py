@@ -152,10 +152,21 @@ def test_no_connection_names_the_address():
         "Failed to connect to remote host: Connection refused",
     )
     assert isinstance(error, errors.CannotConnect)
-    assert (
-        "No llavachat server answers at gpu.example:50051 (Failed to connect to remote host: "
-        "Connection refused)." == str(error)
-    )
+    assert "No llavachat server answers at gpu.example:50051 (connection refused)." == str(error)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ("UNKNOWN: ipv4:1.2.3.4:1: Something new", "(Something new)"),
+        ("UNAVAILABLE: ipv4:1.2.3.4:1: Socket closed", "perhaps it wants TLS"),
+        ("UNKNOWN: Tls handshake failed: ... WRONG_VERSION_NUMBER", "does not speak TLS"),
+    ],
+)
+def test_why_there_is_no_connection_is_told(last, expected):
+    """In words for the caller where they are known, in gRPC's where they are not."""
+    message = f"failed to connect to all addresses; last error: {last}"
+    assert expected in str(read(grpc.StatusCode.UNAVAILABLE, message))
 
 
 def test_a_lost_connection_is_not_a_closed_port():

@@ -249,6 +249,7 @@ def test_a_bomb_is_refused():
         load_picture(bytes(data))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @settings(max_examples=150)
 @given(
     st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]),

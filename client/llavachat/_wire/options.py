@@ -7,6 +7,7 @@ no text is ever told twice.
 
 import json
 import math
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,35 @@ def build_credentials(connection: Connection) -> grpc.ChannelCredentials | None:
     """TLS credentials; None for clear text.
 
     Raises:
-        ConfigurationError: a certificate's file can not be read.
+        ConfigurationError: a certificate's file can not be read or used.
     """
     if not connection.tls:
         return None
+    authority = _read_pem("tls_ca_file", connection.tls_ca_file)
+    certificate = _read_pem("tls_cert_file", connection.tls_cert_file)
+    key = _read_pem("tls_key_file", connection.tls_key_file)
+    # gRPC would tell of files that it can not use in its log alone, at the first call.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if authority is not None:
+            context.load_verify_locations(cadata=authority.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        name = connection.tls_ca_file
+        raise ConfigurationError(f"tls_ca_file {name} holds no PEM certificate.") from None
+    try:
+        if connection.tls_cert_file is not None and connection.tls_key_file is not None:
+            context.load_cert_chain(
+                Path(connection.tls_cert_file).expanduser(),
+                Path(connection.tls_key_file).expanduser(),
+                password="",
+            )
+    except (ssl.SSLError, ValueError):
+        raise ConfigurationError(
+            f"tls_cert_file {connection.tls_cert_file} and tls_key_file "
+            f"{connection.tls_key_file} are not a PEM certificate and its unencrypted key."
+        ) from None
     return grpc.ssl_channel_credentials(
-        root_certificates=_read_pem("tls_ca_file", connection.tls_ca_file),
-        private_key=_read_pem("tls_key_file", connection.tls_key_file),
-        certificate_chain=_read_pem("tls_cert_file", connection.tls_cert_file),
+        root_certificates=authority, private_key=key, certificate_chain=certificate
     )
 
 

@@ -29,6 +29,16 @@ _NO_CONNECTION = re.compile(
     r"|Domain name not found|address lookup failed|empty address list",
     re.IGNORECASE,
 )
+# What gRPC's last error means for the one who called, most telling words first.
+_MEANINGS = (
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is signed by an authority unknown here"),
+    ("Hostname Verification", "its certificate is for another name"),
+    ("is not in peer certificate", "its certificate is for another name"),
+    ("CERTIFICATE_REQUIRED", "it asks for a client certificate"),
+    ("Connection refused", "connection refused"),
+    ("Socket closed", "it closed the connection at once; perhaps it wants TLS"),
+)
 _LAST_ERROR = re.compile(r"last error: \w+: (?:[\w.:\[\]%-]+: )?(.+?)\)?$")
 
 
@@ -125,14 +135,22 @@ _READERS: dict[str, Callable[[bytes, dict[str, Any]], None]] = {
 
 def _read_unavailable(details: StatusDetails, address: str) -> ServerUnavailable:
     if _NO_CONNECTION.search(details.message):
-        reason = _LAST_ERROR.search(details.message)
-        shown = f" ({reason[1].rstrip('.')})" if reason else ""
+        reason = _explain(details.message)
+        shown = f" ({reason})" if reason else ""
         return CannotConnect(f"No llavachat server answers at {address}{shown}.", details)
     lost = "Socket closed" in details.message or "reset" in details.message.lower()
     if lost or "GOAWAY" in details.message:
         return ServerUnavailable(f"The connection to {address} was lost.", details)
     text = _sentence(details.message) or f"The server at {address} is not available."
     return ServerUnavailable(text, details)
+
+
+def _explain(message: str) -> str:
+    for sign, meaning in _MEANINGS:
+        if sign in message:
+            return meaning
+    reason = _LAST_ERROR.search(message)
+    return reason[1].rstrip(".") if reason else ""
 
 
 def _read_context_full(text: str, details: StatusDetails) -> ContextFull:

@@ -3,7 +3,9 @@
 Modules are imported when their command runs, so that ``--help`` and completion are quick.
 """
 
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -33,6 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code; see `ExitCode`. What went wrong was told on stderr.
     """
+    _quieten()
     try:
         code = app(list(arguments), prog_name="llavachat", standalone_mode=False)
     except typer.TyperException as error:
@@ -228,6 +231,12 @@ def demo() -> int:
     from llavachat.cli.demo import demo as run_demo
 
     return run_demo()
+
+
+def _quieten() -> None:
+    """Keep libraries from writing between our lines; what matters reaches us as an error."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _describe_wrong_use(error: typer.TyperException) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +20,11 @@ READY_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 10.0
 _NUM_LAST_LINES = 5
+
+
+def _leave(number: int, frame: object) -> None:
+    """SIGTERM unwinds, so that the server does not outlive us."""
+    sys.exit(128 + number)
 
 
 class ServerProcess:
@@ -42,6 +49,7 @@ class ServerProcess:
         """From the start of the process until it served."""
 
     def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGTERM, _leave)
         try:
             self._start()
             self._wait()
@@ -93,6 +101,7 @@ class ServerProcess:
         self.address = self._ready_file.read_text("utf-8").strip()
 
     def _stop(self) -> None:
+        signal.signal(signal.SIGTERM, self._before)
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
