@@ -1,0 +1,159 @@
+"""Kills, by the hundred: no acknowledged turn is lost, none is half there, the file is sound.
+
+``KILLS=1000 python -m pytest -s tests/system/test_kills.py`` kills so often (default 100).
+SIGKILL takes the process, not the machine: what the kernel was given is written all the same.
+That a commit also survives the machine rests on SQLite's synchronous=FULL, which is tested by its
+setting alone.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.context
+import os
+import random
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import kill_writer
+from kill_writer import Plan, answer_of
+from llavachat_server.chats.errors import NotFound
+from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.sql.store import SqlStore
+
+NUM_KILLS = int(os.environ.get("KILLS", "100"))
+KILLS_A_FILE = 25
+"""Then a new file, so that kills fall into its making as well."""
+
+POINTS = ("", "", "statement", "commit", "committed")
+
+
+class Witness:
+    """What killed processes have told of one database, and whether it is so."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.begun: dict[str, tuple[str, str]] = {}
+        self.finished: set[str] = set()
+        self.erasing: set[str] = set()
+        self.erased: set[str] = set()
+
+    def hear(self, told: bytes) -> bool:
+        """Take down what a process said; whether its store had opened."""
+        is_open = False
+        for line in told.decode().splitlines():
+            event = json.loads(line)
+            is_open = True
+            if event["what"] == "begun":
+                self.begun[event["turn"]] = (event["chat"], event["request"])
+            elif event["what"] == "finished":
+                self.finished.add(event["turn"])
+            elif event["what"] in ("erasing", "erased"):
+                getattr(self, event["what"]).add(event["chat"])
+        return is_open
+
+    async def check(self, store: SqlStore) -> int:
+        """Look everything up; how many turns there are."""
+        num_turns = 0
+        for chat_id in sorted({chat for chat, _ in self.begun.values()}):
+            try:
+                chat = await store.get_chat("ada", chat_id)
+            except NotFound:
+                assert chat_id in self.erasing, "a chat was lost"
+                continue
+            assert chat_id not in self.erased, "an erased chat came back"
+            kept = {turn.id: turn for turn in chat.turns}
+            num_turns += len(kept)
+            for turn in chat.turns:
+                assert turn.state is not TurnState.RUNNING
+                if turn.state is TurnState.FINISHED:
+                    assert answer_of(turn.id) == turn.answer, "a turn is half there"
+                for image in turn.images:
+                    assert image.id == (await store.get_picture("ada", image.id)).info.id
+            for turn_id, (its_chat, request_id) in self.begun.items():
+                if its_chat != chat_id:
+                    continue
+                assert turn_id in kept, "an acknowledged turn was lost"
+                claim = await store.find_claim("ada", request_id)
+                assert claim is not None, "a request was forgotten"
+                assert turn_id == claim.turn_id
+                if turn_id in self.finished:
+                    assert TurnState.FINISHED is kept[turn_id].state, "an end was lost"
+        return num_turns
+
+
+def test_no_kill_loses_an_acknowledged_turn(tmp_path: Path) -> None:
+    """Processes are killed at random moments and at chosen points, and the next one looks."""
+    chance = random.Random(7)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kill_writer"])
+    counts: Counter[str] = Counter()
+    recoveries = []
+    for kill, witness in zip(range(NUM_KILLS), _witnesses(tmp_path), strict=False):
+        point = chance.choice(POINTS)
+        # Few statements and commits in, a new file is still being made.
+        plan = Plan(witness.url, kill, point, chance.choice((0, 3, 10, 40, 150)))
+        is_open = witness.hear(_run_and_kill(context, plan, chance))
+        counts[point or "at random"] += 1
+        counts["before the store had opened"] += not is_open
+        began = time.perf_counter()
+        store = SqlStore(witness.url)
+        recoveries.append(time.perf_counter() - began)
+        try:
+            counts["turns cut"] += len(store.cut_turns)
+            is_last = kill % KILLS_A_FILE == KILLS_A_FILE - 1 or kill == NUM_KILLS - 1
+            if is_last or kill % 5 == 4:
+                counts["turns looked up"] += asyncio.run(witness.check(store))
+            if is_last:
+                counts["turns acknowledged"] += len(witness.finished)
+        finally:
+            store.close()
+        with sqlite3.connect(witness.url.removeprefix("sqlite:///")) as file:
+            assert [("ok",)] == file.execute("PRAGMA integrity_check").fetchall()
+            assert [] == file.execute("PRAGMA foreign_key_check").fetchall()
+    recoveries.sort()
+    print(
+        f"\n{NUM_KILLS} kills: {dict(counts)}; opening again took "
+        f"{1000 * recoveries[len(recoveries) // 2]:.0f} ms (p50), "
+        f"{1000 * recoveries[-1]:.0f} ms (longest)"
+    )
+    assert counts["turns acknowledged"] > NUM_KILLS
+
+
+def _witnesses(folder: Path) -> Iterator[Witness]:
+    """One for each kill; a new file every now and then."""
+    number = 0
+    while True:
+        witness = Witness(f"sqlite:///{folder}/chats-{number}.db")
+        for _ in range(KILLS_A_FILE):
+            yield witness
+        number += 1
+
+
+def _run_and_kill(
+    context: "multiprocessing.context.ForkServerContext", plan: Plan, chance: random.Random
+) -> bytes:
+    """Start a process and kill it; all that it said."""
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(plan, writer), daemon=True)
+    process.start()
+    writer.close()
+    if not plan.point:
+        # Long enough to open a new file, half the time.
+        process.join(chance.choice((0.02, 0.1, 0.5, 1.0)) * chance.random())
+        process.kill()
+    told = b""
+    with os.fdopen(os.dup(reader.fileno()), "rb") as pipe:
+        told = pipe.read()
+    process.join()
+    assert -9 == process.exitcode, process.exitcode
+    reader.close()
+    return told
+
+
+def _child(plan: Plan, writer: "multiprocessing.connection.Connection") -> None:
+    kill_writer.run(plan, writer.fileno())
