@@ -10,7 +10,7 @@ PROTOS := $(wildcard protos/llavachat/v1/*.proto)
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check protos check-protos train evaluate lock clean
+.PHONY: help demo test check protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ protos: .venv-protos/.ready ## generate the stubs from the contract
 check-protos: .venv-protos/.ready ## lint the contract, compare it with main, compare the stubs
 	$(SAY) "the contract: lint, compatibility, committed stubs"
 	@scripts/check-protos
+
+accept-protos: .venv-protos/.ready ## take the contract as it is for what clients in the field know
+	@.venv-protos/bin/buf build -o protos/baseline.binpb
 
 train: .venv/.server ## train the embedded model again from nothing (about an hour on 2 cores)
 	@$(BIN)/python -m training.train
