@@ -12,6 +12,7 @@ from llavachat.cli.demo import FOLLOW_UP, PICTURE, QUESTION
 from scripted_service import ScriptedServer
 
 PROGRAM = [sys.executable, "-m", "llavachat"]
+TEXT = ("--log-format", "text")
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_serve_becomes_the_server(tmp_path):
     ready = tmp_path / "ready"
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*PROGRAM, "serve", "--listen", "127.0.0.1:0", "--ready-file", str(ready)],
+            [*PROGRAM, "serve", "--listen", "127.0.0.1:0", "--ready-file", str(ready), *TEXT],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stderr=log,
         )

@@ -180,6 +180,8 @@ def test_a_failure_on_the_way_keeps_what_came(service, picture, capsys):
     service.answer = answer
     assert 1 == run(["ask", picture, "What?"])
     assert ("A red\n", "llavachat: The model failed on this request.\n") == capsys.readouterr()
+    run(["ask", "-c", "Once more?"])
+    assert "chat-1" == service.requests[-1].chat_id
 
 
 def test_a_slow_answer_meets_its_deadline(service, picture, capsys):

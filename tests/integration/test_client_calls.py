@@ -326,6 +326,14 @@ def test_health_is_asked_without_the_health_package(client, service, scripted):
     assert not client.is_healthy(timeout_seconds=1)
 
 
+def test_a_proxy_is_no_way_to_this_machine(scripted, monkeypatch):
+    """http_proxy in the environment does not keep localhost from being reached."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Client(scripted.address) as client:
+        assert "cpu" == client.server_info().device
+
+
 def test_waiting_until_a_server_is_ready(client, service):
     """Returns once it serves, and says so when it does not."""
     service.is_serving = False

@@ -79,6 +79,12 @@ def web():
     server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    """A proxy of the machine that runs the tests is none of their business."""
+    monkeypatch.setenv("no_proxy", "*")
+
+
 @pytest.mark.parametrize("path", ["/red.png", "/moved"])
 def test_a_picture_is_fetched(web, path):
     """Byte for byte, redirects followed."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from llavachat.connection import Connection
+from llavachat.connection import Connection, is_loopback
 from llavachat.errors import ConfigurationError
 
 _RETRIED = (
@@ -68,6 +68,9 @@ def build_options(connection: Connection) -> list[tuple[str, Any]]:
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 5_000),
     ]
+    if is_loopback(connection.address):
+        # http_proxy in the environment is no way to this very machine.
+        options.append(("grpc.enable_http_proxy", 0))
     if connection.tls_server_name:
         options.append(("grpc.ssl_target_name_override", connection.tls_server_name))
     return options

@@ -112,10 +112,11 @@ def _write(client: Client, reply: Reply, *, as_json: bool, show_usage: bool) -> 
             if not as_json:
                 write(text)
     finally:
+        if reply.is_started:
+            write_last_chat(client.address, reply.chat_id)
         # Whatever stops the answer, the shell's prompt goes on a line of its own.
         if reply.text and not as_json:
             write("\n")
-    write_last_chat(client.address, reply.chat_id)
     if as_json:
         write(json.dumps(to_object(reply), ensure_ascii=False) + "\n")
     if end := describe_end(reply):
