@@ -95,6 +95,20 @@ def abort(
     context.abort(code, message)
 
 
+def answer_until_cancelled(service: "ScriptedService") -> Callable[[Any, Any], Events]:
+    """An answer without end, and a flag on the service once the call is cancelled."""
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Events:
+        context.add_callback(service.cancelled.set)
+        yield started()
+        offset = 0
+        while not service.cancelled.wait(0.01):
+            yield chat_pb2.ChatEvent(delta=chat_pb2.TextDelta(text="more ", char_offset=offset))
+            offset += 5
+
+    return answer
+
+
 class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
     """Answers as `answer` says; tests replace it. Everything that came is kept."""
 

@@ -1,0 +1,118 @@
+"""`AsyncClient` over a socket: the same calls, and what tasks add to them."""
+
+import asyncio
+
+import pytest
+from llavachat import (
+    AsyncClient,
+    Client,
+    FinishReason,
+    ImageError,
+    NotFound,
+)
+from PIL import Image
+from scripted_service import (
+    ScriptedServer,
+    answer_until_cancelled,
+    deltas,
+    finished,
+    started,
+)
+
+RED = Image.new("RGB", (8, 8), "red")
+
+
+@pytest.fixture
+def scripted():
+    """A scripted service on a port of its own."""
+    server = ScriptedServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def service(scripted):
+    """What the server answers, and what it was asked."""
+    return scripted.service
+
+
+@pytest.fixture
+def client(scripted):
+    """A client of that server."""
+    with Client(scripted.address, timeout_seconds=20) as client:
+        yield client
+
+
+async def test_the_twin_does_the_same(scripted, service):
+    """AsyncClient: stream, ask, history, list, count, health, delete."""
+    async with AsyncClient(scripted.address, timeout_seconds=20) as client:
+        async with client.start(RED, "What is this?") as reply:
+            assert ["A ", "red ", "circle."] == [text async for text in reply]
+        assert 11 == reply.usage.completion_tokens
+        assert "A red circle." == await reply.chat.ask("And?", seed=3).read()
+        assert 3 == service.requests[-1].params.seed
+        assert 2 == len(await reply.chat.history())
+        assert "**You:** And?" in await reply.chat.transcript()
+        assert "<s>USER: And? ASSISTANT:" == await reply.chat.raw_prompt()
+        assert 10 == (await reply.chat.count_tokens("What?")).total_tokens
+        assert 74 == (await client.count_tokens(RED, "What?")).total_tokens
+        assert "cpu" == (await client.server_info()).device
+        await client.start(None, "Another").read()
+        assert ["chat-1", "chat-2"] == [chat.id async for chat in client.chats(page_size=1)]
+        assert await client.is_healthy()
+        await client.wait_until_ready()
+        await reply.chat.delete()
+        with pytest.raises(NotFound):
+            await client.delete_chat("chat-1")
+
+
+async def test_the_twin_loads_pictures_when_it_is_read(scripted, service):
+    """Nothing happens before, and a wrong picture is told then."""
+    async with AsyncClient(scripted.address) as client:
+        reply = client.start("nowhere.png", "What?")
+        with pytest.raises(ImageError, match="does not exist"):
+            await reply.read()
+    assert [] == service.requests
+
+
+async def test_cancelling_the_task_cancels_the_call(scripted, service):
+    """A task that is given up does not keep the server busy."""
+    service.answer = answer_until_cancelled(service)
+    async with AsyncClient(scripted.address) as client:
+        begun = asyncio.Event()
+
+        async def read():
+            async for _ in client.start(None, "Go on."):
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(service.cancelled.wait, 5)
+
+
+async def test_closing_the_twin_from_another_task_ends_the_iteration(scripted, service):
+    """The loop ends without an error, and what came is kept."""
+    service.answer = answer_until_cancelled(service)
+    async with AsyncClient(scripted.address) as client:
+        reply = client.start(None, "Go on.")
+        asyncio.get_running_loop().call_later(0.1, reply.close)
+        assert {"more "} == {text async for text in reply}
+        assert FinishReason.CANCELLED is reply.finish_reason
+
+
+async def test_many_answers_side_by_side(scripted, service):
+    """One AsyncClient streams several answers at once, each with its own text."""
+
+    def answer(request, context):
+        yield started(request.prompt)
+        yield from deltas(*(f"{request.prompt}{number} " for number in range(20)))
+        yield finished()
+
+    service.answer = answer
+    async with AsyncClient(scripted.address) as client:
+        answers = await asyncio.gather(*(client.start(None, name).read() for name in "abcdefgh"))
+    expected = ["".join(f"{name}{number} " for number in range(20)) for name in "abcdefgh"]
+    assert expected == answers
