@@ -30,7 +30,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     for verb in (run, check):
         verb.add_argument(
             "--release",
-            type=Path,
+            type=absolute,
             default=HERE,
             metavar="FOLDER",
             help="holds the wheel, constraints.txt and assets (default: this one)",
@@ -44,6 +44,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if not arguments or arguments[0] not in (*verbs.choices, "-h", "--help"):
         arguments = ["run", *arguments]
     return parser.parse_args(arguments)
+
+
+def absolute(text: str) -> Path:
+    """A path that holds wherever this process goes."""
+    return Path(text).absolute()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the installer; the exit code."""
     os.umask(0o022)
     given = parse(sys.argv[1:] if arguments is None else arguments)
+    # Whoever calls may stand in a folder that goes away.
+    os.chdir("/")
     try:
         act(given)
     except HostError as error:

@@ -104,11 +104,15 @@ def switch(running: Path | None, release: Path, options: Options, steps: Steps) 
 
 def use(release: Path, options: Options, steps: Steps) -> None:
     """Point to a release, and restart the service on it."""
+    is_new = read_link(layout.CURRENT) != release or load_options().needs_restart(options)
     point(layout.CURRENT, release)
     # The model's unit reads the options.
     save_options(options)
-    install_units(release, options)
+    is_new = install_units(release, options) or is_new
     enable_units(options)
+    if not is_new and read_property(layout.SERVICE, "ActiveState") == "active":
+        steps.say("service: it runs already, as asked for")
+        return
     restart_service(steps)
 
 

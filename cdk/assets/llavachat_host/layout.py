@@ -20,6 +20,7 @@ CONFIGURATION = Path("/etc/llavachat")
 OPTIONS = CONFIGURATION / "host.json"
 SERVER_SETTINGS = CONFIGURATION / "server.toml"
 CREDENTIALS = CONFIGURATION / "credentials"
+CREDENTIALS_SEEN = CONFIGURATION / "credentials.sha256"
 ALERT_HOOK = CONFIGURATION / "alert"
 
 CACHE = Path("/var/cache/llavachat")

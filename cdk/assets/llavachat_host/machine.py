@@ -15,6 +15,8 @@ from llavachat_host.options import DEFAULT_QUANTIZATION, Options
 from llavachat_host.steps import probe
 
 GIB = 1024**3
+SYSTEMD_RUNS = Path("/run/systemd/system")
+"""There where systemd is process 1. Source: sd_booted(3)."""
 MIN_PYTHON = (3, 11)
 MIN_SYSTEMD = 247
 """The first that passes credentials to a service. Source: systemd's NEWS for 247."""
@@ -23,7 +25,6 @@ MIN_DRIVER = 580
 Source: NVIDIA, CUDA 13.0 release notes, table of minimum driver versions."""
 LIBRARIES_GIB = {"gpu": 12.0, "cpu": 2.5}
 """Room for the libraries while they are unpacked: torch with CUDA, or for the CPU."""
-TRIED_SYSTEMS = {"debian 12"}
 KNOWN_SYSTEMS = {"debian 12", "ubuntu 22.04", "ubuntu 24.04", "amzn 2023"}
 PYTHON_PACKAGES = {
     "amzn 2023": "dnf install -y python3.12",
@@ -131,7 +132,7 @@ def list_faults(machine: Machine, options: Options, *, needs_libraries: bool) ->
         faults.append(f"processor: {machine.architecture}; x86_64 is needed")
     if machine.systemd < MIN_SYSTEMD:
         faults.append(f"systemd: {machine.systemd or 'none'}; {MIN_SYSTEMD} or newer is needed")
-    elif not Path("/run/systemd/system").is_dir():
+    elif not SYSTEMD_RUNS.is_dir():
         faults.append("systemd: installed but not running; the service needs it as process 1")
     if machine.python is None:
         remedy = PYTHON_PACKAGES.get(machine.system, "install it with its venv module")

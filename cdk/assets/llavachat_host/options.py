@@ -78,6 +78,12 @@ class Options:
         """Whether only this machine can call."""
         return self.listen.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
 
+    def needs_restart(self, other: Options) -> bool:
+        """Whether the service must start anew to follow other options."""
+        # What only the idle stop reads can change at any time.
+        followed = replace(self, idle_minutes=other.idle_minutes, stop_command=other.stop_command)
+        return followed != other
+
     def check(self) -> None:
         """Refuse what can not be.
 

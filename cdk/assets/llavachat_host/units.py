@@ -20,8 +20,17 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def hash_file(name: str) -> str:
+    """A credential's fingerprint."""
+    return hashlib.sha256((layout.CREDENTIALS / name).read_bytes()).hexdigest()
+
+
 def derive_keys(folder: Path = layout.CREDENTIALS) -> None:
-    """From ``api-key``, which a deployment brings, the file of hashes that the server reads."""
+    """From ``api-key``, which a deployment brings, the file of hashes that the server reads.
+
+    Raises:
+        HostError: there is no key in it.
+    """
     plain = folder / "api-key"
     if plain.is_file():
         key = plain.read_text().strip()
@@ -66,21 +75,28 @@ def render_drop_in(options: Options, credentials: set[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def install_units(release: Path, options: Options) -> None:
-    """Make systemd know a release's units."""
+def install_units(release: Path, options: Options) -> bool:
+    """Make systemd know a release's units.
+
+    Returns:
+        Whether anything changed that a running service does not know.
+    """
     derive_keys()
     present = {path.name for path in layout.CREDENTIALS.glob("*") if path.is_file()}
-    drop_in = render_drop_in(options, present)
+    wanted = {layout.DROP_IN: render_drop_in(options, present)}
     for unit in layout.UNITS:
-        text = (release / "assets" / "units" / unit).read_text()
-        write_whole(layout.UNIT_FOLDER / unit, text)
-    write_whole(layout.DROP_IN, drop_in)
+        wanted[layout.UNIT_FOLDER / unit] = (release / "assets" / "units" / unit).read_text()
+    # A credential that changed is one that the service must load anew.
+    fingerprints = "".join(f"{name} {hash_file(name)}\n" for name in sorted(present))
+    has_changed = write_whole(layout.CREDENTIALS_SEEN, fingerprints, mode=0o600)
+    changed = [path for path, text in wanted.items() if write_whole(path, text)]
     if not layout.SERVER_SETTINGS.exists():
         write_whole(
             layout.SERVER_SETTINGS,
             "# Settings of the server, see `llavachat-server --help`; one `name = value` a line.\n",
         )
     systemctl("daemon-reload")
+    return has_changed or bool(changed)
 
 
 def enable_units(options: Options) -> None:

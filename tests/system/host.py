@@ -1,0 +1,182 @@
+"""A machine with llavachat on it, as its operator and its callers see it; and releases for it."""
+
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from container import Container
+from llavachat import Client, LlavaChatError
+
+SERVICE = "llavachat.service"
+ROOT = Path(__file__).resolve().parents[2]
+PORT = 50051
+HANG = ROOT / "tests" / "system" / "hang"
+
+
+class Releases:
+    """Folders as a deployment unpacks them, inside a machine.
+
+    Attributes:
+        this: this tree's release.
+    """
+
+    def __init__(self, machine: Container, wheel: Path) -> None:
+        self._machine = machine
+        self._wheel = wheel
+        self.this = self.make("this")
+
+    def make(
+        self,
+        name: str,
+        *,
+        edit: Callable[[str, str], str] | None = None,
+        constraints: str = "",
+    ) -> str:
+        """A release made from this tree's.
+
+        Args:
+            name: of its folder.
+            edit: given each Python file's name and text, returns its text.
+            constraints: lines to add to the constraints.
+
+        Returns:
+            The folder's path inside the machine.
+        """
+        folder = self._machine.root / "srv" / name
+        shutil.copytree(
+            ROOT / "cdk" / "assets",
+            folder / "assets",
+            ignore=shutil.ignore_patterns("__pycache__", ".*_cache"),
+        )
+        text = (ROOT / "constraints.txt").read_text() + constraints
+        (folder / "constraints.txt").write_text(text)
+        with (
+            zipfile.ZipFile(self._wheel) as old,
+            zipfile.ZipFile(folder / self._wheel.name, "w", zipfile.ZIP_DEFLATED) as new,
+        ):
+            for entry in old.infolist():
+                data = old.read(entry)
+                if edit is not None and entry.filename.endswith(".py"):
+                    data = edit(entry.filename, data.decode()).encode()
+                new.writestr(entry, data)
+        return f"/srv/{name}"
+
+
+class Host:
+    """A machine with the service on it."""
+
+    def __init__(self, machine: Container) -> None:
+        self.machine = machine
+        self.first_output = ""
+
+    def install(self, release: str, *flags: str) -> str:
+        """Run the installer of a release; what it said."""
+        return self.machine.run(f"{release}/assets/install", "run", *flags)
+
+    def make_well(self) -> None:
+        """Have the service answer again, whatever a test left behind."""
+        run = self.machine.run
+        run("rm", "-rf", f"/etc/systemd/system/{SERVICE}.d/90-test.conf", "/etc/llavachat/alert")
+        run("sh", "-c", "rm -rf /run/llavachat-alerts; : >/etc/llavachat/server.toml")
+        run("systemctl", "daemon-reload")
+        run("systemctl", "reset-failed")
+        run("systemctl", "start", SERVICE)
+
+    def write_settings(self, text: str) -> None:
+        """The operator's settings; `make_well` takes them back."""
+        (self.machine.root / "etc/llavachat/server.toml").write_text(text)
+
+    def client(self) -> Client:
+        """A new client."""
+        return Client(f"127.0.0.1:{PORT}")
+
+    def ask(self, picture: bytes, question: str = "What is this?") -> str:
+        """One question about a picture; its answer."""
+        with self.client() as client:
+            return client.start(picture, question, timeout_seconds=30).read()
+
+    def is_serving(self) -> bool:
+        """Whether the health service says so now."""
+        with suppress(LlavaChatError), self.client() as client:
+            return client.is_healthy(timeout_seconds=1)
+        return False
+
+    def wait_until_serving(self, seconds: float = 60.0) -> float:
+        """Wait for SERVING; the seconds it took."""
+        began = time.monotonic()
+        while not self.is_serving():
+            if time.monotonic() - began > seconds:
+                raise AssertionError(
+                    f"not serving within {seconds:.0f} s:\n"
+                    + self.machine.run("systemctl", "status", "--no-pager", SERVICE, check=False)
+                )
+            time.sleep(0.05)  # a server that is down can not tell when it is up
+        return time.monotonic() - began
+
+    def read_property(self, name: str) -> str:
+        """A property of the service's unit."""
+        return self.machine.read_property(SERVICE, name)
+
+    @property
+    def process_id(self) -> int:
+        """The server's process, as numbered inside the machine."""
+        return int(self.read_property("MainPID"))
+
+    @property
+    def release(self) -> str:
+        """The release in use."""
+        return Path(self.machine.run("readlink", "/opt/llavachat/current").strip()).name
+
+
+class Streams:
+    """Many answers at once, each until its end, with what it ended in and when.
+
+    Long ones are drawn at a high temperature, so that they wander on instead of ending.
+    """
+
+    def __init__(self, host: Host, picture: bytes, number: int, *, max_tokens: int) -> None:
+        self._host = host
+        self._picture = picture
+        self._max_tokens = max_tokens
+        self._pool = ThreadPoolExecutor(number)
+        self._began = threading.Barrier(number + 1)
+        self.ended: list[Future[tuple[float, BaseException | str]]] = [
+            self._pool.submit(self._read, index) for index in range(number)
+        ]
+        self._began.wait(60)
+
+    def results(self, seconds: float) -> list[tuple[float, BaseException | str]]:
+        """Of each stream: the monotonic time of its end, and its text or error."""
+        try:
+            return [future.result(seconds) for future in self.ended]
+        finally:
+            self._pool.shutdown(wait=False)
+
+    def _read(self, index: int) -> tuple[float, BaseException | str]:
+        text = ""
+        is_first = True
+        try:
+            with (
+                self._host.client() as client,
+                client.start(
+                    self._picture,
+                    "Describe the picture.",
+                    max_tokens=self._max_tokens,
+                    temperature=2.0,
+                    seed=index,
+                    timeout_seconds=120,
+                ) as reply,
+            ):
+                for part in reply:
+                    text += part
+                    if is_first:
+                        is_first = False
+                        self._began.wait(60)
+        except LlavaChatError as error:
+            return time.monotonic(), error
+        return time.monotonic(), text

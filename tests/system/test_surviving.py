@@ -1,0 +1,141 @@
+"""The service under a kill, a hang, a stop, a crash loop and a reboot, each with its time."""
+
+import time
+
+import pytest
+from figures import Figures
+from host import HANG, SERVICE, Host, Streams
+from llavachat import ServerUnavailable
+from pictures import red_circle
+
+LONG_TOKENS = 1024
+
+SLACK = 3.0
+"""The bounds hold on a quiet machine; the figures say what was measured."""
+
+
+def test_kill_ends_streams_and_serves_again(host: Host, figures: Figures) -> None:
+    """kill -9 amid ten answers: each ends UNAVAILABLE at once, and the service is back."""
+    streams = Streams(host, red_circle(), 10, max_tokens=LONG_TOKENS)
+    killed = time.monotonic()
+    host.machine.run("kill", "-9", str(host.process_id))
+    results = streams.results(10)
+    assert {ServerUnavailable} == {type(outcome) for _, outcome in results}
+    worst = max(at for at, _ in results) - killed
+    back = host.wait_until_serving()
+    figures.add("kill -9 amid 10 answers: the last stream ends", worst, "0.5 s")
+    figures.add("kill -9: serving again", time.monotonic() - killed, "10 s")
+    assert worst < 0.5 * SLACK
+    assert back < 10 * SLACK
+    assert host.ask(red_circle()).strip()
+
+
+@pytest.mark.parametrize(
+    ("what", "signal", "line"),
+    [("event loop", "USR1", "in hang_loop"), ("engine", "USR2", "in hang_here")],
+)
+def test_watchdog_ends_a_hang(
+    host: Host, figures: Figures, what: str, signal: str, line: str
+) -> None:
+    """A hung event loop or engine is ended, its line is in the journal, and it serves again."""
+    machine = host.machine
+    drop_in = machine.root / "etc/systemd/system" / f"{SERVICE}.d" / "90-test.conf"
+    drop_in.write_text("[Service]\nEnvironment=PYTHONPATH=/opt/llavachat/hang\n")
+    folder = machine.root / "opt/llavachat/hang"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text((HANG / "sitecustomize.py").read_text())
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", SERVICE)
+    process, hung = host.process_id, time.monotonic()
+    machine.run("kill", f"-{signal}", str(process))
+    while host.process_id == process:
+        assert time.monotonic() - hung < 60, machine.run("systemctl", "status", SERVICE)
+        time.sleep(0.05)
+    ended = time.monotonic() - hung
+    host.wait_until_serving()
+    figures.add(f"hung {what}: ended by the watchdog", ended, "10 s")
+    figures.add(f"hung {what}: serving again", time.monotonic() - hung)
+    journal = machine.read_journal(f"--unit={SERVICE}", "--lines=400")
+    assert "Watchdog timeout" in journal
+    assert "Fatal Python error: Aborted" in journal
+    assert line in journal
+    assert ended < 10 * SLACK
+    assert host.ask(red_circle()).strip()
+
+
+def test_stop_lets_short_answers_end(host: Host, figures: Figures) -> None:
+    """SIGTERM amid answers: each is delivered whole, and only then the process ends."""
+    streams = Streams(host, red_circle(), 4, max_tokens=48)
+    began = time.monotonic()
+    host.machine.run("systemctl", "stop", SERVICE)
+    figures.add("stop amid 4 short answers, all delivered", time.monotonic() - began, "30 s")
+    assert {str} == {type(outcome) for _, outcome in streams.results(1)}
+    assert "success" == host.read_property("Result")
+
+
+def test_stop_ends_long_answers_after_the_grace_period(host: Host, figures: Figures) -> None:
+    """With a grace of 2 s: new calls are refused at once, running ones end with a reason."""
+    host.write_settings("grace_seconds = 2\n")
+    host.machine.run("systemctl", "restart", SERVICE)
+    streams = Streams(host, red_circle(), 16, max_tokens=LONG_TOKENS)
+    began = time.monotonic()
+    host.machine.run("systemctl", "stop", "--no-block", SERVICE)
+    while host.is_serving():
+        assert time.monotonic() - began < 2
+    status = host.read_property("StatusText")
+    with host.client() as client, pytest.raises(ServerUnavailable):
+        client.start(red_circle(), "What is this?", timeout_seconds=1.5).read()
+    results = streams.results(20)
+    while host.read_property("ActiveState") != "inactive":
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+    stopped = time.monotonic() - began
+    figures.add("stop amid 16 long answers, grace 2 s", stopped, "5 s")
+    assert status.startswith("Stopping: waiting for "), status
+    outcomes = {type(outcome) for _, outcome in results}
+    assert outcomes <= {str, ServerUnavailable}, outcomes
+    assert ServerUnavailable in outcomes
+    assert "success" == host.read_property("Result")
+    assert stopped < 5 * SLACK
+
+
+def test_crash_loop_ends_in_an_alert(host: Host, figures: Figures) -> None:
+    """Five failed starts: the unit is failed, and the alert is in the journal and at the hook."""
+    machine = host.machine
+    machine.run("systemctl", "stop", SERVICE)
+    (machine.root / "etc/llavachat/alert").write_text('#!/bin/sh\ncp "$2" "/run/told-$1"\n')
+    machine.run("chmod", "+x", "/etc/llavachat/alert")
+    machine.run(
+        *("systemd-run", "--unit=other", "python3", "-c"),
+        "import socket, time; s = socket.create_server(('127.0.0.1', 50051)); time.sleep(600)",
+    )
+    began = time.monotonic()
+    machine.run("systemctl", "start", SERVICE, check=False)
+    told = f"/run/told-{SERVICE}"
+    machine.shell(f"for i in $(seq 600); do test -s {told} && exit; sleep 0.1; done; exit 1")
+    figures.add("crash loop: five starts, then the alert", time.monotonic() - began, "60 s")
+    machine.run("systemctl", "stop", "other")
+    assert "failed" == host.read_property("ActiveState")
+    account = machine.run("cat", told)
+    assert f"{SERVICE} has failed (" in account
+    assert "can not be opened; another program may use it" in account
+    alerts = machine.read_journal("--priority=alert")
+    assert f"{SERVICE} has failed (" in alerts
+
+
+def test_wrong_setting_is_not_tried_again(host: Host) -> None:
+    """A setting that can not be right fails the unit at once, with the setting's name."""
+    host.write_settings("listne = 'x'\n")
+    host.machine.run("systemctl", "restart", SERVICE, check=False)
+    assert "failed" == host.read_property("ActiveState")
+    assert "0" == host.read_property("NRestarts")
+    assert "did you mean listen?" in host.machine.read_journal(f"--unit={SERVICE}", "--lines=20")
+
+
+def test_reboot(host: Host, figures: Figures) -> None:
+    """The machine comes back answering by itself."""
+    began = time.monotonic()
+    host.machine.reboot()
+    host.wait_until_serving()
+    figures.add("reboot: serving again", time.monotonic() - began, "60 s")
+    assert host.ask(red_circle()).strip()

@@ -1,0 +1,266 @@
+"""The installer's judgements: what a machine lacks, where the model goes, when it may stop."""
+
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cdk" / "assets"))
+
+from llavachat_host import layout, machine, model, release, units
+from llavachat_host.idleness import explain_use
+from llavachat_host.machine import Gpu, Machine, find_instance_disk, list_faults, read_system
+from llavachat_host.options import (
+    DEFAULT_QUANTIZATION,
+    NEEDS,
+    Options,
+    load_options,
+    save_options,
+    write_whole,
+)
+from llavachat_host.steps import HostError, InstallationRuns, hold_lock
+
+FIT = Machine(
+    system="amzn 2023",
+    python=Path("/usr/bin/python3.12"),
+    gpu=Gpu("NVIDIA A10G", 22.5, "580.95.05"),
+    has_nvidia_device=True,
+    systemd=252,
+    memory_gib=15.4,
+    architecture="x86_64",
+)
+SEVEN = Options(profile="llava-1.5-7b")
+
+
+def test_needs_are_those_of_the_servers_profiles() -> None:
+    """Profiles, models, revisions and quantisations are the server's."""
+    expected = {
+        name: ("", "", profile.quantization.value)
+        if profile.model == str(SHAPES_FOLDER)
+        else (profile.model, profile.revision, profile.quantization.value)
+        for name, profile in PROFILES.items()
+    }
+    actual = {
+        name: (need.model, need.revision, DEFAULT_QUANTIZATION[name])
+        for name, need in NEEDS.items()
+    }
+    assert expected == actual
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "fault"),
+    [
+        ({"architecture": "aarch64"}, SEVEN, "x86_64 is needed"),
+        ({"systemd": 245}, SEVEN, "systemd: 245; 247"),
+        ({"python": None}, SEVEN, "dnf install -y python3.12"),
+        ({"memory_gib": 7.0}, SEVEN, "memory: 7.0 GiB; llava-1.5-7b needs 12 GiB"),
+        ({"gpu": None}, SEVEN, "nvidia-smi does not answer"),
+        ({"gpu": None, "has_nvidia_device": False}, SEVEN, "GPU: none is plugged in"),
+        ({"gpu": Gpu("T4", 15.0, "535.1")}, SEVEN, "GPU driver: 535.1; the libraries need 580"),
+        (
+            {"gpu": Gpu("T4", 15.0, "580.1")},
+            replace(SEVEN, quantization="none"),
+            "T4 has 15.0 GiB; llava-1.5-7b as none needs 17.6 GiB",
+        ),
+    ],
+)
+def test_each_fault_is_told(
+    changes: dict[str, object], options: Options, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly what is wrong is named; the same machine without it is fit."""
+    monkeypatch.setattr(machine, "SYSTEMD_RUNS", Path("/"))
+    assert [] == list_faults(FIT, SEVEN, needs_libraries=False)
+    faults = list_faults(replace(FIT, **changes), options, needs_libraries=False)  # type: ignore[arg-type]
+    assert 1 == len(faults)
+    assert fault in faults[0]
+
+
+def test_machine_without_gpu_is_fit_for_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded model asks for no GPU."""
+    monkeypatch.setattr(machine, "SYSTEMD_RUNS", Path("/"))
+    plain = replace(FIT, gpu=None, has_nvidia_device=False, memory_gib=2.0)
+    assert [] == list_faults(plain, Options(), needs_libraries=False)
+
+
+def test_system_is_read_from_os_release() -> None:
+    """With quotes and without, and other lines around."""
+    text = 'NAME="Ubuntu"\nVERSION_ID="22.04"\nID=ubuntu\nID_LIKE=debian\n'
+    assert "ubuntu 22.04" == read_system(text)
+    assert "unknown" == read_system("")
+
+
+def lsblk(*devices: dict[str, object]) -> str:
+    """What lsblk prints."""
+    return json.dumps({"blockdevices": list(devices)})
+
+
+def test_instance_disk_is_found_by_its_model() -> None:
+    """Blank, mounted by the image, in use otherwise, or not there."""
+    root = {"name": "/dev/nvme0n1", "model": "Amazon Elastic Block Store", "mountpoint": "/"}
+    own: dict[str, object] = {
+        "name": "/dev/nvme1n1",
+        "model": "Amazon EC2 NVMe Instance Storage",
+        "mountpoint": None,
+        "fstype": None,
+    }
+    assert find_instance_disk(lsblk(root)) is None
+    assert machine.Disk("/dev/nvme1n1", "", is_blank=True) == find_instance_disk(lsblk(root, own))
+    mounted = {**own, "children": [{"name": "/dev/vg-lv", "mountpoint": "/opt/dlami/nvme"}]}
+    found = find_instance_disk(lsblk(root, mounted))
+    assert machine.Disk("/dev/vg-lv", "/opt/dlami/nvme", is_blank=False) == found
+    foreign = find_instance_disk(lsblk(root, {**own, "fstype": "xfs"}))
+    assert machine.Disk("/dev/nvme1n1", "", is_blank=False) == foreign
+
+
+def test_drop_in_names_only_credentials_that_exist() -> None:
+    """Loopback needs none; each that is there becomes a credential and a flag."""
+    plain = units.render_drop_in(Options(), set())
+    assert "LoadCredential" not in plain
+    assert "IPAddressAllow" not in plain
+    keyed = units.render_drop_in(Options(), {"keys", "api-key"})
+    assert "LoadCredential=keys:/etc/llavachat/credentials/keys\n" in keyed
+    assert "--keys-file ${CREDENTIALS_DIRECTORY}/keys" in keyed
+    assert "api-key" not in keyed
+
+
+def test_open_network_needs_every_credential() -> None:
+    """What is missing is named; with all there, private networks are allowed and no others."""
+    wide = Options(listen="0.0.0.0:50051")
+    with pytest.raises(HostError, match=r"lacks tls\.crt, tls\.key"):
+        units.render_drop_in(wide, {"keys"})
+    text = units.render_drop_in(wide, {"keys", "tls.crt", "tls.key"})
+    assert "IPAddressAllow=10.0.0.0/8 172.16.0.0/12 192.168.0.0/16\n" in text
+    assert "169.254" not in text
+
+
+def test_options_are_kept_and_checked(tmp_path: Path) -> None:
+    """What was saved is loaded; what can not be is refused by name."""
+    path = tmp_path / "host.json"
+    assert Options() == load_options(path)
+    options = Options(profile="llava-1.5-13b", idle_minutes=30)
+    save_options(options, path)
+    assert options == load_options(path)
+    path.write_text("[]")
+    with pytest.raises(HostError, match="correct or delete it"):
+        load_options(path)
+    for wrong in ({"profile": "gpt"}, {"listen": "50051"}, {"weights": "bucket"}):
+        with pytest.raises(HostError, match=next(iter(wrong))):
+            replace(Options(), **wrong).check()
+
+
+def test_only_some_options_need_a_restart() -> None:
+    """The idle stop is nobody's business but its own."""
+    assert not Options().needs_restart(Options(idle_minutes=5, stop_command="true"))
+    assert Options().needs_restart(Options(listen="127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("state", "activity", "age_seconds", "expected"),
+    [
+        ("active", {"idle_seconds": 601.0}, 0, None),
+        ("active", {"idle_seconds": 599.0}, 0, "idle for 599 s of 600 s"),
+        ("active", {"running_turns": 2}, 0, "2 running"),
+        ("active", {"state": "stopping", "idle_seconds": 601.0}, 0, "the server is stopping"),
+        ("active", {"idle_seconds": 601.0}, 60, "has not said for 60 s"),
+        ("activating", {"idle_seconds": 601.0}, 0, "the service is activating"),
+        ("failed", {"idle_seconds": 601.0}, 0, "the service is failed"),
+        ("active", None, 0, "does not say whether"),
+    ],
+)
+def test_machine_stays_while_anything_speaks_for_it(
+    state: str,
+    activity: dict[str, object] | None,
+    age_seconds: float,
+    expected: str | None,
+    tmp_path: Path,
+) -> None:
+    """Only a serving, silent, up-to-date server lets the machine stop."""
+    path = tmp_path / "activity.json"
+    if activity is not None:
+        path.write_text(
+            json.dumps({"state": "serving", "running_turns": 0, "idle_seconds": 0.0, **activity})
+        )
+        os.utime(path, (time.time() - age_seconds,) * 2)
+    reason = explain_use(Options(idle_minutes=10), state, path)
+    assert (expected is None) == (reason is None)
+    assert expected is None or (reason is not None and expected in reason)
+    assert explain_use(Options(), state, path) == "it is never stopped: idle-minutes is 0"
+
+
+def test_copy_of_weights_is_whole_only_with_its_manifest(tmp_path: Path) -> None:
+    """No manifest, a short file, a lost file or no weights at all: not whole."""
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"12345678")
+    (tmp_path / "config.json").write_text("{}")
+    assert not model.is_whole(tmp_path)
+    model.write_manifest(tmp_path)
+    assert model.is_whole(tmp_path)
+    weights.write_bytes(b"1234")
+    assert not model.is_whole(tmp_path)
+    weights.unlink()
+    assert not model.is_whole(tmp_path)
+    model.write_manifest(tmp_path)
+    assert not model.is_whole(tmp_path)
+
+
+def make_source(folder: Path, code: bytes) -> release.Source:
+    """A release's files."""
+    (folder / "assets").mkdir(parents=True)
+    (folder / "llavachat-1.2.3-py3-none-any.whl").write_bytes(code)
+    (folder / "constraints.txt").write_text("torch==1\n")
+    (folder / "assets" / "install").write_text("")
+    return release.Source.find(folder)
+
+
+def test_release_is_named_after_its_content(tmp_path: Path) -> None:
+    """The same files are the same release; another wheel of one version is another."""
+    first = make_source(tmp_path / "a", b"a")
+    assert first.name == make_source(tmp_path / "b", b"a").name
+    assert first.name != make_source(tmp_path / "c", b"c").name
+    assert first.name.startswith("1.2.3-")
+
+
+def test_release_without_its_files_is_refused(tmp_path: Path) -> None:
+    """What lacks is named."""
+    with pytest.raises(HostError, match="must hold one llavachat wheel; it holds 0"):
+        release.Source.find(tmp_path)
+    make_source(tmp_path / "a", b"a")
+    (tmp_path / "a" / "constraints.txt").unlink()
+    with pytest.raises(HostError, match=r"lacks .*constraints\.txt"):
+        release.Source.find(tmp_path / "a")
+
+
+def test_link_never_leads_to_an_incomplete_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release counts once it is sealed; the link is replaced in one step."""
+    monkeypatch.setattr(layout, "ROOT", tmp_path)
+    link = tmp_path / "current"
+    for name in ("a", "b"):
+        folder = tmp_path / "releases" / name
+        folder.mkdir(parents=True)
+        release.point(link, folder)
+        assert release.read_link(link) is None
+        release.seal(folder, name)
+        assert folder == release.read_link(link)
+
+
+def test_write_whole_says_whether_it_changed(tmp_path: Path) -> None:
+    """The first text and another are changes; the same again is none. The mode is as asked."""
+    path = tmp_path / "file"
+    assert [True, False, True] == [write_whole(path, text, 0o600) for text in ("a", "a", "b")]
+    assert 0o600 == path.stat().st_mode & 0o777
+
+
+def test_one_installation_at_a_time(tmp_path: Path) -> None:
+    """A second one is refused while the first is at work."""
+    lock = tmp_path / "lock"
+    with hold_lock(lock), pytest.raises(InstallationRuns), hold_lock(lock):
+        pass
+    with hold_lock(lock):
+        pass

@@ -1,0 +1,164 @@
+"""The pulse: beats only for steps of the engine, and the notes that tell whether it is in use."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from llavachat_server.ops.pulse import Pulse, WatchedEngine, extend_start, write_activity
+from llavachat_server.ops.systemd import Notifier
+from llavachat_server.values import (
+    EngineEvent,
+    EngineRequest,
+    Finished,
+    FinishReason,
+    QueueFull,
+    Sampling,
+    Timings,
+    Usage,
+)
+from scripted_engine import Hold, ScriptedEngine
+
+WATCHDOG_SECONDS = 0.2
+
+
+class HungEngine(ScriptedEngine):
+    """Takes requests and never makes a step; only the time limit ends them."""
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+        """See `Engine.generate`."""
+        await asyncio.sleep(request.time_limit_seconds)
+        yield Finished(
+            FinishReason.TIME_LIMIT, None, (), Usage(1, 0, 0, 0, 1), Timings(0, 0, 0, 0, 0)
+        )
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The manager's end of the socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "notify"))
+        end.setblocking(False)
+        yield end
+
+
+@asynccontextmanager
+async def beating(pulse: Pulse) -> AsyncIterator[None]:
+    """A pulse that beats meanwhile."""
+    task = asyncio.create_task(pulse.beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def read_until(manager: socket.socket, word: str) -> list[str]:
+    """Everything said up to a word."""
+    said: list[str] = []
+    async with asyncio.timeout(5):
+        while not said or word not in said[-1]:
+            said.append((await asyncio.get_running_loop().sock_recv(manager, 4096)).decode())
+    return said
+
+
+def request(engine: ScriptedEngine) -> EngineRequest:
+    """A question without a picture."""
+    prompt = engine.prompts.build_first_turn("Hello", num_images=0)
+    return EngineRequest("turn", prompt, (), Sampling(max_tokens=8), 60.0)
+
+
+async def test_idle_engine_is_asked_for_a_step(manager: socket.socket) -> None:
+    """While nobody asks, the pulse has one token generated for each ping."""
+    engine = ScriptedEngine()
+    pulse = Pulse(
+        WatchedEngine(engine), Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving"
+    )
+    async with beating(pulse):
+        for _ in range(3):
+            await read_until(manager, "WATCHDOG=1")
+    assert {1} == {asked.sampling.max_tokens for asked in engine.requests}
+    assert len(engine.requests) >= 2
+
+
+async def test_hung_engine_gets_no_ping(manager: socket.socket) -> None:
+    """The event loop runs and the engine does not: no ping, and the status says why."""
+    pulse = Pulse(
+        WatchedEngine(HungEngine()), Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving"
+    )
+    await asyncio.sleep(WATCHDOG_SECONDS)  # until what the wrapper's birth counts for is over
+    async with beating(pulse):
+        said = await read_until(manager, "has not made a step")
+    assert "WATCHDOG=1" not in "\n".join(said)
+
+
+async def test_refused_probe_is_no_ping(manager: socket.socket) -> None:
+    """A refused probe alone is no ping: a full engine that does not step is hung, too."""
+    engine = ScriptedEngine(*[QueueFull(1.0)] * 100)
+    watched = WatchedEngine(engine)
+    pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
+    await asyncio.sleep(WATCHDOG_SECONDS)  # as above
+    async with beating(pulse):
+        said = await read_until(manager, "has not made a step")
+    assert "WATCHDOG=1" not in "\n".join(said)
+
+
+async def test_statuses_read_like_sentences(manager: socket.socket, tmp_path: Path) -> None:
+    """What runs, what was answered, and what a stop waits for."""
+    hold = Hold()
+    watched = WatchedEngine(ScriptedEngine(hold))
+    pulse = Pulse(
+        watched,
+        Notifier(manager.getsockname(), WATCHDOG_SECONDS),
+        "Serving shapes on :1",
+        tmp_path / "activity.json",
+    )
+
+    async def ask() -> None:
+        async for _ in watched.generate(request(ScriptedEngine())):
+            pass
+
+    turn = asyncio.create_task(ask())
+    await hold.said.wait()
+    async with beating(pulse):
+        await read_until(manager, "STATUS=Serving shapes on :1: 1 turn running, 0 answered")
+        running = json.loads((tmp_path / "activity.json").read_text())
+        hold.release.set()
+        await turn
+        await read_until(manager, "STATUS=Serving shapes on :1: waiting for a question, 1 answered")
+        pulse.tell_stopping(30.0)
+        said = await read_until(manager, "EXTEND_TIMEOUT_USEC")
+    assert "STOPPING=1\nSTATUS=Stopping: waiting for 0 turns to end" in said
+    assert (1, 0.0) == (running["running_turns"], running["idle_seconds"])
+
+
+async def test_idle_time_begins_with_the_last_turns_end(tmp_path: Path) -> None:
+    """A turn's end and a call are use; the pulse's own steps are none."""
+    watched = WatchedEngine(ScriptedEngine())
+    path = tmp_path / "activity.json"
+    watched.used_at_seconds -= 100
+    await watched.probe(1, 1.0)
+    write_activity(path, watched, is_stopping=False)
+    assert json.loads(path.read_text())["idle_seconds"] >= 100
+    async for _ in watched.generate(request(ScriptedEngine())):
+        pass
+    write_activity(path, watched, is_stopping=False)
+    activity = json.loads(path.read_text())
+    assert activity["idle_seconds"] < 10
+    assert ("serving", 0, 1) == (
+        activity["state"],
+        activity["running_turns"],
+        activity["answered_turns"],
+    )
+
+
+async def test_start_asks_for_time_up_to_its_limit(manager: socket.socket) -> None:
+    """A loading model gets time at once; past the limit none is asked for."""
+    task = asyncio.create_task(extend_start(Notifier(manager.getsockname()), 60.0))
+    await read_until(manager, "EXTEND_TIMEOUT_USEC=40000000")
+    task.cancel()
+    await extend_start(Notifier(manager.getsockname()), 0.0)
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
