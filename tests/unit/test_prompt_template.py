@@ -8,46 +8,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.engine.prompt import SYSTEM_PROMPT, PromptBuilder, SpecialTokens
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 FOLDER = Path(llavachat_server.__file__).parent / "models" / "shapes"
-BOS, EOS, IMAGE = 1, 2, 1216
+BOS, EOS = 1, 2
+IMAGE = Tokenizer.from_file(str(FOLDER / "tokenizer.json")).token_to_id("<image>")
 PROMPTS = PromptBuilder.from_folder(FOLDER, SpecialTokens(BOS, EOS, IMAGE))
 NUM_IMAGE_TOKENS = 64
 
-SYSTEM_IDS = (
-    1,
-    338,
-    560,
-    550,
-    333,
-    542,
-    481,
-    374,
-    447,
-    577,
-    576,
-    467,
-    266,
-    358,
-    467,
-    574,
-    552,
-    265,
-    578,
-    265,
-    374,
-    561,
-    553,
-    395,
-    337,
-    481,
-    261,
-    322,
-    548,
-    266,
-)
-"""``<s>`` and the system sentence, by the embedded tokenizer."""
+ALPHABET = "▁ABEHINRSTU.:?abcdefghilnorstuvw"
+
+
+def build_letter_tokenizer() -> Tokenizer:
+    """Llama's layout without merges: every letter is a token, so that goldens last.
+
+    0-2 are ``<unk>``, ``<s>``, ``</s>``; 3-258 the bytes; from 259 on `ALPHABET`; then the image.
+    """
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *ALPHABET]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", "<image>"])
+    return tokenizer
+
+
+LETTER_IMAGE = 259 + len(ALPHABET)
+LETTERS = PromptBuilder(build_letter_tokenizer(), SpecialTokens(BOS, EOS, LETTER_IMAGE))
+
 
 typed = st.lists(
     st.one_of(
@@ -67,57 +58,38 @@ def count(ids: tuple[int, ...], *wanted: int) -> int:
 
 def test_golden_first_turn() -> None:
     """``<s>SYSTEM USER: <image>\\nquestion ASSISTANT:``, with one space where training had one."""
-    expected = (*SYSTEM_IDS, 343, 276, 330, 1216, 330, 13, 300, 371, 339, 594, 277, 351, 276)
+    ids = LETTERS.build_first_turn("What is this?", system_prompt="Be brief.")
+    expected = (
+        1, 259, 261, 277, 259, 274, 285, 281, 277, 278, 270, 259, 269, 267, 262, 266,
+        271, 259, 291, 259, 13, 90, 280, 273, 287, 259, 281, 286, 259, 287, 280, 281,
+        286, 272, 259, 260, 267, 267, 264, 267, 268, 260, 265, 268, 271,
+    )  # fmt: skip
 
-    assert expected == PROMPTS.build_first_turn("What is this?")
+    assert expected == ids
 
 
 def test_golden_second_turn() -> None:
     """One ``</s>`` after the answer, and no second ``<s>``."""
-    turns = [(PROMPTS.build_first_turn("What is this?"), PROMPTS.build_answer("A red circle."))]
+    first = LETTERS.build_first_turn("Is it a bus?", num_images=0, system_prompt="")
+    turns = [(first, LETTERS.build_answer("No."))]
     expected = (
-        *SYSTEM_IDS,
-        343,
-        276,
-        330,
-        1216,
-        330,
-        13,
-        300,
-        371,
-        339,
-        594,
-        277,
-        351,
-        276,
-        338,
-        478,
-        431,
-        266,
-        2,
-        343,
-        276,
-        590,
-        707,
-        311,
-        662,
-        407,
-        277,
-        351,
-        276,
-    )
+        1, 259, 269, 267, 262, 266, 271, 259, 264, 286, 259, 281, 287, 259, 273, 259,
+        274, 288, 286, 272, 259, 260, 267, 267, 264, 267, 268, 260, 265, 268, 271, 259,
+        265, 284, 270, 2, 259, 269, 267, 262, 266, 271, 259, 260, 259, 275, 273, 287,
+        272, 259, 260, 267, 267, 264, 267, 268, 260, 265, 268, 271,
+    )  # fmt: skip
 
-    assert expected == PROMPTS.join_turns(turns, PROMPTS.build_next_turn("And behind it?"))
+    assert expected == LETTERS.join_turns(turns, LETTERS.build_next_turn("A cat?"))
 
 
-def test_golden_without_a_picture_and_with_another_system_prompt() -> None:
-    """The text variants."""
-    assert (1, 1004, 353, 386, 308, 309, 266, 343, 276, 1051, 351, 276) == PROMPTS.build_first_turn(
-        "Hi", num_images=0, system_prompt="Be brief."
-    )
-    assert (1, 343, 276, 1051, 351, 276) == PROMPTS.build_first_turn(
-        "Hi", num_images=0, system_prompt=""
-    )
+def test_golden_two_pictures() -> None:
+    """A line break after each, and a space before each from the tokenizer's own habit."""
+    expected = (
+        1, 259, 269, 267, 262, 266, 271, 259, 291, 259, 13, 291, 259, 13, 263, 281,
+        259, 260, 267, 267, 264, 267, 268, 260, 265, 268, 271,
+    )  # fmt: skip
+
+    assert expected == LETTERS.build_first_turn("Hi", num_images=2, system_prompt="")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +166,7 @@ def test_typed_structure_is_text(question: str, system: str, num_images: int) ->
 
     assert num_images == count(ids, IMAGE)
     assert (BOS, 1) == (ids[0], count(ids, BOS))
-    assert 0 == count(ids, EOS, 0, 1217)
+    assert 0 == count(ids, EOS, 0, IMAGE + 1)
 
 
 @settings(max_examples=200)

@@ -5,6 +5,7 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 
 import importlib.metadata
 import importlib.util
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -85,10 +86,11 @@ def build_quantization(
 
     Args:
         quantization: the form.
-        int8_threshold: see `EngineSettings`. Source: Dettmers et al., "LLM.int8()", 2022,
-            section 3.2, finds 6.0 enough to keep the quality of 16 bits.
+        int8_threshold: see `EngineSettings`.
     """
     if quantization is Quantization.INT8:
+        # It warns in every layer of every step where activations are not in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_8bit=True,
             llm_int8_threshold=float(int8_threshold),

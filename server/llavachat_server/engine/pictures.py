@@ -107,17 +107,21 @@ class PictureDesk:
 
     async def _fill(self, slots: list[Slot], pixels: "list[Pixels]") -> bool:
         """Encode what is new; True when there was something."""
-        pending = []
+        pending = set()
         for slot, picture in zip(slots, pixels, strict=True):
             if slot.is_filled:
                 continue
             if slot.index not in self._fillings:
                 task = asyncio.create_task(self._fill_slot(slot, picture))
                 self._fillings[slot.index] = task
-            pending.append(self._fillings[slot.index])
+            pending.add(self._fillings[slot.index])
+        if not pending:
+            return False
+        # Others may wait for the same pictures, so the tasks outlive whoever waits here.
+        await asyncio.wait(pending)
         for task in pending:
-            await asyncio.shield(task)
-        return bool(pending)
+            task.result()
+        return True
 
     async def _fill_slot(self, slot: Slot, pixels: "Pixels") -> None:
         try:
