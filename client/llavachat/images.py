@@ -8,6 +8,7 @@ orientation, animated, or in a format that the server does not read. Knows no gR
 import contextlib
 import io
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -42,6 +43,7 @@ _MEDIA_TYPES = {
 }
 # Formats that Pillow decodes by itself: those that run other programs (EPS) stay out.
 _READABLE = (*_MEDIA_TYPES, "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
+_SCALABLE = {"RGB", "L", "YCbCr", "CMYK"}
 _LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"}
 
 _OTHER_FILES = (
@@ -126,7 +128,11 @@ def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS)
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
-        return _encode(source, max_side_pixels, lossless=True)
+        try:
+            # A copy: what is the caller's own is never changed.
+            return _encode(source.copy(), max_side_pixels, lossless=True)
+        except _DAMAGE:
+            raise ImageError("The picture is damaged or cut short.") from None
     name, data = _read(source)
     return _prepare(name, data, max_side_pixels)
 
@@ -187,11 +193,13 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
         return _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_refuse_size(name)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError):
+    except _DAMAGE:
         raise ImageError(f"{name} is damaged or cut short.") from None
 
 
 _ORIENTATION = 0x0112  # EXIF tag
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
+"""What Pillow's decoders raise for damaged files."""
 
 
 def _open(name: str, data: bytes) -> Image.Image:
@@ -201,7 +209,7 @@ def _open(name: str, data: bytes) -> Image.Image:
         raise ImageError(f"{name} is {_name_content(data)}; send JPEG, PNG, WebP or GIF.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_refuse_size(name)) from None
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except _DAMAGE:
         raise ImageError(f"{name} is damaged or cut short.") from None
 
 
@@ -213,15 +221,14 @@ def _list_readable() -> tuple[str, ...]:
 
 
 def _encode(image: Image.Image, max_side_pixels: int, *, lossless: bool) -> Picture:
-    # A caller's own PIL image is never changed; a file's is ours to shrink in place, which
-    # lets the JPEG decoder skip most of the work.
-    image.seek(0) if getattr(image, "is_animated", False) else None
-    small = image if lossless is False else image.copy()
-    if max(small.size) > max_side_pixels:
-        if small.mode not in {"RGB", "L", "YCbCr", "CMYK"}:
-            small = _to_eight_bits(small)
-        small.thumbnail((max_side_pixels, max_side_pixels), Image.Resampling.LANCZOS)
-    upright = _to_eight_bits(ImageOps.exif_transpose(small))
+    """Encode a picture that may be changed in place."""
+    if image.mode not in _SCALABLE:
+        # Turned first: the orientation does not outlive the conversion in every format.
+        image = _to_eight_bits(ImageOps.exif_transpose(image))
+    if max(image.size) > max_side_pixels:
+        # Before the turn: so JPEG's decoder can skip most of a large photograph.
+        image.thumbnail((max_side_pixels, max_side_pixels), Image.Resampling.LANCZOS)
+    upright = _to_eight_bits(ImageOps.exif_transpose(image))
     if lossless:
         data = _save(upright, "PNG", optimize=False)
         if len(data) <= MAX_LOSSLESS_BYTES:

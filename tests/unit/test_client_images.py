@@ -73,6 +73,23 @@ def test_exif_orientation_is_applied():
     assert 1 == upright.getexif().get(0x0112, 1)
 
 
+@pytest.mark.parametrize(
+    ("image_format", "mode"),
+    [
+        *((name, mode) for name in ("PNG", "TIFF") for mode in ("P", "RGBA", "RGB", "I;16")),
+        *(("WEBP", mode) for mode in ("RGBA", "RGB")),
+    ],
+)
+@pytest.mark.parametrize("width", [40, 2000])
+def test_every_kind_of_picture_is_set_upright(image_format, mode, width):
+    """Orientation outlives scaling and every change of format and mode."""
+    source = Image.new("I;16", (width, 20)) if mode == "I;16" else red((width, 20), mode)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    picture = load_picture(encode(source, image_format, exif=exif))
+    assert picture.width_pixels < picture.height_pixels == min(width, MAX_SIDE_PIXELS)
+
+
 def test_a_large_photograph_is_scaled_down():
     """The longer side becomes what the model can use, the shape stays, JPEG stays JPEG."""
     noise = Image.effect_noise((4000, 3000), 60).convert("RGB")
@@ -118,6 +135,13 @@ def test_a_pil_image_is_not_changed():
     original.info["note"] = "mine"
     load_picture(original)
     assert ((3000, 100), "P", "mine") == (original.size, original.mode, original.info["note"])
+
+
+def test_a_damaged_pil_image_is_told():
+    """Pillow decodes late; what it finds then is our sentence."""
+    data = encode(Image.effect_noise((200, 200), 80), "PNG")
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        load_picture(Image.open(io.BytesIO(data[:5000])))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
