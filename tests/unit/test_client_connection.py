@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat.connection import (
     Connection,
@@ -57,6 +57,7 @@ def test_wrong_addresses_are_refused(address):
         parse_address(address)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_an_address_or_refused(text):
     """No text makes the parser fail in any other way, and completing twice changes nothing."""

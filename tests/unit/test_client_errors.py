@@ -7,7 +7,7 @@ import llavachat
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat import errors
 from llavachat._wire.status import DETAILS_KEY, read_status
@@ -182,6 +182,7 @@ def test_a_deadline_is_a_timeout_error():
     assert isinstance(error, TimeoutError)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(list(grpc.StatusCode)), st.text(), st.binary())
 def test_no_trailer_breaks_the_reading(code, message, packed):
     """Whatever a server sends as details, an error comes out, and it has words."""
@@ -189,6 +190,7 @@ def test_no_trailer_breaks_the_reading(code, message, packed):
     assert str(error)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_detail_breaks_the_reading(value):
     """A detail of a known name with unknown content is passed over."""

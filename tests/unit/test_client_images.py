@@ -274,7 +274,7 @@ def test_a_bomb_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]),
     st.integers(0, 2000),

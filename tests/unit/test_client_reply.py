@@ -1,7 +1,7 @@
 """A reply as events come: what is known when, and what is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat._reply import ReplyRecord
 from llavachat.errors import IncompleteReply, NotStartedYet
@@ -84,6 +84,7 @@ def test_trimmed_turns_are_kept():
     assert trimmed == take(STARTED, trimmed).trimmed
 
 
+@settings(deadline=None)
 @given(st.lists(st.text()))
 def test_parts_join_by_characters(parts):
     """Offsets count characters, not bytes, whatever the text."""
@@ -94,6 +95,7 @@ def test_parts_join_by_characters(parts):
     assert "".join(parts) == reply.text
 
 
+@settings(deadline=None)
 @given(st.integers(-5, 5).filter(bool))
 def test_a_gap_is_never_passed_over(shift):
     """Lost or repeated text is an error, not a wrong answer."""

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from google.protobuf.descriptor import EnumDescriptor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat._wire import requests, responses
 from llavachat.errors import InvalidRequest
@@ -102,6 +102,7 @@ def test_an_empty_chat_id_is_refused():
             make("")
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Params,
