@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from llavachat_cdk import machines as price
 from llavachat_cdk.machines import MACHINES, NEEDS
 
 GPU_IMAGE_PARAMETER = (
@@ -31,10 +32,9 @@ RETENTION_DAYS = (
 """What CloudWatch Logs accepts."""
 
 CALLER_NETWORKS = tuple(
-    ipaddress.IPv4Network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+    ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 )
-"""Where internal callers may live: never the public internet. Source: RFC 1918, RFC 6598."""
+"""Where internal callers may live: never the public internet. Source: RFC 1918."""
 
 
 class ConfigurationError(ValueError):
@@ -111,8 +111,8 @@ class Options(BaseModel):
     allowed_cidrs: Annotated[list[str], BeforeValidator(split_list)] = describe(
         [],
         "Private networks that may call the service's port. None: only the tunnel reaches it.",
-        allowed="IPv4 networks inside 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or "
-        "100.64.0.0/10, separated by commas; at most 20",
+        allowed="IPv4 networks inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, separated "
+        "by commas; at most 20",
         max_length=20,
     )
     vpc_id: str = describe(
@@ -333,17 +333,16 @@ def read_context(context: Mapping[str, object]) -> Options:
 
 def estimate_cost(options: Options) -> tuple[float, float]:
     """US dollars per running hour, and per month while everything stands still."""
-    from llavachat_cdk import machines as price
-
     hourly = MACHINES[options.instance_type].usd_per_hour * (
         price.SPOT_SHARE if options.spot else 1
     )
     if not options.vpc_id:
         hourly += price.PUBLIC_ADDRESS_USD_PER_HOUR if options.egress == "address" else 0
+    hourly += price.METRICS * price.METRIC_USD_PER_MONTH / price.HOURS_PER_MONTH
     volumes_gib = options.chats_gib + (0 if options.spot else options.system_gib)
     monthly = volumes_gib * price.GP3_USD_PER_GIB_MONTH
     monthly += 2 * price.SECRET_USD_PER_MONTH
-    monthly += 6 * price.ALARM_USD_PER_MONTH
+    monthly += price.ALARMS * price.ALARM_USD_PER_MONTH
     monthly += NEEDS[options.profile, options.quantization].mirror_gib * price.S3_USD_PER_GIB_MONTH
     if options.domain:
         monthly += price.HOSTED_ZONE_USD_PER_MONTH

@@ -208,6 +208,8 @@ class Host(Construct):
             vpc=network.vpc,
             vpc_subnets=network.subnets,
             launch_template=template,
+            # The machine must know the name before the group exists.
+            auto_scaling_group_name=self.name,
             min_capacity=0,
             max_capacity=1,
             desired_capacity=1,
@@ -341,10 +343,17 @@ class Host(Construct):
             "profile": options.profile,
             "quantization": options.quantization,
             "idle_minutes": options.idle_minutes,
-            "spot": options.spot,
+            "stop_command": self.write_stop_command() if options.spot else "",
         }
         text = Stack.of(self).to_json_string(deployment, 1)
         return STUB.read_text().replace("@DEPLOYMENT@", text)
+
+    def write_stop_command(self) -> str:
+        """How a spot machine goes idle: it cannot be stopped, so its group ends it."""
+        return (
+            f"aws autoscaling set-desired-capacity --region {Aws.REGION} "
+            f"--auto-scaling-group-name {self.name} --desired-capacity 0"
+        )
 
     @property
     def image_id(self) -> str:

@@ -16,6 +16,9 @@ HOSTED_ZONE_USD_PER_MONTH = 0.50
 SECRET_USD_PER_MONTH = 0.40
 ALARM_USD_PER_MONTH = 0.10
 METRIC_USD_PER_MONTH = 0.30
+METRICS = 16
+"""What the agent and the log filters send, each dimension set counted, only while running."""
+ALARMS = 7
 S3_USD_PER_GIB_MONTH = 0.023
 SPOT_SHARE = 0.45
 """A usual spot price as a share of the on-demand price; it changes by the hour and the zone."""

@@ -145,8 +145,9 @@ def test_a_machine_is_accepted_exactly_if_the_model_fits(
 
 
 def test_the_cost_of_the_defaults() -> None:
-    """An A10G with an address by the hour; volumes, secrets, alarms, mirror, name by the month."""
-    expected = (1.011, 120 * 0.08 + 2 * 0.40 + 6 * 0.10 + 14.1 * 0.023 + 0.50)
+    """By the hour: an A10G, its address, metrics; by the month: what also stands while stopped."""
+    hourly = 1.006 + 0.005 + 16 * 0.30 / 730
+    expected = (hourly, 120 * 0.08 + 2 * 0.40 + 7 * 0.10 + 14.1 * 0.023 + 0.50)
     assert pytest.approx(expected) == estimate_cost(Options())
 
 

@@ -271,6 +271,9 @@ def test_spot_comes_in_a_group_of_one(synthesise: Synthesise) -> None:
     data = find_one(template, "AWS::EC2::LaunchTemplate")["Properties"]["LaunchTemplateData"]
     assert "spot" == data["InstanceMarketOptions"]["MarketType"]
     assert "required" == data["MetadataOptions"]["HttpTokens"]
+    name = group["Properties"]["AutoScalingGroupName"]
+    deployment = read_deployment(str(flatten(data["UserData"]["Fn::Base64"])))
+    assert f"--auto-scaling-group-name {name} --desired-capacity 0" in deployment["stop_command"]
 
 
 def test_everything_carries_the_deployments_tag(template: Template) -> None:
@@ -315,8 +318,8 @@ def test_user_data_says_what_was_chosen(synthesise: Synthesise) -> None:
     """Options reach the machine."""
     template = synthesise(profile="llava-1.5-13b", quantization="nf4", idle_minutes=7)
     deployment = read_deployment(read_user_data(template))
-    expected = ("llava-1.5-13b", "nf4", 7, 50051, False)
-    keys = ("profile", "quantization", "idle_minutes", "port", "spot")
+    expected = ("llava-1.5-13b", "nf4", 7, 50051, "")
+    keys = ("profile", "quantization", "idle_minutes", "port", "stop_command")
     assert expected == tuple(deployment[key] for key in keys)
 
 

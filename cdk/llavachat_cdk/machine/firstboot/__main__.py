@@ -14,7 +14,7 @@ from typing import Any
 from firstboot import credentials, telemetry, volume
 from firstboot.account import CallFailed, call, read_instance_id
 from firstboot.journal import Journal
-from firstboot.service import CHATS, CREDENTIALS, UNITS, install, wait_for_health
+from firstboot.service import CHATS, CREDENTIALS, UNITS, check_health, install
 
 SPARE_SECONDS = 60
 """Kept back from the time that the deployment allows, for saying why it failed."""
@@ -70,7 +70,7 @@ class FirstBoot:
         self.journal.enter("install")
         install(self.release, it, say)
         self.journal.enter("health")
-        wait_for_health(int(it["port"]), say)
+        check_health(int(it["port"]), say)
         self.journal.enter("done")
 
     def explain(self) -> None:

@@ -2,9 +2,76 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-CHATS = Path("/var/lib/llavachat")
+CHATS = Path("/var/lib/private/llavachat")
+"""Where systemd keeps the state of a service with a user of its own making."""
+
 CREDENTIALS = Path("/etc/llavachat/credentials")
 UNITS = ("llavachat.service", "llavachat-model.service")
-HEALTH_SECONDS = 900
+PYTHON = Path("/opt/llavachat/current/venv/bin/python")
+
+ASK_HEALTH = """
+import sys
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+certificate = open(sys.argv[2], "rb").read()
+with grpc.secure_channel(f"localhost:{sys.argv[1]}", grpc.ssl_channel_credentials(certificate)) as c:
+    answer = health_pb2_grpc.HealthStub(c).Check(
+        health_pb2.HealthCheckRequest(service=sys.argv[3]), timeout=20, wait_for_ready=True
+    )
+print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+"""
+
+
+def install(release: Path, deployment: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Run the release's install script; it returns once the service has answered a picture.
+
+    Raises:
+        RuntimeError: it failed; its own lines say why.
+    """
+    options = {
+        "release": str(release),
+        "profile": deployment["profile"],
+        "quantization": deployment["quantization"],
+        "listen": f"0.0.0.0:{deployment['port']}",
+        "weights": deployment["weights"],
+        "idle-minutes": str(deployment["idle_minutes"]),
+    }
+    if deployment["stop_command"]:
+        options["stop-command"] = deployment["stop_command"]
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    command = [sys.executable, str(release / "assets" / "install"), "run", *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            say(line.rstrip())
+    if process.returncode:
+        raise RuntimeError("the install script did not bring the service up; see above")
+
+
+def check_health(port: int, say: Callable[[str], None]) -> None:
+    """Ask the service's own health, as a client would: over TLS, by its certificate.
+
+    Raises:
+        RuntimeError: it does not say SERVING.
+    """
+    certificate = str(CREDENTIALS / "tls.crt")
+    done = subprocess.run(
+        [str(PYTHON), "-c", ASK_HEALTH, str(port), certificate, ""],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    answer = done.stdout.strip()
+    if answer != "SERVING":
+        last = done.stderr.strip().splitlines()[-1:] or ["no answer"]
+        raise RuntimeError(f"the health service says {answer or last[0]}, not SERVING")
+    say("the health service says SERVING")

@@ -94,9 +94,10 @@ def mount(device: Path, folder: Path, say: Callable[[str], None]) -> None:
     else:
         say("the volume is blank: making a file system")
         subprocess.run(["mkfs.ext4", "-q", "-L", LABEL, str(device)], check=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o755, exist_ok=True)
     table = Path("/etc/fstab")
-    line = f"LABEL={LABEL} {folder} ext4 nofail,nodev,nosuid,noexec,x-systemd.device-timeout=60 0 2"
+    line = f"LABEL={LABEL} {folder} ext4 nofail,nodev,nosuid,x-systemd.device-timeout=60 0 2"
     if line not in table.read_text().splitlines():
         with table.open("a") as file:
             file.write(line + "\n")

@@ -1,0 +1,101 @@
+"""One emulated account, and the real CDK command line pointed at it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from emulated.account import Account, run_account
+from emulated.resources import ACCOUNT
+
+ROOT = Path(__file__).resolve().parents[3]
+CACHE = Path(os.environ.get("LLAVACHAT_TEST_CACHE", "/var/cache/llavachat-tests"))
+COMMAND = CACHE / "cdk-cli" / "node_modules" / ".bin" / "cdk"
+COMMAND_SECONDS = 400
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Synthesise = Callable[..., Path]
+
+
+def answer(status: str) -> Callable[[Account, str], None]:
+    """A machine that does nothing but signal."""
+
+    def signal(account: Account, instance: str) -> None:
+        deployment = account.read_deployment(instance)
+        account.client("cloudformation").signal_resource(
+            StackName=deployment["stack"],
+            LogicalResourceId=deployment["resource"],
+            UniqueId=instance,
+            Status=status,
+        )
+
+    return signal
+
+
+@pytest.fixture(scope="session")
+def synthesise(tmp_path_factory: pytest.TempPathFactory) -> Synthesise:
+    """A function from options to a folder that the command line can deploy."""
+    made: dict[str, Path] = {}
+
+    def synthesise(**options: object) -> Path:
+        text = json.dumps(options, sort_keys=True)
+        if text not in made:
+            folder = tmp_path_factory.mktemp("cdk.out")
+            variables = {"CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": text}
+            app = [sys.executable, str(ROOT / "cdk" / "app.py")]
+            subprocess.run(app, cwd=ROOT, env=os.environ | variables, check=True)
+            made[text] = folder
+        return made[text]
+
+    return synthesise
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Account]:
+    """An account in which nothing stands yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with run_account(port) as account:
+        yield account
+
+
+@pytest.fixture(scope="module")
+def cdk(account: Account, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The real command line, in a bootstrapped account; a function of its words."""
+    if not COMMAND.exists():
+        pytest.fail("run `make test-deploy`: it installs the CDK command line")
+    home = tmp_path_factory.mktemp("home")
+    variables = {"HOME": str(home), "CI": "true", "NODE_NO_WARNINGS": "1"}
+    environment = os.environ | account.environment | variables
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(COMMAND), *words, "--no-notices", "--no-version-reporting"],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+        )
+
+    done = run("bootstrap", f"aws://{ACCOUNT}/us-east-1")
+    assert 0 == done.returncode, done.stdout
+    return run
+
+
+@pytest.fixture(scope="module")
+def deploy(cdk: Run, synthesise: Synthesise) -> Run:
+    """``cdk deploy`` with options."""
+
+    def deploy(**options: object) -> subprocess.CompletedProcess[str]:
+        app = str(synthesise(**options))
+        return cdk("deploy", "--app", app, "--require-approval", "never")
+
+    return deploy
