@@ -42,8 +42,11 @@ from llavachat_server.values import Engine, EngineInfo
 
 log = logging.getLogger("llavachat")
 
+_ANSWER_SECONDS = 10.0
+"""For every call to get its last word once the turns have ended."""
+
 _CLOSE_SECONDS = 1.0
-"""For what is left once every turn has ended: health watches, replies on their way."""
+"""For what is left then: health watches, which do not end by themselves."""
 
 
 class StartError(Exception):
@@ -181,6 +184,7 @@ class App:
         if self._turns is not None:
             self._tell("stopping", grace_seconds=self._settings.grace_seconds)
             await self._turns.stop(self._settings.grace_seconds)
+        await gate.wait_until_idle(_ANSWER_SECONDS)
         await server.stop(_CLOSE_SECONDS)
         if self._engine is not None:
             await self._engine.stop()

@@ -295,6 +295,20 @@ async def test_a_stopped_server_ends_late_turns_as_unavailable() -> None:
         assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
 
 
+async def test_no_call_is_lost_when_the_server_ends() -> None:
+    """Calls that run, that wait, and that still come in as it stops: each ends UNAVAILABLE."""
+    script = ["warm", *(Hold() for _ in range(120))]
+    async with run_app(ScriptedEngine(*script), "--grace-seconds", "0") as app:
+        request = pb.StartChatRequest(prompt="What?")
+        first = aiter(app.chat.StartChat(request, timeout=30))
+        await anext(first)
+        calls = [app.chat.StartChat(request, timeout=30) for _ in range(60)]
+        app.app.stop()
+        calls += [app.chat.StartChat(request, timeout=30) for _ in range(60)]
+        errors = await asyncio.gather(*[end(call) for call in (first, *calls)])
+        assert {StatusCode.UNAVAILABLE} == {error.code() for error in errors}
+
+
 def write_keys(folder: Path, **keys: str) -> str:
     """A file of keys, one for each tenant; its path."""
     path = folder / "keys"

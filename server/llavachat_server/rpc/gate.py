@@ -5,7 +5,9 @@ refused call is ended before its body is read: it is answered as a stream of req
 first one is never asked for.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -21,6 +23,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 _START_RETRY_SECONDS = 2.0
 _STOP_RETRY_SECONDS = 5.0
+_QUIET_SECONDS = 0.1
 
 UNAUTHENTICATED = Refusal(
     grpc.StatusCode.UNAUTHENTICATED, "send the header `authorization: Bearer KEY` with a valid key"
@@ -45,6 +48,8 @@ class Gate(grpc.aio.ServerInterceptor):
     def __init__(self, keys: KeyRing | None) -> None:
         self.state = GateState.STARTING
         self._keys = keys
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._num_arrived = 0
 
     async def intercept_service(
         self,
@@ -54,6 +59,7 @@ class Gate(grpc.aio.ServerInterceptor):
         """Let one call through, or put a refusal in its handler's place."""
         if handler_call_details.method.startswith(_HEALTH):
             return await continuation(handler_call_details)
+        self._count_call()
         tenant = self._tenant(handler_call_details)
         if tenant is None:
             return _refuse(UNAUTHENTICATED)
@@ -67,6 +73,31 @@ class Gate(grpc.aio.ServerInterceptor):
             )
         TENANT.set(tenant)
         return await continuation(handler_call_details)
+
+    async def wait_until_idle(self, max_seconds: float) -> None:
+        """Wait until every call has got its status and none has come for a moment.
+
+        gRPC ends what it has not handed over, or not finished, when it closes as CANCELLED.
+
+        Args:
+            max_seconds: no longer than this.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max_seconds):
+                num_seen = -1
+                while self._calls or num_seen != self._num_arrived:
+                    num_seen = self._num_arrived
+                    if self._calls:
+                        await asyncio.wait(self._calls)
+                    await asyncio.sleep(_QUIET_SECONDS)
+
+    def _count_call(self) -> None:
+        # gRPC answers each call, from here to its status, in one task.
+        task = asyncio.current_task()
+        if task is not None:
+            self._num_arrived += 1
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
 
     def _tenant(self, details: grpc.HandlerCallDetails) -> str | None:
         if self._keys is None:
