@@ -120,7 +120,7 @@ def test_a_slow_server_is_given_up(web, path):
     began = time.monotonic()
     with pytest.raises(ImageError, match=r"took longer than 0\.3 seconds"):
         download(web + path, max_seconds=0.3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_a_closed_port_is_told():

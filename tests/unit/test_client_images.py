@@ -273,7 +273,7 @@ def test_a_bomb_is_refused():
         load_picture(bytes(data))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]),
