@@ -213,5 +213,5 @@ async def test_a_process_that_is_told_to_stop_ends_its_streams_well(tmp_path: Pa
     assert {StatusCode.UNAVAILABLE} == {error.code() for error in failed}
     whole = [end[0] for end in ends if not isinstance(end, BaseException)]
     assert len(ends) == len(failed) + len(whole)
-    assert {"finished"} == {events[-1].WhichOneof("event") for events in whole}
+    assert {events[-1].WhichOneof("event") for events in whole} <= {"finished"}
     assert "stopped" in server.log.read_text()
