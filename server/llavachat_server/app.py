@@ -30,6 +30,7 @@ from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.intake import MEDIA_TYPES, Intake
 from llavachat_server.ops.health import CHAT_SERVICE, Health, warm_up
+from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.auth import BadKeyFile, KeyRing
@@ -37,6 +38,7 @@ from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
+from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings, is_loopback
 from llavachat_server.values import Engine, EngineInfo
 
@@ -94,6 +96,7 @@ class App:
         self._stop_asked = asyncio.Event()
         self._num_signals = 0
         self._health = Health()
+        self._watch = Watch()
         self._service = ChatService()
         self._intake = Intake(profile.image_limits)
         self._engine: ServedEngine | None = None
@@ -115,6 +118,7 @@ class App:
         await server.start()
         self.listening.set_result(address)
         self._tell("listening", address=address)
+        self._watch.begin()
         start = asyncio.create_task(self._start_engine())
         stop = asyncio.create_task(self._stop_asked.wait())
         try:
@@ -128,10 +132,12 @@ class App:
             gate.state = GateState.OPEN
             await self._health.set_serving(True)
             self._say_ready(address)
+            self._watch.say_serving(f"Serving {self._profile.name} on {address}")
             self.serving.set_result(address)
             await self._wait_for_end(stop)
         finally:
             await self._shut_down(server, gate)
+            self._watch.end()
 
     def stop(self) -> None:
         """Ask `run` to come to its end."""
@@ -153,13 +159,14 @@ class App:
         self._engine = engine
         info = engine.info
         self._tell("warming up", device=info.device)
+        self._watch.say_starting("asking the model about a first picture")
         num_tokens = await warm_up(engine)
         self._tell("warmed up", completion_tokens=num_tokens)
         store = MemoryStore(
             max_chats=settings.max_chats, max_picture_bytes=settings.max_picture_memory_bytes
         )
         self._turns = Turns(
-            engine,
+            self._watch.watch(engine),
             store,
             self._intake,
             defaults=profile.default_sampling,
@@ -183,6 +190,7 @@ class App:
                 self._settings.ready_file.unlink()
         if self._turns is not None:
             self._tell("stopping", grace_seconds=self._settings.grace_seconds)
+            self._watch.say_stopping(self._settings.grace_seconds)
             await self._turns.stop(self._settings.grace_seconds)
         await gate.wait_until_idle(_ANSWER_SECONDS)
         await server.stop(_CLOSE_SECONDS)
@@ -216,7 +224,7 @@ class App:
 
     def _make_server(self, gate: Gate) -> grpc.aio.Server:
         server = grpc.aio.server(
-            interceptors=[gate],
+            interceptors=[gate, UseNotes(self._watch.note_use)],
             options=channel_arguments(
                 max_image_bytes=self._profile.image_limits.max_bytes,
                 max_images=self._profile.max_images_per_turn,
@@ -288,7 +296,9 @@ class App:
         self.stop()
 
     def _tell_stage(self, stage: str, took_seconds: float | None) -> None:
-        if took_seconds is not None:
+        if took_seconds is None:
+            self._watch.say_starting(f"loading the model ({stage})")
+        else:
             self._tell(f"loaded {stage}", took_seconds=round(took_seconds, 2))
 
     def _tell(self, stage: str, **fields: object) -> None:

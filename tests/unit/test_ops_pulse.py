@@ -105,6 +105,16 @@ async def test_refused_probe_is_no_ping(manager: socket.socket) -> None:
     assert "WATCHDOG=1" not in "\n".join(said)
 
 
+async def test_engine_is_left_alone_where_no_watchdog_waits(manager: socket.socket) -> None:
+    """A server in a terminal computes nothing of its own accord."""
+    engine = ScriptedEngine()
+    watched = WatchedEngine(engine)
+    watched.stepped_at_seconds -= 100
+    async with beating(Pulse(watched, Notifier(manager.getsockname()), "Serving")):
+        await read_until(manager, "waiting for a question")
+    assert [] == engine.requests
+
+
 async def test_statuses_read_like_sentences(manager: socket.socket, tmp_path: Path) -> None:
     """What runs, what was answered, and what a stop waits for."""
     hold = Hold()
