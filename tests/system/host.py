@@ -80,12 +80,11 @@ class Host:
 
     def make_well(self) -> None:
         """Have the service answer again, whatever a test left behind."""
-        run = self.machine.run
-        run("rm", "-rf", f"/etc/systemd/system/{SERVICE}.d/90-test.conf", "/etc/llavachat/alert")
-        run("sh", "-c", "rm -rf /run/llavachat-alerts; : >/etc/llavachat/server.toml")
-        run("systemctl", "daemon-reload")
-        run("systemctl", "reset-failed")
-        run("systemctl", "start", SERVICE)
+        self.machine.shell(
+            f"rm -rf /etc/systemd/system/{SERVICE}.d/90-test.conf /etc/llavachat/alert "
+            "/run/llavachat-alerts; : >/etc/llavachat/server.toml; systemctl daemon-reload; "
+            f"systemctl reset-failed; systemctl start {SERVICE}"
+        )
 
     def write_settings(self, text: str) -> None:
         """The operator's settings; `make_well` takes them back."""

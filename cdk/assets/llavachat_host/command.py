@@ -99,7 +99,8 @@ def act(given: argparse.Namespace) -> None:
     elif given.verb == "idle":
         idleness.stop_if_idle(load_options(), Steps())
     elif given.verb == "prepare-model":
-        model.prepare_model(load_options(), Steps())
+        python = layout.CURRENT / "venv" / "bin" / "python"
+        model.prepare_model(load_options(), python, Steps())
     elif given.verb == "rollback":
         installation.roll_back(Steps(layout.LOG))
     else:

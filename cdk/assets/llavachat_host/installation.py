@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llavachat_host import layout
 from llavachat_host.machine import describe, list_faults, look
+from llavachat_host.model import prepare_model
 from llavachat_host.options import Options, load_options, save_options
 from llavachat_host.release import (
     Source,
@@ -60,6 +61,8 @@ def install(folder: Path, options: Options, steps: Steps) -> None:
             path.mkdir(parents=True, exist_ok=True)
         layout.CREDENTIALS.mkdir(mode=0o700, exist_ok=True)
         release = build_release(source, build_environment(source, python, steps), steps)
+        # While the old release still serves: it may take long.
+        prepare_model(options, release / "venv" / "bin" / "python", steps)
         switch(running, release, options, steps)
         if running is not None and running != release:
             point(layout.PREVIOUS, running)

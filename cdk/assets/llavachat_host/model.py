@@ -26,8 +26,13 @@ snapshot_download(model, revision=revision, cache_dir=cache, allow_patterns=patt
 """
 
 
-def prepare_model(options: Options, steps: Steps) -> None:
+def prepare_model(options: Options, python: Path, steps: Steps) -> None:
     """Everything that must be there before the server loads.
+
+    Args:
+        options: this host's.
+        python: of an environment with the hub's library.
+        steps: the account.
 
     Raises:
         HostError: the weights can not be brought.
@@ -50,7 +55,7 @@ def prepare_model(options: Options, steps: Steps) -> None:
     if options.weights and copy_from_bucket(options, snapshot, steps):
         return
     with steps.step(f"model from the hub: {need.model}"):
-        fetch_from_hub(need)
+        fetch_from_hub(need, python)
         write_manifest(snapshot)
     if options.weights:
         mirror(options, snapshot, steps)
@@ -154,9 +159,8 @@ def copy_from_bucket(options: Options, snapshot: Path, steps: Steps) -> bool:
     return False
 
 
-def fetch_from_hub(need: Need) -> None:
+def fetch_from_hub(need: Need, python: Path) -> None:
     """Fetch the pinned revision; interrupted, it goes on where it was."""
-    python = layout.CURRENT / "venv" / "bin" / "python"
     arguments = json.dumps([need.model, need.revision, str(layout.HUB), PATTERNS])
     run([python, "-c", FETCH, arguments], failure=f"{need.model} can not be fetched from the hub")
 

@@ -114,10 +114,12 @@ def restart_service(steps: Steps) -> None:
     """
     for unit in (layout.MODEL_SERVICE, layout.SERVICE):
         probe(["systemctl", "reset-failed", unit])
-    with steps.step("model"):
-        start(layout.MODEL_SERVICE)
+    with steps.step("stop"):
+        # By itself, since it would come back up with the model's unit, and then be restarted.
+        systemctl("stop", layout.SERVICE)
     with steps.step("first answer"):
-        start(layout.SERVICE)
+        for unit in (layout.MODEL_SERVICE, layout.SERVICE):
+            start(unit)
     steps.say(f"service: {read_property(layout.SERVICE, 'StatusText')}")
 
 
