@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from llavachat_server.engine.loading import build_quantization
 from llavachat_server.engine.prompt import PromptBuilder
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.values import Quantization
 from PIL import Image
-from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 
 from training.batches import normalise_pixels, shrink_picture
 from training.dialogues import load_prompt_builder, widen_images
 from training.network import EOS_TOKEN_ID, PAD_TOKEN_ID
 
 QUANTISATIONS = ("none", "int8", "nf4")
-_UNQUANTISED = ["vision_tower", "multi_modal_projector", "lm_head"]
 _BATCH_SIZE = 64
 _MAX_ANSWER_TOKENS = 64
 
@@ -115,17 +117,7 @@ def build_prompt(builder: PromptBuilder, chat: OpenChat) -> list[int]:
 def _load_model(folder: Path, quantisation: str) -> Any:
     # Any: transformers' own annotations do not fit its models.
     load: Any = LlavaForConditionalGeneration.from_pretrained
-    configure: Any = BitsAndBytesConfig
-    if quantisation == "none":
-        return load(folder, dtype=torch.float32).eval()
-    if quantisation == "int8":
-        config = configure(load_in_8bit=True, llm_int8_skip_modules=_UNQUANTISED)
-    else:
-        config = configure(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
-            llm_int8_skip_modules=_UNQUANTISED,
-        )
-    return load(folder, dtype=torch.float32, quantization_config=config, device_map="cpu").eval()
+    settings = EngineSettings(model=str(folder))
+    config = build_quantization(Quantization(quantisation), settings.int8_threshold)
+    placing = {} if config is None else {"quantization_config": config, "device_map": "cpu"}
+    return load(folder, dtype=torch.float32, **placing).eval()
