@@ -85,8 +85,7 @@ class ModelInfo:
 class EngineInfo:
     """What a caller must know of the engine.
 
-    `num_image_tokens` is the width of one picture in the context. `default_sampling` holds the
-    values of a request that names none.
+    `num_image_tokens` is the width of one picture in the context.
     """
 
     model: ModelInfo
