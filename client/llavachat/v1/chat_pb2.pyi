@@ -268,7 +268,10 @@ class GenerationParams(_message.Message):
     repetition_penalty: _builtins.float
     """Divides the score of tokens seen before: over 0, at most 2. 1 changes nothing."""
     seed: _builtins.int
-    """The same seed, question and history give the same answer on the same server build.
+    """The same seed, question and history draw the same random numbers, whoever else is being
+    answered. On the same server build that gives the same answer as long as the arithmetic
+    does not depend on the neighbours: in 32-bit floating point and in int8; in 16-bit and nf4,
+    rounding may differ with them, and a near tie may fall the other way.
     Not set: the server draws one and tells it in `TurnStarted.params`.
     """
     @_builtins.property
