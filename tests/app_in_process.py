@@ -46,7 +46,7 @@ async def run_app(
         flags: the server's flags.
         wait: until it serves; else until it listens.
     """
-    settings = load(["--listen", "127.0.0.1:0", *flags])
+    settings = load(["--listen", "127.0.0.1:0", "--store", "memory", *flags])
     app = App(settings, resolve_profile(settings), lambda *_: engine)
     task = asyncio.create_task(app.run())
     ready: asyncio.Future[str] = app.serving if wait else app.listening

@@ -1,9 +1,13 @@
 """Fixtures that tests of all kinds share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from server_process import ServerProcess, run_server
+
+# No test's server keeps its chats in the home of who runs the tests.
+os.environ.setdefault("LLAVACHAT_STORE", "memory")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``.
+"""The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``, and
+``llavachat-server audit verify [FOLDER]``, which checks the audit record.
 
 Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 130 interrupted twice.
 """
@@ -22,8 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, where the server did not come to serve. Else the process ends here.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["audit"]:
+        from llavachat_server.audit_command import run
+
+        return run(words[1:])
     try:
-        settings = load(sys.argv[1:] if arguments is None else arguments)
+        settings = load(words)
         profile = resolve_profile(settings)
     except SettingsError as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201

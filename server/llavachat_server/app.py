@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
 from llavachat_server import __version__
-from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.retention import retire_for_ever
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
@@ -40,6 +40,7 @@ from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
 from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings, is_loopback
+from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import Engine, EngineInfo
 
 log = logging.getLogger("llavachat")
@@ -100,7 +101,9 @@ class App:
         self._service = ChatService()
         self._intake = Intake(profile.image_limits)
         self._engine: ServedEngine | None = None
+        self._store: OpenedStore | None = None
         self._turns: Turns | None = None
+        self._retention: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until a signal says stop.
@@ -146,6 +149,11 @@ class App:
     async def _start_engine(self) -> None:
         profile, settings = self._profile, self._settings
         self._tell("loading", model=profile.model, quantization=profile.quantization.value)
+        try:
+            opened = await asyncio.to_thread(open_store, settings)
+        except StoreNotOpened as error:
+            raise StartError(str(error)) from error
+        self._store = opened
         engine = self._make_engine(settings, profile, self._tell_stage)
         try:
             await engine.start()
@@ -162,16 +170,19 @@ class App:
         self._watch.say_starting("asking the model about a first picture")
         num_tokens = await warm_up(engine)
         self._tell("warmed up", completion_tokens=num_tokens)
-        store = MemoryStore(
-            max_chats=settings.max_chats, max_picture_bytes=settings.max_picture_memory_bytes
-        )
         self._turns = Turns(
             self._watch.watch(engine),
-            store,
+            opened.store,
             self._intake,
             defaults=profile.default_sampling,
             max_turn_seconds=profile.max_turn_seconds,
+            abandon_grace_seconds=settings.abandon_grace_seconds,
         )
+        if settings.max_chat_age_days is not None:
+            max_age = timedelta(days=settings.max_chat_age_days)
+            self._retention = asyncio.create_task(
+                retire_for_ever(opened.find_idle, self._turns.delete_chat, max_age)
+            )
         request_limits = RequestLimits(
             max_prompt_chars=profile.max_prompt_chars,
             max_images_per_turn=profile.max_images_per_turn,
@@ -179,7 +190,7 @@ class App:
             vocab_size=info.vocab_size,
         )
         server_info = _describe(profile, info, self._started_at)
-        self._service.desk = Desk(info, self._turns, store, request_limits, server_info)
+        self._service.desk = Desk(info, self._turns, opened.store, request_limits, server_info)
 
     async def _shut_down(self, server: grpc.aio.Server, gate: Gate) -> None:
         """Stop in order; see the module."""
@@ -188,6 +199,8 @@ class App:
         if self._settings.ready_file is not None:
             with suppress(FileNotFoundError):
                 self._settings.ready_file.unlink()
+        if self._retention is not None:
+            self._retention.cancel()
         if self._turns is not None:
             self._tell("stopping", grace_seconds=self._settings.grace_seconds)
             self._watch.say_stopping(self._settings.grace_seconds)
@@ -197,6 +210,8 @@ class App:
         if self._engine is not None:
             await self._engine.stop()
         self._intake.close()
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
         self._tell("stopped")
 
     async def _wait_for_end(self, stop: asyncio.Task[bool]) -> None:

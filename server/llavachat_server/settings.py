@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+from platformdirs import user_state_path
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -53,6 +54,12 @@ def _revision(value: str) -> str:
     if value and not _REVISION.fullmatch(value):
         raise ValueError("allowed: the 40 hexadecimal digits of a commit; branches move")
     return value
+
+
+def _store(value: str) -> str:
+    if value in ("memory", "sqlite") or re.match(r"postgres(ql)?://.", value):
+        return value
+    raise ValueError("allowed: memory, sqlite, or postgresql://USER:PASSWORD@HOST/NAME")
 
 
 def _existing_file(value: Path) -> Path:
@@ -109,6 +116,30 @@ class Settings(BaseSettings):
     max_chats: int = Field(10_000, ge=1, description="chats kept in memory; more forget the oldest")
     max_picture_memory_bytes: int = Field(
         1024**3, ge=1024**2, description="memory for the pictures of kept chats"
+    )
+    store: Annotated[str, AfterValidator(_store)] = Field(
+        "sqlite",
+        description="where chats are kept: memory, sqlite (a file in state_folder), or "
+        "postgresql://USER:PASSWORD@HOST/NAME",
+    )
+    state_folder: Path | None = Field(
+        None,
+        description="the folder of chats.db and of the audit record (default: $STATE_DIRECTORY, "
+        "else llavachat in the user's folder for state)",
+    )
+    max_store_bytes: int | None = Field(
+        None, ge=1024**2, description="the most that chats.db may take (default: the disk's room)"
+    )
+    audit: Literal["off", "hashes", "content"] | None = Field(
+        None,
+        description="a record of every turn, with hashes of what was said or the words themselves "
+        "(default: hashes; off with store memory)",
+    )
+    abandon_grace_seconds: float = Field(
+        3.0, ge=0, le=3600, description="how long a turn goes on whose reader is gone"
+    )
+    max_chat_age_days: float | None = Field(
+        None, gt=0, description="chats that were not used for so long are erased (default: none)"
     )
     keys_file: File | None = Field(
         None, description="lines of NAME SHA256-OF-KEY; without it, everybody may call"
@@ -237,6 +268,14 @@ def resolve_profile(settings: Settings) -> Profile:
     if sampling.max_tokens > profile.max_tokens:
         sampling = replace(sampling, max_tokens=profile.max_tokens)
     return replace(profile, default_sampling=sampling)
+
+
+def find_state_folder(settings: Settings) -> Path:
+    """Where the server keeps what must outlast it: systemd's StateDirectory= where there is one."""
+    if settings.state_folder is not None:
+        return settings.state_folder
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(given) if given else user_state_path("llavachat")
 
 
 def check_network(settings: Settings) -> None:

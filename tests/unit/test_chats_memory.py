@@ -258,7 +258,8 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         """What is kept belongs together and fits."""
-        chats = self.run(self.store.list_chats("t", ChatQuery(limit=1000))).chats  # type: ignore[attr-defined]
+        listed = self.run(self.store.list_chats("t", ChatQuery(limit=1000))).chats  # type: ignore[attr-defined]
+        chats = [self.run(self.store.get_chat("t", found.id)) for found in listed]
         used = {image.id for kept in chats for one in kept.turns for image in one.images}
         assert set(self.running) <= {kept.id for kept in chats}
         assert len(chats) <= 4

@@ -60,6 +60,7 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
     ),
     (chats.TurnRunning(), StatusCode.ABORTED, None),
     (chats.RequestReused(), StatusCode.ALREADY_EXISTS, None),
+    (chats.StoreUnavailable(1.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
     (chats.StoreFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (values.QueueFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (chats.ShuttingDown(1.5), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),

@@ -6,6 +6,7 @@
     +-- TurnRunning       one turn at a time in a chat
     +-- RequestReused     the request_id was used with another body
     +-- StoreFull         nothing more can be kept
+    +-- StoreUnavailable  the database does not answer
     +-- ShuttingDown      the server ended the turn because it is stopping
 
 The engine's own errors (`values.EngineError`) pass through unchanged.
@@ -65,6 +66,16 @@ class StoreFull(ChatError):
 
     def __str__(self) -> str:
         return "the server can keep no more chats now"
+
+
+@dataclass
+class StoreUnavailable(ChatError):
+    """The database does not answer. Try again after `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return "the server can not reach its chats now"
 
 
 @dataclass

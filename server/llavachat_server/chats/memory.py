@@ -93,7 +93,7 @@ class MemoryStore:
             key=_order,
             reverse=True,
         )
-        page = tuple(chats[: query.limit])
+        page = tuple(chat.summarise() for chat in chats[: query.limit])
         more = len(chats) > len(page)
         mark = PageMark(page[-1].updated_at, page[-1].id) if page and more else None
         return ChatPage(page, mark)

@@ -143,6 +143,8 @@ class TurnRunner:
             sampling=sampling,
             model=self.engine.info.model,
             created_at=datetime.now(UTC),
+            device=self.engine.info.device,
+            library_versions=self.engine.info.library_versions,
         )
         return turn, context
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from llavachat_server.chats.record import Chat, RequestClaim, Turn
+from llavachat_server.chats.record import Chat, ChatSummary, RequestClaim, Turn
 from llavachat_server.images.intake import Picture
 
 
@@ -51,7 +51,7 @@ class ChatQuery:
 class ChatPage:
     """A page of chats, and where it ended; `next` is None when nothing follows."""
 
-    chats: tuple[Chat, ...]
+    chats: tuple[ChatSummary, ...]
     next: PageMark | None
 
 
@@ -94,6 +94,7 @@ class ChatStore(Protocol):
 
         Raises:
             NotFound: the chat was deleted meanwhile.
+            StoreFull: nothing more can be kept now; the end is kept once it can be.
         """
         ...
 

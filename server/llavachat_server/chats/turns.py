@@ -1,12 +1,15 @@
 """All turns of the server: who may begin one, who follows one, and how they end together.
 
 Contract: one turn runs at a time in a chat; a repeated request_id follows the running turn that
-it became, or gets the recorded one again; a turn that nobody follows any more is cancelled.
+it became, or gets the recorded one again, and one that ended with its server is answered anew; a
+turn that nobody follows any more is cancelled after a grace period, or as soon as its chat is
+asked something else.
 It must not know gRPC or torch.
 """
 
 import asyncio
 import secrets
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from llavachat_server.chats.context import ContextBuilder, TokenCount
@@ -15,16 +18,19 @@ from llavachat_server.chats.errors import (
     NotFound,
     RequestReused,
     ShuttingDown,
+    StoreFull,
     TurnRunning,
 )
-from llavachat_server.chats.live import Ended, LiveTurn
+from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.question import Place, Question
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
-from llavachat_server.chats.runner import STOP_RETRY_SECONDS, Job, TurnRunner, tell_start
+from llavachat_server.chats.repeat import ask_again, tell_recorded
+from llavachat_server.chats.replay import Replayer, Verdict
+from llavachat_server.chats.runner import STOP_RETRY_SECONDS, Job, TurnRunner
 from llavachat_server.chats.setting import read_setting
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import BadImage, Intake
-from llavachat_server.values import Delta, Engine, EngineFailed, FinishReason, Sampling
+from llavachat_server.values import Delta, Engine, FinishReason, Sampling
 
 _CANCEL_SECONDS = 5.0
 """The engine ends a cancelled turn within a few steps; past this it is not waited for."""
@@ -39,6 +45,7 @@ class Turns:
         intake: decodes pictures.
         defaults: sampling of a request that names none.
         max_turn_seconds: the longest that a turn may take, waiting included.
+        abandon_grace_seconds: how long a turn goes on that nobody follows any more.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class Turns:
         *,
         defaults: Sampling,
         max_turn_seconds: float,
+        abandon_grace_seconds: float = 0.0,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -57,6 +65,8 @@ class Turns:
             engine.prompts, engine.info.context_tokens, engine.info.num_image_tokens
         )
         self._runner = TurnRunner(engine, store, intake, self._contexts, defaults, max_turn_seconds)
+        self._replayer = Replayer(engine, store, self._contexts, max_turn_seconds)
+        self._abandon_grace_seconds = abandon_grace_seconds
         self._tasks: dict[LiveTurn, asyncio.Task[None]] = {}
         self._requests: dict[tuple[str, str], LiveTurn] = {}
         self._running: dict[tuple[str, str], LiveTurn] = {}
@@ -79,11 +89,38 @@ class Turns:
             if known.body_sha256 != question.body_sha256:
                 raise RequestReused
             return known
-        live = LiveTurn(question.body_sha256, self._end)
+        live = LiveTurn(question.body_sha256, self._end, self._abandon_grace_seconds)
         if question.request_id:
             self._requests[key] = live
         self._tasks[live] = asyncio.create_task(self._run(Job(tenant, question, live)))
         return live
+
+    async def resume(self, tenant: str, chat_id: str, turn_id: str, char_offset: int) -> LiveTurn:
+        """Find a turn, running or ended, to follow it from `char_offset` on at once.
+
+        Raises:
+            NotFound: no such chat or turn.
+            BadField: the answer does not have so many characters.
+            StoreFull: the turn has ended, but its end could not be kept yet.
+        """
+        live = self._running.get((tenant, chat_id))
+        if live is None or live.turn_id != turn_id:
+            turn = (await self._store.get_chat(tenant, chat_id)).turn(turn_id)
+            if turn is None:
+                raise NotFound("turn", turn_id)
+            if turn.state is TurnState.RUNNING:
+                raise StoreFull(STOP_RETRY_SECONDS)
+            live = LiveTurn("", lambda _: None)
+            tell_recorded(live, chat_id, turn)
+        if char_offset > len(live.answer):
+            raise BadField("char_offset", f"the answer has {len(live.answer)} characters so far")
+        return live
+
+    def replay(
+        self, tenant: str, chat_id: str, turn_id: str
+    ) -> AsyncGenerator[Delta | Verdict, None]:
+        """See `Replayer.replay`."""
+        return self._replayer.replay(tenant, chat_id, turn_id)
 
     async def count(self, tenant: str, question: Question) -> TokenCount:
         """Count the tokens of a question without asking it.
@@ -165,6 +202,15 @@ class Turns:
         elif (task := self._tasks.get(live)) is not None:
             task.cancel()
 
+    async def _end_abandoned(self, slot: tuple[str, str]) -> None:
+        """End the turn of a chat that is asked something else, if nobody follows it."""
+        live = self._running.get(slot)
+        if live is None or not live.is_abandoned:
+            return
+        self._end(live)
+        if (task := self._tasks.get(live)) is not None:
+            await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+
     async def _run(self, job: Job) -> None:
         tenant, question, live = job.tenant, job.question, job.live
         try:
@@ -186,19 +232,16 @@ class Turns:
                 del self._requests[tenant, question.request_id]
 
     async def _repeat(self, job: Job, claim: RequestClaim) -> None:
-        """Tell the recorded turn once more."""
+        """Tell the recorded turn once more, or answer anew what ended with its server."""
         if claim.body_sha256 != job.question.body_sha256:
             raise RequestReused
         turn = (await self._store.get_chat(job.tenant, claim.chat_id)).turn(claim.turn_id)
         if turn is None:
             raise NotFound("turn", claim.turn_id)
-        if turn.finish_reason is None or turn.usage is None or turn.timings is None:
-            raise EngineFailed
-        live = job.live
-        tell_start(live, claim.chat_id, turn, turn.usage.text_tokens + turn.usage.image_tokens)
-        if turn.answer:
-            live.publish(Delta(turn.answer, 0))
-        live.publish(Ended(turn.finish_reason, turn.matched_stop, turn.usage, turn.timings))
+        if turn.finish_reason is FinishReason.SHUTDOWN:
+            await self._settle(replace(job, question=ask_again(job.question, claim.chat_id, turn)))
+        else:
+            tell_recorded(job.live, claim.chat_id, turn)
 
     async def _settle(self, job: Job) -> None:
         """Take the one place in the chat, and answer there."""
@@ -207,6 +250,8 @@ class Turns:
         slot = (job.tenant, chat_id)
         if slot in self._running:
             await self._store.get_chat(job.tenant, chat_id)  # raises NotFound where there is none
+            await self._end_abandoned(slot)
+        if slot in self._running:
             raise TurnRunning
         self._running[slot] = job.live
         try:

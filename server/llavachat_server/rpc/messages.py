@@ -7,7 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llavachat.v1 import chat_pb2 as pb
 
 from llavachat_server.chats.live import Ended, Started, Trimmed, TurnEvent
-from llavachat_server.chats.record import Chat, Turn, TurnState
+from llavachat_server.chats.record import ChatSummary, Turn, TurnState
+from llavachat_server.chats.replay import Verdict
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import Delta, FinishReason, ModelInfo, Queued, Sampling, Timings, Usage
 
@@ -162,9 +163,9 @@ def turn(value: Turn, num_image_tokens: int, raw_prompt: str | None = None) -> p
     )
 
 
-def chat_summary(value: Chat) -> pb.Chat:
+def chat_summary(value: ChatSummary) -> pb.Chat:
     """See ``Chat``; without its turns."""
-    title = " ".join(value.turns[0].prompt.split()) if value.turns else ""
+    title = " ".join(value.opening.split())
     if len(title) > TITLE_CHARS:
         title = title[: TITLE_CHARS - 1].rstrip() + "…"
     return pb.Chat(
@@ -173,6 +174,24 @@ def chat_summary(value: Chat) -> pb.Chat:
         labels=value.labels,
         create_time=timestamp(value.created_at),
         update_time=timestamp(value.updated_at),
-        num_turns=len(value.turns),
+        num_turns=value.num_turns,
         title=title,
+    )
+
+
+def replay_event(event: Delta | Verdict) -> pb.ReplayTurnResponse:
+    """See ``ReplayTurnResponse``."""
+    if isinstance(event, Delta):
+        delta = pb.TextDelta(text=event.text, char_offset=event.char_offset)
+        return pb.ReplayTurnResponse(delta=delta)
+    changes = [
+        pb.ReplayChange(name=change.name, recorded=change.recorded, current=change.current)
+        for change in event.changes
+    ]
+    return pb.ReplayTurnResponse(
+        verdict=pb.ReplayVerdict(
+            identical=event.first_difference_token is None,
+            first_difference_token=event.first_difference_token,
+            changes=changes,
+        )
     )

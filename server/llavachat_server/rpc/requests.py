@@ -124,6 +124,17 @@ def required_id(field: str, value: str) -> str:
     return value
 
 
+def char_offset(request: pb.ResumeTurnRequest) -> int:
+    """Check where a ResumeTurn begins.
+
+    Raises:
+        InvalidField: it is negative.
+    """
+    if request.char_offset < 0:
+        raise InvalidField("char_offset", f"is {request.char_offset}; 0 or more")
+    return request.char_offset
+
+
 def chat_query(request: pb.ListChatsRequest) -> ChatQuery:
     """Check a ListChats.
 

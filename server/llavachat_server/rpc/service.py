@@ -27,8 +27,6 @@ from llavachat_server.values import EngineInfo
 
 log = logging.getLogger("llavachat.rpc")
 
-NOT_IN_THIS_RELEASE = Refusal(grpc.StatusCode.UNIMPLEMENTED, "this method is not in this release")
-
 Context = grpc.aio.ServicerContext[Any, Any]
 """What gRPC knows of a call."""
 
@@ -78,7 +76,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             chat_id = requests.required_id("chat_id", request.chat_id)
             chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
-            message = messages.chat_summary(chat)
+            message = messages.chat_summary(chat.summarise())
             for turn in chat.turns:
                 raw = (
                     self.desk.turns.raw_prompt(chat, turn) if request.include_raw_prompts else None
@@ -147,14 +145,27 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     async def ResumeTurn(  # type: ignore[override] # noqa: N802
         self, request: pb.ResumeTurnRequest, context: Context
     ) -> None:
-        """Not in this release."""
-        await abort(context, NOT_IN_THIS_RELEASE)
+        """See the contract."""
+        async with answering(context):
+            chat_id = requests.required_id("chat_id", request.chat_id)
+            turn_id = requests.required_id("turn_id", request.turn_id)
+            offset = requests.char_offset(request)
+            live = await self.desk.turns.resume(TENANT.get(), chat_id, turn_id, offset)
+            await self._stream(
+                live, context, lambda event: pb.ResumeTurnResponse(event=event), offset
+            )
 
     async def ReplayTurn(  # type: ignore[override] # noqa: N802
         self, request: pb.ReplayTurnRequest, context: Context
     ) -> None:
-        """Not in this release."""
-        await abort(context, NOT_IN_THIS_RELEASE)
+        """See the contract."""
+        async with answering(context):
+            chat_id = requests.required_id("chat_id", request.chat_id)
+            turn_id = requests.required_id("turn_id", request.turn_id)
+            replay = self.desk.turns.replay(TENANT.get(), chat_id, turn_id)
+            async with aclosing(replay) as events:
+                async for event in events:
+                    await context.write(messages.replay_event(event))
 
     @property
     def _image_tokens(self) -> int:
@@ -165,8 +176,9 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         live: LiveTurn,
         context: Context,
         wrap: Callable[[pb.ChatEvent], Any],
+        char_offset: int = 0,
     ) -> None:
-        async with aclosing(live.follow()) as events:
+        async with aclosing(live.follow(char_offset)) as events:
             async for event in events:
                 await context.write(wrap(messages.chat_event(event, self._image_tokens)))
 

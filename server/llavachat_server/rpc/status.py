@@ -103,6 +103,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.TurnRunning: _plain(StatusCode.ABORTED),
     chats.RequestReused: _plain(StatusCode.ALREADY_EXISTS),
     chats.StoreFull: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),
     values.InvalidRequest: _engine_field,
     values.ContextFull: _context_full,

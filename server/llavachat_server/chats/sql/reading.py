@@ -1,6 +1,7 @@
 """What the store reads: each function is one transaction's worth of queries."""
 
 from collections import defaultdict
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
@@ -101,6 +102,17 @@ def read_claim(connection: Connection, tenant: str, request_id: str) -> RequestC
     if row is None:
         return None
     return RequestClaim(tenant, request_id, row.body_sha256, row.id, row.turn_id)
+
+
+def read_idle(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str]]:
+    """Chats last used before a time, the longest ago first."""
+    query = (
+        sa.select(chats.c.tenant, chats.c.id)
+        .where(chats.c.updated_at < rows.write_time(before))
+        .order_by(chats.c.updated_at)
+        .limit(limit)
+    )
+    return [(row.tenant, row.id) for row in connection.execute(query)]
 
 
 def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageInfo]]:

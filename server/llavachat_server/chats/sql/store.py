@@ -5,16 +5,17 @@ unpacked on theirs. It belongs to one event loop.
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import pixels, reading, writing
 from llavachat_server.chats.sql.database import Database, is_full
@@ -26,7 +27,10 @@ from llavachat_server.images.intake import ImageInfo, Picture
 T = TypeVar("T")
 Pngs = dict[str, tuple[ImageInfo, bytes]]
 
+log = logging.getLogger("llavachat.store")
+
 NUM_READERS = 2
+GONE_RETRY_SECONDS = 2.0
 
 
 class SqlStore:
@@ -119,7 +123,7 @@ class SqlStore:
         page, mark = await self._read(
             lambda connection: reading.read_page(connection, tenant, query)
         )
-        return ChatPage(cast(Any, page), mark)
+        return ChatPage(page, mark)
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """See `ChatStore.delete_chat`."""
@@ -139,6 +143,10 @@ class SqlStore:
         return await self._read(
             lambda connection: reading.read_claim(connection, tenant, request_id)
         )
+
+    async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """Chats last used before a time, of all tenants: (tenant, chat id), longest ago first."""
+        return await self._read(lambda connection: reading.read_idle(connection, before, limit))
 
     async def _write_with_pictures(
         self,
@@ -202,4 +210,7 @@ class SqlStore:
 def _translate(error: DBAPIError) -> Exception:
     if is_full(error):
         return StoreFull(FULL_RETRY_SECONDS)
+    if isinstance(error, OperationalError):
+        log.error("the store does not answer", exc_info=error)
+        return StoreUnavailable(GONE_RETRY_SECONDS)
     return error

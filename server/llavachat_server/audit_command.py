@@ -1,0 +1,45 @@
+"""``llavachat-server audit verify [FOLDER]``: is the audit record whole?
+
+Exit codes: 0 nothing is wrong, 1 something was altered or can not be read, 2 wrong use.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llavachat_server.chats.audit import list_files, verify
+from llavachat_server.settings import SettingsError, load
+from llavachat_server.stores import audit_folder
+
+_USE = "llavachat-server audit verify [FOLDER]"
+
+
+def run(words: Sequence[str]) -> int:
+    """Verify a record and say what was found.
+
+    Args:
+        words: the command line after ``audit``.
+
+    Returns:
+        The exit code.
+    """
+    if not 1 <= len(words) <= 2 or words[0] != "verify" or words[-1].startswith("-"):
+        print(f"usage: {_USE}", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        folder = Path(words[1]) if len(words) == 2 else audit_folder(load(()))
+        if not folder.is_dir() or not list_files(folder):
+            print(f"llavachat-server: there is no audit record in {folder}", file=sys.stderr)  # noqa: T201
+            return 1
+        finding = verify(folder)
+    except (OSError, SettingsError) as error:
+        print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    if finding.fault is None:
+        print(f"{finding.num_lines} lines, nothing altered; last hash {finding.last_sha256}")  # noqa: T201
+        return 0
+    print(  # noqa: T201
+        f"{finding.file}: line {finding.line}, from byte {finding.byte}: {finding.fault}\n"
+        f"{finding.num_lines} lines before it are as they were written"
+    )
+    return 1

@@ -1,0 +1,153 @@
+"""Generates a recorded turn again and compares it with its record, token by token.
+
+The chat is left as it is: what comes out is told and forgotten. It must not know gRPC or torch.
+"""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import cast
+
+from llavachat_server.chats.context import ContextBuilder
+from llavachat_server.chats.errors import BadField, NotFound, ShuttingDown, TurnRunning
+from llavachat_server.chats.record import Chat, Turn, TurnState
+from llavachat_server.chats.runner import STOP_RETRY_SECONDS
+from llavachat_server.chats.store import ChatStore
+from llavachat_server.values import (
+    Delta,
+    Engine,
+    EngineEvent,
+    EngineFailed,
+    EngineInfo,
+    EngineRequest,
+    Finished,
+    FinishReason,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is not as it was when the turn was recorded."""
+
+    name: str
+    recorded: str
+    current: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the answer of today compares with its record.
+
+    `first_difference_token` is None when every token is the recorded one.
+    """
+
+    first_difference_token: int | None
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayer:
+    """Replays turns.
+
+    Args:
+        engine: answers.
+        store: keeps the record.
+        contexts: builds prompts for the engine's model.
+        max_turn_seconds: the longest that a replay may take, waiting included.
+    """
+
+    engine: Engine
+    store: ChatStore
+    contexts: ContextBuilder
+    max_turn_seconds: float
+
+    async def replay(
+        self, tenant: str, chat_id: str, turn_id: str
+    ) -> AsyncGenerator[Delta | Verdict, None]:
+        """The answer as it comes out now, and the verdict last.
+
+        Raises:
+            NotFound: no such chat or turn.
+            TurnRunning: the turn has not ended.
+            BadField: the turn has no answer to compare with.
+            EngineError: the model can not answer.
+            ShuttingDown: the server stops before the end.
+        """
+        chat = await self.store.get_chat(tenant, chat_id)
+        turn = chat.turn(turn_id)
+        if turn is None:
+            raise NotFound("turn", turn_id)
+        if turn.state is TurnState.RUNNING:
+            raise TurnRunning
+        if not turn.answer_ids:
+            raise BadField("turn_id", "this turn has no recorded answer to compare with")
+        request = await self._rebuild(tenant, chat, turn)
+        generator = cast("AsyncGenerator[EngineEvent, None]", self.engine.generate(request))
+        async with aclosing(generator) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    yield event
+                elif isinstance(event, Finished):
+                    if event.finish_reason is FinishReason.SHUTDOWN:
+                        raise ShuttingDown(STOP_RETRY_SECONDS)
+                    if event.finish_reason is FinishReason.ERROR:
+                        raise EngineFailed
+                    difference = _compare(turn, event.token_ids)
+                    yield Verdict(difference, find_changes(turn, self.engine.info))
+                    return
+        raise EngineFailed
+
+    async def _rebuild(self, tenant: str, chat: Chat, turn: Turn) -> EngineRequest:
+        """The request that the engine got, from the record."""
+        history = chat.branch(turn.parent_id)
+        images = [image for before in history for image in before.images] + list(turn.images)
+        pictures = {
+            image_id: (await self.store.get_picture(tenant, image_id)).pixels
+            for image_id in {image.id for image in images}
+        }
+        sampling = turn.sampling
+        if turn.state is not TurnState.FINISHED:
+            # Cut short by no token of its own: it is compared as far as it came.
+            sampling = replace(sampling, max_tokens=len(turn.answer_ids))
+        return EngineRequest(
+            request_id=secrets.token_hex(16),
+            token_ids=self.contexts.rebuild_ids(history, turn, chat.system_prompt),
+            images=tuple(pictures[image.id] for image in images),
+            sampling=sampling,
+            time_limit_seconds=self.max_turn_seconds,
+            tenant=tenant,
+        )
+
+
+def find_changes(turn: Turn, info: EngineInfo) -> tuple[Change, ...]:
+    """What differs between the record and the engine of today."""
+    then, now = turn.model, info.model
+    pairs = {
+        "model": (then.name, now.name),
+        "revision": (then.revision, now.revision),
+        "weights_sha256": (then.weights_sha256, now.weights_sha256),
+        "quantization": (then.quantization.value, now.quantization.value),
+        "device": (turn.device, info.device),
+    }
+    for name in sorted({*turn.library_versions, *info.library_versions}):
+        pairs[name] = (
+            turn.library_versions.get(name, ""),
+            info.library_versions.get(name, ""),
+        )
+    return tuple(
+        Change(name, recorded, current)
+        for name, (recorded, current) in pairs.items()
+        if recorded != current
+    )
+
+
+def _compare(turn: Turn, now: tuple[int, ...]) -> int | None:
+    """The first token that differs; where one answer ends early, the one after its end."""
+    then = turn.answer_ids
+    for position, (recorded, current) in enumerate(zip(then, now, strict=False)):
+        if recorded != current:
+            return position
+    if len(then) == len(now):
+        return None
+    return min(len(then), len(now))

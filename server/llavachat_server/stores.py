@@ -1,0 +1,115 @@
+"""The store and the audit record that the settings ask for, opened and closed together."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llavachat_server.chats.audit import AuditError, AuditLog
+from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.retention import FindIdle, find_none
+from llavachat_server.chats.store import ChatStore
+from llavachat_server.settings import Settings, find_state_folder
+
+log = logging.getLogger("llavachat.store")
+
+DATABASE_NAME = "chats.db"
+AUDIT_FOLDER_NAME = "audit"
+
+
+class StoreNotOpened(Exception):
+    """Chats can not be kept as the settings ask; one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """What keeps chats while the server runs.
+
+    Args:
+        store: keeps them.
+        find_idle: finds those that have not been used for long.
+        close: writes what is left, and lets go. Blocks.
+    """
+
+    store: ChatStore
+    find_idle: FindIdle
+    close: Callable[[], None]
+
+
+def open_store(settings: Settings) -> OpenedStore:
+    """Open what the settings ask for. Blocks.
+
+    Raises:
+        StoreNotOpened: it can not be.
+    """
+    closes: list[Callable[[], None]] = []
+    find_idle: FindIdle = find_none
+    try:
+        audit = _open_audit(settings)
+        if audit is not None:
+            closes.append(audit.close)
+        if settings.store == "memory":
+            store: ChatStore = MemoryStore(
+                max_chats=settings.max_chats, max_picture_bytes=settings.max_picture_memory_bytes
+            )
+        else:
+            store, find_idle, close = _open_sql(settings, audit)
+            closes.insert(0, close)
+    except BaseException:
+        for close in closes:
+            close()
+        raise
+    if audit is not None:
+        store = AuditedStore(store, audit, with_content=settings.audit == "content")
+
+    def close_all() -> None:
+        for close in closes:
+            close()
+
+    return OpenedStore(store, find_idle, close_all)
+
+
+def audit_folder(settings: Settings) -> Path:
+    """Where the audit record is."""
+    return find_state_folder(settings) / AUDIT_FOLDER_NAME
+
+
+def _open_audit(settings: Settings) -> AuditLog | None:
+    mode = settings.audit or ("off" if settings.store == "memory" else "hashes")
+    if mode == "off":
+        return None
+    try:
+        return AuditLog(audit_folder(settings))
+    except AuditError as error:
+        raise StoreNotOpened(str(error)) from error
+
+
+def _open_sql(
+    settings: Settings, audit: AuditLog | None
+) -> tuple[ChatStore, FindIdle, Callable[[], None]]:
+    # Here, because a server without a database need not load its libraries.
+    from llavachat_server.chats.sql.database import StoreError
+    from llavachat_server.chats.sql.store import SqlStore
+
+    url = settings.store
+    if url == "sqlite":
+        url = f"sqlite:///{find_state_folder(settings).absolute() / DATABASE_NAME}"
+    try:
+        store = SqlStore(url, max_bytes=settings.max_store_bytes)
+    except StoreError as error:
+        raise StoreNotOpened(str(error)) from error
+    for cut in store.cut_turns:
+        log.warning("turn cut", extra={"fields": {"chat_id": cut.chat_id, "turn_id": cut.turn_id}})
+        if audit is not None:
+            audit.append(
+                {
+                    "event": "cut",
+                    "time": datetime.now(UTC).isoformat(),
+                    "tenant": cut.tenant,
+                    "chat_id": cut.chat_id,
+                    "turn_id": cut.turn_id,
+                }
+            )
+    return store, store.find_idle, store.close
