@@ -21,7 +21,7 @@ def write_table() -> str:
             f"`{shown}`" if shown else "none",
             field.description,
             extra["allowed"],
-            extra["cost"] or "–",
+            extra["cost"] or "-",
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

@@ -35,6 +35,9 @@ class Account:
         url: where its services answer.
         on_launch: called with a machine's id, in a thread of its own, when one is started; does
             what the machine would. Left out, nothing happens.
+        on_attach: called with a volume and a machine when one is attached to the other.
+        on_detach: called with a volume when it is detached.
+        holders: machines by the volumes attached to them.
         on_stop: called when a machine is stopped or terminated.
         full_zones: zones that have no capacity.
     """
@@ -44,6 +47,9 @@ class Account:
         self.server = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
         self.on_launch: Launch | None = None
         self.on_stop: Launch | None = None
+        self.on_attach: Callable[[Account, str, str], None] | None = None
+        self.on_detach: Launch | None = None
+        self.holders: dict[str, str] = {}
         self.full_zones: set[str] = set()
         self.conductors: dict[str, Conductor] = {}
 
@@ -122,6 +128,18 @@ class Account:
         """A machine stops."""
         if self.on_stop:
             self.on_stop(self, instance)
+
+    def attach(self, volume: str, instance: str) -> None:
+        """A volume appears in a machine."""
+        self.holders[volume] = instance
+        if self.on_attach:
+            self.on_attach(self, volume, instance)
+
+    def detach(self, volume: str) -> None:
+        """A volume leaves its machine."""
+        self.holders.pop(volume, None)
+        if self.on_detach:
+            self.on_detach(self, volume)
 
     def read_user_data(self, instance: str) -> str:
         """A machine's user data, as its metadata service gives it."""

@@ -17,6 +17,7 @@ from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import EmptyResult
 from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.elastic_block_store import EBSBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.s3.models import FakeBucket
@@ -133,6 +134,32 @@ def follow(account: Account, original: Callable[..., Any], starts: bool) -> Call
     return act
 
 
+def attach_volume(account: Account, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A machine sees the volume that is attached to it."""
+
+    def attach(
+        self: EBSBackend, volume_id: str, instance_id: str, device_path: str, *args: Any
+    ) -> Any:
+        answer = original(self, volume_id, instance_id, device_path, *args)
+        # The root volumes of new machines pass here, too.
+        if device_path == "/dev/sdf":
+            account.attach(volume_id, instance_id)
+        return answer
+
+    return attach
+
+
+def detach_volume(account: Account, original: Callable[..., Any]) -> Callable[..., Any]:
+    """And loses it again."""
+
+    def detach(self: EBSBackend, volume_id: str, *args: Any, **kwargs: Any) -> Any:
+        answer = original(self, volume_id, *args, **kwargs)
+        account.detach(volume_id)
+        return answer
+
+    return detach
+
+
 def get_permission(original: Callable[..., Any]) -> Callable[..., Any]:
     """moto overlooks conditions: a policy that demands TLS refuses everything."""
 
@@ -155,6 +182,11 @@ def list_given(self: Stack) -> dict[str, Any]:
     return defaults | self.resource_map.input_parameters
 
 
+def has_parameters(self: Stack, other: dict[str, Any]) -> bool:
+    """A default that is given is no change."""
+    return list_given(self) == list_given(self) | other
+
+
 @contextmanager
 def mended(account: Account) -> Iterator[None]:
     """moto with every mend, while the context lasts."""
@@ -169,7 +201,10 @@ def mended(account: Account) -> Iterator[None]:
         ),
         (cloudformation, "delete_change_set", delete_change_set(cloudformation.delete_change_set)),
         (Stack, "stack_parameters", property(list_given)),
+        (Stack, "has_parameters", has_parameters),
         (FakeBucket, "get_permission", get_permission(FakeBucket.get_permission)),
+        (EBSBackend, "attach_volume", attach_volume(account, EBSBackend.attach_volume)),
+        (EBSBackend, "detach_volume", detach_volume(account, EBSBackend.detach_volume)),
         (machines, "run_instances", run_instances(account, machines.run_instances)),
         (Instance, "start", follow(account, Instance.start, True)),
         (Instance, "stop", follow(account, Instance.stop, False)),

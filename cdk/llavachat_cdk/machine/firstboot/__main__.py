@@ -86,7 +86,9 @@ class FirstBoot:
         subprocess.run(["systemctl", "disable", "--now", *UNITS], check=False, capture_output=True)
         if self.holder:
             try:
-                volume.give_back(self.deployment["volume"], self.holder, CHATS, self.journal.write)
+                volume.give_back(
+                    self.deployment["volume"], self.instance, self.holder, CHATS, self.journal.write
+                )
             except CallFailed as error:
                 self.journal.write(f"the chats could not be given back: {error}")
 

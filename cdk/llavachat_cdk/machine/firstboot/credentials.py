@@ -73,7 +73,7 @@ def is_good(kept: dict[str, str], domain: str) -> bool:
     done = subprocess.run(
         command, input=kept["certificate"], capture_output=True, text=True, check=False
     )
-    return done.returncode == 0 and "does NOT match" not in done.stdout
+    return done.returncode == 0 and "does NOT match" not in done.stdout + done.stderr
 
 
 def make_certificate(domain: str) -> dict[str, str]:

@@ -20,8 +20,9 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 certificate = open(sys.argv[2], "rb").read()
-with grpc.secure_channel(f"localhost:{sys.argv[1]}", grpc.ssl_channel_credentials(certificate)) as c:
-    answer = health_pb2_grpc.HealthStub(c).Check(
+trust = grpc.ssl_channel_credentials(certificate)
+with grpc.secure_channel(f"localhost:{sys.argv[1]}", trust) as channel:
+    answer = health_pb2_grpc.HealthStub(channel).Check(
         health_pb2.HealthCheckRequest(service=sys.argv[3]), timeout=20, wait_for_ready=True
     )
 print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))

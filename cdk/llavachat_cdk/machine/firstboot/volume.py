@@ -39,10 +39,15 @@ def claim(volume: str, instance: str, say: Callable[[str], None]) -> str | None:
         say(f"stopping {holder}, which holds the chats")
         call("ec2", "stop-instances", "--instance-ids", holder)
         wait_until("ec2", "instance-stopped", "--instance-ids", holder)
-        call("ec2", "detach-volume", "--volume-id", volume)
-        wait_until("ec2", "volume-available", "--volume-ids", volume)
+        detach(volume, holder)
     attach(volume, instance)
     return holder
+
+
+def detach(volume: str, holder: str) -> None:
+    """Detach the volume and wait until it is free."""
+    call("ec2", "detach-volume", "--volume-id", volume, "--instance-id", holder)
+    wait_until("ec2", "volume-available", "--volume-ids", volume)
 
 
 def attach(volume: str, instance: str) -> None:
@@ -52,12 +57,13 @@ def attach(volume: str, instance: str) -> None:
     wait_until("ec2", "volume-in-use", "--volume-ids", volume)
 
 
-def give_back(volume: str, holder: str, folder: Path, say: Callable[[str], None]) -> None:
+def give_back(
+    volume: str, instance: str, holder: str, folder: Path, say: Callable[[str], None]
+) -> None:
     """Undo `claim`: the machine before this one gets the chats again and is started."""
     say(f"giving the chats back to {holder}")
     subprocess.run(["umount", str(folder)], check=False)
-    call("ec2", "detach-volume", "--volume-id", volume)
-    wait_until("ec2", "volume-available", "--volume-ids", volume)
+    detach(volume, instance)
     attach(volume, holder)
     call("ec2", "start-instances", "--instance-ids", holder)
 

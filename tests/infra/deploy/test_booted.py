@@ -1,0 +1,158 @@
+"""The whole way: the real command line, real cloud-init, the real install script and service.
+
+The model is the embedded one, so that machines without a GPU can answer. The tests are one story,
+in order: each goes on where the one before it left off.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CACHE, ROOT, Run, Synthesise
+from emulated.account import Account, run_account
+
+SYSTEM = ROOT / "tests" / "system"
+OPTIONS: dict[str, object] = {
+    "profile": "shapes",
+    "quantization": "none",
+    "instance_type": "t3.large",
+    "chats_on_delete": "delete",
+}
+INSTALL_LOG = "/llavachat/llavachat/install"
+MARK = "/var/lib/private/llavachat/mark"
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """An account whose machines really boot, in a network of its own."""
+    if os.geteuid() != 0 or not (CACHE / "bookworm-cloud" / "complete").exists():
+        pytest.fail("run `make test-deploy`: root and tests/infra/deploy/prepare are needed")
+    sys.path.insert(0, str(SYSTEM))
+    from container import enter_own_network
+    from machines import Machines
+
+    enter_own_network()
+    with run_account(5000) as account:
+        machines = Machines(account, CACHE, CACHE / f"deploy-{os.getpid()}")
+        account.machines = machines  # type: ignore[attr-defined]
+        try:
+            yield account
+        finally:
+            machines.remove()
+
+
+def find_machine(account: Account) -> str:
+    """The id of the machine that runs."""
+    (machine,) = (
+        machine for machine in account.list_running() if machine["State"]["Name"] == "running"
+    )
+    return str(machine["InstanceId"])
+
+
+def run_inside(account: Account, *words: str) -> str:
+    """Run a program in the machine that runs; what it wrote."""
+    machine = account.machines.running[find_machine(account)]  # type: ignore[attr-defined]
+    return str(machine.run(*words))
+
+
+def read_log(account: Account, instance: str) -> str:
+    """What a machine's first boot wrote to CloudWatch."""
+    answer = account.client("logs").get_log_events(
+        logGroupName=INSTALL_LOG, logStreamName=instance, startFromHead=True
+    )
+    return "\n".join(event["message"] for event in answer["events"])
+
+
+def ask(account: Account, folder: Path) -> str:
+    """A question about a picture, by the real client with what the outputs' commands give."""
+    deployment = account.read_deployment(find_machine(account))
+    secrets = account.client("secretsmanager")
+    key = secrets.get_secret_value(SecretId=deployment["api_key"])["SecretString"]
+    kept = secrets.get_secret_value(SecretId=deployment["certificate"])["SecretString"]
+    certificate = folder / "llavachat.pem"
+    certificate.write_text(json.loads(kept)["certificate"])
+    picture = ROOT / "client" / "llavachat" / "cli" / "demo.png"
+    done = subprocess.run(
+        [str(ROOT / ".venv" / "bin" / "llavachat"), "ask", str(picture), "What is this?"],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LLAVACHAT_ADDRESS": "localhost:50051",
+            "LLAVACHAT_API_KEY": key,
+            "LLAVACHAT_TLS_CA_FILE": str(certificate),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert 0 == done.returncode, done.stderr
+    return done.stdout.strip()
+
+
+def test_deploy_ends_with_a_service_that_answers(
+    account: Account, deploy: Run, tmp_path: Path
+) -> None:
+    """About a picture, over TLS, with the key that Secrets Manager made."""
+    done = deploy(**OPTIONS)
+    log = read_log(account, find_machine(account)) if done.returncode == 0 else done.stdout
+    assert 0 == done.returncode, log
+    assert "the health service says SERVING" in log
+    assert ask(account, tmp_path)
+    run_inside(account, "touch", MARK)
+
+
+def test_chats_lie_on_their_own_volume(account: Account) -> None:
+    """And not on the machine's."""
+    assert "/dev/sdf" in run_inside(
+        account, "findmnt", "--noheadings", Path(MARK).parent.as_posix()
+    )
+
+
+def test_an_update_keeps_the_chats_and_the_certificate(
+    account: Account, deploy: Run, tmp_path: Path
+) -> None:
+    """The new machine takes over the volume from the old one, which it stops first."""
+    before = find_machine(account)
+    done = deploy(**OPTIONS, idle_minutes=9)
+    assert 0 == done.returncode, done.stdout
+    log = read_log(account, find_machine(account))
+    assert f"stopping {before}, which holds the chats" in log
+    assert "certificate: the one kept" in log
+    assert ask(account, tmp_path)
+    run_inside(account, "test", "-e", MARK)
+
+
+def test_a_failing_machine_gives_the_chats_back(
+    account: Account, deploy: Run, tmp_path: Path
+) -> None:
+    """The reason is in the log that outlives it, and the old machine answers again."""
+    before = find_machine(account)
+    secret = account.read_deployment(before)["api_key"]
+    secrets = account.client("secretsmanager")
+    key = secrets.get_secret_value(SecretId=secret)["SecretString"]
+    secrets.put_secret_value(SecretId=secret, SecretString=" ")
+    done = deploy(**OPTIONS, idle_minutes=10)
+    secrets.put_secret_value(SecretId=secret, SecretString=key)
+    assert 1 == done.returncode
+    assert "Received FAILURE signal" in done.stdout
+    assert before == find_machine(account)
+    streams = account.client("logs").describe_log_streams(logGroupName=INSTALL_LOG)["logStreams"]
+    newest = max(streams, key=lambda stream: stream["creationTime"])["logStreamName"]
+    assert "FAILED" in read_log(account, newest)
+    run_inside(account, "systemctl", "is-system-running", "--wait")
+    run_inside(account, "test", "-e", MARK)
+    assert ask(account, tmp_path)
+
+
+def test_destroy_leaves_the_install_log_alone(
+    account: Account, cdk: Run, synthesise: Synthesise
+) -> None:
+    """It expires by itself."""
+    done = cdk("destroy", "--force", "--app", str(synthesise(**OPTIONS, idle_minutes=9)))
+    assert 0 == done.returncode, done.stdout
+    assert {"logs": [INSTALL_LOG]} == account.list_left()
