@@ -125,7 +125,6 @@ def test_idle_machine_is_stopped_and_a_busy_one_is_not(
         host.wait_until_serving()
         began = time.monotonic()
         host.ask(red_circle())
-        assert "idle for " in machine.run(*look)
         while machine.run_raw("test", "-e", stopped).returncode != 0:
             machine.run("systemctl", "start", "llavachat-idle.service")
             assert time.monotonic() - began < 30

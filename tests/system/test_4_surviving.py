@@ -131,9 +131,13 @@ def test_wrong_setting_is_not_tried_again(host: Host) -> None:
 
 
 def test_reboot(host: Host, figures: Figures) -> None:
-    """The machine comes back answering by itself."""
+    """The machine comes back answering by itself, and a chat from before goes on."""
+    with host.client() as client, client.start(red_circle(), "What is this?") as reply:
+        reply.read()
+        chat_id = reply.chat.id
     began = time.monotonic()
     host.machine.reboot()
     host.wait_until_serving()
     figures.add("reboot: serving again", time.monotonic() - began, "60 s")
-    assert host.ask(red_circle()).strip()
+    with host.client() as client:
+        assert client.chat(chat_id).ask("What colour is it?", timeout_seconds=30).read().strip()
