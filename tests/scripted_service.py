@@ -118,6 +118,7 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self.chats: dict[str, chat_pb2.Chat] = {}
         self.words: tuple[str, ...] = ("A ", "red ", "circle.")
         self.answer: Callable[[Any, grpc.ServicerContext], Events] = self.tell
+        self.follow: Callable[[Any, grpc.ServicerContext], Events] = self.refuse
         self.is_serving = True
         self.cancelled = threading.Event()
 
@@ -157,6 +158,11 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         chat.num_turns = len(chat.turns)
         yield end
 
+    def refuse(self, request: Any, context: grpc.ServicerContext) -> Events:
+        """What an older server says to ResumeTurn."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "this method is not in this release")
+        yield from ()
+
     def StartChat(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """See the contract."""
         self._keep(request, context)
@@ -168,6 +174,12 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self._keep(request, context)
         for event in self.answer(request, context):
             yield chat_pb2.ContinueChatResponse(event=event)
+
+    def ResumeTurn(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """See the contract."""
+        self._keep(request, context)
+        for event in self.follow(request, context):
+            yield chat_pb2.ResumeTurnResponse(event=event)
 
     def GetChat(self, request: Any, context: grpc.ServicerContext) -> Any:
         """See the contract."""

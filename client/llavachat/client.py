@@ -8,8 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from llavachat._channel import Channel
+from llavachat._channel import Channel, EventStream
+from llavachat._resuming import ResumingStream
 from llavachat._wire import requests
+from llavachat._wire.resumption import Resumption
 from llavachat.chat import Chat
 from llavachat.connection import (
     DEFAULT_ADDRESS,
@@ -47,6 +49,8 @@ class Client:
         metadata: sent with every call.
         max_message_bytes: the largest message either way, 1024 or more.
         keepalive_seconds: how long a silent connection is trusted, 1 or more.
+        resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
+            does not try.
         allow_insecure: send the key in clear text.
 
     Raises:
@@ -67,6 +71,7 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         keepalive_seconds: float = 30.0,
+        resume_seconds: float = 60.0,
         allow_insecure: bool = False,
     ) -> None:
         self._connection = Connection(
@@ -81,6 +86,7 @@ class Client:
             metadata=metadata or {},
             max_message_bytes=max_message_bytes,
             keepalive_seconds=keepalive_seconds,
+            resume_seconds=resume_seconds,
             allow_insecure=allow_insecure,
         )
         self._channel = Channel(self._connection)
@@ -263,8 +269,18 @@ class Client:
         timeout_seconds: float | None,
         metadata: Mapping[str, str] | None,
     ) -> Reply:
-        stream = self._channel.stream(operation, self._timeout(timeout_seconds), metadata)
-        return Reply(self, stream)
+        timeout = self._timeout(timeout_seconds)
+
+        def open_stream(call: requests.Operation[Any], left_seconds: float) -> EventStream:
+            return self._channel.stream(call, left_seconds, metadata)
+
+        resumption = Resumption(operation, self._connection.resume_seconds, timeout)
+        return Reply(self, ResumingStream(open_stream, operation, resumption))
+
+    def _open(
+        self, operation: requests.Operation[Any], timeout_seconds: float | None
+    ) -> EventStream:
+        return self._channel.stream(operation, self._timeout(timeout_seconds), None)
 
     def _call(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
         return self._channel.call(operation, self._timeout(timeout_seconds))

@@ -95,6 +95,8 @@ class Connection:
         metadata: sent with every call, such as ``{"traceparent": "00-..."}``.
         max_message_bytes: the largest message either way.
         keepalive_seconds: how long a silent connection is trusted before it is probed.
+        resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
+            does not try.
         allow_insecure: send the key in clear text. For networks that encrypt by other means.
 
     Raises:
@@ -112,6 +114,7 @@ class Connection:
     metadata: Mapping[str, str] = field(default_factory=dict)
     max_message_bytes: int = MAX_MESSAGE_BYTES
     keepalive_seconds: float = 30.0
+    resume_seconds: float = 60.0
     allow_insecure: bool = False
 
     def __post_init__(self) -> None:
@@ -139,6 +142,8 @@ class Connection:
             raise ConfigurationError("max_message_bytes must be 1024 or more.")
         if not 1 <= self.keepalive_seconds < math.inf:
             raise ConfigurationError("keepalive_seconds must be 1 or more.")
+        if not 0 <= self.resume_seconds < math.inf:
+            raise ConfigurationError("resume_seconds must be 0 (never) or more.")
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:

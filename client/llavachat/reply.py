@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from llavachat._channel import EventStream
 from llavachat._reply import ReplyRecord
+from llavachat._resuming import ResumingStream
 from llavachat.types import Delta, Event
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Reply(ReplyRecord):
         print(reply.usage)
     """
 
-    def __init__(self, client: "Client", stream: EventStream) -> None:
+    def __init__(self, client: "Client", stream: ResumingStream) -> None:
         super().__init__()
         self._client = client
         self._stream = stream

@@ -183,6 +183,30 @@ while the turn waits, `Delta` as the answer comes, `Finished` last."""
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayChange:
+    """One thing that differs between a turn's record and the server of today."""
+
+    name: str
+    recorded: str
+    current: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayVerdict:
+    """How a replayed answer compares with its record.
+
+    Args:
+        identical: every token is the recorded one.
+        first_difference_token: the first that is not, counted from 0. None: there is none.
+        changes: what has changed since the record.
+    """
+
+    identical: bool
+    first_difference_token: int | None
+    changes: tuple[ReplayChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One question and its answer, as the server recorded them."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from llavachat import Client, TurnState
 from llavachat.v1 import chat_pb2 as pb
 from pictures import red_circle
 from server_process import ServerProcess, run_server
@@ -83,6 +84,28 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
         assert [] == list(verdict[-1].verdict.changes)
         assert 0 == server.stop()
     check_audit(tmp_path / "state" / "audit", chat_id, cut.id)
+
+
+def test_a_reader_does_not_notice_that_the_server_was_killed(tmp_path: Path) -> None:
+    """The client goes on by itself: the answer is whole, and the one that an undisturbed server
+    gives to the same seed."""
+    request = {"max_tokens": 400, "temperature": 1.9, "seed": 3}
+    with run_server(tmp_path, *keep_in(tmp_path)) as server:
+        address = server.address
+        client = Client(address, timeout_seconds=120.0)
+        expected = client.start(None, "Tell me all of it.", **request).read()
+        reply = client.start(None, "Tell me all of it.", **request)
+        pieces = iter(reply)
+        first = next(pieces)
+        server.process.kill()
+        server.process.wait()
+    (tmp_path / "ready").unlink()
+    with run_server(tmp_path, "--listen", address, *keep_in(tmp_path)), client:
+        assert expected == first + "".join(pieces)
+        record = reply.chat.record()
+        states = [turn.state for turn in record.turns]
+        assert [TurnState.CANCELLED, TurnState.FINISHED] == states
+        assert record.turns[1].id == reply.turn_id
 
 
 def check_audit(folder: Path, chat_id: str, cut_turn_id: str) -> None:

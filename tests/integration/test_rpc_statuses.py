@@ -224,14 +224,41 @@ async def test_a_cancelled_call_ends_its_turn() -> None:
         assert not events[0].started.HasField("parent_turn_id")
 
 
-async def test_later_methods_are_unimplemented() -> None:
-    """ResumeTurn and ReplayTurn are in the contract, not in this release."""
-    async with run_app(ScriptedEngine()) as app:
-        for call in (
-            app.chat.ResumeTurn(pb.ResumeTurnRequest()),
-            app.chat.ReplayTurn(pb.ReplayTurnRequest()),
+async def test_an_ended_turn_is_followed_and_replayed() -> None:
+    """ResumeTurn tells it from a character on; ReplayTurn says that it comes out the same."""
+    async with run_app(ScriptedEngine(*["A red circle."] * 3)) as app:
+        chat_id = await app.start()
+        turn = (await app.chat.GetChat(pb.GetChatRequest(chat_id=chat_id))).chat.turns[0]
+        request = pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turn.id, char_offset=6)
+        events = [reply.event async for reply in app.chat.ResumeTurn(request)]
+        kinds = [event.WhichOneof("event") for event in events]
+        assert ["started", "delta", "finished"] == kinds
+        assert ("circle.", 6) == (events[1].delta.text, events[1].delta.char_offset)
+        replay = app.chat.ReplayTurn(pb.ReplayTurnRequest(chat_id=chat_id, turn_id=turn.id))
+        replies = [reply async for reply in replay]
+        assert "A red circle." == "".join(reply.delta.text for reply in replies)
+        verdict = replies[-1].verdict
+        assert verdict.identical
+        assert not verdict.HasField("first_difference_token")
+
+
+async def test_wrong_places_to_follow_and_replay_are_refused() -> None:
+    """No ids, unknown ids, and offsets that can not be."""
+    async with run_app(ScriptedEngine("Red.")) as app:
+        chat_id = await app.start()
+        turn = (await app.chat.GetChat(pb.GetChatRequest(chat_id=chat_id))).chat.turns[0]
+        resume, replay = app.chat.ResumeTurn, app.chat.ReplayTurn
+        known = {"chat_id": chat_id, "turn_id": turn.id}
+        unknown = {"chat_id": chat_id, "turn_id": "0" * 32}
+        for call, code in (
+            (resume(pb.ResumeTurnRequest()), StatusCode.INVALID_ARGUMENT),
+            (resume(pb.ResumeTurnRequest(**known, char_offset=-1)), StatusCode.INVALID_ARGUMENT),
+            (resume(pb.ResumeTurnRequest(**known, char_offset=99)), StatusCode.INVALID_ARGUMENT),
+            (resume(pb.ResumeTurnRequest(**unknown)), StatusCode.NOT_FOUND),
+            (replay(pb.ReplayTurnRequest()), StatusCode.INVALID_ARGUMENT),
+            (replay(pb.ReplayTurnRequest(**unknown)), StatusCode.NOT_FOUND),
         ):
-            assert StatusCode.UNIMPLEMENTED is (await failure(call)).code()
+            assert code is (await failure(call)).code()
 
 
 class SlowStart(ScriptedEngine):

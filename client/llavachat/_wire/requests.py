@@ -16,13 +16,16 @@ from llavachat.images import Picture
 from llavachat.types import (
     ChatPage,
     ChatRecord,
+    Delta,
     Event,
     ImageInfo,
     OverflowPolicy,
     Params,
+    ReplayVerdict,
     ServerInfo,
     TokenCount,
     Turn,
+    TurnState,
 )
 from llavachat.v1 import chat_pb2
 
@@ -72,6 +75,18 @@ def pick_raw_prompt(record: ChatRecord, turn_id: str | None) -> str:
     return turns[-1].raw_prompt
 
 
+def pick_ended_turn(record: ChatRecord) -> str:
+    """The id of the latest turn that is whole.
+
+    Raises:
+        NotFound: there is none.
+    """
+    ended = [turn.id for turn in record.turns if turn.state is TurnState.FINISHED]
+    if not ended:
+        raise NotFound("The chat has no finished turn.")
+    return ended[-1]
+
+
 def start_chat(
     images: Iterable[Picture | ImageInfo],
     prompt: str,
@@ -116,6 +131,20 @@ def continue_chat(
         overflow_policy=_OVERFLOW[overflow],
     )
     return Operation("ContinueChat", request, lambda response: responses.read_event(response.event))
+
+
+def resume_turn(chat_id: str, turn_id: str, char_offset: int) -> Operation[Event | None]:
+    """ResumeTurn."""
+    request = chat_pb2.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id, char_offset=char_offset)
+    return Operation("ResumeTurn", request, lambda response: responses.read_event(response.event))
+
+
+def replay_turn(chat_id: str, turn_id: str) -> Operation[Delta | ReplayVerdict | None]:
+    """ReplayTurn."""
+    request = chat_pb2.ReplayTurnRequest(
+        chat_id=_check_id("chat_id", chat_id), turn_id=_check_id("turn_id", turn_id)
+    )
+    return Operation("ReplayTurn", request, responses.read_replay_event)
 
 
 def get_chat(chat_id: str, *, include_raw_prompts: bool = False) -> Operation[ChatRecord]:

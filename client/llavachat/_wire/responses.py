@@ -21,6 +21,8 @@ from llavachat.types import (
     ModelInfo,
     Params,
     Queued,
+    ReplayChange,
+    ReplayVerdict,
     ServerInfo,
     Started,
     Timings,
@@ -65,6 +67,27 @@ def read_event(event: chat_pb2.ChatEvent) -> Event | None:
                 matched_stop=finished.matched_stop if finished.HasField("matched_stop") else None,
                 usage=read_usage(finished.usage),
                 timings=read_timings(finished.timings),
+            )
+    return None
+
+
+def read_replay_event(response: chat_pb2.ReplayTurnResponse) -> Delta | ReplayVerdict | None:
+    """One event of a replay. None: one that this client does not know."""
+    match response.WhichOneof("event"):
+        case "delta":
+            return Delta(response.delta.text, response.delta.char_offset)
+        case "verdict":
+            verdict = response.verdict
+            difference = verdict.first_difference_token
+            return ReplayVerdict(
+                identical=verdict.identical,
+                first_difference_token=(
+                    difference if verdict.HasField("first_difference_token") else None
+                ),
+                changes=tuple(
+                    ReplayChange(change.name, change.recorded, change.current)
+                    for change in verdict.changes
+                ),
             )
     return None
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llavachat._wire import requests
 from llavachat.aio.reply import AsyncReply
+from llavachat.errors import IncompleteReply
 from llavachat.images import Images, load_pictures
 from llavachat.transcript import write_json, write_markdown
-from llavachat.types import ChatRecord, OverflowPolicy, TokenCount, Turn
+from llavachat.types import ChatRecord, OverflowPolicy, ReplayVerdict, TokenCount, Turn
 
 if TYPE_CHECKING:
     from llavachat.aio.client import AsyncClient
@@ -168,6 +169,33 @@ class AsyncChat:
             parent_turn_id=parent.id if isinstance(parent, Turn) else parent,
         )
         return await self._client._call(operation, timeout_seconds)
+
+    async def replay(
+        self, turn: Turn | str | None = None, *, timeout_seconds: float | None = None
+    ) -> ReplayVerdict:
+        """Have the server generate a turn again from its record, and compare token by token.
+
+        The chat is left as it is.
+
+        Args:
+            turn: the turn or its id. None: the latest that has ended.
+            timeout_seconds: the deadline of the whole replay.
+
+        Raises:
+            NotFound: the server does not know the chat or the turn.
+            TurnRunning: the turn has not ended.
+        """
+        if turn is None:
+            turn = requests.pick_ended_turn(await self.record(timeout_seconds=timeout_seconds))
+        turn_id = turn.id if isinstance(turn, Turn) else turn
+        stream = self._client._open(requests.replay_turn(self._id, turn_id), timeout_seconds)
+        verdict: ReplayVerdict | None = None
+        async for event in stream:
+            if isinstance(event, ReplayVerdict):
+                verdict = event
+        if verdict is None:
+            raise IncompleteReply("The replay ended without its verdict.")
+        return verdict
 
     async def delete(self, *, timeout_seconds: float | None = None) -> None:
         """Erase the chat on the server.

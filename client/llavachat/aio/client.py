@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from llavachat._channel import AsyncChannel, AsyncEventStream
+from llavachat._resuming import AsyncResumingStream
 from llavachat._wire import requests
+from llavachat._wire.resumption import Resumption
 from llavachat.aio.chat import AsyncChat
 from llavachat.aio.reply import AsyncReply
 from llavachat.connection import (
@@ -48,6 +50,8 @@ class AsyncClient:
         metadata: sent with every call.
         max_message_bytes: the largest message either way, 1024 or more.
         keepalive_seconds: how long a silent connection is trusted, 1 or more.
+        resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
+            does not try.
         allow_insecure: send the key in clear text.
 
     Raises:
@@ -68,6 +72,7 @@ class AsyncClient:
         metadata: Mapping[str, str] | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         keepalive_seconds: float = 30.0,
+        resume_seconds: float = 60.0,
         allow_insecure: bool = False,
     ) -> None:
         self._connection = Connection(
@@ -82,6 +87,7 @@ class AsyncClient:
             metadata=metadata or {},
             max_message_bytes=max_message_bytes,
             keepalive_seconds=keepalive_seconds,
+            resume_seconds=resume_seconds,
             allow_insecure=allow_insecure,
         )
         self._channel = AsyncChannel(self._connection)
@@ -270,10 +276,20 @@ class AsyncClient:
     ) -> AsyncReply:
         timeout = self._timeout(timeout_seconds)
 
-        async def open_stream() -> AsyncEventStream:
-            return self._channel.stream(await prepare(), timeout, metadata)
+        def open_stream(call: requests.Operation[Any], left_seconds: float) -> AsyncEventStream:
+            return self._channel.stream(call, left_seconds, metadata)
 
-        return AsyncReply(self, open_stream)
+        async def open_reply() -> AsyncResumingStream:
+            operation = await prepare()
+            resumption = Resumption(operation, self._connection.resume_seconds, timeout)
+            return AsyncResumingStream(open_stream, operation, resumption)
+
+        return AsyncReply(self, open_reply)
+
+    def _open(
+        self, operation: requests.Operation[Any], timeout_seconds: float | None
+    ) -> AsyncEventStream:
+        return self._channel.stream(operation, self._timeout(timeout_seconds), None)
 
     async def _call(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
         return await self._channel.call(operation, self._timeout(timeout_seconds))

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from llavachat._channel import AsyncEventStream
 from llavachat._reply import ReplyRecord
+from llavachat._resuming import AsyncResumingStream
 from llavachat.types import Delta, Event
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class AsyncReply(ReplyRecord):
     """
 
     def __init__(
-        self, client: "AsyncClient", open_stream: Callable[[], Awaitable[AsyncEventStream]]
+        self, client: "AsyncClient", open_stream: Callable[[], Awaitable[AsyncResumingStream]]
     ) -> None:
         super().__init__()
         self._client = client
         self._open_stream = open_stream
-        self._stream: AsyncEventStream | None = None
+        self._stream: AsyncResumingStream | None = None
 
     @property
     def chat(self) -> "AsyncChat":
@@ -105,7 +105,7 @@ class AsyncReply(ReplyRecord):
     ) -> None:
         self.close()
 
-    async def _open(self) -> AsyncEventStream:
+    async def _open(self) -> AsyncResumingStream:
         if self._stream is None:
             self._stream = await self._open_stream()
         return self._stream

@@ -211,6 +211,28 @@ def chats(
     )
 
 
+@app.command()
+def replay(
+    chat_id: Annotated[str, typer.Argument(metavar="CHAT", help="The chat.", show_default=False)],
+    turn_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TURN", help="The turn; without it, the latest.", show_default=False
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    address: options.Address = None,
+    tls: options.Tls = None,
+    ca_file: options.CaFile = None,
+    timeout: options.Timeout = None,
+) -> int:
+    """Have an answer generated again from its record, and compare token by token."""
+    from llavachat.cli.replay import replay as run_replay
+
+    server = options.ServerOptions(address, tls, ca_file, timeout)
+    return run_replay(chat_id, turn_id, server, as_json=as_json)
+
+
 @app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

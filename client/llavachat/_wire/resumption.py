@@ -1,0 +1,110 @@
+"""How an answer goes on after its connection was lost: decisions only, nothing is sent here.
+
+The turn is followed from the last character that came. Where the server has ended with the turn,
+the question is asked once more under its request_id: the server then answers it anew, once, with
+the seed of the first time, and what begins as the first answer did goes on as if nothing had been.
+"""
+
+import time
+from typing import Any
+
+from llavachat._wire.requests import Operation, resume_turn
+from llavachat.errors import IncompleteReply, NotFound, ServerUnavailable, StatusError
+from llavachat.types import Delta, Event, Finished, FinishReason, Started
+
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 2.0
+
+
+class Resumption:
+    """What came of one answer, and what to call when its stream breaks.
+
+    Args:
+        operation: the question.
+        resume_seconds: how long to try after a connection was lost; 0 does not try.
+        timeout_seconds: the deadline of the whole answer.
+    """
+
+    def __init__(
+        self, operation: Operation[Any], resume_seconds: float, timeout_seconds: float
+    ) -> None:
+        self._question = operation
+        self._resume_seconds = resume_seconds
+        self._deadline = time.monotonic() + timeout_seconds
+        self._started: Started | None = None
+        self._text = ""
+        self._is_asked_again = False
+        self._is_lost = False
+        self._error: ServerUnavailable | None = None
+        self._give_up_at = 0.0
+        self._wait_seconds = _FIRST_WAIT_SECONDS
+
+    @property
+    def timeout_seconds(self) -> float:
+        """What is left of the deadline."""
+        return max(0.001, self._deadline - time.monotonic())
+
+    def take(self, event: Event) -> Event | None:
+        """Take down an event; the news in it, or None when there is none.
+
+        Raises:
+            ServerUnavailable: the turn has ended with its server; see `plan`.
+            IncompleteReply: an answer to the question asked again is another one.
+        """
+        if isinstance(event, Started):
+            is_known = self._started is not None and self._started.turn_id == event.turn_id
+            self._started = event
+            return None if is_known else event
+        if isinstance(event, Delta):
+            return self._take_text(event)
+        if isinstance(event, Finished) and self._error is not None:
+            is_cut = event.finish_reason is FinishReason.SHUTDOWN
+            if is_cut and not self._is_asked_again:
+                self._is_asked_again = True
+                raise self._error
+        return event
+
+    def plan(self, error: StatusError) -> tuple[Operation[Any], float]:
+        """What to call after `error`, and how many seconds to wait before.
+
+        Raises:
+            StatusError: nothing; the answer has ended with this error.
+        """
+        if self._started is None or self._resume_seconds <= 0:
+            raise error
+        now = time.monotonic()
+        if not self._is_lost or self._error is None:
+            if not isinstance(error, ServerUnavailable):
+                raise error
+            self._give_up_at = min(now + self._resume_seconds, self._deadline)
+            self._wait_seconds = _FIRST_WAIT_SECONDS
+            self._is_lost, self._error = True, error
+        elif isinstance(error, NotFound) and not self._is_asked_again:
+            # The server that came back does not keep chats.
+            self._is_asked_again = True
+        elif not isinstance(error, ServerUnavailable):
+            raise self._error from error
+        wait_seconds = max(self._wait_seconds, error.retry_after_seconds or 0.0)
+        if now + wait_seconds > self._give_up_at:
+            raise self._error
+        self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
+        if self._is_asked_again:
+            return self._question, wait_seconds
+        turn = self._started
+        return resume_turn(turn.chat_id, turn.turn_id, len(self._text)), wait_seconds
+
+    def _take_text(self, event: Delta) -> Delta | None:
+        num_known = len(self._text) - event.char_offset
+        known = event.text[: max(0, num_known)]
+        if known and not self._text.startswith(known, event.char_offset):
+            raise IncompleteReply(
+                "The server was started anew and answers this question otherwise now; what came "
+                "before is kept. Ask again for a whole answer."
+            )
+        news = event.text[len(known) :]
+        if not news:
+            return None
+        self._text += news
+        # News: the connection holds again.
+        self._is_lost = False
+        return Delta(news, event.char_offset + len(known))

@@ -1,0 +1,140 @@
+"""Answers whose connection is lost: both twins go on by themselves, with no gap and no repeat."""
+
+import grpc
+import pytest
+from llavachat import AsyncClient, Client, IncompleteReply, ServerUnavailable
+from llavachat.v1 import chat_pb2
+from scripted_service import ScriptedServer, abort, deltas, finished, started
+
+ANSWER = ("A red ", "circle on ", "white.")
+
+
+@pytest.fixture
+def scripted():
+    """A scripted service on a port of its own."""
+    server = ScriptedServer()
+    yield server
+    server.stop()
+
+
+class Breaking:
+    """Tells an answer, and breaks off after some parts of it.
+
+    Args:
+        service: what it takes the place of.
+        breaks: after how many parts each call breaks; calls after these do not.
+        cut: a turn that is followed again has ended with its server.
+        forgotten: a turn that is followed again is not known.
+        again: the answer to the question asked again.
+    """
+
+    def __init__(self, service, breaks=(1,), cut=False, forgotten=False, again=ANSWER):
+        self.calls = []
+        self.breaks = list(breaks)
+        self.cut, self.forgotten, self.again = cut, forgotten, again
+        service.answer = self.answer
+        service.follow = self.resume
+
+    def answer(self, request, context):
+        """StartChat and ContinueChat."""
+        self.calls.append(request)
+        is_first = len(self.calls) == 1
+        yield started(turn_id="turn-1" if is_first else "turn-2")
+        yield from self._tell(deltas(*(ANSWER if is_first else self.again)), context)
+
+    def resume(self, request, context):
+        """ResumeTurn."""
+        self.calls.append(request)
+        if self.forgotten:
+            abort(context, grpc.StatusCode.NOT_FOUND, "there is no such turn")
+        yield started(turn_id="turn-1")
+        if self.cut:
+            yield finished(chat_pb2.FINISH_REASON_SHUTDOWN)
+            return
+        rest = "".join(ANSWER)[request.char_offset :]
+        delta = chat_pb2.TextDelta(text=rest, char_offset=request.char_offset)
+        parts = iter((chat_pb2.ChatEvent(delta=delta),))
+        yield from self._tell(parts, context)
+
+    def _tell(self, parts, context):
+        left = self.breaks.pop(0) if self.breaks else 99
+        for part in parts:
+            if left == 0:
+                break
+            left -= 1
+            yield part
+        if left == 0:
+            abort(context, grpc.StatusCode.UNAVAILABLE, "the connection is lost")
+        yield finished()
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def ask(request, scripted):
+    """Ask by either twin: the reply once it has come to its end, or its error."""
+
+    async def ask_with_asyncio(**options):
+        async with AsyncClient(scripted.address, **options) as client:
+            reply = client.start(None, "What?", request_id="r")
+            try:
+                await reply.read()
+            except Exception as error:
+                return reply, error
+            return reply, None
+
+    async def ask_with_threads(**options):
+        with Client(scripted.address, **options) as client:
+            reply = client.start(None, "What?", request_id="r")
+            try:
+                reply.read()
+            except Exception as error:
+                return reply, error
+            return reply, None
+
+    return ask_with_threads if request.param == "threads" else ask_with_asyncio
+
+
+async def test_a_lost_answer_is_followed_from_its_last_character(ask, scripted):
+    """Twice lost, and whole all the same; the server is asked for what is missing alone."""
+    script = Breaking(scripted.service, breaks=(1, 0))
+    reply, error = await ask()
+    assert (None, "".join(ANSWER), "turn-1") == (error, reply.text, reply.turn_id)
+    assert [6, 6] == [call.char_offset for call in script.calls[1:]]
+
+
+async def test_a_turn_that_ended_with_its_server_is_asked_again(ask, scripted):
+    """Under its request_id; what had come already is not told twice."""
+    script = Breaking(scripted.service, breaks=(2,), cut=True)
+    reply, error = await ask()
+    assert (None, "".join(ANSWER), "turn-2") == (error, reply.text, reply.turn_id)
+    assert ["r", "r"] == [call.request_id for call in (script.calls[0], script.calls[2])]
+
+
+async def test_a_server_that_forgot_the_turn_is_asked_again(ask, scripted):
+    """One that keeps chats in memory has lost them with its process."""
+    Breaking(scripted.service, forgotten=True)
+    reply, error = await ask()
+    assert (None, "".join(ANSWER)) == (error, reply.text)
+
+
+async def test_another_answer_is_not_mixed_with_the_first(ask, scripted):
+    """What begins otherwise is refused; what had come is kept."""
+    Breaking(scripted.service, cut=True, again=("A blue ", "circle."))
+    reply, error = await ask()
+    assert isinstance(error, IncompleteReply)
+    assert "A red " == reply.text
+
+
+async def test_trying_ends(ask, scripted):
+    """After `resume_seconds` the caller is told of the first loss."""
+    script = Breaking(scripted.service, breaks=(1, *[0] * 99))
+    reply, error = await ask(resume_seconds=0.5)
+    assert isinstance(error, ServerUnavailable)
+    assert ("A red ", True) == (reply.text, len(script.calls) > 2)
+
+
+async def test_nothing_is_tried_where_that_is_wished(ask, scripted):
+    """`resume_seconds` 0: the loss is the caller's to know."""
+    script = Breaking(scripted.service)
+    reply, error = await ask(resume_seconds=0)
+    assert isinstance(error, ServerUnavailable)
+    assert ("A red ", 1) == (reply.text, len(script.calls))
