@@ -273,7 +273,8 @@ class TestCrash:
                 assert before == request.token_ids[: len(before)]
                 pixels = engine.requests[0].images[0].tobytes()
                 assert [pixels] == [image.tobytes() for image in request.images]
-            resumed = await read(await turns.resume(TENANT, cut.chat_id, cut.turn_id, 0))
+            # Seven characters were read, and none of them was kept.
+            resumed = await read(await turns.resume(TENANT, cut.chat_id, cut.turn_id, 7))
             assert FinishReason.SHUTDOWN is resumed[-1].finish_reason
         finally:
             store.close()

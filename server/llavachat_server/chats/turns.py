@@ -112,6 +112,9 @@ class Turns:
                 raise StoreFull(STOP_RETRY_SECONDS)
             live = LiveTurn("", lambda _: None)
             tell_recorded(live, chat_id, turn)
+            if turn.finish_reason is FinishReason.SHUTDOWN:
+                # More may have been told than was kept: the process died in between.
+                return live
         if char_offset > len(live.answer):
             raise BadField("char_offset", f"the answer has {len(live.answer)} characters so far")
         return live
