@@ -10,8 +10,8 @@ from PIL import Image
 from training import answers
 from training.answering import OpenChat
 from training.dialogues import ask_follow_up, ask_single, sample_talk
+from training.drafts import Draft
 from training.phrasing import phrase
-from training.questions import Draft
 from training.rendering import Style, draw_scene
 from training.scenes import Scene, sample_scene
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training import answers
+from training.drafts import Draft
+from training.follow_up_questions import FOLLOW_UP
 from training.network import (
     BOS_TOKEN_ID,
     EOS_TOKEN_ID,
@@ -24,9 +26,9 @@ from training.network import (
     NUM_IMAGE_TOKENS,
 )
 from training.phrasing import phrase, phrase_talk
-from training.questions import FOLLOW_UP, SINGLE, Draft
 from training.rendering import draw_scene
 from training.scenes import Item, Scene, sample_scene
+from training.single_questions import SINGLE
 from training.wordings.talk import SYSTEM_PROMPTS
 
 SPECIAL_TOKENS = SpecialTokens(bos=BOS_TOKEN_ID, eos=EOS_TOKEN_ID, image=IMAGE_TOKEN_ID)
@@ -44,12 +46,23 @@ _TALK_ANSWERS = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its answer; ``num_images`` pictures come with the question."""
+    """One question and its answer.
+
+    Attributes:
+        kind: the type of the question.
+        question: as the user types it.
+        answer: the truth.
+        num_images: how many pictures come with the question.
+        scene_index: which of the chat's scenes it is about; None for none.
+        focus: what 'it' means afterwards.
+    """
 
     kind: str
     question: str
     answer: str
     num_images: int = 0
+    scene_index: int | None = None
+    focus: Item | None = None
 
 
 @dataclass(slots=True)
@@ -71,11 +84,13 @@ class EncodedChat:
         token_ids: (tokens,); every picture widened to its placeholders.
         labels: (tokens,); the id to be written *at* this place, or `IGNORED_LABEL`.
         turn_starts: where each later turn's question begins.
+        answer_starts: where each turn's answer begins.
     """
 
     token_ids: list[int]
     labels: list[int]
     turn_starts: list[int]
+    answer_starts: list[int]
 
 
 def load_prompt_builder(folder: Path) -> PromptBuilder:
@@ -140,6 +155,7 @@ def encode_chat(builder: PromptBuilder, chat: Chat, max_tokens: int = MAX_POSITI
     ids: list[int] = []
     labels: list[int] = []
     starts = []
+    answer_starts = []
     for index, turn in enumerate(chat.turns):
         if index == 0:
             prompt = builder.build_first_turn(
@@ -153,9 +169,10 @@ def encode_chat(builder: PromptBuilder, chat: Chat, max_tokens: int = MAX_POSITI
             break
         if index:
             starts.append(len(ids))
+        answer_starts.append(len(ids) + len(wide))
         ids += [*wide, *answer]
         labels += [*([IGNORED_LABEL] * len(wide)), *answer]
-    return EncodedChat(ids, labels, starts)
+    return EncodedChat(ids, labels, starts, answer_starts)
 
 
 def widen_images(token_ids: tuple[int, ...]) -> list[int]:
@@ -214,7 +231,10 @@ def _ask_about_two(rng: random.Random, chat: Chat) -> None:
         where = f"in the {rng.choice(which[:2] if noun == 'one' else which)} {noun}"
         stem = text.rstrip("?.! ")
         question = f"{stem} {where}?" if rng.random() < 0.6 else f"{where.capitalize()}, {text}"
-        chat.turns.append(Turn(draft.frames, question, draft.answer, 2 if first else 0))
+        num_images = 2 if first else 0
+        chat.turns.append(
+            Turn(draft.frames, question, draft.answer, num_images, index, draft.focus)
+        )
         first = False
 
 
@@ -240,7 +260,10 @@ def _next_turn(
     ):
         asks = FOLLOW_UP
     draft = _draw_draft(rng, asks, scene, focus, is_fresh=is_fresh)
-    return Turn(draft.frames, phrase(rng, draft), draft.answer, num_images), draft.focus
+    question = phrase(rng, draft)
+    index = len(chat.scenes) - 1
+    turn = Turn(draft.frames, question, draft.answer, num_images, index, draft.focus)
+    return turn, draft.focus
 
 
 _NEEDS_HISTORY = frozenset({"are_you_sure", "other_one", "count_total"})

@@ -1,12 +1,14 @@
 """Stage 2: the whole model on chats, the patch labels kept at a small weight.
 
-The tower learns slowly here: at a high rate chats teach it to forget shapes.
+The tower learns slowly here: at a high rate chats teach it to forget shapes. Weight decay is high:
+without it the language model saw the right patches and could not tell what they held.
 """
 
 import functools
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from training.dialogues import (
     sample_chat,
     sample_positions,
 )
+from training.gaze import GAZE_LAYER, find_gaze, score_gaze
 from training.network import (
+    EMBEDDING_ROWS,
     IMAGE_TOKEN_ID,
     NUM_IMAGE_TOKENS,
     PAD_TOKEN_ID,
@@ -41,24 +45,45 @@ from training.vision_stage import Log, score_patches
 BATCH_SIZE = 16
 MAX_CHAT_TOKENS = 288
 _VISION_LOSS_WEIGHT = 0.3
+_GAZE_LOSS_WEIGHT = 0.2
+_VERDICT_WEIGHT = 3.0
+"""One word in thirty is a verdict, and it is the hardest."""
 _VISION_RATE_SCALE = 0.15
 _SAVE_EVERY_SECONDS = 120
 
-ChatBatch = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
+@dataclass(frozen=True, slots=True)
+class ChatBatch:
+    """Chats cut to `MAX_CHAT_TOKENS`, and their pictures.
+
+    Attributes:
+        token_ids: (batch, tokens).
+        labels: (batch, tokens), see `EncodedChat`.
+        positions: (batch, tokens).
+        pixels: (pictures, 3, side, side) of uint8.
+        patch_labels: (pictures, 5, patches), see `training.rendering.label_patches`.
+        gaze_places: (row, token) of each state that should look at an item.
+        gaze_patches: the tokens it should look at.
+    """
+
+    token_ids: NDArray[Any]
+    labels: NDArray[Any]
+    positions: NDArray[Any]
+    pixels: NDArray[Any]
+    patch_labels: NDArray[Any]
+    gaze_places: list[tuple[int, int]]
+    gaze_patches: list[NDArray[Any]]
 
 
 def make_chat_batch(seed: int, builder: PromptBuilder, step: int, batch_size: int) -> ChatBatch:
-    """Chats cut to `MAX_CHAT_TOKENS`, and their pictures.
-
-    Returns:
-        Token ids, labels and positions, each (batch, tokens); pixels (pictures, 3, side, side) of
-        uint8 and patch labels (pictures, 5, patches).
-    """
+    """Make up a batch; a pure function of its arguments."""
     shape = (batch_size, MAX_CHAT_TOKENS)
     token_ids = np.full(shape, PAD_TOKEN_ID, dtype=np.int64)
     labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
     pixels, patch_labels = [], []
+    gaze_places: list[tuple[int, int]] = []
+    gaze_patches: list[NDArray[Any]] = []
     for row in range(batch_size):
         rng = random.Random(f"chat {seed} {step} {row}")
         chat = sample_chat(rng)
@@ -69,8 +94,20 @@ def make_chat_batch(seed: int, builder: PromptBuilder, step: int, batch_size: in
         positions[row, :length] = sample_positions(rng, encoded, length)
         num_pictures = encoded.token_ids.count(IMAGE_TOKEN_ID) // NUM_IMAGE_TOKENS
         pixels += [shrink_picture(picture) for picture in chat.pictures[:num_pictures]]
-        patch_labels += [label_patches(scene) for scene in chat.scenes[:num_pictures]]
-    return token_ids, labels, positions, np.stack(pixels), np.stack(patch_labels)
+        own_labels = [label_patches(scene) for scene in chat.scenes[:num_pictures]]
+        patch_labels += own_labels
+        tokens, patches = find_gaze(builder, chat, encoded, own_labels)
+        gaze_places += [(row, token) for token in tokens]
+        gaze_patches += patches
+    return ChatBatch(
+        token_ids,
+        labels,
+        positions,
+        np.stack(pixels),
+        np.stack(patch_labels),
+        gaze_places,
+        gaze_patches,
+    )
 
 
 def train_jointly(
@@ -107,6 +144,7 @@ def train_jointly(
         named,
         matrix_rate=0.015,
         other_rate=3e-3,
+        matrix_decay=0.4,
         rate_scales={"model.vision_tower.": _VISION_RATE_SCALE, "head.": _VISION_RATE_SCALE},
     )
     first_step, earlier_seconds = 0, 0.0
@@ -116,6 +154,9 @@ def train_jointly(
         heads.load_state_dict(state["heads"])
         optimiser.load_state_dict(state["optimiser"])
         first_step, earlier_seconds = state["step"], state["seconds"]
+    token_weights = torch.ones(EMBEDDING_ROWS)
+    for verdict in ("yes", "no", "Yes", "No"):
+        token_weights[builder.encode_text(verdict)[0]] = _VERDICT_WEIGHT
     started = saved = exported = time.monotonic()
     average_loss, average_hits = 0.0, torch.zeros(5)
 
@@ -133,36 +174,41 @@ def train_jointly(
 
     make = functools.partial(make_chat_batch, seed, builder)
     batches = iterate_batches(make, first_step, num_steps, BATCH_SIZE)
-    for step, (token_ids, labels, positions, pixels, patch_labels) in enumerate(
-        batches, first_step
-    ):
+    for step, batch in enumerate(batches, first_step):
         weights = cast_weights(model, torch.bfloat16)
-        features = encode_images(weights, normalise_pixels(pixels), model.config)
-        vision_loss, hits = score_patches(heads, features, torch.from_numpy(patch_labels))
+        features = encode_images(weights, normalise_pixels(batch.pixels), model.config)
+        vision_loss, hits = score_patches(heads, features, torch.from_numpy(batch.patch_labels))
         # The state at a place predicts the token at the next.
-        targets = torch.from_numpy(labels)[:, 1:].reshape(-1)
+        targets = torch.from_numpy(batch.labels)[:, 1:].reshape(-1)
         wanted = (targets != IGNORED_LABEL).nonzero().squeeze(1)
+        attentions: list[torch.Tensor] = []
         hidden = read_text(
             weights,
-            torch.from_numpy(token_ids)[:, :-1],
-            torch.from_numpy(positions)[:, :-1],
+            torch.from_numpy(batch.token_ids)[:, :-1],
+            torch.from_numpy(batch.positions)[:, :-1],
             project_features(weights, features).flatten(0, 1),
             model.config,
             wanted,
+            attentions,
         )
+        gaze_loss = score_gaze(attentions[GAZE_LAYER], batch.gaze_places, batch.gaze_patches)
         logits = F.linear(hidden, weights["lm_head.weight"]).float()
-        loss = F.cross_entropy(logits, targets[wanted])
+        loss = F.cross_entropy(logits, targets[wanted], token_weights)
         for _, parameter in named:
             parameter.grad = None
-        (loss + _VISION_LOSS_WEIGHT * vision_loss).backward()  # type: ignore[no-untyped-call]
-        optimiser.step(schedule_rate(step, num_steps, warmup=100, decay_part=0.67))
+        total = loss + _VISION_LOSS_WEIGHT * vision_loss + _GAZE_LOSS_WEIGHT * gaze_loss
+        total.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(schedule_rate(step, num_steps, warmup=100, decay_part=0.81))
         pace = 0.02 if step - first_step > 50 else 0.2
         average_loss += pace * (loss.item() - average_loss)
         average_hits.lerp_(hits, pace)
         if step % 50 == 0 or step == num_steps - 1:
             rates = " ".join(f"{value:.3f}" for value in average_hits.tolist())
             seconds = earlier_seconds + time.monotonic() - started
-            log(f"joint step {step} loss {average_loss:.4f} patches {rates} {seconds:.0f} s")
+            log(
+                f"joint step {step} loss {average_loss:.4f} gaze {gaze_loss.item():.3f} "
+                f"patches {rates} {seconds:.0f} s"
+            )
         if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
             save(step + 1)
             saved = time.monotonic()

@@ -122,7 +122,7 @@ def encode_images(weights: Weights, pixels: Tensor, config: LlavaConfig) -> Tens
         name = f"{root}encoder.layers.{index}."
         normed = _layer_norm(weights, name + "layer_norm1", hidden)
         query, key, value = _project(weights, name + "self_attn.", normed, bias=True)
-        mixed = _attend(query, key, value, vision.num_attention_heads, None)
+        mixed, _ = _attend(query, key, value, vision.num_attention_heads, None)
         out = name + "self_attn.out_proj."
         hidden = hidden + F.linear(mixed, weights[out + "weight"], weights[out + "bias"])
         normed = _layer_norm(weights, name + "layer_norm2", hidden)
@@ -150,6 +150,7 @@ def read_text(
     image_features: Tensor,
     config: LlavaConfig,
     wanted: Tensor | None = None,
+    attentions: list[Tensor] | None = None,
 ) -> Tensor:
     """The language model's last hidden states, before the head.
 
@@ -161,6 +162,7 @@ def read_text(
         config: the model's.
         wanted: (places,), indices into batch * tokens; None for all. The last layer is spared
             where nothing is learnt.
+        attentions: takes each layer's attention, (batch, heads, tokens, tokens).
 
     Returns:
         (batch * tokens, text hidden) or (places, text hidden), normalised.
@@ -181,7 +183,9 @@ def read_text(
         query, key, value = _project(weights, name + "self_attn.", normed, bias=False)
         query = _rotate(query, cosine, sine, text.num_attention_heads)
         key = _rotate(key, cosine, sine, text.num_attention_heads)
-        mixed = _attend(query, key, value, text.num_attention_heads, mask)
+        mixed, attention = _attend(query, key, value, text.num_attention_heads, mask)
+        if attentions is not None:
+            attentions.append(attention)
         if wanted is not None and index == text.num_hidden_layers - 1:
             mixed, hidden = mixed.flatten(0, 1)[wanted], hidden.flatten(0, 1)[wanted]
         hidden = hidden + F.linear(mixed, weights[name + "self_attn.o_proj.weight"])
@@ -217,7 +221,7 @@ def _project(
 
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     batch, tokens, width = query.shape
     head = width // num_heads
 
@@ -230,10 +234,10 @@ def _attend(
         scores = torch.bmm(query, split(key).transpose(1, 2))
     else:
         scores = torch.baddbmm(mask, query, split(key).transpose(1, 2))
-    mixed = torch.bmm(torch.softmax(scores, -1), split(value))
-    return (
-        mixed.reshape(batch, num_heads, tokens, head).transpose(1, 2).reshape(batch, tokens, width)
-    )
+    attention = torch.softmax(scores, -1)
+    mixed = torch.bmm(attention, split(value)).reshape(batch, num_heads, tokens, head)
+    mixed = mixed.transpose(1, 2).reshape(batch, tokens, width)
+    return mixed, attention.view(batch, num_heads, tokens, tokens)
 
 
 def _rotations(position_ids: Tensor, head: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,8 @@ class Optimiser:
         named: parameters by name; those whose gradient is never set are left alone.
         matrix_rate: Muon's learning rate.
         other_rate: AdamW's learning rate, for embeddings, heads, biases and norms.
+        matrix_decay: Muon's weight decay. Small batches make Muon walk at random in directions
+            that mean nothing; decay makes it forget those.
         rate_scales: name prefix to a factor on both rates.
     """
 
@@ -79,6 +81,7 @@ class Optimiser:
         named: Iterable[tuple[str, nn.Parameter]],
         matrix_rate: float,
         other_rate: float,
+        matrix_decay: float = 0.01,
         rate_scales: dict[str, float] | None = None,
     ) -> None:
         matrices: dict[float, list[nn.Parameter]] = defaultdict(list)
@@ -89,7 +92,10 @@ class Optimiser:
             )
             is_table = "embed" in name or "head" in name
             (others if parameter.ndim != 2 or is_table else matrices)[scale].append(parameter)
-        self._muons = [Muon(group, matrix_rate * scale) for scale, group in matrices.items()]
+        self._muons = [
+            Muon(group, matrix_rate * scale, weight_decay=matrix_decay)
+            for scale, group in matrices.items()
+        ]
         self._adam = torch.optim.AdamW(
             [{"params": group, "base": other_rate * scale} for scale, group in others.items()],
             lr=other_rate,

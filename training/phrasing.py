@@ -2,7 +2,7 @@
 
 import random
 
-from training.questions import Draft
+from training.drafts import Draft
 from training.wordings import follow_ups, questions, talk
 from training.wordings.grammar import MACROS, expand, split_frames
 from training.wordings.typing import roughen

@@ -22,7 +22,7 @@ from training.vision_stage import train_vision
 
 SEED = 20
 VISION_STEPS = 4200
-JOINT_STEPS = 3000
+JOINT_STEPS = 5000
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Source: glibc's malloc.h."""
 _CORPUS_CHATS = 3000

@@ -1,4 +1,5 @@
-"""Frames of questions about a picture, by type. Slots are filled by `training.questions`."""
+"""Frames of questions about a picture, by type. Slots are filled by
+`training.single_questions`."""
 
 # A frame is one line, however long.
 # ruff: noqa: E501
