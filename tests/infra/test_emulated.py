@@ -1,6 +1,7 @@
 """The emulation's mends: moto still needs each, and with each it answers as AWS does."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,10 @@ from moto.cloudformation.parsing import get_model_map
 from moto.cloudformation.responses import CloudFormationResponse
 
 REGION = {"region_name": "us-east-1"}
-QUEUE = {"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}}}
+WAITING = {
+    "Type": "AWS::SQS::Queue",
+    "CreationPolicy": {"ResourceSignal": {"Timeout": "PT5M"}},
+}
 
 
 def change(client: Any, kind: str, template: dict[str, Any], name: str = "change") -> None:
@@ -32,7 +36,7 @@ def change(client: Any, kind: str, template: dict[str, Any], name: str = "change
 @pytest.fixture(scope="module")
 def account() -> Iterator[Account]:
     """An account on a port of this machine."""
-    with run_account(0) as account:
+    with run_account() as account:
         yield account
 
 
@@ -61,17 +65,9 @@ class TestPlainMoto:
 
     def test_a_change_is_not_waited_for(self) -> None:
         """A machine that has to signal counts as made at once."""
-        waiting = {
-            "Resources": {
-                "Queue": {
-                    "Type": "AWS::SQS::Queue",
-                    "CreationPolicy": {"ResourceSignal": {"Timeout": "PT5M"}},
-                }
-            }
-        }
         with mock_aws():
             client = boto3.client("cloudformation", **REGION)
-            change(client, "CREATE", waiting)
+            change(client, "CREATE", {"Resources": {"Queue": WAITING}})
             (stack,) = client.describe_stacks(StackName="stack")["Stacks"]
             assert "CREATE_COMPLETE" == stack["StackStatus"]
 
@@ -114,3 +110,64 @@ def test_resources_are_made_after_what_they_need() -> None:
         "A": {"Type": "X"},
     }
     assert ["A", "B", "C", "D", "E"] == stacks.order(resources)
+
+
+def wait_for(account: Account, status: str) -> list[tuple[str, str]]:
+    """Wait until the stack has a status; its events, oldest first."""
+    stack = account.stacks.get_stack("stack")
+    deadline = time.monotonic() + 20
+    while stack.status != status:
+        assert time.monotonic() < deadline, (stack.status, stacks.describe(stack))
+        time.sleep(0.01)  # moto's stack has nothing to wait on
+    return [(event.logical_resource_id, event.resource_status) for event in stack.events]
+
+
+class TestMended:
+    """One story, in order: each test goes on where the one before it left off."""
+
+    def test_a_stack_waits_for_its_signal(self, account: Account) -> None:
+        """And is complete when it comes."""
+        client = account.client("cloudformation")
+        change(client, "CREATE", {"Resources": {"Old": WAITING}})
+        signal = {"StackName": "stack", "LogicalResourceId": "Old", "UniqueId": "i-1"}
+        wait_for(account, "CREATE_IN_PROGRESS")
+        client.signal_resource(**signal, Status="SUCCESS")
+        events = wait_for(account, "CREATE_COMPLETE")
+        assert ("Old", "CREATE_COMPLETE") in events
+
+    def test_an_update_removes_only_when_all_is_made(self, account: Account) -> None:
+        """So that a new machine stands before the old one goes."""
+        template = {"Resources": {"New": {"Type": "AWS::SQS::Queue"}}}
+        change(account.client("cloudformation"), "UPDATE", template, "update")
+        events = wait_for(account, "UPDATE_COMPLETE")
+        assert events.index(("New", "CREATE_COMPLETE")) < events.index(
+            ("Old", "DELETE_IN_PROGRESS")
+        )
+
+    def test_a_failure_takes_the_new_away_and_leaves_the_old(self, account: Account) -> None:
+        """At once."""
+        client = account.client("cloudformation")
+        template = {"Resources": {"New": {"Type": "AWS::SQS::Queue"}, "Newer": WAITING}}
+        change(client, "UPDATE", template, "failing")
+        client.signal_resource(
+            StackName="stack", LogicalResourceId="Newer", UniqueId="i-2", Status="FAILURE"
+        )
+        events = wait_for(account, "UPDATE_ROLLBACK_COMPLETE")
+        assert ("Newer", "DELETE_COMPLETE") in events
+        assert {"New"} == set(account.stacks.get_stack("stack").standing)
+
+    def test_a_full_zone_refuses_machines(self, account: Account) -> None:
+        """With EC2's own code."""
+        account.full_zones = {"us-east-1c"}
+        with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
+            account.client("ec2").run_instances(
+                ImageId="ami-1",
+                MinCount=1,
+                MaxCount=1,
+                Placement={"AvailabilityZone": "us-east-1c"},
+            )
+
+    def test_everybody_has_the_machine_image(self, account: Account) -> None:
+        """As in every account of AWS."""
+        parameter = account.client("ssm").get_parameter(Name=GPU_IMAGE_PARAMETER)["Parameter"]
+        assert parameter["Value"].startswith("ami-")

@@ -36,7 +36,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     from machines import Machines
 
     enter_own_network()
-    with run_account(5000) as account:
+    with run_account() as account:
         machines = Machines(account, CACHE, CACHE / f"deploy-{os.getpid()}")
         account.machines = machines  # type: ignore[attr-defined]
         try:

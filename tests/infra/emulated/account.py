@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,11 +207,18 @@ class Account:
         ]
 
 
+def find_port() -> int:
+    """A port of this machine that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
-def run_account(port: int) -> Iterator[Account]:
+def run_account() -> Iterator[Account]:
     """An empty account, its services up."""
     os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
-    account = Account(port)
+    account = Account(find_port())
     with mends.mended(account):
         account.server.start()
         try:

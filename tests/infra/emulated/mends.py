@@ -170,7 +170,8 @@ def get_permission(original: Callable[..., Any]) -> Callable[..., Any]:
         plain = [each for each in policy["Statement"] if "Condition" not in each]
         if not plain:
             return PermissionResult.NEUTRAL
-        return IAMPolicy({**policy, "Statement": plain}).is_action_permitted(action, resource)
+        text = json.dumps({**policy, "Statement": plain})
+        return IAMPolicy(text).is_action_permitted(action, resource)
 
     return get
 
