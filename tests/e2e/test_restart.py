@@ -74,7 +74,8 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
             pb.GetChatRequest(chat_id=chat_id, include_raw_prompts=True)
         ).chat.turns
         assert 3 == len(turns)
-        assert turns[2].raw_prompt.startswith(turns[0].raw_prompt + answer)
+        assert turns[2].raw_prompt.startswith(turns[0].raw_prompt)
+        assert f"{answer}</s> USER: Tell me all of it." in turns[2].raw_prompt
 
         resume = pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turns[2].id, char_offset=5)
         rest = [reply.event for reply in stub.ResumeTurn(resume)]
