@@ -14,7 +14,7 @@ from emulated.resources import ACCOUNT
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("LLAVACHAT_TEST_CACHE", "/var/cache/llavachat-tests"))
 COMMAND = CACHE / "cdk-cli" / "node_modules" / ".bin" / "cdk"
-COMMAND_SECONDS = 400
+COMMAND_SECONDS = 1500
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Synthesise = Callable[..., Path]

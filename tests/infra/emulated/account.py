@@ -52,6 +52,7 @@ class Account:
         self.on_detach: Launch | None = None
         self.holders: dict[str, str] = {}
         self.full_zones: set[str] = set()
+        self.public_snapshots: set[str] = set()
         self.conductors: dict[str, Conductor] = {}
 
     def client(self, service: str) -> Any:
@@ -88,6 +89,9 @@ class Account:
         # Any call makes the account's backends.
         self.client("ssm").describe_parameters()
         self.set_image(IMAGE)
+        # moto's public images come with snapshots under everybody's name.
+        snapshots = self.client("ec2").describe_snapshots()["Snapshots"]
+        self.public_snapshots = {each["SnapshotId"] for each in snapshots}
 
     def set_image(self, image: str) -> None:
         """Publish a machine image as the newest."""
@@ -160,11 +164,14 @@ class Account:
         Snapshots are told by the volume that they are of.
         """
         ec2, call = self.client("ec2"), self.client
-        own = {"OwnerIds": [ACCOUNT]}
         left = {
             "machines": [machine["InstanceId"] for machine in self.list_running()],
             "volumes": [each["VolumeId"] for each in ec2.describe_volumes()["Volumes"]],
-            "snapshots": [each["VolumeId"] for each in ec2.describe_snapshots(**own)["Snapshots"]],
+            "snapshots": [
+                each["VolumeId"]
+                for each in ec2.describe_snapshots()["Snapshots"]
+                if each["SnapshotId"] not in self.public_snapshots
+            ],
             "networks": [
                 each["VpcId"] for each in ec2.describe_vpcs()["Vpcs"] if not each["IsDefault"]
             ],

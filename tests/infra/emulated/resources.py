@@ -323,6 +323,9 @@ REMOVALS: dict[str, Callable[[Clients, str], None]] = {
     "AWS::EC2::FlowLog": lambda clients, physical: clients("ec2").delete_flow_logs(
         FlowLogIds=[physical]
     ),
+    "AWS::Route53::HostedZone": lambda clients, physical: clients("route53").delete_hosted_zone(
+        Id=physical
+    ),
     "AWS::EC2::VPCEndpoint": lambda clients, physical: clients("ec2").delete_vpc_endpoints(
         VpcEndpointIds=[physical]
     ),
