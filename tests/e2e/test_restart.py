@@ -111,7 +111,7 @@ def test_a_reader_does_not_notice_that_the_server_was_killed(tmp_path: Path) -> 
 
 def check_audit(folder: Path, chat_id: str, cut_turn_id: str) -> None:
     """Three turns ended, one was cut; and a changed byte is found."""
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {chat_id} == {line["chat_id"] for line in lines}
     assert ["turn", "cut", "turn"] == [line["event"] for line in lines]

@@ -53,7 +53,9 @@ def test_an_empty_record_verifies(tmp_path: Path) -> None:
     assert audit.Finding(0, FIRST) == verify(tmp_path)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_altered_byte_is_found_in_its_line(tmp_path: Path, data: st.DataObject) -> None:
     """Whichever byte becomes whatever other, `verify` names the line that holds it."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.chats.errors import BadField, NotFound, StoreFull, TurnRunning
 from llavachat_server.chats.live import Ended, LiveTurn, Started, TurnEvent
@@ -79,6 +79,7 @@ async def begin_and_drop(turns: Turns, question: Question, hold: Hold) -> LiveTu
 WORDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(pieces=WORDS, data=st.data())
 def test_following_from_anywhere_has_no_gap_and_no_repeat(
     pieces: list[str], data: st.DataObject

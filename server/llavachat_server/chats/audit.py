@@ -8,6 +8,7 @@ found by `verify`, but for lines that are missing at the very end: note the last
 It must not know chats: a record is a mapping. It belongs to one process.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -61,7 +62,7 @@ class AuditLog:
         max_file_bytes: a file that has grown beyond this is followed by a new one.
 
     Raises:
-        AuditError: the folder can not be used, or its last line is damaged.
+        AuditError: the folder can not be used, is another server's, or its last line is damaged.
     """
 
     def __init__(self, folder: Path, *, max_file_bytes: int = 64 * 1024**2) -> None:
@@ -73,6 +74,8 @@ class AuditLog:
         self._late: list[dict[str, Any]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_file = (folder / "lock").open("a")
+            self._own(folder)
             self._previous, self._number = FIRST, 1
             files = list_files(folder)
             num_torn_bytes = 0
@@ -107,6 +110,17 @@ class AuditLog:
             with suppress(OSError):
                 self._write([])
         self._file.close()
+        self._lock_file.close()
+
+    def _own(self, folder: Path) -> None:
+        """Take the folder's lock; the kernel frees it however the process ends."""
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock_file.close()
+            raise AuditError(
+                f"audit: another server uses {folder}; stop it, or set another state_folder"
+            ) from None
 
     def _write_waiting(self) -> None:
         """Write all that has gathered, and flush it at once."""

@@ -1,0 +1,105 @@
+"""What the settings ask for is opened, and refused in one sentence where it can not be."""
+
+from pathlib import Path
+
+import pytest
+from llavachat_server.__main__ import main
+from llavachat_server.chats.audit import verify
+from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.settings import Settings, SettingsError, find_state_folder, load
+from llavachat_server.stores import StoreNotOpened, audit_folder, open_store
+from store_records import end, make_chat, make_turn
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from the environment that the tests run in."""
+    for name in (*Settings.model_fields, "config"):
+        monkeypatch.delenv(f"LLAVACHAT_{name.upper()}", raising=False)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+
+
+def test_the_state_folder_is_systemds_or_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting wins over systemd's folder, that over the user's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    assert tmp_path / "home" / "llavachat" == find_state_folder(load([]))
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/unit:{tmp_path}/other")
+    assert tmp_path / "unit" == find_state_folder(load([]))
+    assert tmp_path == find_state_folder(load(["--state-folder", str(tmp_path)]))
+
+
+async def test_by_default_chats_last_and_are_accounted_for(tmp_path: Path) -> None:
+    """A file in the state folder, and an audit record beside it; a cut turn is in both."""
+    settings = load(["--state-folder", str(tmp_path)])
+    opened = open_store(settings)
+    chat, turn = make_chat(), make_turn()
+    await opened.store.begin_chat(chat, turn, (), None)
+    await opened.store.finish_turn("ada", chat.id, end(turn))
+    await opened.store.begin_turn("ada", chat.id, make_turn(), (), None)
+    opened.close()
+    again = open_store(settings)
+    try:
+        assert isinstance(again.store, AuditedStore)
+        assert end(turn) == (await again.store.get_chat("ada", chat.id)).turns[0]
+    finally:
+        again.close()
+    assert (2, None) == (verify(audit_folder(settings)).num_lines, verify(tmp_path / "audit").fault)
+    assert "A cat." not in (tmp_path / "audit" / "audit-000001.jsonl").read_text()
+
+
+def test_memory_writes_nothing(tmp_path: Path) -> None:
+    """No file, no folder, no record."""
+    folder = tmp_path / "state"
+    opened = open_store(load(["--store", "memory", "--state-folder", str(folder)]))
+    opened.close()
+    assert isinstance(opened.store, MemoryStore)
+    assert not folder.exists()
+
+
+def test_the_record_may_be_left_out(tmp_path: Path) -> None:
+    """`--audit off` keeps chats alone."""
+    opened = open_store(load(["--state-folder", str(tmp_path), "--audit", "off"]))
+    opened.close()
+    assert isinstance(opened.store, SqlStore)
+    assert not (tmp_path / "audit").exists()
+
+
+@pytest.mark.parametrize("audit", ["off", "hashes"])
+def test_a_folder_in_use_is_refused(tmp_path: Path, audit: str) -> None:
+    """By the first thing that is taken; and the first server's is left as it is."""
+    settings = load(["--state-folder", str(tmp_path), "--audit", audit])
+    opened = open_store(settings)
+    try:
+        with pytest.raises(StoreNotOpened, match="another server uses"):
+            open_store(settings)
+    finally:
+        opened.close()
+
+
+@pytest.mark.parametrize("store", ["disk", "mysql://x/y", "postgresql://", "sqlite:///x"])
+def test_a_store_that_is_none_is_refused(store: str) -> None:
+    """The sentence says what is allowed."""
+    with pytest.raises(SettingsError, match="allowed: memory, sqlite, or postgresql://"):
+        load(["--store", store])
+
+
+def test_the_audit_command_tells_whole_from_altered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code and words: whole, altered, absent, wrong use."""
+    folder = tmp_path / "audit"
+    assert 1 == main(["audit", "verify", str(folder)])
+    assert "there is no audit record" in capsys.readouterr().err
+    open_store(load(["--state-folder", str(tmp_path)])).close()
+    assert 0 == main(["audit", "verify", str(folder)])
+    assert capsys.readouterr().out.startswith("0 lines, nothing altered")
+    (folder / "audit-000001.jsonl").write_text('{"event":"turn"}\n')
+    assert 1 == main(["audit", "verify", str(folder)])
+    assert "line 1, from byte 0" in capsys.readouterr().out
+    assert 2 == main(["audit"])
+    assert 2 == main(["audit", "repair"])
+    assert "usage: llavachat-server audit verify" in capsys.readouterr().err
