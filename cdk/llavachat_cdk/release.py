@@ -58,7 +58,7 @@ class Release:
         folder = Path(tempfile.mkdtemp(prefix="llavachat-release-"))
         shutil.copy(self.wheel, folder)
         shutil.copy(self.constraints, folder / "constraints.txt")
-        ignore = shutil.ignore_patterns("__pycache__")
+        ignore = shutil.ignore_patterns("__pycache__", ".*_cache")
         shutil.copytree(self.assets, folder / "assets", ignore=ignore)
         shutil.copytree(MACHINE, folder / "machine", ignore=ignore)
         return folder
