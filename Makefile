@@ -6,14 +6,15 @@ PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3,
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
-PROTOS := $(wildcard protos/llavachat/v1/*.proto)
+CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/python -m pytest \
+	-o pythonpath="cdk tests/infra"
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test test-system test-infra test-deploy check protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 # --- what a newcomer types -------------------------------------------------------------------
 
@@ -37,14 +38,71 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, REA
 	$(SAY) "README commands"
 	@$(BIN)/python scripts/check_readme.py README.md CONTRIBUTING.md docs/*.md
 
+test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
+	$(SAY) "What the system tests stand on (some minutes, only once)"
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
+	$(SAY) "System tests"
+	@$(BIN)/python -m pytest tests/system
+
+test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
+	$(SAY) "Stack tests"
+	@$(CDK_PYTEST) --confcutdir=tests/infra tests/infra --ignore tests/infra/deploy
+
+# Two runs: the booted machines' test moves into a network namespace of its own.
+test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
+	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
+	$(SAY) "The life of a deployment, without machines"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
+	$(SAY) "The life of a deployment, machines booted"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
+
 protos: .venv-protos/.ready ## generate the stubs from the contract
 	@scripts/generate-protos client
 
-check-protos: .venv-protos/.ready ## lint the contract, compare it with main, compare the stubs
+check-test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
+	$(SAY) "What the system tests stand on (some minutes, only once)"
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
+	$(SAY) "System tests"
+	@$(BIN)/python -m pytest tests/system
+
+test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
+	$(SAY) "Stack tests"
+	@$(CDK_PYTEST) --confcutdir=tests/infra tests/infra --ignore tests/infra/deploy
+
+# Two runs: the booted machines' test moves into a network namespace of its own.
+test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
+	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
+	$(SAY) "The life of a deployment, without machines"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
+	$(SAY) "The life of a deployment, machines booted"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
+
+protos: .venv-protos/.ready ## lint the contract, compare it with main, compare the stubs
 	$(SAY) "the contract: lint, compatibility, committed stubs"
 	@scripts/check-protos
 
-accept-protos: .venv-protos/.ready ## take the contract as it is for what clients in the field know
+accept-test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
+	$(SAY) "What the system tests stand on (some minutes, only once)"
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
+	$(SAY) "System tests"
+	@$(BIN)/python -m pytest tests/system
+
+test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
+	$(SAY) "Stack tests"
+	@$(CDK_PYTEST) --confcutdir=tests/infra tests/infra --ignore tests/infra/deploy
+
+# Two runs: the booted machines' test moves into a network namespace of its own.
+test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
+	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
+	$(SAY) "The life of a deployment, without machines"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
+	$(SAY) "The life of a deployment, machines booted"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
+
+protos: .venv-protos/.ready ## take the contract as it is for what clients in the field know
 	@.venv-protos/bin/buf build -o protos/baseline.binpb
 
 train: .venv/.server ## train the embedded model again from nothing (about an hour on 2 cores)
@@ -57,7 +115,7 @@ lock: ## write constraints.txt anew from what pyproject.toml asks for
 	@PYTHON=$(PYTHON) scripts/lock
 
 clean: ## remove the environments
-	rm -rf .venv .venv-protos
+	rm -rf .venv .venv-cdk .venv-protos
 
 # --- set-up, once ----------------------------------------------------------------------------
 
@@ -79,6 +137,15 @@ clean: ## remove the environments
 .venv/.check: .venv/.test
 	$(SAY) "Set-up: linters"
 	@$(PIP) --group check
+	@touch $@
+
+.venv-cdk/.ready: cdk/constraints.txt
+	$(SAY) "Set-up: CDK and what its tests need"
+	@test -x .venv-cdk/bin/python || $(PYTHON) -m venv .venv-cdk
+	@.venv-cdk/bin/python -m pip --quiet --disable-pip-version-check install \
+		-c constraints.txt --upgrade pip
+	@.venv-cdk/bin/python -m pip --quiet --disable-pip-version-check install \
+		-c cdk/constraints.txt --group cdk --group infra
 	@touch $@
 
 # An environment of its own: stubs are generated by the oldest grpcio-tools that is supported,
