@@ -60,49 +60,11 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 protos: .venv-protos/.ready ## generate the stubs from the contract
 	@scripts/generate-protos client
 
-check-test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
-	$(SAY) "What the system tests stand on (some minutes, only once)"
-	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
-	$(SAY) "System tests"
-	@$(BIN)/python -m pytest tests/system
-
-test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
-	$(SAY) "Stack tests"
-	@$(CDK_PYTEST) --confcutdir=tests/infra tests/infra --ignore tests/infra/deploy
-
-# Two runs: the booted machines' test moves into a network namespace of its own.
-test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
-	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
-	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
-	$(SAY) "The life of a deployment, without machines"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
-	$(SAY) "The life of a deployment, machines booted"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
-
-protos: .venv-protos/.ready ## lint the contract, compare it with main, compare the stubs
+check-protos: .venv-protos/.ready ## lint the contract, compare it with main, compare the stubs
 	$(SAY) "the contract: lint, compatibility, committed stubs"
 	@scripts/check-protos
 
-accept-test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
-	$(SAY) "What the system tests stand on (some minutes, only once)"
-	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
-	$(SAY) "System tests"
-	@$(BIN)/python -m pytest tests/system
-
-test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
-	$(SAY) "Stack tests"
-	@$(CDK_PYTEST) --confcutdir=tests/infra tests/infra --ignore tests/infra/deploy
-
-# Two runs: the booted machines' test moves into a network namespace of its own.
-test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
-	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
-	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
-	$(SAY) "The life of a deployment, without machines"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
-	$(SAY) "The life of a deployment, machines booted"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
-
-protos: .venv-protos/.ready ## take the contract as it is for what clients in the field know
+accept-protos: .venv-protos/.ready ## take the contract as it is for what clients in the field know
 	@.venv-protos/bin/buf build -o protos/baseline.binpb
 
 train: .venv/.server ## train the embedded model again from nothing (about an hour on 2 cores)
