@@ -48,8 +48,8 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=DEFAULT_FOLDER)
-    parser.add_argument("--quantization", choices=(*QUANTISATIONS, "all"), default="none")
-    parser.add_argument("--n", type=int, default=1200, help="questions in a large table")
+    parser.add_argument("--quantization", choices=(*QUANTISATIONS, "all"), default="all")
+    parser.add_argument("--n", type=int, default=480, help="questions in a large table")
     parser.add_argument("--blind", nargs="?", type=Path, const=DEFAULT_BLIND_PATH)
     parser.add_argument("--failures", type=int, default=0, help="failures to print per table")
     parser.add_argument("--threads", type=int, default=1)

@@ -1,7 +1,7 @@
 """Stage 2: the whole model on chats, the patch labels kept at a small weight.
 
 The tower learns slowly here: at a high rate chats teach it to forget shapes. Weight decay is high:
-without it the language model saw the right patches and could not tell what they held.
+before it was raised the language model saw the right patches and misread what they held.
 """
 
 import functools
