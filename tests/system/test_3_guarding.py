@@ -127,7 +127,8 @@ def test_idle_machine_is_stopped_and_a_busy_one_is_not(
         host.ask(red_circle())
         while machine.run_raw("test", "-e", stopped).returncode != 0:
             machine.run("systemctl", "start", "llavachat-idle.service")
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < 60
+            time.sleep(2.5)  # systemd refuses more than five starts in ten seconds
         figures.add("idle limit of 3 s: machine told to stop", time.monotonic() - began)
     finally:
         machine.run("rm", "-f", stopped)
