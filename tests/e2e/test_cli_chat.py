@@ -136,6 +136,7 @@ def test_an_error_does_not_end_the_talk(talk, service, picture):
     terminal.expect("lp")  # completed
     terminal.send("\r")
     terminal.expect("Ctrl-C stops an answer")
+    terminal.expect(PROMPT)
     terminal.send(CTRL_D)
     assert 0 == terminal.wait()
 
