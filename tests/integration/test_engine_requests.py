@@ -52,10 +52,7 @@ async def settle(engine: BatchingEngine) -> None:
 
 def count_free_blocks(engine: BatchingEngine) -> int:
     """Cache blocks that no request holds."""
-    processor = engine._loop.batch_processor
-    assert processor is not None
-    (allocator,) = processor.cache.cache_allocators.values()
-    return allocator.num_blocks - sum(map(len, allocator.block_table.values()))
+    return engine._loop.core._scheduler.pool.num_available
 
 
 async def test_answers_stream_side_by_side(engine: BatchingEngine) -> None:
@@ -445,4 +442,4 @@ async def test_five_hundred_cancels_leave_nothing(engine: BatchingEngine) -> Non
     assert {} == engine._pictures._fillings
     assert 12 == len(engine._pictures._bank._unpinned)
     assert 0 == engine._admission.num_queued
-    assert {} == engine._loop._router._cached_tokens
+    assert not engine._loop.core.has_work

@@ -1,9 +1,11 @@
 """Which machine gets which kernels, formats and sizes."""
 
 import pytest
-from llavachat_server.engine.placement import place_model
+from llavachat_server.engine.placement import Machine, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
+
+AMPERE = Machine(has_cuda=True, capability=8, has_paged_kernel=True)
 
 
 def settings(**values: object) -> EngineSettings:
@@ -11,80 +13,75 @@ def settings(**values: object) -> EngineSettings:
     return EngineSettings(model="m", **values)  # type: ignore[arg-type]
 
 
-def test_a_cpu_gets_masked_attention_in_32_bits() -> None:
-    """And neither graphs nor 256-token pages."""
-    placement = place_model(settings(), has_cuda=False, has_flash_attention=False)
+def test_a_cpu_gets_pieces_in_32_bits() -> None:
+    """And neither graphs nor 256-token blocks."""
+    placement = place_model(settings(), Machine())
 
-    assert ("cpu", "float32", "sdpa") == (
+    assert ("cpu", "float32", "pieces") == (
         placement.device,
         placement.dtype,
         placement.attention,
     )
-    assert (False, False) == placement.cuda_graphs
+    assert not placement.records_decoding
     assert 16 == placement.page_tokens
     assert 16_384 == placement.cache_tokens
 
 
 @pytest.mark.parametrize(
-    ("quantization", "dtype", "graphs"),
+    ("quantization", "dtype", "records"),
     [
         (Quantization.NONE, "float16", True),
         (Quantization.INT8, "float16", False),
         (Quantization.NF4, "bfloat16", True),
     ],
 )
-def test_a_gpu_with_flash_attention(quantization: Quantization, dtype: str, graphs: bool) -> None:
+def test_a_gpu_with_flash_attention(quantization: Quantization, dtype: str, records: bool) -> None:
     """Graphs are recorded unless the int8 kernels look at the host in every layer."""
-    placement = place_model(
-        settings(quantization=quantization), has_cuda=True, has_flash_attention=True
-    )
+    placement = place_model(settings(quantization=quantization), AMPERE)
 
-    assert ("cuda", dtype, "flash_attention_2") == (
-        placement.device,
-        placement.dtype,
-        placement.attention,
-    )
-    assert (graphs, graphs) == placement.cuda_graphs
+    assert ("cuda", dtype, "paged") == (placement.device, placement.dtype, placement.attention)
+    assert records is placement.records_decoding
     assert 256 == placement.page_tokens
     assert placement.cache_tokens is None
 
 
-def test_a_gpu_without_flash_attention_still_works() -> None:
-    """Masked attention, and no graphs, whose padding it would pay for."""
-    placement = place_model(settings(), has_cuda=True, has_flash_attention=False)
+@pytest.mark.parametrize(
+    ("machine", "dtype"),
+    [
+        (Machine(has_cuda=True, capability=7, has_paged_kernel=True), "auto"),
+        (Machine(has_cuda=True, capability=8, has_paged_kernel=False), "auto"),
+        (AMPERE, "float32"),
+    ],
+    ids=["older GPU", "older torch", "32 bits"],
+)
+def test_a_gpu_without_flash_attention_still_works(machine: Machine, dtype: str) -> None:
+    """In pieces, and without graphs."""
+    placement = place_model(settings(dtype=dtype), machine)
 
-    assert ("cuda", "sdpa", (False, False)) == (
+    assert ("cuda", "pieces", False) == (
         placement.device,
         placement.attention,
-        placement.cuda_graphs,
+        placement.records_decoding,
     )
 
 
 def test_a_gpu_can_be_left_alone() -> None:
     """device "cpu" is an order."""
-    placement = place_model(settings(device="cpu"), has_cuda=True, has_flash_attention=True)
+    placement = place_model(settings(device="cpu"), AMPERE)
 
-    assert ("cpu", "sdpa") == (placement.device, placement.attention)
+    assert ("cpu", "pieces") == (placement.device, placement.attention)
 
 
 def test_a_missing_gpu_is_said() -> None:
     """Rather than a slow start on the CPU."""
     with pytest.raises(ValueError, match="no GPU"):
-        place_model(settings(device="cuda"), has_cuda=False, has_flash_attention=False)
-
-
-def test_flash_attention_refuses_32_bits() -> None:
-    """Its kernels have none."""
-    with pytest.raises(ValueError, match="float32"):
-        place_model(settings(dtype="float32"), has_cuda=True, has_flash_attention=True)
+        place_model(settings(device="cuda"), Machine())
 
 
 def test_explicit_sizes_are_kept() -> None:
     """A profile knows its machine."""
     placement = place_model(
-        settings(kv_cache_tokens=4096, max_batch_tokens=64, dtype="bfloat16"),
-        has_cuda=False,
-        has_flash_attention=False,
+        settings(kv_cache_tokens=4096, max_batch_tokens=64, dtype="bfloat16"), Machine()
     )
 
     assert (4096, 64, "bfloat16") == (

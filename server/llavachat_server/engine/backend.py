@@ -7,9 +7,18 @@ It knows no asyncio and no requests.
 from collections.abc import Callable
 
 import torch
-from transformers import GenerationConfig
 
-from llavachat_server.engine.batch_sampling import BatchSampler
+from llavachat_server.engine.batching.cache import (
+    count_free_bytes,
+    count_token_bytes,
+    make_cache,
+    size_cache,
+)
+from llavachat_server.engine.batching.core import Core
+from llavachat_server.engine.batching.graphs import DecodeGraphs
+from llavachat_server.engine.batching.paged import PagedAttention
+from llavachat_server.engine.batching.runner import Decoder, Runner
+from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.embedding import VirtualEmbedding
@@ -20,9 +29,8 @@ from llavachat_server.engine.loading import (
     list_library_versions,
     load_model,
 )
-from llavachat_server.engine.loop import GenerationLoop, build_batching_config
+from llavachat_server.engine.loop import Deliver, GenerationLoop
 from llavachat_server.engine.sampling import SeenTokens
-from llavachat_server.engine.scheduling import Deliver
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.vision import Pixels, VisionEncoder
 from llavachat_server.values import EngineInfo, ModelInfo
@@ -55,6 +63,7 @@ class Backend:
             facts.num_image_tokens,
         )
         model.set_input_embeddings(self.embedding)
+        self.decoder = Decoder(model, facts.context_tokens, release_weights=True)
         try:
             self.table = TokenTable(facts.tokenizer)
         except ValueError as error:
@@ -68,37 +77,47 @@ class Backend:
         Raises:
             LoadingError: the cache does not fit.
         """
-        settings, placement, facts = self._settings, self.loaded.placement, self.loaded.facts
-        device = self.embedding.weight.device
-        seen = SeenTokens(settings.max_running, facts.vocab_size, device)
-        loop = GenerationLoop(
-            self.loaded.model,
-            GenerationConfig(  # type: ignore[no-untyped-call]
-                do_sample=False, eos_token_id=list(facts.eos_token_ids)
-            ),
-            build_batching_config(
-                page_tokens=placement.page_tokens,
-                cache_tokens=placement.cache_tokens,
-                memory_fraction=settings.kv_memory_fraction,
-                max_batch_tokens=placement.max_batch_tokens,
-                max_running=settings.max_running,
-                context_tokens=facts.context_tokens,
-                cuda_graphs=placement.cuda_graphs,
-            ),
-            BatchSampler(seen, list(facts.silent_ids), facts.vocab_size),
-            deliver,
-            on_end,
-            self._num_threads,
-        )
+        settings, facts = self._settings, self.loaded.facts
+        seen = SeenTokens(settings.max_running, facts.vocab_size, self.embedding.weight.device)
         try:
-            loop.prepare()
+            core = self._make_core(seen)
         except MemoryError as error:
             raise LoadingError(
                 "the key-value cache does not fit into memory; "
                 "lower kv_cache_tokens, max_batch_tokens or max_running"
             ) from error
+        loop = GenerationLoop(core, self.decoder.tune, deliver, on_end, self._num_threads)
         loop.start()
         return loop, seen
+
+    def _make_core(self, seen: SeenTokens) -> Core:
+        settings, placement, decoder = self._settings, self.loaded.placement, self.decoder
+        attention, pool = make_cache(
+            placement.attention,
+            decoder.shape,
+            size_cache(
+                placement.cache_tokens,
+                settings.kv_memory_fraction,
+                free_bytes=count_free_bytes(decoder.device),
+                token_bytes=count_token_bytes(decoder.shape, decoder.dtype),
+                block=placement.page_tokens,
+            ),
+            placement.page_tokens,
+            decoder.dtype,
+            decoder.device,
+        )
+        graphs = None
+        if placement.records_decoding and isinstance(attention, PagedAttention):
+            context_tokens = self.loaded.facts.context_tokens
+            graphs = DecodeGraphs(decoder, attention, settings.max_running, context_tokens)
+            graphs.record()
+        budget = GapBudget(placement.gap_seconds, placement.max_batch_tokens)
+        return Core(
+            Runner(decoder, attention, graphs),
+            Scheduler(pool, budget, settings.max_running),
+            seen,
+            self.loaded.facts.silent_ids,
+        )
 
     def fill_slot(self, slot: int, pixels: Pixels) -> None:
         """Encode a picture and put its features into the bank."""

@@ -35,9 +35,8 @@ from llavachat_server.values import (
 if TYPE_CHECKING:
     from llavachat_server.engine.backend import Backend
     from llavachat_server.engine.gate import Gate
-    from llavachat_server.engine.loop import GenerationLoop
+    from llavachat_server.engine.loop import GenerationLoop, Report
     from llavachat_server.engine.sampling import SeenTokens
-    from llavachat_server.engine.scheduling import Report
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -61,7 +60,7 @@ class EngineState(Enum):
 
 
 class BatchingEngine:
-    """The engine on transformers' continuous batching; see `values.Engine`.
+    """The engine on the batching core; see `values.Engine`.
 
     Args:
         settings: which model, and how much of the machine.
@@ -137,7 +136,7 @@ class BatchingEngine:
             flush_prefixes=lambda: self._loop.flush_prefixes(),
         )
         await self._begin_loop()
-        self._info = self._backend.describe(self._loop.request_capacity_tokens)
+        self._info = self._backend.describe(self._loop.core.capacity_tokens)
         self._gate = self._backend.build_gate(self._info)
         self._open_door()
 
@@ -150,9 +149,7 @@ class BatchingEngine:
             self._conclude(run, FinishReason.SHUTDOWN)
         self._is_usable.set()
         if was_loaded:
-            await self._work(
-                lambda: self._loop.stop(block=True, timeout=STOP_SECONDS, hard_stop=True)
-            )
+            await self._work(lambda: self._loop.stop(STOP_SECONDS))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._worker.shutdown(wait=False, cancel_futures=True)
@@ -220,8 +217,7 @@ class BatchingEngine:
             self._release(run)
 
     async def _try_to_submit(self, run: Run, token_ids: list[int]) -> None:
-        from llavachat_server.engine.batch_sampling import Draw
-        from llavachat_server.engine.loop import Job
+        from llavachat_server.engine.batching.sequence import Draw, Job
 
         if self.state is not EngineState.READY:
             raise EngineFailed
@@ -232,6 +228,7 @@ class BatchingEngine:
             number=next(self._numbers),
             token_ids=token_ids,
             max_new_tokens=run.max_new_tokens,
+            eos_token_ids=frozenset(self._backend.loaded.facts.eos_token_ids),
             draw=Draw(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -292,22 +289,22 @@ class BatchingEngine:
         if epoch != self._epoch:
             return
         for report in reports:
-            run = self._jobs.get(report.number)
+            run = self._jobs.get(report.output.number)
             if run is not None:
                 self._take_report(run, report)
 
     def _take_report(self, run: Run, report: "Report") -> None:
-        was_over = run.is_over
-        if report.error is not None:
+        was_over, output = run.is_over, report.output
+        if output.has_failed:
             run.fail(EngineFailed())
         else:
             run.take_tokens(
-                report.token_ids,
+                () if output.token_id is None else (output.token_id,),
                 at_seconds=report.reported_at_seconds,
-                scheduled_at_seconds=report.scheduled_at_seconds,
-                cached_tokens=report.cached_tokens,
+                scheduled_at_seconds=output.scheduled_at_seconds,
+                cached_tokens=output.cached_tokens,
             )
-        if report.is_over:
+        if output.is_over:
             if not run.is_over:
                 run.finish_at_length()
             seconds = time.perf_counter() - run.arrived_at_seconds

@@ -4,7 +4,6 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 """
 
 import importlib.metadata
-import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import torch
 from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from llavachat_server.engine.batching.paged import has_paged_kernel
 from llavachat_server.engine.checkpoint import (
     Checkpoint,
     CheckpointFacts,
@@ -26,7 +26,7 @@ from llavachat_server.engine.checkpoint import (
     hash_weights,
     read_facts,
 )
-from llavachat_server.engine.placement import Placement, place_model
+from llavachat_server.engine.placement import Machine, Placement, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
@@ -115,7 +115,7 @@ def read_weights(
     Args:
         folder: of the checkpoint.
         settings: the quantisation.
-        placement: device, number format and attention.
+        placement: device and number format.
 
     Raises:
         LoadingError: the files are broken or do not fit into memory.
@@ -132,7 +132,7 @@ def read_weights(
             use_safetensors=True,
             trust_remote_code=False,
             dtype=getattr(torch, placement.dtype),
-            attn_implementation={"": placement.attention, "vision_config": "sdpa"},
+            attn_implementation="sdpa",
             device_map={"": placement.device},
             **arguments,
         )
@@ -164,10 +164,13 @@ def _stage(name: str, progress: Progress) -> Iterator[None]:
 
 
 def _look_at_machine(settings: EngineSettings) -> Placement:
-    has_flash = importlib.util.find_spec("flash_attn") is not None
+    has_cuda = torch.cuda.is_available()
+    machine = Machine(
+        has_cuda=has_cuda,
+        capability=torch.cuda.get_device_capability()[0] if has_cuda else 0,
+        has_paged_kernel=has_paged_kernel(),
+    )
     try:
-        return place_model(
-            settings, has_cuda=torch.cuda.is_available(), has_flash_attention=has_flash
-        )
+        return place_model(settings, machine)
     except ValueError as error:
         raise LoadingError(str(error)) from error

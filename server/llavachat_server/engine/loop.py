@@ -1,226 +1,156 @@
-"""The generation loop: transformers' continuous batching behind a narrow, guarded door.
+"""The generation loop: the batching core on a thread of its own, behind a narrow door.
 
-In: numbered jobs that have passed the engine's gate, and cancellations. Out: reports, in
-batches, handed to one callable on the loop's own thread. An idle loop sleeps, and its end is
-always told.
+In: numbered jobs that have passed the engine's gate, and cancellations, from any thread. Out:
+reports, in batches, handed to one callable on the loop's own thread. An idle loop sleeps, and
+its end is always told.
 
 It knows no asyncio, no text and no pictures; an id is an id.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from queue import SimpleQueue
 
 import torch
-from transformers import ContinuousBatchingConfig, GenerationConfig
-from transformers.generation.continuous_batching.cache_allocators.cache_allocator import (
-    CacheAllocator,
-)
-from transformers.generation.continuous_batching.continuous_api import (
-    ContinuousBatchingManager,
-    ContinuousBatchProcessor,
-)
-from transformers.generation.continuous_batching.requests import RequestState
 
-from llavachat_server.engine.batch_sampling import DRAW_KEY, BatchSampler, Draw
-from llavachat_server.engine.scheduling import (
-    SCHEDULER_NAME,
-    Deliver,
-    ReportRouter,
-    Scheduler,
-)
+from llavachat_server.engine.batching.core import Core
+from llavachat_server.engine.batching.sequence import Job, Output
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One answer to generate.
+class Report:
+    """What became of a job in one step of the loop.
 
     Args:
-        number: grows by one with each job.
-        token_ids: the prompt, virtual ids in place.
-        max_new_tokens: 1 or more.
-        draw: the sampling rules.
+        output: of the core.
+        reported_at_seconds: now, by ``time.perf_counter``.
     """
 
+    output: Output
+    reported_at_seconds: float
+
+
+Deliver = Callable[[list[Report]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancellation:
     number: int
-    token_ids: Sequence[int]
-    max_new_tokens: int
-    draw: Draw
 
 
-class WakeUp(threading.Event):
-    """An event that ignores the time-out of a loop without work."""
-
-    def __init__(self, has_work: Callable[[], bool]) -> None:
-        super().__init__()
-        self._has_work = has_work
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for news; with work at hand, at most for `timeout` seconds."""
-        return super().wait(timeout if self._has_work() else None)
+class _Flush:
+    """Forget cached prefixes."""
 
 
-class GenerationLoop(ContinuousBatchingManager):
+class _End:
+    """Leave."""
+
+
+class GenerationLoop:
     """The loop's thread and its door.
 
     Args:
-        model: answers (1, tokens) ids with logits; its input embedding knows virtual ids.
-        generation_config: eos ids.
-        batching_config: `build_batching_config`'s.
-        sampler: draws the tokens.
+        core: belongs to the loop's thread from `start` on.
+        prepare: called first on that thread, with its number of CPU threads set.
         deliver: takes reports, on the loop's thread; it must not raise.
         on_end: called on the loop's thread as the last thing, with or without `stop`.
-        num_threads: CPU threads of the model, None for torch's own choice.
+        num_threads: CPU threads of the model.
     """
 
     def __init__(
         self,
-        model: Any,
-        generation_config: GenerationConfig,
-        batching_config: ContinuousBatchingConfig,
-        sampler: BatchSampler,
+        core: Core,
+        prepare: Callable[[], None],
         deliver: Deliver,
         on_end: Callable[[], None],
-        num_threads: int | None = None,
+        num_threads: int,
     ) -> None:
-        super().__init__(model, generation_config, batching_config)
-        self.logit_processor = sampler
-        self._router = ReportRouter(deliver)
-        self.output_router = self._router
-        self._wake_up_loop = WakeUp(self._has_work)
+        self.core = core
+        self.thread = threading.Thread(target=self._run, name="generation", daemon=True)
+        self._prepare = prepare
+        self._deliver = deliver
         self._on_end = on_end
         self._num_threads = num_threads
-
-    def prepare(self) -> None:
-        """Allocate the cache and record CUDA graphs; slow, and on the calling thread.
-
-        Raises:
-            MemoryError: the cache does not fit.
-        """
-        if self.batch_processor is None:
-            self.batch_processor = self._create_batch_processor()
-        self.warmup()
+        self._inbox: SimpleQueue[Job | _Cancellation | type[_Flush] | type[_End]] = SimpleQueue()
+        self._must_end = False
 
     def start(self) -> None:
         """Begin, on a thread that does not keep the process alive."""
-        self.background_thread_status.clear()
-        thread = threading.Thread(target=self._run_generation_loop, name="generation", daemon=True)
-        self._generation_thread = thread  # type: ignore[assignment]
-        thread.start()
+        self.thread.start()
+
+    def stop(self, timeout_seconds: float) -> None:
+        """End after the step that is under way; unfinished jobs get no report.
+
+        Args:
+            timeout_seconds: how long to wait for it.
+        """
+        self._inbox.put(_End)
+        self.thread.join(timeout_seconds)
 
     def submit(self, job: Job) -> bool:
         """Hand a job in. False: the loop is not running and the job is not taken."""
         if not self.is_accepting:
             return False
-        state = RequestState(
-            request_id=str(job.number),
-            initial_tokens=list(job.token_ids),
-            max_new_tokens=job.max_new_tokens,
-            eos_token_id=self.generation_config.eos_token_id,
-            streaming=True,
-            logit_processor_kwargs={DRAW_KEY: job.draw},
-        )
-        self.input_queue.put(state)
-        self._wake_up_loop.set()
+        self._inbox.put(job)
         return True
 
     def cancel(self, number: int) -> None:
-        """Drop a job; its last report follows unless it is over already."""
-        self._scheduler.request_cancellation(number)
-        self._wake_up_loop.set()
+        """Drop a job before the next step; its last report follows unless it is over already."""
+        self._inbox.put(_Cancellation(number))
 
     def flush_prefixes(self) -> None:
         """Forget cached prefixes before any later job is scheduled."""
-        self._scheduler.request_flush()
-        self._wake_up_loop.set()
-
-    def join(self, stop_trigger_time: float, timeout: float | None = None) -> None:
-        """Wait for the thread, which may be asleep."""
-        self._wake_up_loop.set()
-        super().join(stop_trigger_time, timeout)
+        self._inbox.put(_Flush)
 
     @property
     def is_accepting(self) -> bool:
         """False from the moment on at which the loop begins to end."""
-        return self.background_thread_status.can_accept_new_requests() is None
+        return self.thread.is_alive() and not self._must_end
 
-    @property
-    def request_capacity_tokens(self) -> int:
-        """The longest context, prompt and answer, that the cache can hold."""
-        processor = self.batch_processor
-        assert processor is not None
-        blocks = min(a.num_blocks * a.tokens_per_page for a in self._allocators(processor))
-        return int(blocks)
-
-    @property
-    def _scheduler(self) -> Scheduler:
-        processor = self.batch_processor
-        assert processor is not None
-        scheduler = processor.scheduler
-        assert isinstance(scheduler, Scheduler)
-        return scheduler
-
-    def _has_work(self) -> bool:
-        processor = self.batch_processor
-        return processor is not None and processor.has_pending_requests()
-
-    @staticmethod
-    def _allocators(processor: ContinuousBatchProcessor) -> list[CacheAllocator]:
-        return list(processor.cache.cache_allocators.values())
-
-    def _create_batch_processor(self) -> ContinuousBatchProcessor:
-        processor = super()._create_batch_processor()
-        scheduler = processor.scheduler
-        assert isinstance(scheduler, Scheduler)
-        scheduler.connect(self._router)
-        return processor
-
-    def _run_generation_loop(self) -> None:
+    def _run(self) -> None:
         try:
-            if self._num_threads is not None:
-                torch.set_num_threads(self._num_threads)
-            super()._run_generation_loop()
+            torch.set_num_threads(self._num_threads)
+            self._prepare()
+            self._work()
         except BaseException:
             _log.exception("the generation loop ended")
         finally:
+            self._must_end = True
             self._on_end()
 
+    def _work(self) -> None:
+        while True:
+            self._take_in()
+            if self._must_end:
+                return
+            outputs = self.core.step()
+            if outputs:
+                self._report(outputs)
 
-def build_batching_config(
-    *,
-    page_tokens: int,
-    cache_tokens: int | None,
-    memory_fraction: float,
-    max_batch_tokens: int,
-    max_running: int,
-    context_tokens: int,
-    cuda_graphs: tuple[bool, bool],
-) -> ContinuousBatchingConfig:
-    """Say to transformers how large and how the loop is.
+    def _take_in(self) -> None:
+        # Sleeps while there is nothing to compute.
+        ended: list[Output] = []
+        while not self._must_end and not (self._inbox.empty() and (ended or self.core.has_work)):
+            entry = self._inbox.get()
+            if entry is _End:
+                self._must_end = True
+            elif entry is _Flush:
+                self.core.forget_prefixes()
+            elif isinstance(entry, _Cancellation):
+                output = self.core.cancel(entry.number)
+                ended += [output] if output is not None else []
+            elif isinstance(entry, Job):
+                self.core.add(entry)
+            else:
+                raise TypeError(f"the loop takes no {type(entry).__name__}")
+        if ended:
+            self._report(ended)
 
-    Args:
-        page_tokens: width of a cache page.
-        cache_tokens: room of the cache; None for `memory_fraction` of the free memory.
-        memory_fraction: over 0 to 1; also the bound against which `cache_tokens` is checked.
-        max_batch_tokens: of one forward pass.
-        max_running: requests of one forward pass.
-        context_tokens: the longest context, for the block tables of recorded graphs.
-        cuda_graphs: see `placement.Placement`.
-    """
-    return ContinuousBatchingConfig(
-        page_size=page_tokens,
-        num_blocks=None if cache_tokens is None else -(-cache_tokens // page_tokens),
-        max_batch_tokens=max_batch_tokens,
-        max_memory_percent=memory_fraction,
-        max_requests_per_batch=max_running,
-        max_blocks_per_request=-(-context_tokens // page_tokens) if any(cuda_graphs) else None,
-        allow_block_sharing=True,
-        use_cuda_graph=cuda_graphs,
-        scheduler_type=SCHEDULER_NAME,
-        safety_margin=0.0,
-        auto_switch_to_flash=False,
-    )
+    def _report(self, outputs: list[Output]) -> None:
+        now = time.perf_counter()
+        self._deliver([Report(output, now) for output in outputs])

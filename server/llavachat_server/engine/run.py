@@ -108,7 +108,7 @@ class Run:
         scheduled_at_seconds: float,
         cached_tokens: int,
     ) -> None:
-        """Take all of the answer's ids so far; those that are known already are skipped.
+        """Take the answer's next ids.
 
         A stop text ends the run at once; the caller looks at `is_over`.
         """
@@ -116,7 +116,7 @@ class Run:
             return
         self._cached_tokens = cached_tokens
         self._scheduled_at = scheduled_at_seconds
-        for token_id in token_ids[len(self._token_ids) :]:
+        for token_id in token_ids:
             self._first_token_at = self._first_token_at or at_seconds
             self._last_token_at = at_seconds
             if token_id in self._eos:

@@ -34,8 +34,9 @@ class EngineSettings:
             what `kv_memory_fraction` leaves room for.
         kv_memory_fraction: share of the GPU's free memory for the cache and its buffers, over 0
             and below 1. Used where `kv_cache_tokens` is None.
-        max_batch_tokens: the most tokens of one forward pass. It bounds the pause that a long
-            prompt causes in running answers. None: 256 on a CPU, 1,024 on a GPU.
+        max_batch_tokens: the most prompt tokens of one forward pass. While answers are running
+            the loop takes fewer, so that their next tokens do not wait too long. None: 256 on a
+            CPU, 1,024 on a GPU.
         num_bank_images: pictures whose features are kept on the device, 1 or more.
         num_threads: CPU threads for the model. None: what torch finds.
     """

@@ -1,0 +1,173 @@
+"""The paged cache's bookkeeping: which block belongs to whom, and which prefix it holds.
+
+A block is a place for `block_tokens` tokens' keys and values. It is *blank* (no content),
+*held* (by one or more sequences) or *kept* (by nobody, but its content can be found again).
+Kept blocks are given up one by one, the least recently used first, and of one sequence's
+blocks the last before the first.
+
+A full block is named by a digest of its parent's name and its own tokens, so that a name
+stands for a whole prefix. Picture ids are part of it and are unique to a picture: different
+pictures never share.
+
+Blocks of a sequence are laid side by side where there is room, because attention reads
+neighbouring blocks as one piece of memory. That is a hope, never a promise.
+
+Pure bookkeeping: it knows no tensor and no request.
+"""
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+
+_TAKEN, _BLANK, _SPOKEN_FOR = 0, 1, 2
+
+_MIN_EXTENT_BLOCKS = 8
+"""Under pressure so many kept blocks are given up at once, where the sequence will need them:
+single blocks from all over the cache would scatter it."""
+
+
+class BlockPool:
+    """Hands out blocks and finds prefixes.
+
+    Args:
+        num_blocks: places, 1 or more.
+        block_tokens: tokens of a block, 1 or more.
+    """
+
+    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+        if num_blocks < 1 or block_tokens < 1:
+            raise ValueError("a pool needs at least one block of at least one token")
+        self.num_blocks = num_blocks
+        self.block_tokens = block_tokens
+        self._num_holders = [0] * num_blocks
+        self._names: list[bytes | None] = [None] * num_blocks
+        self._by_name: dict[bytes, int] = {}
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        # One byte a block, because bytes.find looks for runs of blanks at memory speed.
+        self._map = bytearray([_BLANK]) * num_blocks
+        self._num_blank = num_blocks
+
+    @property
+    def num_available(self) -> int:
+        """Blocks that `allocate` can still hand out."""
+        return self._num_blank + len(self._kept)
+
+    def count_blocks(self, num_tokens: int) -> int:
+        """Blocks that so many tokens fill, a partly filled one included."""
+        return -(-num_tokens // self.block_tokens)
+
+    def name_root(self, salt: bytes) -> bytes:
+        """The parent name of a first block. Prefixes under different salts never meet."""
+        return hashlib.blake2b(salt, digest_size=16, person=b"root").digest()
+
+    def name_block(self, parent: bytes, token_ids: Sequence[int]) -> bytes:
+        """The name of the block of `token_ids` that follows the prefix `parent`."""
+        return hashlib.blake2b(parent + array("q", token_ids).tobytes(), digest_size=16).digest()
+
+    def acquire_prefix(
+        self, token_ids: Sequence[int], salt: bytes
+    ) -> tuple[list[int], list[bytes]]:
+        """Hold the longest known prefix, in whole blocks; at least one token is left over.
+
+        Returns:
+            The blocks, each with one more holder, and their names.
+        """
+        blocks: list[int] = []
+        names: list[bytes] = []
+        name = self.name_root(salt)
+        for end in range(self.block_tokens, len(token_ids), self.block_tokens):
+            name = self.name_block(name, token_ids[end - self.block_tokens : end])
+            block = self._by_name.get(name)
+            if block is None:
+                break
+            self._num_holders[block] += 1
+            self._kept.pop(block, None)
+            blocks.append(block)
+            names.append(name)
+        return blocks, names
+
+    def allocate(self, num_blocks: int, after: int | None, room_blocks: int) -> list[int] | None:
+        """Hold blank blocks; kept ones are given up where there are not enough.
+
+        Args:
+            num_blocks: how many.
+            after: the block that they continue, to lie behind it if possible.
+            room_blocks: how many the sequence may come to need in all, these included; that
+                much room is left behind them if possible.
+
+        Returns:
+            The blocks with one holder each, or None when there are too few; then nothing has
+            changed.
+        """
+        if num_blocks > self.num_available:
+            return None
+        found: list[int] = []
+        while len(found) < num_blocks:
+            following = (found[-1] if found else after if after is not None else -2) + 1
+            if not (0 < following < self.num_blocks and self._map[following] != _TAKEN):
+                wanted = max(num_blocks, room_blocks) - len(found)
+                following = self._begin_extent(num_blocks - len(found), wanted)
+            self._map[following] = _TAKEN
+            self._num_blank -= 1
+            self._num_holders[following] = 1
+            found.append(following)
+        return found
+
+    def register(self, block: int, name: bytes) -> None:
+        """Let a held, full block be found by its name. A twin that came first stays."""
+        if self._names[block] is None and name not in self._by_name:
+            self._names[block] = name
+            self._by_name[name] = block
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Let go of a sequence's blocks, in its order; what has a name is kept."""
+        if blocks:
+            self._unreserve(blocks[-1])
+        for block in reversed(blocks):
+            if self._num_holders[block] < 1:
+                raise ValueError(f"block {block} is held by nobody")
+            self._num_holders[block] -= 1
+            if self._num_holders[block] == 0:
+                if self._names[block] is None:
+                    self._map[block] = _BLANK
+                    self._num_blank += 1
+                else:
+                    self._kept[block] = None
+
+    def forget(self) -> None:
+        """Make every prefix unfindable; held blocks stay with their holders."""
+        self._give_up(len(self._kept))
+        self._names = [None] * self.num_blocks
+        self._by_name.clear()
+
+    def _begin_extent(self, num_needed: int, num_wanted: int) -> int:
+        # The first block of a run of blanks that is as long as possible, at most num_wanted.
+        extent = max(num_needed, min(num_wanted, _MIN_EXTENT_BLOCKS))
+        self._give_up(extent - self._num_blank)
+        length = num_wanted
+        while length:
+            start = self._map.find(bytes([_BLANK]) * length)
+            if start >= 0:
+                self._map[start : start + length] = bytes([_SPOKEN_FOR]) * length
+                return start
+            length //= 2
+        # Nothing is left but room that other sequences had hoped for.
+        return self._map.find(_SPOKEN_FOR)
+
+    def _unreserve(self, last: int) -> None:
+        # Room behind the last block may be another's hope; giving up a hope harms nobody.
+        following = last + 1
+        while following < self.num_blocks and self._map[following] == _SPOKEN_FOR:
+            self._map[following] = _BLANK
+            following += 1
+
+    def _give_up(self, num_blocks: int) -> None:
+        for _ in range(min(num_blocks, len(self._kept))):
+            block, _ = self._kept.popitem(last=False)
+            name = self._names[block]
+            assert name is not None
+            del self._by_name[name]
+            self._names[block] = None
+            self._map[block] = _BLANK
+            self._num_blank += 1

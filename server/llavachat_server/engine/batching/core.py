@@ -1,0 +1,199 @@
+"""The loop's body: plan, run, draw, report.
+
+One thread owns a core. Jobs are added and cancelled between steps; `step` does one batch of
+work and says what came of it. A step that raises fails the jobs that were in it, and the core
+goes on with the others; if the next one raises too, the fault is not theirs, and the core says
+that it is broken. It knows no thread, no asyncio and no text.
+"""
+
+import logging
+import time
+from collections.abc import Sequence as Ids
+
+import torch
+from torch import Tensor
+
+from llavachat_server.engine.batching.runner import Input, Runner
+from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
+from llavachat_server.engine.batching.sequence import Job, Output, Sequence
+from llavachat_server.engine.sampling import SeenTokens, perturb_scores
+
+_log = logging.getLogger(__name__)
+
+
+class CoreBroken(Exception):
+    """Two steps in a row have raised; the core and its cache are of no more use."""
+
+
+class Core:
+    """Generates many answers side by side.
+
+    Args:
+        runner: the model.
+        scheduler: with the pool of the runner's cache.
+        seen: rows for repetition penalties.
+        silent_ids: ids that are never drawn.
+    """
+
+    def __init__(
+        self, runner: Runner, scheduler: Scheduler, seen: SeenTokens, silent_ids: Ids[int] = ()
+    ) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._seen = seen
+        self._silent = torch.tensor(silent_ids, dtype=torch.int64, device=seen.table.device)
+        self._sequences: dict[int, Sequence] = {}
+        self._has_just_failed = False
+
+    @property
+    def has_work(self) -> bool:
+        """There are jobs to compute."""
+        return bool(self._sequences)
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens that the cache holds; the longest job, less its last token."""
+        pool = self._scheduler.pool
+        return pool.num_blocks * pool.block_tokens
+
+    def add(self, job: Job) -> None:
+        """Take a job in.
+
+        Raises:
+            ValueError: its number is taken, it is empty, or it could outgrow the whole cache.
+        """
+        if job.number in self._sequences:
+            raise ValueError(f"job {job.number} is in the core already")
+        if not job.token_ids or job.max_new_tokens < 1:
+            raise ValueError("a job needs a prompt and room for an answer")
+        sequence = Sequence(job, list(job.token_ids))
+        if sequence.max_length - 1 > self.capacity_tokens:
+            raise ValueError(
+                f"prompt and answer may have {self.capacity_tokens + 1} tokens, "
+                f"not {sequence.max_length}"
+            )
+        self._sequences[job.number] = sequence
+        self._scheduler.add(sequence)
+
+    def cancel(self, number: int) -> Output | None:
+        """Drop a job and free its blocks at once; None when it is not, or no longer, here."""
+        sequence = self._sequences.get(number)
+        if sequence is None:
+            return None
+        self._drop(sequence)
+        return _report(sequence, None, is_over=True)
+
+    def forget_prefixes(self) -> None:
+        """Make every cached prefix unfindable."""
+        self._scheduler.pool.forget()
+
+    def step(self) -> list[Output]:
+        """Compute one batch; a report for each job that got a token or ended.
+
+        Raises:
+            CoreBroken: a step failed right after another one.
+        """
+        chunks = self._scheduler.plan()
+        if not chunks:
+            return []
+        start = time.perf_counter()
+        for chunk in chunks:
+            if chunk.sequence.scheduled_at_seconds is None:
+                chunk.sequence.scheduled_at_seconds = start
+        try:
+            drawn = self._compute(chunks)
+        except Exception as error:
+            if self._has_just_failed:
+                raise CoreBroken from error
+            self._has_just_failed = True
+            _log.exception("a step failed with %d jobs in it", len(chunks))
+            return [self._fail(chunk.sequence) for chunk in chunks]
+        self._has_just_failed = False
+        outputs = self._settle(chunks, drawn)
+        num_decodes = sum(chunk.num_tokens == 1 for chunk in chunks)
+        num_prompt_tokens = sum(c.num_tokens for c in chunks) - num_decodes
+        seconds = time.perf_counter() - start
+        self._scheduler.budget.observe(num_decodes, num_prompt_tokens, seconds)
+        return outputs
+
+    def _compute(self, chunks: Ids[Chunk]) -> list[int]:
+        inputs = []
+        for chunk in chunks:
+            sequence, end = chunk.sequence, chunk.start + chunk.num_tokens
+            wants_logits = end == len(sequence.token_ids)
+            ids = sequence.token_ids[chunk.start : end]
+            inputs.append(Input(ids, chunk.start, sequence.blocks, wants_logits))
+        logits = self._runner.forward(inputs)
+        finished = [c.sequence for c, item in zip(chunks, inputs, strict=True) if item.wants_logits]
+        return self._draw(finished, logits) if finished else []
+
+    @torch.inference_mode()
+    def _draw(self, sequences: Ids[Sequence], logits: Tensor) -> list[int]:
+        if self._silent.numel():
+            logits.index_fill_(1, self._silent, -torch.inf)
+        draws = [sequence.job.draw for sequence in sequences]
+        device = logits.device
+        if any(draw.seen_row for draw in draws):
+            last_ids = torch.tensor([s.token_ids[-1] for s in sequences], device=device)
+            rows = torch.tensor([draw.seen_row for draw in draws], device=device)
+            penalties = torch.tensor([draw.repetition_penalty for draw in draws], device=device)
+            logits = self._seen.apply(logits, last_ids, rows, penalties)
+        warm = [index for index, draw in enumerate(draws) if draw.temperature > 0]
+        drawn: list[int] = logits.argmax(-1).tolist()
+        if warm:
+            chosen = [draws[index] for index in warm]
+            scores = perturb_scores(
+                logits[torch.tensor(warm, device=device)],
+                torch.tensor([draw.temperature for draw in chosen], device=device),
+                torch.tensor([draw.top_p for draw in chosen], device=device),
+                torch.tensor([draw.top_k for draw in chosen], device=device),
+                torch.tensor([_to_signed(draw.seed) for draw in chosen], device=device),
+                torch.tensor([len(sequences[i].token_ids) for i in warm], device=device),
+            )
+            for index, token_id in zip(warm, scores.argmax(-1).tolist(), strict=True):
+                drawn[index] = token_id
+        return drawn
+
+    def _settle(self, chunks: Ids[Chunk], drawn: Ids[int]) -> list[Output]:
+        outputs: list[Output] = []
+        tokens = iter(drawn)
+        for chunk in chunks:
+            sequence = chunk.sequence
+            self._scheduler.advance(chunk)
+            if sequence.num_uncomputed:
+                continue
+            token_id = next(tokens)
+            sequence.token_ids.append(token_id)
+            is_over = (
+                token_id in sequence.job.eos_token_ids
+                or sequence.num_new_tokens >= sequence.job.max_new_tokens
+            )
+            if is_over:
+                self._drop(sequence)
+            outputs.append(_report(sequence, token_id, is_over=is_over))
+        return outputs
+
+    def _fail(self, sequence: Sequence) -> Output:
+        self._drop(sequence)
+        return _report(sequence, None, is_over=True, has_failed=True)
+
+    def _drop(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.job.number]
+        self._scheduler.remove(sequence)
+
+
+def _report(
+    sequence: Sequence, token_id: int | None, *, is_over: bool, has_failed: bool = False
+) -> Output:
+    return Output(
+        number=sequence.job.number,
+        token_id=token_id,
+        is_over=is_over,
+        has_failed=has_failed,
+        cached_tokens=sequence.cached_tokens,
+        scheduled_at_seconds=sequence.scheduled_at_seconds or time.perf_counter(),
+    )
+
+
+def _to_signed(bits: int) -> int:
+    return bits - 2**64 if bits >= 2**63 else bits

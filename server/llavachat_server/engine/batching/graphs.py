@@ -1,0 +1,122 @@
+"""Decoding as recorded CUDA graphs: one launch a step instead of a dozen a layer.
+
+A graph is recorded for a few batch sizes; a step of another size is padded to the next one
+with rows that read and write a spare block. It knows the decoder and its paged cache.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llavachat_server.engine.batching.attention import Rows
+from llavachat_server.engine.batching.paged import PagedAttention, Pages, list_slots
+from llavachat_server.engine.batching.runner import Decoder, Input
+
+_WARM_UPS = 2
+
+
+def choose_graph_sizes(max_running: int) -> list[int]:
+    """Powers of two below `max_running`, and itself: padding at most doubles a step's rows."""
+    sizes = [1]
+    while sizes[-1] * 2 < max_running:
+        sizes.append(sizes[-1] * 2)
+    return sizes if max_running == 1 else [*sizes, max_running]
+
+
+class DecodeGraphs:
+    """Recorded steps of single tokens.
+
+    Args:
+        decoder: its layers must not look at the host: bitsandbytes' int8 ones do.
+        attention: the cache of the runner that these graphs serve.
+        max_running: rows of a step at most.
+        context_tokens: of one request at most.
+    """
+
+    def __init__(
+        self, decoder: Decoder, attention: PagedAttention, max_running: int, context_tokens: int
+    ) -> None:
+        self._decoder = decoder
+        self._attention = attention
+        self._sizes = choose_graph_sizes(max_running)
+        device, size = decoder.device, attention.block_tokens
+        num_blocks = -(-context_tokens // size)
+        self._context_tokens = context_tokens
+        self._ids = torch.zeros(max_running, dtype=torch.int64, device=device)
+        self._positions = torch.zeros_like(self._ids)
+        self._slots = torch.full_like(self._ids, attention.spare_block * size)
+        self._lengths = torch.ones(max_running, dtype=torch.int32, device=device)
+        self._ends = torch.arange(max_running + 1, dtype=torch.int32, device=device)
+        self._blocks = torch.full(
+            (max_running, num_blocks), attention.spare_block, dtype=torch.int32, device=device
+        )
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+
+    @torch.inference_mode()
+    def record(self) -> None:
+        """Record every size, the largest first, so that the others reuse its memory."""
+        pool = None
+        for size in reversed(self._sizes):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    self._compute(size)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                logits = self._compute(size)
+            pool = graph.pool()
+            self._graphs[size] = (graph, logits)
+
+    def can_run(self, inputs: Sequence[Input]) -> bool:
+        """Whether a step is one that was recorded."""
+        return (
+            len(inputs) <= self._sizes[-1]
+            and all(len(item.token_ids) == 1 and item.wants_logits for item in inputs)
+            and all(item.start < self._context_tokens for item in inputs)
+        )
+
+    @torch.inference_mode()
+    def run(self, inputs: Sequence[Input]) -> Tensor:
+        """(requests, vocabulary) logits, valid until the next run."""
+        count = len(inputs)
+        size = next(size for size in self._sizes if size >= count)
+        spare, block_tokens = self._attention.spare_block, self._attention.block_tokens
+        width = self._blocks.shape[1]
+        padding = size - count
+        ids = [item.token_ids[0] for item in inputs] + [0] * padding
+        positions = [item.start for item in inputs] + [0] * padding
+        rows = [Rows(0, 1, item.start, item.blocks) for item in inputs]
+        slots = [list_slots(row, block_tokens)[0] for row in rows] + [
+            spare * block_tokens
+        ] * padding
+        table = [(list(item.blocks) + [spare] * width)[:width] for item in inputs]
+        table += [[spare] * width] * padding
+        self._ids[:size].copy_(torch.tensor(ids))
+        self._positions[:size].copy_(torch.tensor(positions))
+        self._slots[:size].copy_(torch.tensor(slots))
+        self._lengths[:size].copy_(torch.tensor(positions, dtype=torch.int32) + 1)
+        self._blocks[:size].copy_(torch.tensor(table, dtype=torch.int32))
+        graph, logits = self._graphs[size]
+        graph.replay()
+        return logits[:count]
+
+    def _compute(self, size: int) -> Tensor:
+        decoder = self._decoder
+        self._attention.use_pages(
+            Pages(
+                slots=self._slots[:size],
+                row_ends=self._ends[: size + 1],
+                lengths=self._lengths[:size],
+                blocks=self._blocks[:size],
+                max_rows=1,
+                max_length=self._context_tokens,
+            )
+        )
+        rotations = [table[self._positions[:size]] for table in decoder.rotations]
+        hidden = decoder.embed(self._ids[:size].unsqueeze(0))[0]
+        for number, layer in enumerate(decoder.layers):
+            hidden = layer(hidden, rotations, number, self._attention, size)
+        return decoder.head(hidden).float()

@@ -1,0 +1,77 @@
+"""Where keys and values lie, and that reading them in pieces changes nothing."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from llavachat_server.engine.batching.attention import (
+    PieceAttention,
+    Rows,
+    Shape,
+    find_pieces,
+)
+
+
+def test_neighbouring_blocks_are_one_piece() -> None:
+    """Runs are joined, gaps and backward steps are not, and the last block may be part full."""
+    assert [(8, 20), (0, 4), (24, 26)] == find_pieces([2, 3, 4, 0, 6], 18, 4)
+
+
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+@pytest.mark.parametrize(
+    "blocks",
+    [[3, 4, 5, 6, 7], [3, 4, 0, 1, 2], [9, 7, 5, 3, 1], [0, 2, 4, 6, 8]],
+    ids=["one piece", "two pieces", "backward", "scattered"],
+)
+def test_pieces_equal_plain_attention(blocks: list[int], num_kv_heads: int) -> None:
+    """A prompt in chunks, then single tokens, equals one causal attention over all."""
+    torch.manual_seed(0)
+    shape = Shape(num_layers=1, num_heads=4, num_kv_heads=num_kv_heads, head_dim=16)
+    attention = PieceAttention(shape, 10, torch.float32, torch.device("cpu"), block_tokens=4)
+    query = torch.randn(20, 4, 16)
+    keys_values = torch.randn(20, 2 * num_kv_heads, 16)
+    outputs = []
+    for start, end in [(0, 7), (7, 13), (13, 14), (14, 18), (18, 19), (19, 20)]:
+        attention.begin([Rows(0, end - start, start, blocks)])
+        outputs.append(attention.attend(0, query[start:end], keys_values[start:end]))
+    keys, values = (
+        half.transpose(0, 1).repeat_interleave(4 // num_kv_heads, 0).unsqueeze(0)
+        for half in keys_values.split(num_kv_heads, 1)
+    )
+    expected = F.scaled_dot_product_attention(
+        query.transpose(0, 1).unsqueeze(0), keys, values, is_causal=True
+    )
+    torch.testing.assert_close(
+        torch.cat(outputs), expected[0].transpose(0, 1).reshape(20, 64), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_requests_of_one_batch_do_not_see_each_other() -> None:
+    """A mixed step gives every request what it gets alone."""
+    torch.manual_seed(0)
+    shape = Shape(num_layers=1, num_heads=2, num_kv_heads=2, head_dim=16)
+    parts = [(1, 6, [0, 1]), (1, 3, [4]), (5, 0, [2, 3]), (3, 4, [6, 7])]
+    past = torch.randn(4, 6, 4, 16)
+    fresh = [(torch.randn(n, 2, 16), torch.randn(n, 4, 16)) for n, _, _ in parts]
+
+    def fill(attention: PieceAttention, index: int) -> None:
+        _, start, blocks = parts[index]
+        if start:
+            attention.begin([Rows(0, start, 0, blocks)])
+            attention.attend(0, torch.zeros(start, 2, 16), past[index, :start])
+
+    together = PieceAttention(shape, 8, torch.float32, torch.device("cpu"), block_tokens=4)
+    alone = []
+    for index, (num_rows, start, blocks) in enumerate(parts):
+        single = PieceAttention(shape, 8, torch.float32, torch.device("cpu"), block_tokens=4)
+        for attention in (together, single):
+            fill(attention, index)
+        single.begin([Rows(0, num_rows, start, blocks)])
+        alone.append(single.attend(0, *fresh[index]))
+    rows = [0, 1, 2, 7]
+    together.begin(
+        [Rows(row, n, start, blocks) for row, (n, start, blocks) in zip(rows, parts, strict=True)]
+    )
+    output = together.attend(
+        0, torch.cat([query for query, _ in fresh]), torch.cat([kv for _, kv in fresh])
+    )
+    torch.testing.assert_close(output, torch.cat(alone))

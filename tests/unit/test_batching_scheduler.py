@@ -1,0 +1,145 @@
+"""Who computes what: order, chunks, admission, stepping back."""
+
+from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.scheduler import Chunk, GapBudget, Scheduler
+from llavachat_server.engine.batching.sequence import Job, Sequence
+
+
+def make_scheduler(num_blocks: int = 32, *, max_running: int = 4, max_tokens: int = 8) -> Scheduler:
+    """A scheduler over blocks of four tokens."""
+    return Scheduler(BlockPool(num_blocks, 4), GapBudget(1.0, max_tokens), max_running)
+
+
+def add(scheduler: Scheduler, number: int, num_tokens: int, max_new_tokens: int = 8) -> Sequence:
+    """Queue a prompt of its own ids."""
+    ids = [100 * number + index for index in range(num_tokens)]
+    sequence = Sequence(Job(number, ids, max_new_tokens), list(ids))
+    scheduler.add(sequence)
+    return sequence
+
+
+def run_step(scheduler: Scheduler) -> list[tuple[int, int, int]]:
+    """One step with a made-up model: (job, start, tokens) of each chunk."""
+    chunks = scheduler.plan()
+    for chunk in chunks:
+        scheduler.advance(chunk)
+        if chunk.sequence.num_uncomputed == 0:
+            chunk.sequence.token_ids.append(7)
+    return [(c.sequence.job.number, c.start, c.num_tokens) for c in chunks]
+
+
+def test_long_prompt_goes_in_chunks() -> None:
+    """A prompt over the step's budget takes several steps, and nothing of it twice."""
+    scheduler = make_scheduler(max_tokens=8)
+    add(scheduler, 1, 19)
+    assert [[(1, 0, 8)], [(1, 8, 8)], [(1, 16, 3)], [(1, 19, 1)]] == [
+        run_step(scheduler) for _ in range(4)
+    ]
+
+
+def test_running_answers_do_not_wait_for_a_prompt() -> None:
+    """While a prompt enters, each step also brings the running answer's next token."""
+    scheduler = make_scheduler(max_tokens=16)
+    add(scheduler, 1, 4)
+    run_step(scheduler)
+    add(scheduler, 2, 40)
+    steps = [run_step(scheduler) for _ in range(3)]
+    assert [(1, 4, 1), (1, 5, 1), (1, 6, 1)] == [step[0] for step in steps]
+    assert all(2 == step[1][0] for step in steps)
+
+
+def test_first_come_first_served() -> None:
+    """A small prompt does not overtake a large one that came before."""
+    scheduler = make_scheduler(num_blocks=6)
+    add(scheduler, 1, 8, max_new_tokens=1)
+    run_step(scheduler)
+    add(scheduler, 2, 20)
+    add(scheduler, 3, 1)
+    assert {1} == {number for number, _, _ in run_step(scheduler)}
+
+
+def test_no_more_than_max_running() -> None:
+    """The batch has a bound, and the next one enters when a place is free."""
+    scheduler = make_scheduler(max_running=2, max_tokens=64)
+    sequences = [add(scheduler, number, 3) for number in (1, 2, 3)]
+    assert [1, 2] == [number for number, _, _ in run_step(scheduler)]
+    scheduler.remove(sequences[0])
+    assert {2, 3} == {number for number, _, _ in run_step(scheduler)}
+
+
+def test_full_cache_sends_the_latest_back() -> None:
+    """When blocks run out the latest comer waits and the first goes on."""
+    scheduler = make_scheduler(num_blocks=4, max_tokens=64)
+    first = add(scheduler, 1, 4, max_new_tokens=9)
+    second = add(scheduler, 2, 4, max_new_tokens=9)
+    run_step(scheduler)
+    for _ in range(6):
+        run_step(scheduler)
+    assert [first] == scheduler.running
+    assert [second] == list(scheduler.waiting)
+    assert [] == second.blocks
+
+
+def test_every_answer_ends_in_the_smallest_cache() -> None:
+    """With room for one answer at a time, all come to their end, and no block is lost."""
+    scheduler = make_scheduler(num_blocks=4, max_tokens=64)
+    sequences = [add(scheduler, number, 5, max_new_tokens=10) for number in range(1, 5)]
+    for _ in range(200):
+        run_step(scheduler)
+        for sequence in sequences[:]:
+            if sequence.num_new_tokens >= 10:
+                scheduler.remove(sequence)
+                sequences.remove(sequence)
+    assert [] == sequences
+    assert 4 == scheduler.pool.num_available
+
+
+def test_single_token_chunks_come_first() -> None:
+    """Kernels rely on single tokens before longer pieces, whoever they belong to."""
+    scheduler = make_scheduler(max_tokens=64)
+    add(scheduler, 1, 6)
+    add(scheduler, 2, 1)
+    assert [(2, 0, 1), (1, 0, 6)] == run_step(scheduler)
+
+
+def test_cached_prefix_is_not_planned() -> None:
+    """A follow-up computes only what is new, and says how much was cached."""
+    scheduler = make_scheduler(max_tokens=64)
+    first = add(scheduler, 1, 12)
+    run_step(scheduler)
+    scheduler.remove(first)
+    follow_up = Sequence(Job(2, [*first.job.token_ids, 5, 6], 4), [*first.job.token_ids, 5, 6])
+    scheduler.add(follow_up)
+    assert [(2, 12, 2)] == run_step(scheduler)
+    assert 12 == follow_up.cached_tokens
+
+
+def test_chunk_follows_the_gap_budget() -> None:
+    """Chunks shrink until a step with decodes takes no longer than the gap."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.010)
+    for _ in range(20):
+        budget.observe(4, 0, 0.010)
+    budget.observe(4, 64, 0.010 + 64 * 0.001)
+    assert 32 == budget.count_tokens(has_decodes=True)
+
+
+def test_nobody_runs_nobody_waits() -> None:
+    """Without running answers a prompt may take the largest step."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(0, 512, 5.0)
+    assert 512 == budget.count_tokens(has_decodes=False)
+
+
+def test_prompt_gets_on_under_the_tightest_budget() -> None:
+    """A gap that not even decoding meets still lets a prompt advance."""
+    budget = GapBudget(0.001, 512)
+    budget.observe(4, 64, 1.0)
+    budget.observe(4, 0, 1.0)
+    assert 16 == budget.count_tokens(has_decodes=True)
+
+
+def test_plan_is_empty_without_work() -> None:
+    """An idle scheduler plans nothing."""
+    empty: list[Chunk] = []
+    assert empty == make_scheduler().plan()
