@@ -77,10 +77,11 @@ async def test_idle_engine_is_asked_for_a_step(manager: socket.socket) -> None:
         WatchedEngine(engine), Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving"
     )
     async with beating(pulse):
-        for _ in range(3):
+        # On a slow machine one step may fall between two beats and count for both, so the pings
+        # are not counted; without further steps there would be none, and this would never end.
+        while len(engine.requests) < 3:
             await read_until(manager, "WATCHDOG=1")
     assert {1} == {asked.sampling.max_tokens for asked in engine.requests}
-    assert len(engine.requests) >= 2
 
 
 async def test_hung_engine_gets_no_ping(manager: socket.socket) -> None:
