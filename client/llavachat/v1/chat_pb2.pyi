@@ -1012,6 +1012,7 @@ class Turn(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     RAW_PROMPT_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The turn's id, unique in its chat."""
     parent_turn_id: _builtins.str
@@ -1026,6 +1027,8 @@ class Turn(_message.Message):
     """Why the answer ended. Unspecified while it runs."""
     raw_prompt: _builtins.str
     """The whole prompt as the model saw it, special tokens shown. Set only on request."""
+    imported: _builtins.bool
+    """The turn came by ImportChat: its answer, model, usage and times are as the import told them."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageInfo]:
         """The pictures that stand before the question."""
@@ -1071,10 +1074,11 @@ class Turn(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         raw_prompt: _builtins.str | None = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "_raw_prompt", b"_raw_prompt", "create_time", b"create_time", "finish_time", b"finish_time", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id", "raw_prompt", b"raw_prompt", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "_raw_prompt", b"_raw_prompt", "answer", b"answer", "create_time", b"create_time", "finish_reason", b"finish_reason", "finish_time", b"finish_time", "id", b"id", "images", b"images", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id", "prompt", b"prompt", "raw_prompt", b"raw_prompt", "state", b"state", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "_raw_prompt", b"_raw_prompt", "answer", b"answer", "create_time", b"create_time", "finish_reason", b"finish_reason", "finish_time", b"finish_time", "id", b"id", "images", b"images", "imported", b"imported", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id", "prompt", b"prompt", "raw_prompt", b"raw_prompt", "state", b"state", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parent_turn_id: _TypeAlias = _typing.Literal["parent_turn_id"]  # noqa: Y015
     _WhichOneofArgType__parent_turn_id: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id"]  # noqa: Y015
@@ -1403,6 +1407,163 @@ class DeleteChatResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteChatResponse: _TypeAlias = DeleteChatResponse  # noqa: Y015
+
+@_typing.final
+class CancelTurnRequest(_message.Message):
+    """Asks to stop a running turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAT_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    chat_id: _builtins.str
+    """The chat. Required."""
+    turn_id: _builtins.str
+    """The turn. Required."""
+    def __init__(
+        self,
+        *,
+        chat_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_id", b"chat_id", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTurnRequest: _TypeAlias = CancelTurnRequest  # noqa: Y015
+
+@_typing.final
+class CancelTurnResponse(_message.Message):
+    """The turn does not run any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> Global___Turn:
+        """The turn as it is kept: cancelled, or as it had ended before the request came."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___Turn | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTurnResponse: _TypeAlias = CancelTurnResponse  # noqa: Y015
+
+@_typing.final
+class GetImageRequest(_message.Message):
+    """Asks for a picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    image_id: _builtins.str
+    """`ImageInfo.id` of a picture in one of the tenant's chats. Required."""
+    def __init__(
+        self,
+        *,
+        image_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImageRequest: _TypeAlias = GetImageRequest  # noqa: Y015
+
+@_typing.final
+class GetImageResponse(_message.Message):
+    """A part of a picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes of a PNG file: the pixels that the model saw, upright, RGB, without metadata."""
+    @_builtins.property
+    def image(self) -> Global___ImageInfo:
+        """What is known of the picture. Set in the first message alone."""
+
+    def __init__(
+        self,
+        *,
+        image: Global___ImageInfo | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image", b"image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetImageResponse: _TypeAlias = GetImageResponse  # noqa: Y015
+
+@_typing.final
+class ImportChatRequest(_message.Message):
+    """A part of a chat to take in: `chat` first, then each of its pictures once, in any order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    image: _builtins.bytes
+    """A picture as GetImage told it. Its pixels must have the `ImageInfo.id` that a turn names."""
+    @_builtins.property
+    def chat(self) -> Global___Chat:
+        """The chat with its turns, as GetChat told it. Used are `system_prompt`, `labels`,
+        `create_time`, and of each turn all but `raw_prompt`. Turns that are not finished are
+        refused.
+        """
+
+    def __init__(
+        self,
+        *,
+        chat: Global___Chat | None = ...,
+        image: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "image", b"image", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "image", b"image", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["chat", "image"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ImportChatRequest: _TypeAlias = ImportChatRequest  # noqa: Y015
+
+@_typing.final
+class ImportChatResponse(_message.Message):
+    """The chat was taken in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chat(self) -> Global___Chat:
+        """The chat under its new id, with its turns."""
+
+    def __init__(
+        self,
+        *,
+        chat: Global___Chat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportChatResponse: _TypeAlias = ImportChatResponse  # noqa: Y015
 
 @_typing.final
 class CountTokensRequest(_message.Message):

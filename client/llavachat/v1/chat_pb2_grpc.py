@@ -70,6 +70,21 @@ class ChatServiceStub(object):
                 request_serializer=llavachat_dot_v1_dot_chat__pb2.ListChatsRequest.SerializeToString,
                 response_deserializer=llavachat_dot_v1_dot_chat__pb2.ListChatsResponse.FromString,
                 _registered_method=True)
+        self.CancelTurn = channel.unary_unary(
+                '/llavachat.v1.ChatService/CancelTurn',
+                request_serializer=llavachat_dot_v1_dot_chat__pb2.CancelTurnRequest.SerializeToString,
+                response_deserializer=llavachat_dot_v1_dot_chat__pb2.CancelTurnResponse.FromString,
+                _registered_method=True)
+        self.GetImage = channel.unary_stream(
+                '/llavachat.v1.ChatService/GetImage',
+                request_serializer=llavachat_dot_v1_dot_chat__pb2.GetImageRequest.SerializeToString,
+                response_deserializer=llavachat_dot_v1_dot_chat__pb2.GetImageResponse.FromString,
+                _registered_method=True)
+        self.ImportChat = channel.stream_unary(
+                '/llavachat.v1.ChatService/ImportChat',
+                request_serializer=llavachat_dot_v1_dot_chat__pb2.ImportChatRequest.SerializeToString,
+                response_deserializer=llavachat_dot_v1_dot_chat__pb2.ImportChatResponse.FromString,
+                _registered_method=True)
         self.DeleteChat = channel.unary_unary(
                 '/llavachat.v1.ChatService/DeleteChat',
                 request_serializer=llavachat_dot_v1_dot_chat__pb2.DeleteChatRequest.SerializeToString,
@@ -145,6 +160,33 @@ class ChatServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelTurn(self, request, context):
+        """Stops a running turn at once. What came until then is kept, and never becomes context.
+
+        Ending the stream does not say as much: a server cannot tell a reader who left from one whose
+        connection broke, and lets the turn run on for a while for the latter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetImage(self, request, context):
+        """Returns a picture of the tenant's chats, as the model saw it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportChat(self, request_iterator, context):
+        """Takes a chat that was exported, from this server or another, with its pictures.
+
+        The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
+        does not vouch for their answers and cannot replay them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteChat(self, request, context):
         """Erases a chat: its text, and the pictures that no other chat uses.
         """
@@ -203,6 +245,21 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.ListChats,
                     request_deserializer=llavachat_dot_v1_dot_chat__pb2.ListChatsRequest.FromString,
                     response_serializer=llavachat_dot_v1_dot_chat__pb2.ListChatsResponse.SerializeToString,
+            ),
+            'CancelTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTurn,
+                    request_deserializer=llavachat_dot_v1_dot_chat__pb2.CancelTurnRequest.FromString,
+                    response_serializer=llavachat_dot_v1_dot_chat__pb2.CancelTurnResponse.SerializeToString,
+            ),
+            'GetImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetImage,
+                    request_deserializer=llavachat_dot_v1_dot_chat__pb2.GetImageRequest.FromString,
+                    response_serializer=llavachat_dot_v1_dot_chat__pb2.GetImageResponse.SerializeToString,
+            ),
+            'ImportChat': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportChat,
+                    request_deserializer=llavachat_dot_v1_dot_chat__pb2.ImportChatRequest.FromString,
+                    response_serializer=llavachat_dot_v1_dot_chat__pb2.ImportChatResponse.SerializeToString,
             ),
             'DeleteChat': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteChat,
@@ -410,6 +467,87 @@ class ChatService(object):
             '/llavachat.v1.ChatService/ListChats',
             llavachat_dot_v1_dot_chat__pb2.ListChatsRequest.SerializeToString,
             llavachat_dot_v1_dot_chat__pb2.ListChatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/llavachat.v1.ChatService/CancelTurn',
+            llavachat_dot_v1_dot_chat__pb2.CancelTurnRequest.SerializeToString,
+            llavachat_dot_v1_dot_chat__pb2.CancelTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/llavachat.v1.ChatService/GetImage',
+            llavachat_dot_v1_dot_chat__pb2.GetImageRequest.SerializeToString,
+            llavachat_dot_v1_dot_chat__pb2.GetImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportChat(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/llavachat.v1.ChatService/ImportChat',
+            llavachat_dot_v1_dot_chat__pb2.ImportChatRequest.SerializeToString,
+            llavachat_dot_v1_dot_chat__pb2.ImportChatResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,6 +94,20 @@ class ChatServiceStub:
     """Returns one turn, also while it runs or when it was cut short."""
     ListChats: _grpc.UnaryUnaryMultiCallable[_chat_pb2.ListChatsRequest, _chat_pb2.ListChatsResponse]
     """Lists chats, the most recently used first, a page at a time."""
+    CancelTurn: _grpc.UnaryUnaryMultiCallable[_chat_pb2.CancelTurnRequest, _chat_pb2.CancelTurnResponse]
+    """Stops a running turn at once. What came until then is kept, and never becomes context.
+
+    Ending the stream does not say as much: a server cannot tell a reader who left from one whose
+    connection broke, and lets the turn run on for a while for the latter.
+    """
+    GetImage: _grpc.UnaryStreamMultiCallable[_chat_pb2.GetImageRequest, _chat_pb2.GetImageResponse]
+    """Returns a picture of the tenant's chats, as the model saw it."""
+    ImportChat: _grpc.StreamUnaryMultiCallable[_chat_pb2.ImportChatRequest, _chat_pb2.ImportChatResponse]
+    """Takes a chat that was exported, from this server or another, with its pictures.
+
+    The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
+    does not vouch for their answers and cannot replay them.
+    """
     DeleteChat: _grpc.UnaryUnaryMultiCallable[_chat_pb2.DeleteChatRequest, _chat_pb2.DeleteChatResponse]
     """Erases a chat: its text, and the pictures that no other chat uses."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_chat_pb2.CountTokensRequest, _chat_pb2.CountTokensResponse]
@@ -128,6 +142,20 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """Returns one turn, also while it runs or when it was cut short."""
     ListChats: _aio.UnaryUnaryMultiCallable[_chat_pb2.ListChatsRequest, _chat_pb2.ListChatsResponse]  # type: ignore[assignment]
     """Lists chats, the most recently used first, a page at a time."""
+    CancelTurn: _aio.UnaryUnaryMultiCallable[_chat_pb2.CancelTurnRequest, _chat_pb2.CancelTurnResponse]  # type: ignore[assignment]
+    """Stops a running turn at once. What came until then is kept, and never becomes context.
+
+    Ending the stream does not say as much: a server cannot tell a reader who left from one whose
+    connection broke, and lets the turn run on for a while for the latter.
+    """
+    GetImage: _aio.UnaryStreamMultiCallable[_chat_pb2.GetImageRequest, _chat_pb2.GetImageResponse]  # type: ignore[assignment]
+    """Returns a picture of the tenant's chats, as the model saw it."""
+    ImportChat: _aio.StreamUnaryMultiCallable[_chat_pb2.ImportChatRequest, _chat_pb2.ImportChatResponse]  # type: ignore[assignment]
+    """Takes a chat that was exported, from this server or another, with its pictures.
+
+    The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
+    does not vouch for their answers and cannot replay them.
+    """
     DeleteChat: _aio.UnaryUnaryMultiCallable[_chat_pb2.DeleteChatRequest, _chat_pb2.DeleteChatResponse]  # type: ignore[assignment]
     """Erases a chat: its text, and the pictures that no other chat uses."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_chat_pb2.CountTokensRequest, _chat_pb2.CountTokensResponse]  # type: ignore[assignment]
@@ -201,6 +229,38 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_chat_pb2.ListChatsResponse, _abc.Awaitable[_chat_pb2.ListChatsResponse]]:
         """Lists chats, the most recently used first, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def CancelTurn(
+        self,
+        request: _chat_pb2.CancelTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_pb2.CancelTurnResponse, _abc.Awaitable[_chat_pb2.CancelTurnResponse]]:
+        """Stops a running turn at once. What came until then is kept, and never becomes context.
+
+        Ending the stream does not say as much: a server cannot tell a reader who left from one whose
+        connection broke, and lets the turn run on for a while for the latter.
+        """
+
+    @_abc_1.abstractmethod
+    def GetImage(
+        self,
+        request: _chat_pb2.GetImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_chat_pb2.GetImageResponse], _abc.AsyncIterator[_chat_pb2.GetImageResponse]]:
+        """Returns a picture of the tenant's chats, as the model saw it."""
+
+    @_abc_1.abstractmethod
+    def ImportChat(
+        self,
+        request_iterator: _MaybeAsyncIterator[_chat_pb2.ImportChatRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_pb2.ImportChatResponse, _abc.Awaitable[_chat_pb2.ImportChatResponse]]:
+        """Takes a chat that was exported, from this server or another, with its pictures.
+
+        The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
+        does not vouch for their answers and cannot replay them.
+        """
 
     @_abc_1.abstractmethod
     def DeleteChat(
