@@ -83,6 +83,7 @@ async def test_bad_pictures_are_invalid_arguments() -> None:
     [
         ("GetChat", pb.GetChatRequest(chat_id=UNKNOWN), "chat"),
         ("GetTurn", pb.GetTurnRequest(chat_id=UNKNOWN, turn_id=UNKNOWN), "chat"),
+        ("CancelTurn", pb.CancelTurnRequest(chat_id=UNKNOWN, turn_id=UNKNOWN), "chat"),
         ("DeleteChat", pb.DeleteChatRequest(chat_id=UNKNOWN), "chat"),
         ("ContinueChat", pb.ContinueChatRequest(chat_id=UNKNOWN, prompt="?"), "chat"),
         ("CountTokens", pb.CountTokensRequest(chat_id=UNKNOWN, prompt="?"), "chat"),
@@ -105,8 +106,13 @@ async def test_an_unknown_turn_is_not_found() -> None:
     """A chat that exists does not have every turn."""
     async with run_app(ScriptedEngine()) as app:
         chat_id = await app.start()
-        error = await failure(app.chat.GetTurn(pb.GetTurnRequest(chat_id=chat_id, turn_id="x")))
-        assert (StatusCode.NOT_FOUND, "there is no such turn") == (error.code(), error.details())
+        for call in (
+            app.chat.GetTurn(pb.GetTurnRequest(chat_id=chat_id, turn_id="x")),
+            app.chat.CancelTurn(pb.CancelTurnRequest(chat_id=chat_id, turn_id="x")),
+        ):
+            error = await failure(call)
+            expected = (StatusCode.NOT_FOUND, "there is no such turn")
+            assert expected == (error.code(), error.details())
 
 
 async def test_a_full_context_fails_its_precondition() -> None:
@@ -201,6 +207,26 @@ async def test_a_deadline_keeps_the_partial_turn() -> None:
         )
         assert (pb.TURN_STATE_CANCELLED, "So far") == (read.turn.state, read.turn.answer)
         assert pb.FINISH_REASON_CANCELLED == read.turn.finish_reason
+
+
+async def test_a_turn_is_cancelled_by_name() -> None:
+    """Its reader is told `finished`, the caller gets the turn as it is kept."""
+    hold = Hold("So far")
+    engine = ScriptedEngine("warm", hold)
+    async with run_app(engine) as app:
+        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
+        started = (await anext(replies)).event.started
+        await hold.said.wait()
+        request = pb.CancelTurnRequest(chat_id=started.chat_id, turn_id=started.turn_id)
+        turn = (await app.chat.CancelTurn(request)).turn
+        assert (pb.TURN_STATE_CANCELLED, "So far") == (turn.state, turn.answer)
+        assert [started.turn_id] == list(engine.cancelled)
+        events = [reply.event async for reply in replies]
+        assert pb.FINISH_REASON_CANCELLED == events[-1].finished.finish_reason
+        kept = pb.GetTurnRequest(chat_id=started.chat_id, turn_id=started.turn_id)
+        assert (
+            turn == (await app.chat.GetTurn(kept)).turn == (await app.chat.CancelTurn(request)).turn
+        )
 
 
 async def test_a_cancelled_call_ends_its_turn() -> None:
@@ -384,6 +410,7 @@ async def test_tenants_are_apart(tmp_path: Path) -> None:
         assert ([chat_id], []) == ([c.id for c in hers.chats], [c.id for c in his.chats])
         for request in (
             pb.GetChatRequest(chat_id=chat_id),
+            pb.CancelTurnRequest(chat_id=chat_id, turn_id=events[0].started.turn_id),
             pb.DeleteChatRequest(chat_id=chat_id),
             pb.ContinueChatRequest(chat_id=chat_id, prompt="?"),
         ):

@@ -3,7 +3,7 @@
 Contract: one turn runs at a time in a chat; a repeated request_id follows the running turn that
 it became, or gets the recorded one again, and one that ended with its server is answered anew; a
 turn that nobody follows any more is cancelled after a grace period, or as soon as its chat is
-asked something else.
+asked something else; one that is cancelled by name ends at once, whoever follows it.
 It must not know gRPC or torch.
 """
 
@@ -19,6 +19,7 @@ from llavachat_server.chats.errors import (
     RequestReused,
     ShuttingDown,
     StoreFull,
+    StoreUnavailable,
     TurnRunning,
 )
 from llavachat_server.chats.live import LiveTurn
@@ -119,6 +120,28 @@ class Turns:
             raise BadField("char_offset", f"the answer has {len(live.answer)} characters so far")
         return live
 
+    async def cancel_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
+        """End a running turn at once; its followers get its end.
+
+        Returns:
+            The turn as it is kept: cancelled, or as it had ended before.
+
+        Raises:
+            NotFound: no such chat or turn.
+            StoreFull, StoreUnavailable: the turn has ended, but its end could not be kept yet.
+        """
+        live = self._running.get((tenant, chat_id))
+        if live is not None and live.turn_id == turn_id:
+            await self._end_and_wait(live)
+        turn = (await self._store.get_chat(tenant, chat_id)).turn(turn_id)
+        if turn is None:
+            raise NotFound("turn", turn_id)
+        if turn.state is TurnState.RUNNING:
+            is_still_live = live is not None and self._running.get((tenant, chat_id)) is live
+            kept_later = StoreUnavailable if is_still_live else StoreFull
+            raise kept_later(STOP_RETRY_SECONDS)
+        return turn
+
     def replay(
         self, tenant: str, chat_id: str, turn_id: str
     ) -> AsyncGenerator[Delta | Verdict, None]:
@@ -170,9 +193,8 @@ class Turns:
             NotFound: no such chat.
         """
         live = self._running.get((tenant, chat_id))
-        if live is not None and (task := self._tasks.get(live)) is not None:
-            self._end(live)
-            await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+        if live is not None:
+            await self._end_and_wait(live)
         await self._store.delete_chat(tenant, chat_id)
 
     def raw_prompt(self, chat: Chat, turn: Turn) -> str:
@@ -205,14 +227,17 @@ class Turns:
         elif (task := self._tasks.get(live)) is not None:
             task.cancel()
 
-    async def _end_abandoned(self, slot: tuple[str, str]) -> None:
-        """End the turn of a chat that is asked something else, if nobody follows it."""
-        live = self._running.get(slot)
-        if live is None or not live.is_abandoned:
-            return
+    async def _end_and_wait(self, live: LiveTurn) -> None:
+        """End a running turn, and wait until its end is kept."""
         self._end(live)
         if (task := self._tasks.get(live)) is not None:
             await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
+
+    async def _end_abandoned(self, slot: tuple[str, str]) -> None:
+        """End the turn of a chat that is asked something else, if nobody follows it."""
+        live = self._running.get(slot)
+        if live is not None and live.is_abandoned:
+            await self._end_and_wait(live)
 
     async def _run(self, job: Job) -> None:
         tenant, question, live = job.tenant, job.question, job.live

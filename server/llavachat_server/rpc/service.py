@@ -167,6 +167,16 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 async for event in events:
                     await context.write(messages.replay_event(event))
 
+    async def CancelTurn(  # noqa: N802
+        self, request: pb.CancelTurnRequest, context: Context
+    ) -> pb.CancelTurnResponse:
+        """See the contract."""
+        async with answering(context):
+            chat_id = requests.required_id("chat_id", request.chat_id)
+            turn_id = requests.required_id("turn_id", request.turn_id)
+            turn = await self.desk.turns.cancel_turn(TENANT.get(), chat_id, turn_id)
+            return pb.CancelTurnResponse(turn=messages.turn(turn, self._image_tokens))
+
     @property
     def _image_tokens(self) -> int:
         return self.desk.engine.num_image_tokens

@@ -1,0 +1,134 @@
+"""Turns that are ended by name: at once, for whoever follows them, and kept as far as they came."""
+
+import asyncio
+
+import pytest
+from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
+from llavachat_server.chats.live import Ended, LiveTurn, TurnEvent
+from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.question import NewChat, Place, Question
+from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.chats.turns import Turns
+from llavachat_server.images.intake import ImageLimits, Intake
+from llavachat_server.values import FinishReason, Sampling
+from scripted_engine import Hold, ScriptedEngine
+
+TENANT = "a tenant"
+QUESTION = Question(NewChat(), "What is this?")
+
+
+class StuckStore(MemoryStore):
+    """Keeps no end of a turn before it is let go; with an error where it has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+        """Wait, then do it or fail."""
+        await self.let_go.wait()
+        if self.error is not None:
+            raise self.error
+        await super().finish_turn(tenant, chat_id, turn)
+
+
+def make_turns(engine: ScriptedEngine, store: MemoryStore | None = None) -> Turns:
+    """Turns whose readers may come back for a minute."""
+    return Turns(
+        engine,
+        store or MemoryStore(),
+        Intake(ImageLimits()),
+        defaults=Sampling(max_tokens=16),
+        max_turn_seconds=30.0,
+        abandon_grace_seconds=60.0,
+    )
+
+
+async def read(live: LiveTurn) -> list[TurnEvent]:
+    """Follow to the end."""
+    return [event async for event in live.follow()]
+
+
+async def test_every_reader_is_told_that_the_turn_was_cancelled() -> None:
+    """Two read, a third party cancels; what came is kept, and the chat is free at once."""
+    hold = Hold("It might be")
+    engine = ScriptedEngine(hold, "Yes.")
+    turns = make_turns(engine)
+    live = turns.ask(TENANT, QUESTION)
+    readers = [asyncio.create_task(read(live)) for _ in range(2)]
+    await hold.said.wait()
+    turn = await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
+    assert (TurnState.CANCELLED, FinishReason.CANCELLED) == (turn.state, turn.finish_reason)
+    assert "It might be" == turn.answer
+    assert {live.turn_id: FinishReason.CANCELLED} == engine.cancelled
+    for events in await asyncio.gather(*readers):
+        assert isinstance(events[-1], Ended)
+        assert FinishReason.CANCELLED is events[-1].finish_reason
+    events = await read(turns.ask(TENANT, Question(Place(live.chat_id), "Sure?")))
+    assert isinstance(events[-1], Ended)
+    assert FinishReason.EOS is events[-1].finish_reason
+
+
+async def test_a_turn_without_a_reader_does_not_wait_for_its_grace_period() -> None:
+    """Who left on purpose says so, and is believed."""
+    hold = Hold()
+    turns = make_turns(ScriptedEngine(hold))
+    live = turns.ask(TENANT, QUESTION)
+    reader = asyncio.create_task(read(live))
+    await hold.said.wait()
+    reader.cancel()
+    await asyncio.wait({reader})
+    turn = await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
+    assert TurnState.CANCELLED is turn.state
+    assert {} == turns._tasks
+
+
+async def test_an_ended_turn_stays_as_it_is() -> None:
+    """It is told as it had ended, as often as one asks."""
+    store = MemoryStore()
+    turns = make_turns(ScriptedEngine("A circle."), store)
+    live = turns.ask(TENANT, QUESTION)
+    await read(live)
+    kept = (await store.get_chat(TENANT, live.chat_id)).turns[0]
+    for _ in range(2):
+        assert kept == await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
+    assert (TurnState.FINISHED, "A circle.") == (kept.state, kept.answer)
+
+
+async def test_what_is_not_there_is_not_found() -> None:
+    """Another tenant's running turn, an unknown chat, an unknown turn; and it runs on."""
+    hold = Hold()
+    turns = make_turns(ScriptedEngine(hold))
+    live = turns.ask(TENANT, QUESTION)
+    reader = asyncio.create_task(read(live))
+    await hold.said.wait()
+    for tenant, chat_id, turn_id, kind in (
+        ("another", live.chat_id, live.turn_id, "chat"),
+        (TENANT, "0" * 32, live.turn_id, "chat"),
+        (TENANT, live.chat_id, "0" * 32, "turn"),
+    ):
+        with pytest.raises(NotFound, match=f"no such {kind}"):
+            await turns.cancel_turn(tenant, chat_id, turn_id)
+    hold.release.set()
+    ended = (await reader)[-1]
+    assert isinstance(ended, Ended)
+    assert FinishReason.EOS is ended.finish_reason
+
+
+async def test_an_end_that_is_not_kept_yet_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is stuck, and where it is full: the caller is asked to try again."""
+    monkeypatch.setattr("llavachat_server.chats.turns._CANCEL_SECONDS", 0.01)
+    hold, store = Hold(), StuckStore()
+    turns = make_turns(ScriptedEngine(hold), store)
+    live = turns.ask(TENANT, QUESTION)
+    reader = asyncio.create_task(read(live))
+    await hold.said.wait()
+    with pytest.raises(StoreUnavailable):
+        await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
+    store.error = StoreFull(1.0)
+    store.let_go.set()
+    with pytest.raises(StoreFull):
+        await reader
+    with pytest.raises(StoreFull):
+        await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
