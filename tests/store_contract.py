@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from llavachat_server.chats.errors import NotFound, TurnRunning
+from llavachat_server.chats.pixels import read_png
 from llavachat_server.chats.record import Chat, RequestClaim, TurnState
 from llavachat_server.chats.store import ChatQuery, ChatStore
 from llavachat_server.values import FinishReason
-from store_records import NOON, end, make_chat, make_id, make_picture, make_turn
+from store_records import NOON, end, make_chat, make_id, make_import, make_picture, make_turn
 
 
 def summarise(chats: tuple[Any, ...]) -> list[Any]:
@@ -93,6 +94,33 @@ class StoreContract:
         )
         assert 4 == sum(isinstance(result, TurnRunning) for result in results)
         assert 2 == len((await store.get_chat("ada", chat.id)).turns)
+
+    async def test_keeps_a_whole_chat_at_once(self, store: ChatStore) -> None:
+        """Turns, branches, builds and pictures of an imported chat come back equal."""
+        first, second = make_picture(6), make_picture(7)
+        chat = make_import(first, second)
+        await store.add_chat(chat, (first, second))
+        assert chat == await store.get_chat("ada", chat.id)
+        (summary,) = (await store.list_chats("ada", ChatQuery(labels={"k": "v"}))).chats
+        assert (3, chat.turns[0].prompt) == (summary.num_turns, summary.opening)
+        info, png = await store.get_png("ada", second.info.id)
+        assert second.info == info
+        assert second.pixels.tobytes() == read_png(png).tobytes()
+        await store.begin_turn("ada", chat.id, make_turn(parent_id=chat.turns[1].id), (), None)
+        with pytest.raises(NotFound):
+            await store.get_png("bob", second.info.id)
+
+    async def test_a_whole_chat_shares_pictures_with_others(self, store: ChatStore) -> None:
+        """A picture that is kept already is kept once, and stays while anybody uses it."""
+        first, second = make_picture(6), make_picture(7)
+        other = make_chat()
+        await store.begin_chat(other, make_turn(images=(first.info,)), (first,), None)
+        chat = make_import(first, second)
+        await store.add_chat(chat, (first, second))
+        await store.delete_chat("ada", chat.id)
+        assert first.info == (await store.get_picture("ada", first.info.id)).info
+        with pytest.raises(NotFound):
+            await store.get_png("ada", second.info.id)
 
     async def test_shows_nothing_to_another_tenant(self, store: ChatStore) -> None:
         """Another tenant's chat, picture and request do not exist."""

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,13 +16,14 @@ from llavachat_server.chats.record import RequestClaim
 from llavachat_server.chats.store import ChatQuery, ChatStore, PageMark
 from llavachat_server.values import FinishReason
 from store_contract import summarise
-from store_records import NOON, end, make_chat, make_picture, make_turn
+from store_records import NOON, end, make_chat, make_import, make_picture, make_turn
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
 minutes = st.integers(0, 9)
 places = st.integers(0, 3)
 tenants = st.sampled_from(("ada", "bob"))
 shades = st.lists(st.integers(0, 3), max_size=3)
+shade_pairs = st.tuples(places, places)
 label_sets = st.dictionaries(st.sampled_from("kl"), st.sampled_from("12"), max_size=2)
 _histories = itertools.count()
 
@@ -120,6 +122,25 @@ class StoreMachine(RuleBasedStateMachine):
         turn = make_turn(prompt, tuple(p.info for p in taken), minute, id=self._make_id())
         claim = self._claim(tenant, request, chat_id, turn.id)
         self._compare("begin_turn", tenant, chat_id, turn, taken, claim)
+
+    @rule(tenant=tenants, place=places, minute=minutes, labels=label_sets, pictures=shade_pairs)
+    def add_chat(
+        self,
+        tenant: str,
+        place: int,
+        minute: int,
+        labels: dict[str, str],
+        pictures: tuple[int, int],
+    ) -> None:
+        """Bring a whole chat, where there is none at this place."""
+        tenant, chat_id = self._prefix + tenant, f"{place:032x}"
+        if self._ask(self._model.get_chat(tenant, chat_id))[0] is None:
+            return
+        first, second = (make_picture(shade) for shade in pictures)
+        brought = make_import(first, second)
+        time = _time(minute)
+        chat = replace(brought, id=chat_id, tenant=tenant, labels=labels, updated_at=time)
+        self._compare("add_chat", chat, (first, second))
 
     @rule(tenant=tenants, place=places, answer=texts, reason=st.sampled_from(FinishReason))
     def finish_turn(self, tenant: str, place: int, answer: str, reason: FinishReason) -> None:

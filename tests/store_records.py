@@ -76,3 +76,12 @@ def end(turn: Turn, answer: str = "A cat.", reason: FinishReason = FinishReason.
     )
     ended = turn.end(answer, finished)
     return replace(ended, finished_at=turn.created_at + timedelta(minutes=1))
+
+
+def make_import(first: Picture, second: Picture) -> Chat:
+    """A whole chat of two branches, one of them cut short, about two pictures."""
+    one = end(make_turn("One?", (first.info, second.info, first.info), imported=True))
+    other = replace(MODEL, name="another", quantization=Quantization.NONE)
+    two = end(make_turn("Two?", parent_id=one.id, minutes=2, imported=True, model=other))
+    cut = end(make_turn("Or?", parent_id=one.id, minutes=4, imported=True), "I", FinishReason.ERROR)
+    return make_chat(labels={"k": "v"}, minutes=9, turns=(one, two, cut))

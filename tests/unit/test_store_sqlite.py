@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,9 +19,10 @@ from llavachat_server.chats.sql.database import StoreError, alembic_config
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.sql.writing import CutTurn
 from llavachat_server.values import FinishReason
+from sqlalchemy import func, inspect, select
 from store_contract import StoreContract
 from store_machine import compare_with_memory
-from store_records import end, make_chat, make_picture, make_turn
+from store_records import MODEL, end, make_chat, make_import, make_picture, make_turn
 
 
 @pytest.fixture
@@ -173,6 +175,53 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 def test_any_history_equals_the_one_in_memory(store: SqlStore) -> None:
     """Whatever is asked of both stores, they answer alike."""
     compare_with_memory(store, max_examples=25)
+
+
+async def test_a_database_of_the_first_release_is_moved_on(url: str) -> None:
+    """Its turns are there, and none of them is an import."""
+    picture, chat = make_picture(1), make_chat()
+    turn = end(make_turn(images=(picture.info,)))
+    store = SqlStore(url)
+    await store.add_chat(replace(chat, turns=(turn,)), (picture,))
+    with store._database.writing.begin() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+        columns = {column["name"] for column in inspect(connection).get_columns("turns")}
+        assert "imported" not in columns
+    store.close()
+    again = SqlStore(url)
+    try:
+        assert replace(chat, turns=(turn,)) == await again.get_chat("ada", chat.id)
+    finally:
+        again.close()
+
+
+async def test_erasing_forgets_what_a_chat_alone_told_of_builds(store: SqlStore) -> None:
+    """A build's name may be a user's words, once chats can be imported."""
+    chat = make_import(make_picture(1), make_picture(2))
+    await store.begin_chat(make_chat(), make_turn(), (), None)
+    await store.add_chat(chat, (make_picture(1), make_picture(2)))
+    await store.delete_chat("ada", chat.id)
+    with store._database.reading.begin() as connection:
+        assert [MODEL.name] == list(connection.execute(select(schema.builds.c.name)).scalars())
+
+
+async def test_a_whole_chat_is_kept_or_not_at_all(url: str, store: SqlStore) -> None:
+    """One that finds no room leaves no turn and no picture."""
+    chat = make_import(make_picture(1), make_picture(2, (300, 300)))
+    long = replace(chat.turns[1], answer="y" * 200_000)
+    chat = replace(chat, turns=(chat.turns[0], long, chat.turns[2]))
+    store.close()
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+        num_pages = file.execute("PRAGMA page_count").fetchone()[0]
+    tight = SqlStore(url, max_bytes=(num_pages + 9) * 4096)
+    try:
+        with pytest.raises(StoreFull):
+            await tight.add_chat(chat, (make_picture(1), make_picture(2, (300, 300))))
+        with tight._database.reading.begin() as connection:
+            for table in schema.metadata.sorted_tables:
+                assert 0 == connection.execute(select(func.count()).select_from(table)).scalar()
+    finally:
+        tight.close()
 
 
 def test_the_migrations_make_the_tables_of_the_schema(store: SqlStore) -> None:

@@ -8,6 +8,7 @@ themselves only where `with_content` says so.
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.errors import StoreFull
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore
-from llavachat_server.images.intake import Picture
+from llavachat_server.images.intake import ImageInfo, Picture
 
 FULL_RETRY_SECONDS = 5.0
 
@@ -46,6 +47,20 @@ class AuditedStore:
         """See `ChatStore.begin_chat`."""
         await self._store.begin_chat(chat, turn, pictures, claim)
         self._remember(turn, claim)
+
+    async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
+        """See `ChatStore.add_chat`; the record is written first.
+
+        So no imported chat is ever kept without its line; a chat that could not be kept is
+        followed by its tombstone.
+        """
+        await self._append(describe_import(chat, with_content=self._with_content))
+        try:
+            await self._store.add_chat(chat, pictures)
+        except Exception:
+            with suppress(StoreFull):
+                await self._append(_tombstone(chat.tenant, chat.id))
+            raise
 
     async def begin_turn(
         self,
@@ -79,13 +94,15 @@ class AuditedStore:
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """See `ChatStore.delete_chat`; a tombstone stays in the record."""
         await self._store.delete_chat(tenant, chat_id)
-        await self._append(
-            {"event": "erased", "time": _now(), "tenant": tenant, "chat_id": chat_id}
-        )
+        await self._append(_tombstone(tenant, chat_id))
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""
         return await self._store.get_picture(tenant, image_id)
+
+    async def get_png(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """See `ChatStore.get_png`."""
+        return await self._store.get_png(tenant, image_id)
 
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`."""
@@ -130,6 +147,36 @@ def describe_turn(
     if with_content:
         record["prompt"], record["answer"] = turn.prompt, turn.answer
     return record
+
+
+def describe_import(chat: Chat, *, with_content: bool) -> dict[str, Any]:
+    """The record of a chat that came from elsewhere: who brought it, and the hashes of its words.
+
+    What it tells of models, usage and times is its sender's word, and is left out.
+    """
+    turns: list[dict[str, Any]] = []
+    for turn in chat.turns:
+        told = {
+            "turn_id": turn.id,
+            "parent_turn_id": turn.parent_id,
+            "image_ids": [image.id for image in turn.images],
+            "prompt_sha256": _hash(turn.prompt),
+            "answer_sha256": _hash(turn.answer),
+        }
+        if with_content:
+            told["prompt"], told["answer"] = turn.prompt, turn.answer
+        turns.append(told)
+    return {
+        "event": "imported",
+        "time": _now(),
+        "tenant": chat.tenant,
+        "chat_id": chat.id,
+        "turns": turns,
+    }
+
+
+def _tombstone(tenant: str, chat_id: str) -> dict[str, Any]:
+    return {"event": "erased", "time": _now(), "tenant": tenant, "chat_id": chat_id}
 
 
 def _hash(text: str) -> str:

@@ -4,14 +4,16 @@ Contract: `store.ChatStore`, bounded in chats and in bytes of pictures. It belon
 loop; no method awaits between reading and writing, so that every write is whole.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 
 from llavachat_server.chats.errors import NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.pixels import write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.store import ChatPage, ChatQuery, PageMark
-from llavachat_server.images.intake import Picture
+from llavachat_server.images.intake import ImageInfo, Picture
 
 _FULL_RETRY_SECONDS = 5.0
 
@@ -53,6 +55,14 @@ class MemoryStore:
         self._make_room(chat.tenant, pictures, more_chats=1, keep=chat.id)
         self._chats[chat.tenant, chat.id] = replace(chat, turns=(turn,))
         self._keep(chat.tenant, chat.id, pictures, claim)
+
+    async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
+        """See `ChatStore.add_chat`."""
+        if len(chat.turns) > self._max_turns_per_chat:
+            raise StoreFull(_FULL_RETRY_SECONDS)
+        self._make_room(chat.tenant, pictures, more_chats=1, keep=chat.id)
+        self._chats[chat.tenant, chat.id] = chat
+        self._keep(chat.tenant, chat.id, pictures, None)
 
     async def begin_turn(
         self,
@@ -109,6 +119,11 @@ class MemoryStore:
             return self._pictures[tenant, image_id]
         except KeyError:
             raise NotFound("image", image_id) from None
+
+    async def get_png(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """See `ChatStore.get_png`."""
+        picture = await self.get_picture(tenant, image_id)
+        return picture.info, await asyncio.to_thread(write_png, picture.pixels)
 
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`."""

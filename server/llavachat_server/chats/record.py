@@ -55,6 +55,8 @@ class Turn:
         finish_reason, matched_stop, usage, timings, finished_at: None while it runs.
         device: what the model computed on.
         library_versions: of the libraries that shape an answer.
+        imported: it came with an import: what is told of its answer is another's word, and its ids
+            are those of the text, as this model's tokenizer has them.
     """
 
     id: str
@@ -77,6 +79,7 @@ class Turn:
     finished_at: datetime | None = None
     device: str = ""
     library_versions: Mapping[str, str] = field(default_factory=dict)
+    imported: bool = False
 
     def end(self, answer: str, finished: Finished) -> "Turn":
         """This turn with the end that the engine told."""

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Protocol
 
 from llavachat_server.chats.record import Chat, ChatSummary, RequestClaim, Turn
-from llavachat_server.images.intake import Picture
+from llavachat_server.images.intake import ImageInfo, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,14 @@ class ChatStore(Protocol):
         """
         ...
 
+    async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
+        """Keep a whole chat whose turns have all ended, with its pictures, at once.
+
+        Raises:
+            StoreFull: nothing more can be kept.
+        """
+        ...
+
     async def begin_turn(
         self,
         tenant: str,
@@ -120,6 +128,14 @@ class ChatStore(Protocol):
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """Read a picture that a chat of this tenant uses.
+
+        Raises:
+            NotFound: no such picture.
+        """
+        ...
+
+    async def get_png(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """Read a picture that a chat of this tenant uses, its pixels packed as a PNG.
 
         Raises:
             NotFound: no such picture.

@@ -81,6 +81,7 @@ def turn_row(turn: Turn) -> dict[str, Any]:
         "num_untrimmed_tokens": turn.num_untrimmed_tokens,
         "sampling": write_json(asdict(turn.sampling)),
         "created_at": write_time(turn.created_at),
+        "imported": turn.imported,
         **end_row(turn),
     }
 
@@ -145,6 +146,7 @@ def read_turn(row: RowMapping, images: tuple[ImageInfo, ...]) -> Turn:
         finished_at=None if row["finished_at"] is None else read_time(row["finished_at"]),
         device=row["device"],
         library_versions=json.loads(row["library_versions"]),
+        imported=row["imported"],
     )
 
 

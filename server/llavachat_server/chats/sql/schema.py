@@ -6,6 +6,7 @@ read whole (sampling, usage, timings, labels) are JSON texts.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -16,12 +17,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a database that has it needs none."""
 
 
@@ -108,7 +110,7 @@ turns = Table(
     Column("trimmed_turn_ids", Text, nullable=False),
     Column("num_untrimmed_tokens", Integer, nullable=False),
     Column("sampling", Text, nullable=False),
-    Column("build_key", ForeignKey("builds.key"), nullable=False),
+    Column("build_key", ForeignKey("builds.key"), nullable=False, index=True),
     Column("created_at", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),
     Column("answer", FreeText, nullable=False),
@@ -118,6 +120,7 @@ turns = Table(
     Column("usage", Text),
     Column("timings", Text),
     Column("finished_at", BigInteger),
+    Column("imported", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("chat_key", "position"),
     UniqueConstraint("chat_key", "id"),
 )

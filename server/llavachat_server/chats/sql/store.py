@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
+from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
-from llavachat_server.chats.sql import pixels, reading, writing
+from llavachat_server.chats.sql import reading, writing
 from llavachat_server.chats.sql.database import Database, is_full
 from llavachat_server.chats.sql.writer import Writer
 from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureMissing
@@ -83,6 +84,16 @@ class SqlStore:
             lambda connection, pngs: writing.add_chat(connection, chat, turn, pngs, claim),
         )
 
+    async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
+        """See `ChatStore.add_chat`."""
+        await self._write_with_pictures(
+            chat.tenant,
+            pictures,
+            lambda connection, pngs: writing.add_whole_chat(
+                connection, chat, pngs, self._max_turns_per_chat
+            ),
+        )
+
     async def begin_turn(
         self,
         tenant: str,
@@ -134,9 +145,13 @@ class SqlStore:
 
         def read(connection: Connection) -> Picture:
             info, png = reading.read_png(connection, tenant, image_id)
-            return Picture(info, pixels.read_png(png))
+            return Picture(info, read_png(png))
 
         return await self._read(read)
+
+    async def get_png(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """See `ChatStore.get_png`."""
+        return await self._read(lambda connection: reading.read_png(connection, tenant, image_id))
 
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`."""
@@ -174,7 +189,7 @@ class SqlStore:
         return {
             picture.info.id: (
                 picture.info,
-                await loop.run_in_executor(self._readers, pixels.write_png, picture.pixels),
+                await loop.run_in_executor(self._readers, write_png, picture.pixels),
             )
             for picture in pictures
         }

@@ -48,14 +48,33 @@ def add_chat(
     claim: RequestClaim | None,
 ) -> None:
     """Keep a new chat with its first turn."""
-    chat_key = _insert(connection, chats, {**rows.chat_row(chat), "num_turns": 0})
-    if chat.labels:
-        marks = [
-            {"chat_key": chat_key, "name": name, "value": value}
-            for name, value in chat.labels.items()
-        ]
-        connection.execute(labels.insert(), marks)
+    chat_key = _insert_chat(connection, chat)
     _add_turn(connection, chat.tenant, chat_key, 0, turn, pngs, claim)
+
+
+def add_whole_chat(
+    connection: Connection, chat: Chat, pngs: Mapping[str, tuple[ImageInfo, bytes]], max_turns: int
+) -> None:
+    """Keep a chat with turns that have ended; as few statements as it takes, for others wait."""
+    if len(chat.turns) > max_turns:
+        raise StoreFull(FULL_RETRY_SECONDS)
+    chat_key = _insert_chat(connection, chat)
+    build_keys: dict[str, int] = {}
+    turn_rows: list[dict[str, Any]] = []
+    for position, turn in enumerate(chat.turns):
+        build = rows.build_row(turn)["sha256"]
+        if build not in build_keys:
+            build_keys[build] = _keep_build(connection, turn)
+        place = {"chat_key": chat_key, "position": position, "build_key": build_keys[build]}
+        turn_rows.append({**rows.turn_row(turn), **place})
+    connection.execute(turns.insert(), turn_rows)
+    connection.execute(
+        chats.update().where(chats.c.key == chat_key).values(num_turns=len(chat.turns))
+    )
+    query = sa.select(turns.c.key).where(turns.c.chat_key == chat_key).order_by(turns.c.position)
+    turn_keys = connection.execute(query).scalars().all()
+    by_key = zip(turn_keys, (turn.images for turn in chat.turns), strict=True)
+    _keep_pictures(connection, chat.tenant, by_key, pngs)
 
 
 def add_turn(
@@ -99,7 +118,7 @@ def end_late_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn)
 
 
 def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
-    """Erase a chat, and the pictures that no other chat uses."""
+    """Erase a chat, the pictures that no other chat uses, and what it alone told of builds."""
     chat_key, _, _ = _lock_chat(connection, tenant, chat_id)
     used = (
         sa.select(turn_pictures.c.picture_key)
@@ -108,10 +127,15 @@ def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
         .where(turns.c.chat_key == chat_key)
     )
     picture_keys = connection.execute(used).scalars().all()
+    answered = sa.select(turns.c.build_key).distinct().where(turns.c.chat_key == chat_key)
+    build_keys = connection.execute(answered).scalars().all()
     connection.execute(chats.delete().where(chats.c.key == chat_key))
     for picture_key in picture_keys:
         still = sa.exists().where(turn_pictures.c.picture_key == picture_key)
         connection.execute(pictures.delete().where(pictures.c.key == picture_key, ~still))
+    for build_key in build_keys:
+        still = sa.exists().where(turns.c.build_key == build_key)
+        connection.execute(builds.delete().where(builds.c.key == build_key, ~still))
 
 
 def cancel_running(connection: Connection, now: datetime) -> tuple[CutTurn, ...]:
@@ -139,6 +163,17 @@ def _insert(connection: Connection, table: Table, row: Mapping[str, Any]) -> int
     """Add a row; its new key."""
     inserted = connection.execute(table.insert().values(row)).inserted_primary_key
     return cast("int", inserted[0]) if inserted else 0
+
+
+def _insert_chat(connection: Connection, chat: Chat) -> int:
+    chat_key = _insert(connection, chats, {**rows.chat_row(chat), "num_turns": 0})
+    if chat.labels:
+        marks = [
+            {"chat_key": chat_key, "name": name, "value": value}
+            for name, value in chat.labels.items()
+        ]
+        connection.execute(labels.insert(), marks)
+    return chat_key
 
 
 def _lock_chat(connection: Connection, tenant: str, chat_id: str) -> tuple[int, int, int]:
@@ -174,7 +209,7 @@ def _add_turn(
     }
     turn_key = _insert(connection, turns, row)
     connection.execute(chats.update().where(chats.c.key == chat_key).values(num_turns=position + 1))
-    _keep_pictures(connection, tenant, turn_key, turn.images, pngs)
+    _keep_pictures(connection, tenant, ((turn_key, turn.images),), pngs)
     if claim is not None:
         _keep_claim(connection, chat_key, claim)
 
@@ -191,24 +226,27 @@ def _keep_build(connection: Connection, turn: Turn) -> int:
 def _keep_pictures(
     connection: Connection,
     tenant: str,
-    turn_key: int,
-    images: Iterable[ImageInfo],
+    images_by_turn: Iterable[tuple[int, Iterable[ImageInfo]]],
     pngs: Mapping[str, tuple[ImageInfo, bytes]],
 ) -> None:
     keys: dict[str, int] = {}
-    for position, image in enumerate(images):
-        if image.id not in keys:
-            keys[image.id] = _keep_picture(connection, tenant, image.id, pngs)
-        connection.execute(
-            turn_pictures.insert().values(
-                turn_key=turn_key,
-                position=position,
-                picture_key=keys[image.id],
-                width_pixels=image.width_pixels,
-                height_pixels=image.height_pixels,
-                media_type=image.media_type,
+    links: list[dict[str, Any]] = []
+    for turn_key, images in images_by_turn:
+        for position, image in enumerate(images):
+            if image.id not in keys:
+                keys[image.id] = _keep_picture(connection, tenant, image.id, pngs)
+            links.append(
+                {
+                    "turn_key": turn_key,
+                    "position": position,
+                    "picture_key": keys[image.id],
+                    "width_pixels": image.width_pixels,
+                    "height_pixels": image.height_pixels,
+                    "media_type": image.media_type,
+                }
             )
-        )
+    if links:
+        connection.execute(turn_pictures.insert(), links)
 
 
 def _keep_picture(
