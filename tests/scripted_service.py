@@ -121,6 +121,8 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self.follow: Callable[[Any, grpc.ServicerContext], Events] = self.refuse
         self.is_serving = True
         self.cancelled = threading.Event()
+        self.stopped: list[chat_pb2.CancelTurnRequest] = []
+        self.is_older = False
 
     def tell(self, request: Any, context: grpc.ServicerContext) -> Events:
         """The default answer: `words`, in a chat that is kept."""
@@ -180,6 +182,19 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self._keep(request, context)
         for event in self.follow(request, context):
             yield chat_pb2.ResumeTurnResponse(event=event)
+
+    def CancelTurn(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """See the contract; an older server does not know it. Kept in `stopped` alone."""
+        if self.is_older:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "this method is not in this release")
+        self.stopped.append(request)
+        turn = chat_pb2.Turn(
+            id=request.turn_id,
+            answer="more ",
+            state=chat_pb2.TURN_STATE_CANCELLED,
+            finish_reason=chat_pb2.FINISH_REASON_CANCELLED,
+        )
+        return chat_pb2.CancelTurnResponse(turn=turn)
 
     def GetChat(self, request: Any, context: grpc.ServicerContext) -> Any:
         """See the contract."""

@@ -55,9 +55,7 @@ def run_server(folder: Path, *flags: str) -> Iterator[ServerProcess]:
     """
     ready, log = folder / "ready", folder / "server.log"
     command = [sys.executable, "-m", "llavachat_server", "--listen", "127.0.0.1:0"]
-    command += ["--ready-file", str(ready), "--store", "memory"]
-    # Who leaves in a test has left.
-    command += ["--abandon-grace-seconds", "0", *flags]
+    command += ["--ready-file", str(ready), "--store", "memory", *flags]
     # One thread: a test machine has few cores, and two would wait for each other.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     began = time.monotonic()

@@ -57,7 +57,7 @@ class EventStream:
                 return event
 
     def cancel(self) -> None:
-        """End the call; the server stops generating."""
+        """End the call; what becomes of its turn is the server's to decide."""
         self._call.cancel()
 
 
@@ -145,7 +145,7 @@ class AsyncEventStream:
                 return event
 
     def cancel(self) -> None:
-        """End the call; the server stops generating."""
+        """End the call; what becomes of its turn is the server's to decide."""
         self._call.cancel()
 
 

@@ -3,7 +3,7 @@
 Fed with events, it knows no gRPC and waits for nothing.
 """
 
-from llavachat.errors import IncompleteReply, NotStartedYet
+from llavachat.errors import DeadlineExceeded, IncompleteReply, NotStartedYet, StatusError
 from llavachat.types import (
     ContextTrimmed,
     Delta,
@@ -19,6 +19,10 @@ from llavachat.types import (
     Usage,
 )
 
+CANCEL_TIMEOUT_SECONDS = 2.0
+"""How long a server may take to confirm that it stopped, where nobody asked to know. Past this
+it stops by itself, after its `abandon_grace_seconds`."""
+
 
 class ReplyRecord:
     """One answer, as far as it has come."""
@@ -27,6 +31,7 @@ class ReplyRecord:
         self._started: Started | None = None
         self._finished: Finished | None = None
         self._closed = False
+        self._has_failed = False
         self._parts: list[str] = []
         self._num_chars = 0
         self.trimmed: ContextTrimmed | None = None
@@ -145,6 +150,16 @@ class ReplyRecord:
                 self.trimmed = event
             case Finished():
                 self._finished, self.queue_position = event, None
+
+    def _note_failure(self, error: Exception) -> None:
+        """The stream has ended with an error. With the server's, the turn has ended too."""
+        is_ours = isinstance(error, DeadlineExceeded)
+        self._has_failed = isinstance(error, StatusError) and not is_ours
+
+    @property
+    def _is_running_on(self) -> bool:
+        """Whether the server would go on with the turn if nobody told it to stop."""
+        return self.is_started and self._finished is None and not self._has_failed
 
     def _check_end(self) -> None:
         if not self.is_finished:

@@ -58,7 +58,7 @@ class ResumingStream:
                 return event
 
     def cancel(self) -> None:
-        """End the call; the server stops generating."""
+        """End the call; what becomes of its turn is the server's to decide."""
         self._closed.set()
         self._stream.cancel()
 
@@ -100,6 +100,6 @@ class AsyncResumingStream:
                 return event
 
     def cancel(self) -> None:
-        """End the call; the server stops generating."""
+        """End the call; what becomes of its turn is the server's to decide."""
         self._is_closed = True
         self._stream.cancel()

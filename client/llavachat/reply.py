@@ -1,13 +1,16 @@
 """An answer that streams, for threads. Its twin for asyncio is `llavachat.aio.AsyncReply`."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from llavachat._reply import ReplyRecord
+from llavachat._reply import CANCEL_TIMEOUT_SECONDS, ReplyRecord
 from llavachat._resuming import ResumingStream
-from llavachat.types import Delta, Event
+from llavachat._wire import requests
+from llavachat.errors import NotSupported
+from llavachat.types import Delta, Event, Turn
 
 if TYPE_CHECKING:
     from llavachat.chat import Chat
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 class Reply(ReplyRecord):
     """An answer as it comes: iterate over it for its text, or `read` it whole.
 
-    As a context manager it ends the call when its block ends, read to the end or not::
+    As a context manager it stops the answer when its block ends, read to the end or not::
 
         with client.start("cat.jpg", "What is this?") as reply:
             for text in reply:
@@ -29,6 +32,8 @@ class Reply(ReplyRecord):
         super().__init__()
         self._client = client
         self._stream = stream
+        self._stopping = threading.Lock()
+        self._is_stopped = False
 
     @property
     def chat(self) -> "Chat":
@@ -59,10 +64,11 @@ class Reply(ReplyRecord):
             except StopIteration:
                 self._check_end()
                 return
-            except Exception:
+            except Exception as error:
                 # Once the answer is whole, or was given up, how the call ends is no news.
                 if self.is_finished:
                     return
+                self._note_failure(error)
                 raise
             self._take(event)
             yield event
@@ -80,11 +86,36 @@ class Reply(ReplyRecord):
     def close(self) -> None:
         """Stop the answer where it is; `text` keeps what came. Does nothing at its end.
 
-        May be called from another thread; the iteration there then ends.
+        The server is told, and stops generating at once; one that can not be reached stops after
+        its grace period. May be called from another thread; the iteration there then ends.
         """
-        if not self.is_finished:
-            self._closed = True
-        self._stream.cancel()
+        self._end_stream()
+        if not self._is_running_on:
+            return
+        # One thread tells, and whoever else closes waits for it.
+        with self._stopping, contextlib.suppress(Exception):
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._tell(CANCEL_TIMEOUT_SECONDS)
+
+    def cancel(self, *, timeout_seconds: float | None = None) -> Turn | None:
+        """`close`, and tell what the server keeps of the turn.
+
+        Args:
+            timeout_seconds: the deadline of the server's word on it. None: the client's.
+
+        Returns:
+            The turn: cancelled, or as it had ended before. None when the answer had not begun,
+            or where the server's release can not be told: it stops after its grace period.
+
+        Raises:
+            StatusError: the server could not be told; the answer is closed all the same.
+        """
+        self._end_stream()
+        if not self.is_started:
+            return None
+        self._is_stopped = True
+        return self._tell(timeout_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +127,18 @@ class Reply(ReplyRecord):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _end_stream(self) -> None:
+        if not self.is_finished:
+            self._closed = True
+        self._stream.cancel()
+
+    def _tell(self, timeout_seconds: float | None) -> Turn | None:
+        operation = requests.cancel_turn(self.chat_id, self.turn_id)
+        try:
+            return self._client._call(operation, timeout_seconds)
+        except NotSupported:
+            return None
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):

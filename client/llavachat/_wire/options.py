@@ -23,6 +23,7 @@ _RETRIED = (
     "ResumeTurn",
     "GetChat",
     "GetTurn",
+    "CancelTurn",
     "ListChats",
     "CountTokens",
     "GetServerInfo",

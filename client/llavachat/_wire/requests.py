@@ -165,6 +165,14 @@ def get_turn(chat_id: str, turn_id: str, *, include_raw_prompt: bool = False) ->
     return Operation("GetTurn", request, lambda response: responses.read_turn(response.turn))
 
 
+def cancel_turn(chat_id: str, turn_id: str) -> Operation[Turn]:
+    """CancelTurn."""
+    request = chat_pb2.CancelTurnRequest(
+        chat_id=_check_id("chat_id", chat_id), turn_id=_check_id("turn_id", turn_id)
+    )
+    return Operation("CancelTurn", request, lambda response: responses.read_turn(response.turn))
+
+
 def list_chats(
     *,
     page_size: int,

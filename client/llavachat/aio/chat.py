@@ -197,6 +197,22 @@ class AsyncChat:
             raise IncompleteReply("The replay ended without its verdict.")
         return verdict
 
+    async def cancel(self, turn: Turn | str, *, timeout_seconds: float | None = None) -> Turn:
+        """Stop a running turn at once, whoever reads it; what came is kept.
+
+        Args:
+            turn: the turn or its id.
+            timeout_seconds: as everywhere.
+
+        Returns:
+            The turn as it is kept: cancelled, or as it had ended before.
+
+        Raises:
+            NotFound: the server does not know the chat or the turn.
+        """
+        turn_id = turn.id if isinstance(turn, Turn) else turn
+        return await self._client._call(requests.cancel_turn(self._id, turn_id), timeout_seconds)
+
     async def delete(self, *, timeout_seconds: float | None = None) -> None:
         """Erase the chat on the server.
 

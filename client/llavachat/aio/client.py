@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +91,7 @@ class AsyncClient:
             allow_insecure=allow_insecure,
         )
         self._channel = AsyncChannel(self._connection)
+        self._stops: set[asyncio.Task[None]] = set()
 
     @classmethod
     def from_environment(cls, **overrides: Any) -> Self:
@@ -252,6 +253,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; running answers end."""
+        if self._stops:
+            await asyncio.wait(self._stops)
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -290,6 +293,18 @@ class AsyncClient:
         self, operation: requests.Operation[Any], timeout_seconds: float | None
     ) -> AsyncEventStream:
         return self._channel.stream(operation, self._timeout(timeout_seconds), None)
+
+    def _spawn(self, stop: Callable[[], Coroutine[Any, Any, None]]) -> "asyncio.Task[None]":
+        """Have an answer stopped in the background; `close` waits for it.
+
+        Raises:
+            RuntimeError: no event loop runs.
+        """
+        asyncio.get_running_loop()
+        task = asyncio.create_task(stop())
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+        return task
 
     async def _call(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
         return await self._channel.call(operation, self._timeout(timeout_seconds))

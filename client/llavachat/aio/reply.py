@@ -1,12 +1,16 @@
 """An answer that streams, for asyncio; the twin of `llavachat.reply`."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from llavachat._reply import ReplyRecord
+from llavachat._reply import CANCEL_TIMEOUT_SECONDS, ReplyRecord
 from llavachat._resuming import AsyncResumingStream
-from llavachat.types import Delta, Event
+from llavachat._wire import requests
+from llavachat.errors import NotSupported
+from llavachat.types import Delta, Event, Turn
 
 if TYPE_CHECKING:
     from llavachat.aio.chat import AsyncChat
@@ -24,7 +28,7 @@ class AsyncReply(ReplyRecord):
                 print(text, end="", flush=True)
         print(reply.usage)
 
-    Cancelling the task that reads it ends the call.
+    Cancelling the task that reads it stops the answer.
     """
 
     def __init__(
@@ -34,6 +38,8 @@ class AsyncReply(ReplyRecord):
         self._client = client
         self._open_stream = open_stream
         self._stream: AsyncResumingStream | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._is_stopped = False
 
     @property
     def chat(self) -> "AsyncChat":
@@ -69,6 +75,10 @@ class AsyncReply(ReplyRecord):
                 # Once the answer is whole, or was given up, how the call ends is no news.
                 if (self.is_finished and isinstance(error, Exception)) or self._closed:
                     return
+                if isinstance(error, Exception):
+                    self._note_failure(error)
+                else:
+                    self.close()
                 raise
             self._take(event)
             yield event
@@ -86,12 +96,35 @@ class AsyncReply(ReplyRecord):
     def close(self) -> None:
         """Stop the answer where it is; `text` keeps what came. Does nothing at its end.
 
-        May be called from another task; the iteration there then ends.
+        The server is told in the background, before the client closes, and stops generating at
+        once; one that can not be reached stops after its grace period. May be called from
+        another task; the iteration there then ends.
         """
-        if not self.is_finished:
-            self._closed = True
-        if self._stream is not None:
-            self._stream.cancel()
+        self._end_stream()
+        if self._is_running_on and not self._is_stopped:
+            # Outside an event loop there is nobody who could tell it.
+            with contextlib.suppress(RuntimeError):
+                self._telling = self._client._spawn(self._stop)
+                self._is_stopped = True
+
+    async def cancel(self, *, timeout_seconds: float | None = None) -> Turn | None:
+        """`close`, and tell what the server keeps of the turn.
+
+        Args:
+            timeout_seconds: the deadline of the server's word on it. None: the client's.
+
+        Returns:
+            The turn: cancelled, or as it had ended before. None when the answer had not begun,
+            or where the server's release can not be told: it stops after its grace period.
+
+        Raises:
+            StatusError: the server could not be told; the answer is closed all the same.
+        """
+        self._end_stream()
+        if not self.is_started:
+            return None
+        self._is_stopped = True
+        return await self._tell(timeout_seconds)
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -104,6 +137,25 @@ class AsyncReply(ReplyRecord):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if self._telling is not None:
+            await asyncio.wait({self._telling})
+
+    def _end_stream(self) -> None:
+        if not self.is_finished:
+            self._closed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    async def _stop(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._tell(CANCEL_TIMEOUT_SECONDS)
+
+    async def _tell(self, timeout_seconds: float | None) -> Turn | None:
+        operation = requests.cancel_turn(self.chat_id, self.turn_id)
+        try:
+            return await self._client._call(operation, timeout_seconds)
+        except NotSupported:
+            return None
 
     async def _open(self) -> AsyncResumingStream:
         if self._stream is None:
