@@ -14,6 +14,7 @@ from llavachat_server.chats.audit import FIRST, AuditError, AuditLog, list_files
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreFull
 from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.record import TurnState
 from store_contract import StoreContract
 from store_records import end, make_chat, make_picture, make_turn
 
@@ -139,7 +140,7 @@ def test_lines_that_gather_share_a_flush(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_a_full_disk_is_told_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The turn is refused; its record is written with the next one that finds room."""
+    """The turn is refused, and so is what would add to the record, until it has found room."""
     log = AuditLog(tmp_path)
     store = AuditedStore(MemoryStore(), log)
     chat, turn = make_chat(), make_turn()
@@ -152,10 +153,63 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
         patch.setattr(audit.os, "fsync", refuse)
         with pytest.raises(StoreFull):
             await store.finish_turn("ada", chat.id, end(turn))
+        with pytest.raises(StoreFull):
+            await store.begin_chat(make_chat(), make_turn(), (), None)
+        with pytest.raises(StoreFull):
+            await store.find_claim("ada", "a repeat")
+        assert TurnState.FINISHED is (await store.get_chat("ada", chat.id)).turns[0].state
+    await store.begin_chat(make_chat(), make_turn(), (), None)
     await store.delete_chat("ada", chat.id)
     log.close()
     assert ["turn", "erased"] == [line["event"] for line in read(tmp_path)]
     assert verify(tmp_path).fault is None
+
+
+def test_a_file_that_can_not_be_begun_is_begun_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line is lost or doubled when the disk is full just as a file is to be followed."""
+    log = AuditLog(tmp_path, max_file_bytes=10)
+    log.append({"word": "one"}).result()
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(audit.os, "open", refuse)
+        for word in ("two", "three"):
+            with pytest.raises(OSError, match="No space"):
+                log.append({"word": word}).result()
+    assert log.is_behind
+    log.catch_up().result()
+    assert not log.is_behind
+    log.close()
+    assert ["one", "two", "three"] == [line["word"] for line in read(tmp_path)]
+    assert (3, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)
+
+
+def test_a_disk_that_fills_up_in_a_line_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes a part of a line and refuses the rest; readers see whole lines only."""
+    log = AuditLog(tmp_path)
+    log.append({"word": "one"}).result()
+    write_some = os.pwrite
+    with monkeypatch.context() as patch:
+
+        def fill_up(handle: int, data: memoryview, position: int) -> int:
+            if len(data) < 80:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write_some(handle, data[:20], position)
+
+        patch.setattr(audit.os, "pwrite", fill_up)
+        with pytest.raises(OSError, match="No space"):
+            log.append({"word": "two"}).result()
+        assert (1, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)
+    log.append({"word": "three"}).result()
+    log.close()
+    assert ["one", "two", "three"] == [line["word"] for line in read(tmp_path)]
+    assert (3, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)
 
 
 class TestAuditedStore(StoreContract):

@@ -1,10 +1,13 @@
 """The store on SQLite: the contract, and what only a file can do."""
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,14 +15,16 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from app_in_process import until
 from llavachat_server.chats.errors import StoreFull
-from llavachat_server.chats.record import TurnState
-from llavachat_server.chats.sql import schema
+from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.chats.sql import schema, writing
 from llavachat_server.chats.sql.database import StoreError, alembic_config
+from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.store import SqlStore
-from llavachat_server.chats.sql.writing import CutTurn
 from llavachat_server.values import FinishReason
-from sqlalchemy import func, inspect, select
+from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy.exc import IntegrityError
 from store_contract import StoreContract
 from store_machine import compare_with_memory
 from store_records import MODEL, end, make_chat, make_import, make_picture, make_turn
@@ -86,41 +91,124 @@ def test_another_process_is_refused(url: str, store: SqlStore) -> None:
     assert told.stdout.startswith("StoreError store: another server uses"), told
 
 
-async def test_a_full_store_refuses_recovers_and_loses_nothing(url: str, store: SqlStore) -> None:
-    """New turns are refused, reads go on, a turn's end is kept once there is room again."""
-    small = 40 * 4096
+@pytest.fixture
+async def tight(url: str, store: SqlStore) -> AsyncIterator[tuple[SqlStore, str, Turn]]:
+    """A store whose file has room for little more; a chat in it; its turn that has ended.
+
+    Ended with more than there is room for, that is.
+    """
     chat, turn = make_chat(), make_turn()
     await store.begin_chat(chat, turn, (), None)
     store.close()
     with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
         num_pages = file.execute("PRAGMA page_count").fetchone()[0]
-    tight = SqlStore(url, max_bytes=max(small, (num_pages + 2) * 4096))
+    full = SqlStore(url, max_bytes=(num_pages + 2) * 4096)
+    running = make_turn("Another question")
+    await full.begin_turn("ada", chat.id, running, (), None)
+    with pytest.raises(StoreFull):
+        await full.begin_chat(make_chat(), make_turn("x" * 200_000), (), None)
+    long_end = end(running, "y" * 200_000)
+    with pytest.raises(StoreFull):
+        await full.finish_turn("ada", chat.id, long_end)
+    yield full, chat.id, long_end
+    full.close()
+
+
+async def test_a_full_store_refuses_recovers_and_loses_nothing(
+    tight: tuple[SqlStore, str, Turn],
+) -> None:
+    """New turns are refused, reads go on, a turn's end is kept once there is room again."""
+    store, chat_id, long_end = tight
+    with pytest.raises(StoreFull):
+        # Small enough, but what is owed goes first.
+        await store.begin_chat(make_chat(), make_turn(), (), None)
+    kept = await store.get_chat("ada", chat_id)
+    assert TurnState.RUNNING is kept.turns[1].state
+    _grow(store)
+    other = make_chat(minutes=9)
+    await store.begin_chat(other, make_turn(), (), None)
+    assert long_end == (await store.get_chat("ada", chat_id)).turns[1]
+    assert 1 == len((await store.get_chat("ada", other.id)).turns)
+
+
+async def test_an_end_that_found_no_room_is_kept_though_nobody_writes(
+    tight: tuple[SqlStore, str, Turn],
+) -> None:
+    """Once there is room it is written by itself, so that its chat does not stay closed."""
+    store, chat_id, long_end = tight
+    _grow(store)
+    await until(lambda: store.get_chat("ada", chat_id), lambda chat: chat.turns[1] == long_end)
+
+
+async def test_an_end_is_kept_whose_caller_was_cancelled(store: SqlStore) -> None:
+    """What waits for the writer is not taken back when a server stops in a hurry."""
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    holding, free = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        holding.set()
+        free.wait()
+
+    held = store._writer.submit(hold)
+    await asyncio.to_thread(holding.wait)
+    finish = asyncio.create_task(store.finish_turn("ada", chat.id, end(turn)))
+    await asyncio.sleep(0)
+    finish.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await finish
+    free.set()
+    held.result()
+    await store.begin_turn("ada", chat.id, make_turn(), (), None)
+    assert end(turn) == (await store.get_chat("ada", chat.id)).turns[0]
+
+
+async def test_a_full_store_is_opened_for_reading(
+    url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that dies on a full disk starts again; the turn it ran is ended when it can be."""
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    store.close()
+    is_full = True
+    cancel_running = writing.cancel_running
+
+    def cancel_if_there_is_room(connection: Connection, now: datetime) -> None:
+        if is_full:
+            raise StoreFull(1.0)
+        cancel_running(connection, now)
+
+    monkeypatch.setattr(writing, "cancel_running", cancel_if_there_is_room)
+    again = SqlStore(url)
     try:
-        running = make_turn("Another question")
-        await tight.begin_turn("ada", chat.id, running, (), None)
+        assert (CutTurn("ada", chat.id, turn.id),) == again.cut_turns
+        assert TurnState.RUNNING is (await again.get_chat("ada", chat.id)).turns[0].state
         with pytest.raises(StoreFull):
-            await tight.begin_chat(make_chat(), make_turn("x" * 200_000), (), None)
-        long_end = end(running, "y" * 200_000)
-        with pytest.raises(StoreFull):
-            await tight.finish_turn("ada", chat.id, long_end)
-        kept = await tight.get_chat("ada", chat.id)
-        assert TurnState.RUNNING is kept.turns[1].state
-        _grow(tight)
-        other = make_chat(minutes=9)
-        await tight.begin_chat(other, make_turn(), (), None)
-        kept = await tight.get_chat("ada", chat.id)
-        assert long_end == kept.turns[1]
-        assert 1 == len((await tight.get_chat("ada", other.id)).turns)
+            await again.begin_chat(make_chat(), make_turn(), (), None)
+        is_full = False
+        await again.begin_turn("ada", chat.id, make_turn(), (), None)
+        states = [kept.state for kept in (await again.get_chat("ada", chat.id)).turns]
+        assert [TurnState.CANCELLED, TurnState.RUNNING] == states
     finally:
-        tight.close()
+        again.close()
+
+
+async def test_what_was_said_is_not_in_an_error(store: SqlStore) -> None:
+    """Errors of the database come to the log, and SQLAlchemy's tell the values of a statement."""
+
+    def write(connection: Connection) -> None:
+        connection.execute(schema.labels.insert().values(chat_key=1, name="n", value="canary"))
+
+    with pytest.raises(IntegrityError) as caught:
+        store._writer.submit(write).result()
+    assert "canary" not in str(caught.value)
 
 
 def _grow(store: SqlStore) -> None:
     """What an operator does who makes room on the disk."""
-    grown = store._writer.submit(
-        lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 100000").scalar()
-    )
-    assert 100000 == grown.result()
+    with store._database.writing.connect() as connection:
+        grown = connection.exec_driver_sql("PRAGMA max_page_count = 100000").scalar()
+    assert 100000 == grown
 
 
 def test_a_database_of_a_newer_release_is_refused(url: str, store: SqlStore) -> None:

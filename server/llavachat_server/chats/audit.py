@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 FIRST = "0" * 64
 """What the first line of all names as the hash before it."""
@@ -72,6 +72,8 @@ class AuditLog:
         self._waiting: list[tuple[dict[str, Any], Future[None]]] = []
         # Records that found no room; they go before the next ones.
         self._late: list[dict[str, Any]] = []
+        self._is_behind = False
+        self._is_torn = False
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock_file = (folder / "lock").open("a")
@@ -83,12 +85,20 @@ class AuditLog:
                 self._number = _read_number(files[-1])
                 num_torn_bytes = _cut_torn_line(files[-1])
                 self._previous = _read_last_hash(files)
-            self._file = self._open()
+            self._handle = self._open(self._number)
+            self._end = os.fstat(self._handle).st_size
         except OSError as error:
             raise AuditError(f"audit: {error.filename}: {error.strerror}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         if num_torn_bytes:
-            self.append({"event": "repaired", "num_torn_bytes": num_torn_bytes}).result()
+            # Where the disk is full, it is written before whatever comes next.
+            with suppress(OSError):
+                self.append({"event": "repaired", "num_torn_bytes": num_torn_bytes}).result()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether lines wait that found no room."""
+        return self._is_behind
 
     def append(self, record: Mapping[str, Any]) -> "Future[None]":
         """Add a line.
@@ -103,13 +113,20 @@ class AuditLog:
         self._thread.submit(self._write_waiting)
         return done
 
+    def catch_up(self) -> "Future[None]":
+        """Write the lines that found no room.
+
+        Returns:
+            Done when all of them are on the disk. An `OSError` says that they still wait.
+        """
+        return self._thread.submit(self._write, [])
+
     def close(self) -> None:
         """Write what was given so far, and close the file. Blocks."""
         self._thread.shutdown(wait=True)
-        if self._late:
-            with suppress(OSError):
-                self._write([])
-        self._file.close()
+        with suppress(OSError):
+            self._write([])
+        os.close(self._handle)
         self._lock_file.close()
 
     def _own(self, folder: Path) -> None:
@@ -131,6 +148,7 @@ class AuditLog:
         try:
             self._write([record for record, _ in waiting])
         except OSError as error:
+            self._is_behind = True
             for _, done in waiting:
                 done.set_exception(error)
             return
@@ -138,44 +156,52 @@ class AuditLog:
             done.set_result(None)
 
     def _write(self, records: list[dict[str, Any]]) -> None:
-        records = self._late + records
-        self._late = records
-        begin, previous = self._file.tell(), self._previous
-        try:
-            if begin > self._max_file_bytes:
-                self._file.close()
-                self._number += 1
-                self._file = self._open()
-                begin = self._file.tell()
-            lines = []
-            for record in records:
-                line, previous = _write_line(record, previous)
-                lines.append(line)
-            self._file.write(b"".join(lines))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError:
-            with suppress(OSError):
-                self._file.close()
-            self._file = self._open()
-            self._file.truncate(begin)
-            self._file.seek(begin)
-            raise
-        self._previous, self._late = previous, []
+        """Write what is late and then these; all of it, or later."""
+        self._late = self._late + records
+        if not self._late:
+            return
+        if self._end > self._max_file_bytes:
+            self._begin_next_file()
+        lines, previous = [], self._previous
+        for record in self._late:
+            line, previous = _write_line(record, previous)
+            lines.append(line)
+        self._extend(b"".join(lines))
+        self._previous, self._late, self._is_behind = previous, [], False
 
-    def _open(self) -> BinaryIO:
-        path = self._folder / f"audit-{self._number:06d}.jsonl"
-        is_new = not path.exists()
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        file = os.fdopen(handle, "r+b")
-        file.seek(0, os.SEEK_END)
-        if is_new:
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        return file
+    def _extend(self, data: bytes) -> None:
+        """Write behind the last line that is on the disk."""
+        if self._is_torn:
+            os.ftruncate(self._handle, self._end)
+        try:
+            _write_at(self._handle, data, self._end)
+            os.fsync(self._handle)
+        except OSError:
+            self._is_torn = True
+            with suppress(OSError):
+                os.ftruncate(self._handle, self._end)
+            raise
+        self._is_torn = False
+        self._end += len(data)
+
+    def _begin_next_file(self) -> None:
+        handle = self._open(self._number + 1)
+        os.close(self._handle)
+        self._handle, self._number, self._end = handle, self._number + 1, 0
+        self._is_torn = False
+
+    def _open(self, number: int) -> int:
+        path = self._folder / f"audit-{number:06d}.jsonl"
+        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        except OSError:
+            os.close(handle)
+            raise
+        finally:
+            os.close(folder)
+        return handle
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -201,6 +227,14 @@ def verify(folder: Path) -> Finding:
                 return Finding(num_lines, previous, fault, path, line_number, begin)
             num_lines, previous = num_lines + 1, own
     return Finding(num_lines, previous)
+
+
+def _write_at(handle: int, data: bytes, position: int) -> None:
+    """Write all of it; a disk that fills up takes a part first and refuses the next."""
+    rest = memoryview(data)
+    while rest:
+        num_written = os.pwrite(handle, rest, position)
+        rest, position = rest[num_written:], position + num_written
 
 
 def _write_line(record: Mapping[str, Any], previous: str) -> tuple[bytes, str]:

@@ -8,6 +8,7 @@ themselves only where `with_content` says so.
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -45,6 +46,7 @@ class AuditedStore:
         claim: RequestClaim | None,
     ) -> None:
         """See `ChatStore.begin_chat`."""
+        await self._catch_up()
         await self._store.begin_chat(chat, turn, pictures, claim)
         self._remember(turn, claim)
 
@@ -71,6 +73,7 @@ class AuditedStore:
         claim: RequestClaim | None,
     ) -> None:
         """See `ChatStore.begin_turn`."""
+        await self._catch_up()
         await self._store.begin_turn(tenant, chat_id, turn, pictures, claim)
         self._remember(turn, claim)
 
@@ -105,16 +108,25 @@ class AuditedStore:
         return await self._store.get_png(tenant, image_id)
 
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
-        """See `ChatStore.find_claim`."""
+        """See `ChatStore.find_claim`; a repeat is not told either before its record is written."""
+        await self._catch_up()
         return await self._store.find_claim(tenant, request_id)
 
     def _remember(self, turn: Turn, claim: RequestClaim | None) -> None:
         if claim is not None:
             self._request_ids[turn.id] = claim.request_id
 
+    async def _catch_up(self) -> None:
+        """Refuse what would add to a record that has no room."""
+        if self._log.is_behind:
+            await self._wait_for(self._log.catch_up())
+
     async def _append(self, record: Mapping[str, Any]) -> None:
+        await self._wait_for(self._log.append(record))
+
+    async def _wait_for(self, written: "Future[None]") -> None:
         try:
-            await asyncio.wrap_future(self._log.append(record))
+            await asyncio.wrap_future(written)
         except OSError as error:
             raise StoreFull(FULL_RETRY_SECONDS) from error
 

@@ -120,11 +120,17 @@ class Database:
         if not self.is_sqlite:
             options = {} if begin != "BEGIN" else {"isolation_level": "REPEATABLE READ"}
             return sqlalchemy.create_engine(
-                self.url, pool_size=pool_size + 1, pool_pre_ping=True, **options
+                self.url,
+                pool_size=pool_size + 1,
+                pool_pre_ping=True,
+                hide_parameters=True,
+                **options,
             )
         engine = sqlalchemy.create_engine(
             self.url,
             pool_size=pool_size,
+            # What was said in a chat is not for the log, not even when it can not be kept.
+            hide_parameters=True,
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
         event.listen(engine, "connect", self._set_up_sqlite)

@@ -1,13 +1,20 @@
 """What the store reads: each function is one transaction's worth of queries."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from llavachat_server.chats.errors import NotFound
-from llavachat_server.chats.record import OPENING_CHARS, Chat, ChatSummary, RequestClaim
+from llavachat_server.chats.record import (
+    OPENING_CHARS,
+    Chat,
+    ChatSummary,
+    RequestClaim,
+    TurnState,
+)
 from llavachat_server.chats.sql import rows
 from llavachat_server.chats.sql.schema import (
     builds,
@@ -37,6 +44,26 @@ _BUILD_COLUMNS = tuple(
         "library_versions",
     )
 )
+
+
+@dataclass(frozen=True, slots=True)
+class CutTurn:
+    """A turn that ran when its process died."""
+
+    tenant: str
+    chat_id: str
+    turn_id: str
+
+
+def read_running(connection: Connection) -> tuple[CutTurn, ...]:
+    """The turns that run; before the first one is begun, those that were cut."""
+    query = (
+        sa.select(chats.c.tenant, chats.c.id, turns.c.id.label("turn_id"))
+        .join(turns, turns.c.chat_key == chats.c.key)
+        .where(turns.c.state == TurnState.RUNNING.value)
+        .order_by(turns.c.key)
+    )
+    return tuple(CutTurn(row.tenant, row.id, row.turn_id) for row in connection.execute(query))
 
 
 def read_chat(connection: Connection, tenant: str, chat_id: str) -> Chat:

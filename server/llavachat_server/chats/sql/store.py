@@ -7,7 +7,7 @@ unpacked on theirs. It belongs to one event loop.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -20,7 +20,8 @@ from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, writing
 from llavachat_server.chats.sql.database import Database, is_full
-from llavachat_server.chats.sql.writer import Writer
+from llavachat_server.chats.sql.reading import CutTurn
+from llavachat_server.chats.sql.writer import NOT_NOW, Writer
 from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureMissing
 from llavachat_server.chats.store import ChatPage, ChatQuery
 from llavachat_server.images.intake import ImageInfo, Picture
@@ -53,22 +54,26 @@ class SqlStore:
         self._database = Database(url, max_bytes=max_bytes)
         self._writer = Writer(self._database.writing, _translate)
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
-        # Ends that found no room; kept until they do, lest their chats stay closed.
-        self._late_ends: dict[str, tuple[str, str, Turn]] = {}
-        now = datetime.now(UTC)
-        self.cut_turns = self._writer.submit(
-            lambda connection: writing.cancel_running(connection, now)
-        ).result()
+        self.cut_turns = self._cancel_running(datetime.now(UTC))
         """Turns that ran when the process before this one died."""
 
     def close(self) -> None:
         """Write what was given so far, and let go of the database. Blocks."""
-        if self._late_ends:
-            with suppress(Exception):
-                self._submit(lambda connection: None).result()
         self._writer.close()
         self._readers.shutdown()
         self._database.close()
+
+    def _cancel_running(self, now: datetime) -> tuple[CutTurn, ...]:
+        with self._database.reading.begin() as connection:
+            cut = reading.read_running(connection)
+        if cut:
+            # A full disk does not keep the server from answering what needs no room. Nothing else
+            # is written before this.
+            with suppress(*NOT_NOW):
+                self._writer.submit(
+                    lambda connection: writing.cancel_running(connection, now), is_owed=True
+                ).result()
+        return cut
 
     async def begin_chat(
         self,
@@ -117,13 +122,9 @@ class SqlStore:
         Raises:
             StoreFull: nothing more can be kept now; the end is kept as soon as it can be.
         """
-        try:
-            await self._write(
-                lambda connection: writing.end_turn(connection, tenant, chat_id, turn)
-            )
-        except StoreFull:
-            self._late_ends[turn.id] = (tenant, chat_id, turn)
-            raise
+        await self._write(
+            lambda connection: writing.end_turn(connection, tenant, chat_id, turn), is_owed=True
+        )
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""
@@ -194,22 +195,8 @@ class SqlStore:
             for picture in pictures
         }
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        late = tuple(self._late_ends)
-        result = await asyncio.wrap_future(self._submit(work))
-        for turn_id in late:
-            self._late_ends.pop(turn_id, None)
-        return result
-
-    def _submit(self, work: Callable[[Connection], T]) -> "Future[T]":
-        late = tuple(self._late_ends.values())
-
-        def write(connection: Connection) -> T:
-            for tenant, chat_id, turn in late:
-                writing.end_late_turn(connection, tenant, chat_id, turn)
-            return work(connection)
-
-        return self._writer.submit(write)
+    async def _write(self, work: Callable[[Connection], T], *, is_owed: bool = False) -> T:
+        return await asyncio.wrap_future(self._writer.submit(work, is_owed=is_owed))
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         def read() -> T:

@@ -2,12 +2,16 @@
 
 Contract: a future is done when its work is durable, or undone altogether. Works run in the order
 in which they were given. However many wait, one flush to the disk serves them all; one that
-fails spoils no other.
+fails spoils no other. What is owed is done at last: where it finds no room or no database, it is
+tried again by itself, and everything else waits behind it.
 """
 
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -15,7 +19,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from llavachat_server.chats.errors import ChatError
+from llavachat_server.chats.errors import ChatError, StoreFull, StoreUnavailable
+
+log = logging.getLogger("llavachat.store")
 
 T = TypeVar("T")
 
@@ -23,9 +29,15 @@ MAX_BATCH = 64
 """Works in one commit; bounds how long the first of them waits for the last."""
 
 
+OWED_RETRY_SECONDS = 5.0
+
+NOT_NOW = (StoreFull, StoreUnavailable)
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     work: Callable[[Connection], Any]
+    is_owed: bool
     done: "Future[Any]" = field(default_factory=Future)
 
 
@@ -41,17 +53,20 @@ class Writer:
         self._engine = engine
         self._translate = translate
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._owed: deque[Callable[[Connection], Any]] = deque()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Connection], T]) -> "Future[T]":
+    def submit(self, work: Callable[[Connection], T], *, is_owed: bool = False) -> "Future[T]":
         """Have `work` done in a transaction.
 
         Args:
             work: gets the connection; may raise a `ChatError` to undo itself. It may run more
                 than once, each time from the same state but the last.
+            is_owed: where it fails for want of room or of a database, the future says so and
+                the work is done later all the same.
         """
-        job = _Job(work)
+        job = _Job(work, is_owed)
         self._jobs.put(job)
         return job.done
 
@@ -63,17 +78,28 @@ class Writer:
     def _run(self) -> None:
         is_open = True
         while is_open:
-            gathered = [self._jobs.get()]
+            gathered = self._gather()
+            is_open = None not in gathered
+            self._commit([job for job in gathered if job is not None and _is_wanted(job)])
+        with suppress(*NOT_NOW):
+            self._pay()
+
+    def _gather(self) -> list[_Job | None]:
+        """What waits; nothing when it is time to try again what is owed."""
+        gathered: list[_Job | None] = []
+        with suppress(Empty):
+            gathered.append(self._jobs.get(timeout=OWED_RETRY_SECONDS if self._owed else None))
             while len(gathered) < MAX_BATCH:
-                try:
-                    gathered.append(self._jobs.get_nowait())
-                except Empty:
-                    break
-            jobs = [job for job in gathered if job is not None]
-            is_open = len(jobs) == len(gathered)
-            self._commit([job for job in jobs if job.done.set_running_or_notify_cancel()])
+                gathered.append(self._jobs.get_nowait())
+        return gathered
 
     def _commit(self, jobs: list[_Job]) -> None:
+        try:
+            self._pay()
+        except NOT_NOW as refusal:
+            for job in jobs:
+                self._refuse(job, refusal)
+            return
         if not jobs:
             return
         try:
@@ -83,15 +109,46 @@ class Writer:
             if len(jobs) > 1:
                 for job in jobs:
                     self._commit([job])
-                return
-            meaning = self._translate(error) if isinstance(error, DBAPIError) else error
-            jobs[0].done.set_exception(meaning)
+            else:
+                self._refuse(jobs[0], self._read_error(error))
             return
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, ChatError):
-                job.done.set_exception(result)
-            else:
+                self._refuse(job, result)
+            elif not job.done.cancelled():
                 job.done.set_result(result)
+
+    def _refuse(self, job: _Job, error: Exception) -> None:
+        if job.is_owed and isinstance(error, NOT_NOW):
+            self._owed.append(job.work)
+        if not job.done.cancelled():
+            job.done.set_exception(error)
+
+    def _pay(self) -> None:
+        """Do what is owed, each in a transaction of its own.
+
+        Raises:
+            StoreFull, StoreUnavailable: the rest of it is still owed.
+        """
+        while self._owed:
+            try:
+                with self._engine.begin() as connection:
+                    self._owed[0](connection)
+            except Exception as error:
+                meaning = self._read_error(error)
+                if isinstance(meaning, NOT_NOW):
+                    raise meaning from error
+                if not isinstance(meaning, ChatError):
+                    log.error("what was owed can not be written", exc_info=meaning)
+            self._owed.popleft()
+
+    def _read_error(self, error: Exception) -> Exception:
+        return self._translate(error) if isinstance(error, DBAPIError) else error
+
+
+def _is_wanted(job: _Job) -> bool:
+    """Whether somebody waits for it; what is owed is done for its own sake."""
+    return job.done.set_running_or_notify_cancel() or job.is_owed
 
 
 def _try(connection: Connection, job: _Job) -> Any:

@@ -1,8 +1,6 @@
 """What the store writes: each function is one work for `writer.Writer`, inside its transaction."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -25,15 +23,6 @@ from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import FinishReason
 
 FULL_RETRY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class CutTurn:
-    """A turn that ran when its process died."""
-
-    tenant: str
-    chat_id: str
-    turn_id: str
 
 
 class PictureMissing(ChatError):
@@ -111,12 +100,6 @@ def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> N
     _touch(connection, chat_key, max(updated_at, last))
 
 
-def end_late_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> None:
-    """Keep an end that found no room before; the chat may be gone by now."""
-    with suppress(NotFound):
-        end_turn(connection, tenant, chat_id, turn)
-
-
 def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
     """Erase a chat, the pictures that no other chat uses, and what it alone told of builds."""
     chat_key, _, _ = _lock_chat(connection, tenant, chat_id)
@@ -138,15 +121,8 @@ def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
         connection.execute(builds.delete().where(builds.c.key == build_key, ~still))
 
 
-def cancel_running(connection: Connection, now: datetime) -> tuple[CutTurn, ...]:
-    """End the turns that ran when a process died; which they were."""
-    query = (
-        sa.select(chats.c.tenant, chats.c.id, turns.c.id.label("turn_id"))
-        .join(turns, turns.c.chat_key == chats.c.key)
-        .where(turns.c.state == TurnState.RUNNING.value)
-        .order_by(turns.c.key)
-    )
-    cut = tuple(CutTurn(row.tenant, row.id, row.turn_id) for row in connection.execute(query))
+def cancel_running(connection: Connection, now: datetime) -> None:
+    """End the turns that ran when a process died."""
     connection.execute(
         turns.update()
         .where(turns.c.state == TurnState.RUNNING.value)
@@ -156,7 +132,6 @@ def cancel_running(connection: Connection, now: datetime) -> tuple[CutTurn, ...]
             finished_at=rows.write_time(now),
         )
     )
-    return cut
 
 
 def _insert(connection: Connection, table: Table, row: Mapping[str, Any]) -> int:
