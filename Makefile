@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system test-infra test-deploy check protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-system test-infra test-deploy check protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,13 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, REA
 	@$(BIN)/lint-imports
 	$(SAY) "README commands"
 	@$(BIN)/python scripts/check_readme.py README.md CONTRIBUTING.md docs/*.md
+
+# Each target for SECONDS; findings land in build/fuzz.
+SECONDS ?= 60
+fuzz: .venv/.fuzz ## throw bytes at the wire, the prompt builder and the picture intake (SECONDS=60)
+	$(SAY) "Fuzzing, $(SECONDS) s each"
+	@for target in wire prompt picture; do \
+		PYTHONPATH=tests $(BIN)/python -m fuzz $$target --seconds $(SECONDS) || exit 1; done
 
 test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
 	$(SAY) "What the system tests stand on (some minutes, only once)"
@@ -99,6 +106,11 @@ clean: ## remove the environments
 .venv/.check: .venv/.test
 	$(SAY) "Set-up: linters"
 	@$(PIP) --group check
+	@touch $@
+
+.venv/.fuzz: .venv/.test
+	$(SAY) "Set-up: the fuzzer"
+	@$(PIP) --group fuzz
 	@touch $@
 
 .venv-cdk/.ready: cdk/constraints.txt
