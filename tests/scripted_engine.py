@@ -67,6 +67,7 @@ class ScriptedEngine:
         self.script = list(script)
         self.requests: list[EngineRequest] = []
         self.cancelled: dict[str, FinishReason] = {}
+        self.forgotten: list[tuple[str, str]] = []
         self._cancellations: dict[str, asyncio.Event] = {}
 
     async def start(self) -> None:
@@ -80,6 +81,10 @@ class ScriptedEngine:
         if request_id in self._cancellations:
             self.cancelled[request_id] = reason
             self._cancellations[request_id].set()
+
+    def forget(self, tenant: str, owner: str) -> None:
+        """See `Engine.forget`."""
+        self.forgotten.append((tenant, owner))
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
         """See `Engine.generate`."""

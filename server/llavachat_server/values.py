@@ -111,6 +111,8 @@ class EngineRequest:
         sampling: resolved parameters.
         time_limit_seconds: the longest the turn may take, waiting included.
         tenant: prefixes are shared within one tenant only. "" for a server without tenants.
+        owner: what the cached prefix and pictures are forgotten with, such as a chat's id; see
+            `Engine.forget`. "": they stay as long as there is room.
     """
 
     request_id: str
@@ -119,6 +121,7 @@ class EngineRequest:
     sampling: Sampling
     time_limit_seconds: float
     tenant: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,10 @@ class TurnTokenizer(Protocol):
         """Token ids that a later question adds after the answer before it."""
         ...
 
+    def build_answer(self, answer: str) -> tuple[int, ...]:
+        """Token ids of an answer as the model would have written it, without its closing eos."""
+        ...
+
     def join_turns(
         self,
         turns: Iterable[tuple[tuple[int, ...], tuple[int, ...]]],
@@ -280,4 +287,12 @@ class Engine(Protocol):
 
     def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Ask a running request to end; its stream still delivers `Finished` with `reason`."""
+        ...
+
+    def forget(self, tenant: str, owner: str) -> None:
+        """Let go of all that is cached for an owner, before any later request is answered.
+
+        Its running requests are cancelled. What another owner of the tenant has used of late
+        stays, because it is that one's too.
+        """
         ...

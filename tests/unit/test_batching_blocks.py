@@ -11,12 +11,14 @@ from hypothesis.stateful import (
     multiple,
     rule,
 )
-from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.blocks import MAX_OWNERS, BlockPool
 
 
-def fill(pool: BlockPool, token_ids: list[int], salt: bytes = b"") -> list[int]:
+def fill(
+    pool: BlockPool, token_ids: list[int], salt: bytes = b"", owner: str | None = None
+) -> list[int]:
     """Hold blocks for a prompt and name the full ones, as the scheduler does."""
-    blocks, names = pool.acquire_prefix(token_ids, salt)
+    blocks, names = pool.acquire_prefix(token_ids, salt, owner)
     needed = pool.count_blocks(len(token_ids)) - len(blocks)
     fresh = pool.allocate(needed, blocks[-1] if blocks else None, needed)
     assert fresh is not None
@@ -25,7 +27,7 @@ def fill(pool: BlockPool, token_ids: list[int], salt: bytes = b"") -> list[int]:
     size = pool.block_tokens
     for index in range(len(names), len(token_ids) // size):
         name = pool.name_block(name, token_ids[index * size : (index + 1) * size])
-        pool.register(blocks[index], name)
+        pool.register(blocks[index], name, owner)
     return blocks
 
 
@@ -126,6 +128,58 @@ def test_forgotten_prefixes_are_not_found() -> None:
     assert 8 == pool.num_available
 
 
+def count_found(pool: BlockPool, token_ids: list[int]) -> int:
+    """Blocks of a prompt's prefix that are found, by nobody in particular."""
+    blocks, _ = pool.acquire_prefix([*token_ids, 0], b"")
+    pool.release(blocks)
+    return len(blocks)
+
+
+def test_what_one_owner_alone_used_is_forgotten_with_it() -> None:
+    """What another shares stays, up to where they part; the rest is room again."""
+    pool = BlockPool(8, 2)
+    pool.release(fill(pool, [1, 2, 3, 4, 5, 6], owner="a"))
+    pool.release(fill(pool, [1, 2, 3, 4, 7, 8], owner="b"))
+    pool.forget_owner("a")
+    assert (2, 3) == (count_found(pool, [1, 2, 3, 4, 5, 6]), count_found(pool, [1, 2, 3, 4, 7, 8]))
+    assert 5 == pool._num_blank
+    pool.forget_owner("b")
+    assert 0 == count_found(pool, [1, 2, 3, 4, 7, 8])
+    assert 8 == pool._num_blank
+
+
+def test_what_nobody_owns_stays() -> None:
+    """It is given up when there is no more room, and not before."""
+    pool = BlockPool(8, 2)
+    pool.release(fill(pool, [1, 2, 3, 4]))
+    pool.forget_owner("a")
+    assert 2 == count_found(pool, [1, 2, 3, 4])
+
+
+def test_a_held_block_is_forgotten_and_stays_with_its_holder() -> None:
+    """Nobody finds it any more, and it is room once it is let go."""
+    pool = BlockPool(4, 2)
+    held = fill(pool, [1, 2, 3, 4], owner="a")
+    pool.forget_owner("a")
+    assert 0 == count_found(pool, [1, 2, 3, 4])
+    assert (2, 2) == (pool.num_available, pool._num_blank)
+    pool.release(held)
+    assert 4 == pool._num_blank
+
+
+def test_a_block_knows_its_last_owners_alone() -> None:
+    """The books stay small; who used it long before finds it no more."""
+    pool = BlockPool(4, 2)
+    for number in range(1000):
+        pool.release(fill(pool, [1, 2, 3], owner=f"{number}"))
+    assert [MAX_OWNERS] == [len(owners) for owners in pool._owners.values()]
+    for number in range(1000 - MAX_OWNERS, 1000):
+        assert 1 == count_found(pool, [1, 2])
+        pool.forget_owner(f"{number}")
+    assert 0 == count_found(pool, [1, 2])
+    assert {} == pool._owners
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Chats come, grow, share, go and are forgotten; the books must always balance."""
 
@@ -137,19 +191,25 @@ class PoolMachine(RuleBasedStateMachine):
         self.held: list[list[int]] = []
         # What each block was written with: the whole prefix up to its end.
         self.content: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+        # Who has used a prefix and was not forgotten since.
+        self.users: dict[tuple[bytes, tuple[int, ...]], set[str | None]] = {}
 
     @rule(
         target=sequences,
         ids=st.lists(st.integers(0, 2), min_size=1, max_size=9),
         salt=st.sampled_from([b"", b"x"]),
         room=st.integers(0, 6),
+        owner=st.none() | st.sampled_from("abc"),
     )
-    def begin(self, ids: list[int], salt: bytes, room: int) -> object:
+    def begin(self, ids: list[int], salt: bytes, room: int, owner: str | None) -> object:
         """A chat enters if there is room."""
         pool = self.pool
-        blocks, names = pool.acquire_prefix(ids, salt)
+        blocks, names = pool.acquire_prefix(ids, salt, owner)
         for index, block in enumerate(blocks):
-            assert (salt, tuple(ids[: 2 * index + 2])) == self.content[block]
+            content = (salt, tuple(ids[: 2 * index + 2]))
+            assert content == self.content[block]
+            assert self.users[content], "what its last user was forgotten with is found"
+            self.users[content].add(owner)
         needed = pool.count_blocks(len(ids)) - len(blocks)
         fresh = pool.allocate(needed, blocks[-1] if blocks else None, needed + room)
         if fresh is None:
@@ -159,8 +219,10 @@ class PoolMachine(RuleBasedStateMachine):
         name = names[-1] if names else pool.name_root(salt)
         for index in range(len(names), len(ids) // 2):
             name = pool.name_block(name, ids[2 * index : 2 * index + 2])
-            self.content[blocks[index]] = (salt, tuple(ids[: 2 * index + 2]))
-            pool.register(blocks[index], name)
+            content = (salt, tuple(ids[: 2 * index + 2]))
+            self.content[blocks[index]] = content
+            self.users.setdefault(content, set()).add(owner)
+            pool.register(blocks[index], name, owner)
         self.held.append(blocks)
         return blocks
 
@@ -185,11 +247,25 @@ class PoolMachine(RuleBasedStateMachine):
         """Every prefix is forgotten."""
         self.pool.forget()
 
+    @rule(owner=st.sampled_from("abc"))
+    def forget_owner(self, owner: str) -> None:
+        """A chat is erased."""
+        self.pool.forget_owner(owner)
+        for users in self.users.values():
+            users.discard(owner)
+
     @invariant()
     def holders_are_counted(self) -> None:
         """Blocks that nobody holds are available, and only those."""
         in_use = {block for blocks in self.held for block in blocks}
         assert self.pool.num_blocks - len(in_use) == self.pool.num_available
+
+    @invariant()
+    def owners_are_of_named_blocks(self) -> None:
+        """A block without a name has no owner, and none has an empty set of them."""
+        for block, owners in self.pool._owners.items():
+            assert self.pool._names[block] is not None
+            assert owners
 
     @invariant()
     def unfinished_blocks_are_private(self) -> None:

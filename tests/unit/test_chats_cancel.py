@@ -1,6 +1,7 @@
 """Turns that are ended by name: at once, for whoever follows them, and kept as far as they came."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
@@ -94,6 +95,56 @@ async def test_an_ended_turn_stays_as_it_is() -> None:
     for _ in range(2):
         assert kept == await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
     assert (TurnState.FINISHED, "A circle.") == (kept.state, kept.answer)
+
+
+async def test_an_erased_chat_is_forgotten_by_the_engine() -> None:
+    """By its name, after its turn was ended; a chat that is not there is nobody's to forget."""
+    hold = Hold()
+    engine = ScriptedEngine(hold)
+    turns = make_turns(engine)
+    live = turns.ask(TENANT, QUESTION)
+    reader = asyncio.create_task(read(live))
+    await hold.said.wait()
+    assert live.chat_id == engine.requests[0].owner
+    with pytest.raises(NotFound):
+        await turns.delete_chat("another", live.chat_id)
+    assert [] == engine.forgotten
+    await turns.delete_chat(TENANT, live.chat_id)
+    await reader
+    assert [live.turn_id] == list(engine.cancelled)
+    assert [(TENANT, live.chat_id)] == engine.forgotten
+
+
+async def test_a_chat_that_is_erased_under_a_new_question_is_forgotten_once_more() -> None:
+    """What the question brought into the caches before it was refused goes as well."""
+
+    class Erasing(MemoryStore):
+        async def begin_turn(self, tenant: str, chat_id: str, *more: Any) -> None:
+            await self.delete_chat(tenant, chat_id)
+            await super().begin_turn(tenant, chat_id, *more)
+
+    engine = ScriptedEngine()
+    turns = make_turns(engine, Erasing())
+    live = turns.ask(TENANT, QUESTION)
+    await read(live)
+    with pytest.raises(NotFound):
+        await read(turns.ask(TENANT, Question(Place(live.chat_id), "And?")))
+    assert [(TENANT, live.chat_id)] == engine.forgotten
+
+
+async def test_a_running_chat_is_not_retired() -> None:
+    """Retention leaves it for another time."""
+    hold = Hold()
+    turns = make_turns(ScriptedEngine(hold))
+    live = turns.ask(TENANT, QUESTION)
+    reader = asyncio.create_task(read(live))
+    await hold.said.wait()
+    assert not await turns.retire_chat(TENANT, live.chat_id)
+    hold.release.set()
+    await reader
+    assert await turns.retire_chat(TENANT, live.chat_id)
+    with pytest.raises(NotFound):
+        await turns.get_chat(TENANT, live.chat_id)
 
 
 async def test_what_is_not_there_is_not_found() -> None:

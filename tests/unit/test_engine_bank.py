@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
+from llavachat_server.engine.bank import MAX_OWNERS, ImageBank, ImageKey, Slot
 
 FIRST_ID, TOKENS, SLOTS = 1000, 4, 3
 
@@ -129,6 +129,49 @@ def test_used_up_ids_flush_the_prefixes_before_they_begin_anew() -> None:
     assert len(ids) == len(set(ids))
 
 
+def pin_for(bank: ImageBank, owner: str, *names: str) -> list[Slot]:
+    """Pin and fill for an owner."""
+    slots = bank.pin([key(name) for name in names], owner)
+    assert slots is not None
+    for slot in slots:
+        slot.is_filled = True
+    return slots
+
+
+def test_a_picture_is_forgotten_with_its_last_owner() -> None:
+    """One that another owner uses stays; its place is the next one to be taken."""
+    bank, _ = make_bank()
+    for owner, names in (("x", "ab"), ("y", "b"), ("z", "c")):
+        bank.unpin(pin_for(bank, owner, *names))
+    bank.forget_owner("x")
+    assert [None, key("b"), key("c")] == [slot.key for slot in bank._slots]
+    assert 0 == pin_for(bank, "y", "d")[0].index
+    bank.forget_owner("nobody")
+    assert key("b") == bank._slots[1].key
+
+
+def test_a_pinned_picture_is_forgotten_with_its_last_pin() -> None:
+    """Unless somebody else has come to use it meanwhile."""
+    bank, _ = make_bank()
+    held, other = pin_for(bank, "x", "a"), pin_for(bank, "x", "b")
+    first_id = held[0].first_id
+    bank.forget_owner("x")
+    assert key("a") == held[0].key
+    later = pin_for(bank, "y", "b")
+    for slots in (held, other, later):
+        bank.unpin(slots)
+    assert [None, key("b")] == [slot.key for slot in bank._slots[:2]]
+    assert first_id != pin_for(bank, "x", "a")[0].first_id
+
+
+def test_a_slot_knows_its_last_owners_alone() -> None:
+    """The books stay small."""
+    bank, _ = make_bank()
+    for number in range(100):
+        bank.unpin(pin_for(bank, f"{number}", "a"))
+    assert MAX_OWNERS == len(bank._slots[0].owners)
+
+
 def test_a_bank_without_ids_for_its_slots_is_refused() -> None:
     """It could not hold one round of pictures."""
     with pytest.raises(ValueError, match="no room"):
@@ -142,6 +185,7 @@ class BankMachine(RuleBasedStateMachine):
         super().__init__()
         self.owners: dict[int, ImageKey] = {}
         self.held: list[list[Slot]] = []
+        self.users: dict[int, set[str]] = {}
         self.bank = ImageBank(
             SLOTS, TOKENS, FIRST_ID, self.flush, max_id=FIRST_ID + 3 * SLOTS * TOKENS - 1
         )
@@ -151,10 +195,14 @@ class BankMachine(RuleBasedStateMachine):
         pinned = [slot for slots in self.held for slot in slots]
         self.owners = {s.first_id: s.key for s in pinned if s.first_id is not None and s.key}
 
-    @rule(names=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=3), ok=st.booleans())
-    def ask(self, names: list[str], ok: bool) -> None:
+    @rule(
+        names=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=3),
+        ok=st.booleans(),
+        user=st.sampled_from("xyz"),
+    )
+    def ask(self, names: list[str], ok: bool, user: str) -> None:
         """A request pins its pictures, and its encoding works or fails."""
-        slots = self.bank.pin([key(name) for name in names])
+        slots = self.bank.pin([key(name) for name in names], user)
         if slots is None:
             busy = {slot.index for held in self.held for slot in held}
             assert len(busy) + len(set(names)) > SLOTS
@@ -166,6 +214,21 @@ class BankMachine(RuleBasedStateMachine):
             assert slot.first_id + TOKENS - 1 < FIRST_ID + 3 * SLOTS * TOKENS
             assert key(name) == self.owners.setdefault(slot.first_id, key(name))
             slot.is_filled = slot.is_filled or ok
+            self.users.setdefault(slot.first_id, set()).add(user)
+
+    @rule(user=st.sampled_from("xyz"))
+    def forget(self, user: str) -> None:
+        """An owner is forgotten."""
+        self.bank.forget_owner(user)
+        for users in self.users.values():
+            users.discard(user)
+
+    @invariant()
+    def forgotten_pictures_are_gone(self) -> None:
+        """A picture that nobody has pinned is there for somebody who was not forgotten."""
+        for slot in self.bank._slots:
+            if slot.first_id is not None and slot.num_pins == 0:
+                assert self.users[slot.first_id]
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())

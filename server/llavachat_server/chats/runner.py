@@ -99,6 +99,7 @@ class TurnRunner:
             sampling=turn.sampling,
             time_limit_seconds=self.max_turn_seconds,
             tenant=job.tenant,
+            owner=setting.chat.id,
         )
         chat_id, live = setting.chat.id, job.live
         generator = cast("AsyncGenerator[EngineEvent, None]", self.engine.generate(request))
@@ -113,8 +114,11 @@ class TurnRunner:
                 if first.done():
                     first.result()  # raises the refusal
                 await self._begin(job, setting, turn, new)
-            except BaseException:
+            except BaseException as error:
                 await _dismiss(first)
+                if isinstance(error, NotFound):
+                    # Erased just now: what this turn has brought into the caches goes as well.
+                    self.engine.forget(job.tenant, chat_id)
                 raise
             tell_start(live, chat_id, turn, context.count.total)
             return await self._follow(job, chat_id, turn, first, events)

@@ -195,7 +195,18 @@ class Turns:
         live = self._running.get((tenant, chat_id))
         if live is not None:
             await self._end_and_wait(live)
-        await self._store.delete_chat(tenant, chat_id)
+        await self._erase(tenant, chat_id)
+
+    async def retire_chat(self, tenant: str, chat_id: str) -> bool:
+        """Erase a chat unless a turn of it runs; whether it was erased.
+
+        Raises:
+            NotFound: no such chat.
+        """
+        if (tenant, chat_id) in self._running:
+            return False
+        await self._erase(tenant, chat_id)
+        return True
 
     def raw_prompt(self, chat: Chat, turn: Turn) -> str:
         """The prompt of a recorded turn as the model saw it, special tokens shown."""
@@ -219,6 +230,10 @@ class Turns:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+
+    async def _erase(self, tenant: str, chat_id: str) -> None:
+        await self._store.delete_chat(tenant, chat_id)
+        self._engine.forget(tenant, chat_id)
 
     def _end(self, live: LiveTurn, reason: FinishReason = FinishReason.CANCELLED) -> None:
         live.end_reason = reason

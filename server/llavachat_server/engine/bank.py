@@ -3,18 +3,22 @@
 A picture's features live in a slot of a table on the device, and its ids lead there: ids that
 share a slot differ by a multiple of the table's length. An id is never given to a second
 picture, because cached prefixes are found by their ids and a stale one would answer about the
-wrong picture. A slot is pinned while a request that needs it is in flight, and the slot that
+wrong picture. A slot knows the last owners who used it, and is emptied with the last of them that
+is forgotten. It is pinned while a request that needs it is in flight, and the slot that
 was unpinned longest ago goes to the next new picture.
 
 The bank belongs to one event loop; it knows neither torch nor the engine.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 MAX_TOKEN_ID = 2**31 - 1
 """Token ids are int32 throughout the generation loop."""
+
+MAX_OWNERS = 8
+"""Owners that a slot knows, the last ones to use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +35,18 @@ class ImageKey:
 
 @dataclass(slots=True)
 class Slot:
-    """One place of the table. `first_id` and `key` are None while it is empty."""
+    """One place of the table. `first_id` and `key` are None while it is empty.
+
+    `is_forsaken`: its owners were all forgotten while it was pinned; the last pin takes it along.
+    """
 
     index: int
     key: ImageKey | None = None
     first_id: int | None = None
     is_filled: bool = False
+    is_forsaken: bool = False
     num_pins: int = 0
+    owners: dict[Hashable, None] = field(default_factory=dict)
     next_generation: int = field(default=0, repr=False)
 
 
@@ -73,11 +82,12 @@ class ImageBank:
         # The next victim first.
         self._unpinned: OrderedDict[int, Slot] = OrderedDict(enumerate(self._slots))
 
-    def pin(self, keys: Sequence[ImageKey]) -> list[Slot] | None:
+    def pin(self, keys: Sequence[ImageKey], owner: Hashable | None = None) -> list[Slot] | None:
         """Pin a slot for each picture, all of them or none.
 
         Args:
             keys: the pictures of one request; the same one may come twice.
+            owner: whose request it is; see `forget_owner`. None: nobody's.
 
         Returns:
             Slots in the order of the keys, or None while too many are pinned by others. The
@@ -98,7 +108,10 @@ class ImageBank:
             if key in seen and key in new:
                 self._add_pin(self._by_key[key])
             seen.add(key)
-        return [self._by_key[key] for key in keys]
+        slots = [self._by_key[key] for key in keys]
+        for slot in slots:
+            self._note_use(slot, owner)
+        return slots
 
     def unpin(self, slots: Sequence[Slot]) -> None:
         """Give pins back, one for each mention."""
@@ -106,9 +119,30 @@ class ImageBank:
             slot.num_pins -= 1
             if slot.num_pins == 0:
                 self._unpinned[slot.index] = slot
-                if not slot.is_filled:
-                    self._forget(slot)
-                    self._unpinned.move_to_end(slot.index, last=False)
+                if slot.is_forsaken or not slot.is_filled:
+                    self._empty(slot)
+
+    def forget_owner(self, owner: Hashable) -> None:
+        """Empty the slots that no other known owner uses, pinned ones with their last pin."""
+        for slot in self._slots:
+            if owner in slot.owners:
+                del slot.owners[owner]
+                slot.is_forsaken = not slot.owners
+                if slot.is_forsaken and slot.num_pins == 0:
+                    self._empty(slot)
+
+    def _note_use(self, slot: Slot, owner: Hashable | None) -> None:
+        slot.is_forsaken = False
+        if owner is None:
+            return
+        slot.owners.pop(owner, None)
+        slot.owners[owner] = None
+        if len(slot.owners) > MAX_OWNERS:
+            del slot.owners[next(iter(slot.owners))]
+
+    def _empty(self, slot: Slot) -> None:
+        self._forget(slot)
+        self._unpinned.move_to_end(slot.index, last=False)
 
     def _add_pin(self, slot: Slot) -> None:
         slot.num_pins += 1
@@ -132,6 +166,8 @@ class ImageBank:
         if slot.key is not None:
             del self._by_key[slot.key]
         slot.key, slot.first_id, slot.is_filled = None, None, False
+        slot.is_forsaken = False
+        slot.owners.clear()
 
     def _begin_anew(self) -> None:
         # Pinned slots keep their ids and their count: only their own requests can still add

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llavachat_server.engine.admission import AdmissionQueue, Ticket
 from llavachat_server.engine.pictures import PictureDesk
-from llavachat_server.engine.run import Run
+from llavachat_server.engine.run import Run, name_owner
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import (
     EngineError,
@@ -169,6 +169,16 @@ class BatchingEngine:
         if run is not None:
             self._conclude(run, reason)
 
+    def forget(self, tenant: str, owner: str) -> None:
+        """Forget an owner's cached prefixes and pictures; see `values.Engine.forget`."""
+        name = name_owner(tenant, owner)
+        if name is None:
+            return
+        for run in [run for run in self._runs.values() if run.owner == name]:
+            self._conclude(run, FinishReason.CANCELLED)
+        self._pictures.forget_owner(name)
+        self._loop.forget_owner(name)
+
     # A request's way in.
 
     def _take_in(self, request: EngineRequest) -> Run:
@@ -229,6 +239,7 @@ class BatchingEngine:
             token_ids=token_ids,
             max_new_tokens=run.max_new_tokens,
             eos_token_ids=frozenset(self._backend.loaded.facts.eos_token_ids),
+            owner=run.owner,
             draw=Draw(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,

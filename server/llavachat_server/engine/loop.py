@@ -10,7 +10,7 @@ It knows no asyncio, no text and no pictures; an id is an id.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -41,6 +41,11 @@ Deliver = Callable[[list[Report]], None]
 @dataclass(frozen=True, slots=True)
 class _Cancellation:
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Forgetting:
+    owner: Hashable
 
 
 class _Flush:
@@ -76,7 +81,9 @@ class GenerationLoop:
         self._deliver = deliver
         self._on_end = on_end
         self._num_threads = num_threads
-        self._inbox: SimpleQueue[Job | _Cancellation | type[_Flush] | type[_End]] = SimpleQueue()
+        self._inbox: SimpleQueue[Job | _Cancellation | _Forgetting | type[_Flush] | type[_End]] = (
+            SimpleQueue()
+        )
         self._must_end = False
 
     def start(self) -> None:
@@ -106,6 +113,10 @@ class GenerationLoop:
     def flush_prefixes(self) -> None:
         """Forget cached prefixes before any later job is scheduled."""
         self._inbox.put(_Flush)
+
+    def forget_owner(self, owner: Hashable) -> None:
+        """Forget what is cached for one owner alone, before any later job is scheduled."""
+        self._inbox.put(_Forgetting(owner))
 
     @property
     def is_accepting(self) -> bool:
@@ -144,6 +155,8 @@ class GenerationLoop:
             elif isinstance(entry, _Cancellation):
                 output = self.core.cancel(entry.number)
                 ended += [output] if output is not None else []
+            elif isinstance(entry, _Forgetting):
+                self.core.forget_owner(entry.owner)
             elif isinstance(entry, Job):
                 self.core.add(entry)
             else:

@@ -8,7 +8,7 @@ Belongs to one event loop; torch stays behind the backend.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
@@ -80,6 +80,10 @@ class PictureDesk:
         run.slots = []
         self.wake()
 
+    def forget_owner(self, owner: Hashable) -> None:
+        """Let go of the pictures that no other known owner uses."""
+        self._bank.forget_owner(owner)
+
     def wake(self) -> None:
         """Have those who wait for room look again: for room, or for their own end."""
         self._has_news.set()
@@ -97,7 +101,7 @@ class PictureDesk:
 
     async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
         while not run.is_over:
-            slots = self._bank.pin(keys)
+            slots = self._bank.pin(keys, run.owner)
             if slots is not None:
                 run.slots = slots
                 return True

@@ -25,6 +25,11 @@ from llavachat_server.values import (
 )
 
 
+def name_owner(tenant: str, owner: str) -> tuple[str, str] | None:
+    """What the caches know an owner by; None for nobody."""
+    return (tenant, owner) if owner else None
+
+
 class Run:
     """A request from the gate to its last event.
 
@@ -46,6 +51,7 @@ class Run:
         eos_token_ids: Sequence[int],
     ) -> None:
         self.request = request
+        self.owner = name_owner(request.tenant, request.owner)
         self.arrived_at_seconds = time.perf_counter()
         self.image_tokens = image_tokens
         self.text_tokens = len(request.token_ids) - len(request.images)

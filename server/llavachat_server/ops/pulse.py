@@ -74,6 +74,10 @@ class WatchedEngine:
         """See `values.Engine.cancel`."""
         self._engine.cancel(request_id, reason)
 
+    def forget(self, tenant: str, owner: str) -> None:
+        """See `values.Engine.forget`."""
+        self._engine.forget(tenant, owner)
+
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """See `values.Engine.generate`."""
         self.num_running += 1

@@ -9,6 +9,10 @@ A full block is named by a digest of its parent's name and its own tokens, so th
 stands for a whole prefix. Picture ids are part of it and are unique to a picture: different
 pictures never share.
 
+A named block knows the last owners who used it, and with the last of them that is forgotten its
+content becomes unfindable. Who else may have used it long before finds it no more, which costs
+time and nothing else; the books stay small however many owners there are.
+
 Blocks of a sequence are laid side by side where there is room, because attention reads
 neighbouring blocks as one piece of memory. That is a hope, never a promise.
 
@@ -18,13 +22,16 @@ Pure bookkeeping: it knows no tensor and no request.
 import hashlib
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 _TAKEN, _BLANK, _SPOKEN_FOR = 0, 1, 2
 
 _MIN_EXTENT_BLOCKS = 8
 """Under pressure so many kept blocks are given up at once, where the sequence will need them:
 single blocks from all over the cache would scatter it."""
+
+MAX_OWNERS = 8
+"""Owners that a block knows, the last ones to use it."""
 
 
 class BlockPool:
@@ -44,6 +51,8 @@ class BlockPool:
         self._names: list[bytes | None] = [None] * num_blocks
         self._by_name: dict[bytes, int] = {}
         self._kept: OrderedDict[int, None] = OrderedDict()
+        # Of named blocks; of one block the one who used it longest ago first.
+        self._owners: dict[int, dict[Hashable, None]] = {}
         # One byte a block, because bytes.find looks for runs of blanks at memory speed.
         self._map = bytearray([_BLANK]) * num_blocks
         self._num_blank = num_blocks
@@ -66,9 +75,14 @@ class BlockPool:
         return hashlib.blake2b(parent + array("q", token_ids).tobytes(), digest_size=16).digest()
 
     def acquire_prefix(
-        self, token_ids: Sequence[int], salt: bytes
+        self, token_ids: Sequence[int], salt: bytes, owner: Hashable | None = None
     ) -> tuple[list[int], list[bytes]]:
         """Hold the longest known prefix, in whole blocks; at least one token is left over.
+
+        Args:
+            token_ids: of the prompt.
+            salt: see `name_root`.
+            owner: whose prompt it is; see `forget_owner`. None: nobody's.
 
         Returns:
             The blocks, each with one more holder, and their names.
@@ -83,6 +97,7 @@ class BlockPool:
                 break
             self._num_holders[block] += 1
             self._kept.pop(block, None)
+            self._note_owner(block, owner)
             blocks.append(block)
             names.append(name)
         return blocks, names
@@ -114,11 +129,12 @@ class BlockPool:
             found.append(following)
         return found
 
-    def register(self, block: int, name: bytes) -> None:
+    def register(self, block: int, name: bytes, owner: Hashable | None = None) -> None:
         """Let a held, full block be found by its name. A twin that came first stays."""
         if self._names[block] is None and name not in self._by_name:
             self._names[block] = name
             self._by_name[name] = block
+        self._note_owner(self._by_name.get(name, block), owner)
 
     def release(self, blocks: Sequence[int]) -> None:
         """Let go of a sequence's blocks, in its order; what has a name is kept."""
@@ -140,6 +156,34 @@ class BlockPool:
         self._give_up(len(self._kept))
         self._names = [None] * self.num_blocks
         self._by_name.clear()
+        self._owners.clear()
+
+    def forget_owner(self, owner: Hashable) -> None:
+        """Make unfindable what no other known owner uses; held blocks stay with their holders."""
+        for block in [block for block, owners in self._owners.items() if owner in owners]:
+            del self._owners[block][owner]
+            if not self._owners[block]:
+                self._unname(block)
+                if block in self._kept:
+                    del self._kept[block]
+                    self._map[block] = _BLANK
+                    self._num_blank += 1
+
+    def _note_owner(self, block: int, owner: Hashable | None) -> None:
+        if owner is None:
+            return
+        owners = self._owners.setdefault(block, {})
+        owners.pop(owner, None)
+        owners[owner] = None
+        if len(owners) > MAX_OWNERS:
+            del owners[next(iter(owners))]
+
+    def _unname(self, block: int) -> None:
+        name = self._names[block]
+        assert name is not None
+        del self._by_name[name]
+        self._names[block] = None
+        self._owners.pop(block, None)
 
     def _begin_extent(self, num_needed: int, num_wanted: int) -> int:
         # The first block of a run of blanks that is as long as possible, at most num_wanted.
@@ -165,9 +209,6 @@ class BlockPool:
     def _give_up(self, num_blocks: int) -> None:
         for _ in range(min(num_blocks, len(self._kept))):
             block, _ = self._kept.popitem(last=False)
-            name = self._names[block]
-            assert name is not None
-            del self._by_name[name]
-            self._names[block] = None
+            self._unname(block)
             self._map[block] = _BLANK
             self._num_blank += 1

@@ -8,6 +8,7 @@ that it is broken. It knows no thread, no asyncio and no text.
 
 import logging
 import time
+from collections.abc import Hashable
 from collections.abc import Sequence as Ids
 
 import torch
@@ -86,6 +87,10 @@ class Core:
     def forget_prefixes(self) -> None:
         """Make every cached prefix unfindable."""
         self._scheduler.pool.forget()
+
+    def forget_owner(self, owner: Hashable) -> None:
+        """Make unfindable what is cached for one owner alone."""
+        self._scheduler.pool.forget_owner(owner)
 
     def step(self) -> list[Output]:
         """Compute one batch; a report for each job that got a token or ended.

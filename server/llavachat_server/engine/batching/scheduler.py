@@ -117,7 +117,7 @@ class Scheduler:
             name = self.pool.name_block(
                 parent, sequence.token_ids[index * size : (index + 1) * size]
             )
-            self.pool.register(sequence.blocks[index], name)
+            self.pool.register(sequence.blocks[index], name, sequence.job.owner)
             sequence.digests.append(name)
 
     def remove(self, sequence: Sequence) -> None:
@@ -164,7 +164,8 @@ class Scheduler:
         if len(self.running) >= self.max_running:
             return False
         pool = self.pool
-        blocks, digests = pool.acquire_prefix(sequence.token_ids, sequence.job.salt)
+        job = sequence.job
+        blocks, digests = pool.acquire_prefix(sequence.token_ids, job.salt, job.owner)
         needed = pool.count_blocks(len(sequence.token_ids)) - len(blocks)
         # A block for each running answer, or they would soon push the newcomer out again.
         if self.running and needed + len(self.running) > pool.num_available:

@@ -4,6 +4,7 @@ Plain state without behaviour of its own; the scheduler and the core move it alo
 no tensor.
 """
 
+from collections.abc import Hashable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 
@@ -39,6 +40,7 @@ class Job:
         eos_token_ids: end the answer; the closing one is reported too.
         draw: the sampling rules.
         salt: prefixes are shared between jobs of equal salt only.
+        owner: whose prefix it is; see `BlockPool.forget_owner`.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Job:
     eos_token_ids: frozenset[int] = frozenset()
     draw: Draw = GREEDY
     salt: bytes = b""
+    owner: Hashable | None = None
 
 
 @dataclass(frozen=True, slots=True)
