@@ -148,7 +148,7 @@ def describe_turn(
         "state": turn.state.value,
         "finish_reason": turn.finish_reason.value if turn.finish_reason else None,
         "image_ids": [image.id for image in turn.images],
-        "params": asdict(turn.sampling),
+        "params": _describe_params(turn, with_content=with_content),
         "model": {**asdict(model), "quantization": model.quantization.value},
         "device": turn.device,
         "library_versions": dict(turn.library_versions),
@@ -159,6 +159,14 @@ def describe_turn(
     if with_content:
         record["prompt"], record["answer"] = turn.prompt, turn.answer
     return record
+
+
+def _describe_params(turn: Turn, *, with_content: bool) -> dict[str, Any]:
+    params = asdict(turn.sampling)
+    if not with_content:
+        # Stop strings are the caller's words.
+        params["stop_sha256"] = [_hash(text) for text in params.pop("stop")]
+    return params
 
 
 def describe_import(chat: Chat, *, with_content: bool) -> dict[str, Any]:
