@@ -162,7 +162,7 @@ def fill(store: SqlStore, num_chats: int) -> None:
                     make_chat("lists"), labels=labels, created_at=time_of_it, updated_at=time_of_it
                 )
                 chats.append({**rows.chat_row(chat), "key": key, "num_turns": 1})
-                marks += [{"chat_key": key, "name": n, "value": v} for n, v in labels.items()]
+                marks += rows.label_rows(chat, key)
                 row = rows.turn_row(end(make_turn()))
                 turns.append({**row, "key": key, "chat_key": key, "position": 0, "build_key": 1})
             connection.execute(schema.chats.insert(), chats)

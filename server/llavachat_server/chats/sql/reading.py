@@ -1,11 +1,12 @@
 """What the store reads: each function is one transaction's worth of queries."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Select
+from sqlalchemy import ColumnElement, Connection, Select
 
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.record import (
@@ -28,9 +29,8 @@ from llavachat_server.chats.sql.schema import (
 from llavachat_server.chats.store import ChatQuery, PageMark
 from llavachat_server.images.intake import ImageInfo
 
-FEW_CHATS = 1000
-"""Chats with a label up to this number are looked up one by one; where there are more, the chats
-are read in their order until a page is full. A planner without statistics guesses wrong."""
+MANY_CHATS = 1000
+"""Of several labels the rarest leads; chats are counted up to this number, more is alike."""
 
 _BUILD_COLUMNS = tuple(
     builds.c[name]
@@ -92,8 +92,7 @@ def read_page(
     connection: Connection, tenant: str, query: ChatQuery
 ) -> tuple[tuple[ChatSummary, ...], PageMark | None]:
     """A page of summaries, and where it ended."""
-    marked = [_read_marked(connection, name, value) for name, value in sorted(query.labels.items())]
-    rarest = min((keys for keys in marked if keys is not None), key=len, default=None)
+    rarest = _find_rarest(connection, tenant, query.labels)
     found = connection.execute(_page_query(tenant, query, rarest)).mappings().all()
     page = tuple(rows.read_summary(row) for row in found[: query.limit])
     has_more = len(found) > len(page)
@@ -162,40 +161,59 @@ def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageI
     return images
 
 
-def _read_marked(connection: Connection, name: str, value: str) -> list[int] | None:
-    """The chats that have a label, where they are few; None where they are many."""
-    query = (
-        sa.select(labels.c.chat_key)
-        .where(labels.c.name == name, labels.c.value == value)
-        .limit(FEW_CHATS + 1)
-    )
-    keys = list(connection.execute(query).scalars())
-    return keys if len(keys) <= FEW_CHATS else None
+def _find_rarest(
+    connection: Connection, tenant: str, wanted: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The label to read chats by: the one that the fewest have. None: none is wanted."""
+    ordered = sorted(wanted.items())
+    if len(ordered) < 2:
+        return ordered[0] if ordered else None
+
+    def count(label: tuple[str, str]) -> int:
+        some = sa.select(labels.c.chat_id).where(_has(tenant, *label)).limit(MANY_CHATS)
+        return connection.execute(
+            sa.select(sa.func.count()).select_from(some.subquery())
+        ).scalar_one()
+
+    return min(ordered, key=count)
+
+
+def _has(tenant: str, name: str, value: str) -> ColumnElement[bool]:
+    return sa.and_(labels.c.tenant == tenant, labels.c.name == name, labels.c.value == value)
 
 
 def _page_query(
-    tenant: str, query: ChatQuery, among: list[int] | None
+    tenant: str, query: ChatQuery, leading: tuple[str, str] | None
 ) -> Select[tuple[object, ...]]:
+    """Chats in the order of one index, which is read from where the page begins to where it ends.
+
+    Args:
+        leading: of the labels, the one whose index it is. None: the chats' own.
+    """
     opening = (
         sa.select(sa.func.substr(turns.c.prompt, 1, OPENING_CHARS, type_=turns.c.prompt.type))
         .where(turns.c.chat_key == chats.c.key, turns.c.position == 0)
         .scalar_subquery()
     )
-    page = sa.select(chats, opening.label("opening")).where(chats.c.tenant == tenant)
-    if among is not None:
-        page = page.where(chats.c.key.in_(among))
+    page = sa.select(chats, opening.label("opening"))
+    if leading is None:
+        page = page.where(chats.c.tenant == tenant)
+        time, chat_id = chats.c.updated_at, chats.c.id
+    else:
+        page = page.join(labels, labels.c.chat_key == chats.c.key).where(_has(tenant, *leading))
+        time, chat_id = labels.c.updated_at, labels.c.chat_id
     if query.updated_since is not None:
-        page = page.where(chats.c.updated_at >= rows.write_time(query.updated_since))
+        page = page.where(time >= rows.write_time(query.updated_since))
     if query.updated_before is not None:
-        page = page.where(chats.c.updated_at < rows.write_time(query.updated_before))
+        page = page.where(time < rows.write_time(query.updated_before))
     if query.after is not None:
         mark = sa.tuple_(
             sa.literal(rows.write_time(query.after.updated_at)), sa.literal(query.after.chat_id)
         )
-        page = page.where(sa.tuple_(chats.c.updated_at, chats.c.id) < mark)
-    for name, value in sorted(query.labels.items()):
-        marked = sa.exists().where(
-            labels.c.chat_key == chats.c.key, labels.c.name == name, labels.c.value == value
-        )
-        page = page.where(marked)
-    return page.order_by(chats.c.updated_at.desc(), chats.c.id.desc()).limit(query.limit + 1)
+        page = page.where(sa.tuple_(time, chat_id) < mark)
+    for label in sorted(query.labels.items()):
+        if label != leading:
+            other = labels.alias()
+            is_so = (other.c.name == label[0], other.c.value == label[1])
+            page = page.where(sa.exists().where(other.c.chat_key == chats.c.key, *is_so))
+    return page.order_by(time.desc(), chat_id.desc()).limit(query.limit + 1)

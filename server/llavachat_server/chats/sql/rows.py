@@ -70,6 +70,17 @@ def chat_row(chat: Chat) -> dict[str, Any]:
     }
 
 
+def label_rows(chat: Chat, chat_key: int) -> list[dict[str, Any]]:
+    """Rows of `labels`: each knows of its chat what a listing is ordered by."""
+    known = {
+        "chat_key": chat_key,
+        "tenant": chat.tenant,
+        "updated_at": write_time(chat.updated_at),
+        "chat_id": chat.id,
+    }
+    return [{**known, "name": name, "value": value} for name, value in chat.labels.items()]
+
+
 def turn_row(turn: Turn) -> dict[str, Any]:
     """A row of `turns`, without its keys and position."""
     return {

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a database that has it needs none."""
 
 
@@ -79,7 +79,17 @@ labels = Table(
     Column("chat_key", ForeignKey("chats.key", ondelete="CASCADE"), primary_key=True),
     Column("name", FreeText, primary_key=True),
     Column("value", FreeText, nullable=False),
-    Index("ix_labels_name_value_chat_key", "name", "value", "chat_key"),
+    Column("tenant", FreeText, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("chat_id", String(128), nullable=False),
+    Index(
+        "ix_labels_tenant_name_value_updated_at_chat_id",
+        "tenant",
+        "name",
+        "value",
+        "updated_at",
+        "chat_id",
+    ),
 )
 
 builds = Table(

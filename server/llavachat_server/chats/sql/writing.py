@@ -143,11 +143,7 @@ def _insert(connection: Connection, table: Table, row: Mapping[str, Any]) -> int
 def _insert_chat(connection: Connection, chat: Chat) -> int:
     chat_key = _insert(connection, chats, {**rows.chat_row(chat), "num_turns": 0})
     if chat.labels:
-        marks = [
-            {"chat_key": chat_key, "name": name, "value": value}
-            for name, value in chat.labels.items()
-        ]
-        connection.execute(labels.insert(), marks)
+        connection.execute(labels.insert(), rows.label_rows(chat, chat_key))
     return chat_key
 
 
@@ -165,6 +161,9 @@ def _lock_chat(connection: Connection, tenant: str, chat_id: str) -> tuple[int, 
 
 def _touch(connection: Connection, chat_key: int, updated_at: int) -> None:
     connection.execute(chats.update().where(chats.c.key == chat_key).values(updated_at=updated_at))
+    connection.execute(
+        labels.update().where(labels.c.chat_key == chat_key).values(updated_at=updated_at)
+    )
 
 
 def _add_turn(
