@@ -11,9 +11,11 @@ import json
 import os
 import random
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import sqlalchemy
+from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.record import RequestClaim
 from llavachat_server.chats.sql import database
 from llavachat_server.chats.sql.store import SqlStore
@@ -32,7 +34,7 @@ class Plan:
         seed: of its choices.
         point: where it kills itself: "" (it is killed from outside), "statement" (between two
             statements), "commit" (a transaction is whole but not committed), "committed"
-            (before anyone is told).
+            (before anyone is told), "recorded" (a line of the audit record is written).
         count: at which of these.
     """
 
@@ -50,7 +52,7 @@ def answer_of(turn_id: str) -> str:
 def run(plan: Plan, pipe: int) -> None:
     """Keep chats until killed."""
     if plan.point:
-        _arm(plan)
+        arm(plan.point, plan.count)
     store = SqlStore(plan.url)
     _tell(pipe, "open")
     asyncio.run(_keep(store, pipe, random.Random(plan.seed)))
@@ -90,13 +92,17 @@ def _tell(pipe: int, what: str, **fields: str) -> None:
     os.write(pipe, (json.dumps({"what": what, **fields}) + "\n").encode())
 
 
-def _arm(plan: Plan) -> None:
-    """Have this process kill itself at the chosen point."""
-    left = itertools.count(plan.count, -1)
+def arm(point: str, count: int) -> None:
+    """Have this process kill itself at the chosen point; see `Plan`."""
+    left = itertools.count(count, -1)
 
     def maybe_die(*_: object) -> None:
         if next(left) <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    if point == "recorded":
+        _die_after_record(maybe_die)
+        return
 
     class ArmedDatabase(database.Database):
         """A database whose writing connection is watched."""
@@ -104,9 +110,9 @@ def _arm(plan: Plan) -> None:
         def _make_engine(self, begin: str, pool_size: int) -> sqlalchemy.Engine:
             engine = super()._make_engine(begin, pool_size)
             if begin != "BEGIN":
-                if plan.point == "statement":
+                if point == "statement":
                     sqlalchemy.event.listen(engine, "before_cursor_execute", maybe_die)
-                elif plan.point == "commit":
+                elif point == "commit":
                     sqlalchemy.event.listen(engine, "commit", maybe_die)
                 else:
                     _die_after_commit(engine, maybe_die)
@@ -115,6 +121,16 @@ def _arm(plan: Plan) -> None:
     from llavachat_server.chats.sql import store
 
     store.Database = ArmedDatabase  # type: ignore[misc]
+
+
+def _die_after_record(maybe_die: Callable[..., None]) -> None:
+    extend = AuditLog._extend
+
+    def extend_and_die(log: AuditLog, data: bytes) -> None:
+        extend(log, data)
+        maybe_die()
+
+    AuditLog._extend = extend_and_die  # type: ignore[method-assign]
 
 
 def _die_after_commit(engine: sqlalchemy.Engine, maybe_die: object) -> None:

@@ -1,6 +1,6 @@
 """Kills, by the hundred: no acknowledged turn is lost, none is half there, the file is sound.
 
-``KILLS=1000 python -m pytest -s tests/system/test_kills.py`` kills so often (default 100).
+How often: see `kill_numbers`; `test_server_kills` kills whole servers.
 SIGKILL takes the process, not the machine: what the kernel was given is written all the same.
 That a commit also survives the machine rests on SQLite's synchronous=FULL, which is tested by its
 setting alone.
@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kill_writer
+from kill_numbers import WRITER_KILLS
 from kill_writer import Plan, answer_of
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.record import TurnState
 from llavachat_server.chats.sql.store import SqlStore
 
-NUM_KILLS = int(os.environ.get("KILLS", "100"))
 KILLS_A_FILE = 25
 """Then a new file, so that kills fall into its making as well."""
 
@@ -93,7 +93,7 @@ def test_no_kill_loses_an_acknowledged_turn(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     counts: Counter[str] = Counter()
     recoveries = []
-    for kill, witness in zip(range(NUM_KILLS), _witnesses(tmp_path), strict=False):
+    for kill, witness in zip(range(WRITER_KILLS), _witnesses(tmp_path), strict=False):
         point = chance.choice(POINTS)
         # Few statements and commits in, a new file is still being made.
         plan = Plan(witness.url, kill, point, chance.choice((0, 3, 10, 40, 150)))
@@ -105,7 +105,7 @@ def test_no_kill_loses_an_acknowledged_turn(tmp_path: Path) -> None:
         recoveries.append(time.perf_counter() - began)
         try:
             counts["turns cut"] += len(store.cut_turns)
-            is_last = kill % KILLS_A_FILE == KILLS_A_FILE - 1 or kill == NUM_KILLS - 1
+            is_last = kill % KILLS_A_FILE == KILLS_A_FILE - 1 or kill == WRITER_KILLS - 1
             if is_last or kill % 5 == 4:
                 counts["turns looked up"] += asyncio.run(witness.check(store))
             if is_last:
@@ -117,11 +117,11 @@ def test_no_kill_loses_an_acknowledged_turn(tmp_path: Path) -> None:
             assert [] == file.execute("PRAGMA foreign_key_check").fetchall()
     recoveries.sort()
     print(
-        f"\n{NUM_KILLS} kills: {dict(counts)}; opening again took "
+        f"\n{WRITER_KILLS} kills: {dict(counts)}; opening again took "
         f"{1000 * recoveries[len(recoveries) // 2]:.0f} ms (p50), "
         f"{1000 * recoveries[-1]:.0f} ms (longest)"
     )
-    assert counts["turns acknowledged"] > NUM_KILLS
+    assert counts["turns acknowledged"] > WRITER_KILLS
 
 
 def _witnesses(folder: Path) -> Iterator[Witness]:

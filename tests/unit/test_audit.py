@@ -1,5 +1,6 @@
 """The audit record: whole, in order, and proof against a changed byte."""
 
+import asyncio
 import errno
 import json
 import os
@@ -7,14 +8,15 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
+from app_in_process import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llavachat_server.chats import audit
+from llavachat_server.chats import audit, audited
 from llavachat_server.chats.audit import FIRST, AuditError, AuditLog, list_files, verify
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreFull
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.record import Turn, TurnState
 from store_contract import StoreContract
 from store_records import end, make_chat, make_picture, make_turn
 
@@ -157,12 +159,58 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
             await store.begin_chat(make_chat(), make_turn(), (), None)
         with pytest.raises(StoreFull):
             await store.find_claim("ada", "a repeat")
-        assert TurnState.FINISHED is (await store.get_chat("ada", chat.id)).turns[0].state
+        assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
     await store.begin_chat(make_chat(), make_turn(), (), None)
+    assert end(turn) == (await store.get_chat("ada", chat.id)).turns[0]
     await store.delete_chat("ada", chat.id)
     log.close()
     assert ["turn", "erased"] == [line["event"] for line in read(tmp_path)]
     assert verify(tmp_path).fault is None
+
+
+async def test_an_end_waits_for_its_record_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its chat goes on once there is room, though nobody has asked anything meanwhile."""
+    log = AuditLog(tmp_path)
+    store = AuditedStore(MemoryStore(), log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    with monkeypatch.context() as patch:
+
+        def refuse(file: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(audit.os, "fsync", refuse)
+        patch.setattr(audited, "FULL_RETRY_SECONDS", 0.01)
+        with pytest.raises(StoreFull):
+            await store.finish_turn("ada", chat.id, end(turn))
+        await asyncio.sleep(0.05)
+        assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
+        patch.undo()
+        await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns[0] == end(turn))
+    log.close()
+    assert ["turn"] == [line["event"] for line in read(tmp_path)]
+
+
+async def test_the_record_is_written_before_the_end_is_kept(tmp_path: Path) -> None:
+    """A server that dies in between has told nobody, and nothing is without its record."""
+
+    class DyingStore(MemoryStore):
+        """Dies at the end of a turn."""
+
+        async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+            """Die."""
+            raise SystemExit
+
+    log = AuditLog(tmp_path)
+    store = AuditedStore(DyingStore(), log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    with pytest.raises(SystemExit):
+        await store.finish_turn("ada", chat.id, end(turn))
+    assert [turn.id] == [line["turn_id"] for line in read(tmp_path)]
+    log.close()
 
 
 def test_a_file_that_can_not_be_begun_is_begun_later(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llavachat_server.chats.audit import AuditLog
-from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.errors import ChatError, StoreFull
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore
 from llavachat_server.images.intake import ImageInfo, Picture
@@ -37,6 +37,9 @@ class AuditedStore:
         self._log = log
         self._with_content = with_content
         self._request_ids: dict[str, str] = {}
+        # Ends whose record found no room.
+        self._held: list[tuple[str, str, Turn]] = []
+        self._retry: asyncio.Task[None] | None = None
 
     async def begin_chat(
         self,
@@ -78,13 +81,21 @@ class AuditedStore:
         self._remember(turn, claim)
 
     async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
-        """See `ChatStore.finish_turn`; the record is written whether the chat is there or not."""
+        """See `ChatStore.finish_turn`; the record is written first, be the chat there or not.
+
+        Otherwise a server that dies in between would leave an ended turn without its record, and
+        tell it to who asks again. So the end is not kept as long as its record finds no room.
+        """
         request_id = self._request_ids.pop(turn.id, "")
         record = describe_turn(tenant, chat_id, turn, request_id, with_content=self._with_content)
         try:
-            await self._store.finish_turn(tenant, chat_id, turn)
-        finally:
             await self._append(record)
+        except StoreFull:
+            self._held.append((tenant, chat_id, turn))
+            if self._retry is None or self._retry.done():
+                self._retry = asyncio.create_task(self._keep_trying())
+            raise
+        await self._store.finish_turn(tenant, chat_id, turn)
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""
@@ -117,9 +128,19 @@ class AuditedStore:
             self._request_ids[turn.id] = claim.request_id
 
     async def _catch_up(self) -> None:
-        """Refuse what would add to a record that has no room."""
+        """Refuse what would add to a record that has no room; keep the ends that waited for it."""
         if self._log.is_behind:
             await self._wait_for(self._log.catch_up())
+        held, self._held = self._held, []
+        for tenant, chat_id, turn in held:
+            with suppress(ChatError):  # what finds no room now is the store's to keep later
+                await self._store.finish_turn(tenant, chat_id, turn)
+
+    async def _keep_trying(self) -> None:
+        while self._held:
+            await asyncio.sleep(FULL_RETRY_SECONDS)
+            with suppress(StoreFull):
+                await self._catch_up()
 
     async def _append(self, record: Mapping[str, Any]) -> None:
         await self._wait_for(self._log.append(record))
