@@ -563,3 +563,28 @@ async def test_a_full_store_refuses_before_the_answer_is_told() -> None:
 def test_errors_say_something(make: Callable[[], ChatError]) -> None:
     """Every error has a sentence for its caller."""
     assert str(make())
+
+
+async def test_a_repeat_waits_for_an_end_that_found_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is told to come back, as the first try was, and gets the answer once that is kept."""
+    room = Room("A cat.")
+    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
+    ends: list[Turn] = []
+
+    async def refuse(tenant: str, chat_id: str, turn: Turn) -> None:
+        ends.append(turn)
+        raise StoreFull(1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.store, "finish_turn", refuse)
+        for _ in range(2):
+            with pytest.raises(StoreFull):
+                await room.ask(question)
+    assert 1 == len(ends)
+    claim = await room.store.find_claim(TENANT, "r1")
+    assert claim is not None
+    await room.store.finish_turn(TENANT, claim.chat_id, ends[0])
+    told = [event for event in await room.ask(question) if isinstance(event, Delta)]
+    assert ["A cat."] == [delta.text for delta in told]

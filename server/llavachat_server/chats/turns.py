@@ -281,6 +281,9 @@ class Turns:
         turn = (await self._store.get_chat(job.tenant, claim.chat_id)).turn(claim.turn_id)
         if turn is None:
             raise NotFound("turn", claim.turn_id)
+        if turn.state is TurnState.RUNNING:
+            # It runs no more, but its end has found no room yet.
+            raise StoreFull(STOP_RETRY_SECONDS)
         if turn.finish_reason is FinishReason.SHUTDOWN:
             await self._settle(replace(job, question=ask_again(job.question, claim.chat_id, turn)))
         else:
