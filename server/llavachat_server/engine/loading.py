@@ -27,6 +27,7 @@ from llavachat_server.engine.checkpoint import (
     read_facts,
 )
 from llavachat_server.engine.placement import Machine, Placement, place_model
+from llavachat_server.engine.quantised import CopyForm, CopyShelf
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
@@ -39,6 +40,9 @@ nothing, and the tower is quantised without a word.
 
 ANSWER_LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "pillow")
 """Distributions whose version can change an answer."""
+
+COPY_LIBRARIES = ("bitsandbytes", "torch", "transformers")
+"""Distributions that quantise and write the copy."""
 
 Progress = Callable[[str, float | None], None]
 """Called with a stage's name and None when it begins, and with its seconds when it is done."""
@@ -60,7 +64,8 @@ def load_model(settings: EngineSettings, progress: Progress) -> LoadedModel:
 
     Args:
         settings: which, and how.
-        progress: told about the stages "checkpoint", "weights" and "fingerprint".
+        progress: told about the stages "checkpoint", "weights" and "fingerprint", and "quantised
+            copy" where one is written.
 
     Raises:
         LoadingError: names what is wrong with the checkpoint or the settings.
@@ -69,14 +74,66 @@ def load_model(settings: EngineSettings, progress: Progress) -> LoadedModel:
         placement = _look_at_machine(settings)
         checkpoint = find_checkpoint(settings.model, settings.revision)
         facts = read_facts(checkpoint.folder)
+    if settings.quantization is Quantization.NONE or settings.quantized_folder is None:
+        model, weights_sha256 = _read_source(checkpoint.folder, settings, placement, progress)
+    else:
+        shelf = CopyShelf(Path(settings.quantized_folder))
+        model, weights_sha256 = _read_by_copy(
+            shelf, checkpoint.folder, settings, placement, progress
+        )
+    return LoadedModel(model, checkpoint, facts, placement, weights_sha256)
+
+
+def _read_source(
+    folder: Path, settings: EngineSettings, placement: Placement, progress: Progress
+) -> tuple[LlavaForConditionalGeneration, str]:
     with ThreadPoolExecutor(1, "fingerprint") as pool:
         # Reading the files twice at once costs one reading.
-        fingerprint = pool.submit(hash_weights, checkpoint.folder)
+        fingerprint = pool.submit(hash_weights, folder)
         with _stage("weights", progress):
-            model = read_weights(checkpoint.folder, settings, placement)
+            model = read_weights(folder, settings, placement)
         with _stage("fingerprint", progress):
-            weights_sha256 = fingerprint.result()
-    return LoadedModel(model, checkpoint, facts, placement, weights_sha256)
+            return model, fingerprint.result()
+
+
+def _read_by_copy(
+    shelf: CopyShelf,
+    folder: Path,
+    settings: EngineSettings,
+    placement: Placement,
+    progress: Progress,
+) -> tuple[LlavaForConditionalGeneration, str]:
+    form = CopyForm(
+        quantization=settings.quantization.value,
+        int8_threshold=settings.int8_threshold,
+        dtype=placement.dtype,
+        libraries={name: importlib.metadata.version(name) for name in COPY_LIBRARIES},
+    )
+    copy = shelf.find(folder, form)
+    if copy is not None:
+        with ThreadPoolExecutor(1, "fingerprint") as pool:
+            whole = pool.submit(copy.is_whole)
+            with _stage("weights", progress):
+                model = _read_copy(copy.folder, settings, placement)
+            with _stage("fingerprint", progress):
+                is_whole = whole.result()
+        if model is not None and is_whole:
+            return model, copy.weights_sha256
+        del model
+        shelf.discard(copy)
+    model, weights_sha256 = _read_source(folder, settings, placement, progress)
+    with _stage("quantised copy", progress):
+        shelf.keep(model, folder, form, weights_sha256)
+    return model, weights_sha256
+
+
+def _read_copy(
+    folder: Path, settings: EngineSettings, placement: Placement
+) -> LlavaForConditionalGeneration | None:
+    try:
+        return read_weights(folder, settings, placement, is_copy=True)
+    except LoadingError:
+        return None
 
 
 def build_quantization(
@@ -108,7 +165,7 @@ def build_quantization(
 
 
 def read_weights(
-    folder: Path, settings: EngineSettings, placement: Placement
+    folder: Path, settings: EngineSettings, placement: Placement, *, is_copy: bool = False
 ) -> LlavaForConditionalGeneration:
     """Read a checkpoint's weights onto the device.
 
@@ -116,6 +173,7 @@ def read_weights(
         folder: of the checkpoint.
         settings: the quantisation.
         placement: device and number format.
+        is_copy: the weights are quantised already, and their configuration says how.
 
     Raises:
         LoadingError: the files are broken or do not fit into memory.
@@ -123,7 +181,7 @@ def read_weights(
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     quantization = build_quantization(settings.quantization, settings.int8_threshold)
     arguments: dict[str, Any] = (
-        {} if quantization is None else {"quantization_config": quantization}
+        {} if quantization is None or is_copy else {"quantization_config": quantization}
     )
     try:
         model: Any = LlavaForConditionalGeneration.from_pretrained(
