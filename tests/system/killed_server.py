@@ -161,9 +161,13 @@ class ServerForks:
 
     def kill(self, number: int) -> None:
         """Send the server a signal."""
-        assert self._ended is not None
-        if not self._ended.done():
+        if self.is_running:
             os.kill(self.server, number)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server has not ended."""
+        return self._ended is not None and not self._ended.done()
 
     async def ended(self) -> int:
         """Wait for the server's end; minus the signal that ended it, or its exit status."""
@@ -172,8 +176,8 @@ class ServerForks:
 
     async def close(self) -> None:
         """Kill what still runs."""
-        if self._ended is not None and not self._ended.done():
-            self.kill(9)
+        self.kill(9)
+        if self._ended is not None:
             await self._ended
         assert self.process.stdin is not None
         self.process.stdin.close()
