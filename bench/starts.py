@@ -1,0 +1,134 @@
+"""Measures the first start of a quantised model beside the next one: memory and time.
+
+    python bench/starts.py --rounds 3
+
+Makes a LLaVA-shaped checkpoint with random weights once (0.9 GB in float16, in shards of 200 MB)
+and loads it in processes of their own, as the server does: unquantised, and in int8 and nf4 each
+without a copy of the quantised weights (the first start writes one) and with it, and
+asks one question of 16 tokens. Memory is the process's peak resident set beyond what it held before
+loading. Some of it are pages of files that are mapped, which the system takes back when it needs
+them, so what the process holds of its own at the end is told beside it.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import llavachat_server
+import torch
+from llavachat_server.engine.loading import load_model
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.values import Quantization
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+_SHAPES = Path(llavachat_server.__file__).parent / "models" / "shapes"
+_MIB = 1024**2
+
+
+def make_checkpoint(folder: Path) -> None:
+    """A language model of 440 million parameters with the embedded one's tokenizer."""
+    text = LlamaConfig(
+        hidden_size=1280,
+        intermediate_size=3456,
+        num_hidden_layers=22,
+        num_attention_heads=20,
+        num_key_value_heads=20,
+        vocab_size=1280,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=128, intermediate_size=512, num_hidden_layers=5, num_attention_heads=4,
+        image_size=96, patch_size=12,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=1216, image_seq_length=64
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config).to(torch.float16)
+    shutil.copytree(_SHAPES, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    model.save_pretrained(folder, max_shard_size="200MB")
+
+
+def measure(folder: str, form: str, shelf: str) -> None:
+    """Load in this process, and print what it took."""
+    before = _read_status()
+    began = time.perf_counter()
+    settings = EngineSettings(
+        model=folder,
+        quantization=Quantization(form),
+        quantized_folder=shelf or None,
+        num_threads=1,
+    )
+    stages: dict[str, float] = {}
+    loaded = load_model(settings, lambda name, s: stages.update({name: s}) if s else None)
+    seconds = time.perf_counter() - began
+    # Mapped weights are in memory only once they were used.
+    with torch.inference_mode():
+        loaded.model(input_ids=torch.arange(3, 19)[None])
+    after = _read_status()
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "writing": stages.get("quantised copy", 0.0),
+                "peak_mib": (after["VmHWM"] - before["VmRSS"]) / _MIB,
+                "own_mib": (after["RssAnon"] - before["RssAnon"]) / _MIB,
+                "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            }
+        )
+    )
+
+
+def _read_status() -> dict[str, int]:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    pairs = (line.split(":", 1) for line in lines if "kB" in line)
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
+def main() -> None:
+    """Print a table of medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", nargs=3, metavar=("FOLDER", "FORM", "SHELF"))
+    options = parser.parse_args()
+    if options.measure:
+        measure(*options.measure)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        make_checkpoint(folder)
+        rows: dict[str, list[dict[str, float]]] = {}
+        for number in range(options.rounds):
+            rows.setdefault("none", []).append(_start(folder, "none", ""))
+            for form in ("int8", "nf4"):
+                shelf = str(Path(place) / f"shelf{number}")
+                rows.setdefault(f"{form}, no copy kept", []).append(_start(folder, form, ""))
+                rows.setdefault(f"{form}, first start", []).append(_start(folder, form, shelf))
+                rows.setdefault(f"{form}, next start", []).append(_start(folder, form, shelf))
+            shutil.rmtree(Path(place) / f"shelf{number}")
+    print("| start | s | of it writing the copy | peak MiB | of its own at the end, MiB |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, found in rows.items():
+        cells = [
+            statistics.median(row[key] for row in found)
+            for key in ("seconds", "writing", "peak_mib", "own_mib")
+        ]
+        print(f"| {name} | {cells[0]:.1f} | {cells[1]:.1f} | {cells[2]:.0f} | {cells[3]:.0f} |")
+
+
+def _start(folder: Path, form: str, shelf: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--measure", str(folder), form, shelf]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()
