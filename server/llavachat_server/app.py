@@ -24,7 +24,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
 from llavachat_server import __version__
-from llavachat_server.chats.retention import retire_for_ever
+from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
@@ -178,11 +178,11 @@ class App:
             max_turn_seconds=profile.max_turn_seconds,
             abandon_grace_seconds=settings.abandon_grace_seconds,
         )
-        if settings.max_chat_age_days is not None:
-            max_age = timedelta(days=settings.max_chat_age_days)
-            self._retention = asyncio.create_task(
-                retire_for_ever(opened.find_idle, self._turns.delete_chat, max_age)
-            )
+        if opened.kept is not None:
+            age_days, max_bytes = settings.max_chat_age_days, settings.max_chats_bytes
+            max_age = None if age_days is None else timedelta(days=age_days)
+            retention = Retention(opened.kept, self._turns.retire_chat, max_age, max_bytes)
+            self._retention = asyncio.create_task(retention.run())
         request_limits = RequestLimits(
             max_prompt_chars=profile.max_prompt_chars,
             max_images_per_turn=profile.max_images_per_turn,

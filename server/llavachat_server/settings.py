@@ -141,6 +141,12 @@ class Settings(BaseSettings):
     max_chat_age_days: float | None = Field(
         None, gt=0, description="chats that were not used for so long are erased (default: none)"
     )
+    max_chats_bytes: int | None = Field(
+        None,
+        ge=1024**2,
+        description="when chats and their pictures take more, those that were used longest ago are "
+        "erased (default: none; with store memory see max_chats)",
+    )
     keys_file: File | None = Field(
         None, description="lines of NAME SHA256-OF-KEY; without it, everybody may call"
     )

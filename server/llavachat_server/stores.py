@@ -9,7 +9,7 @@ from pathlib import Path
 from llavachat_server.chats.audit import AuditError, AuditLog
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.retention import FindIdle, find_none
+from llavachat_server.chats.retention import KeptChats
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.settings import Settings, find_state_folder
 
@@ -29,12 +29,12 @@ class OpenedStore:
 
     Args:
         store: keeps them.
-        find_idle: finds those that have not been used for long.
+        kept: tells of them, for retention. None: the store forgets by itself.
         close: writes what is left, and lets go. Blocks.
     """
 
     store: ChatStore
-    find_idle: FindIdle
+    kept: KeptChats | None
     close: Callable[[], None]
 
 
@@ -45,7 +45,7 @@ def open_store(settings: Settings) -> OpenedStore:
         StoreNotOpened: it can not be.
     """
     closes: list[Callable[[], None]] = []
-    find_idle: FindIdle = find_none
+    kept: KeptChats | None = None
     try:
         audit = _open_audit(settings)
         if audit is not None:
@@ -55,7 +55,7 @@ def open_store(settings: Settings) -> OpenedStore:
                 max_chats=settings.max_chats, max_picture_bytes=settings.max_picture_memory_bytes
             )
         else:
-            store, find_idle, close = _open_sql(settings, audit)
+            store, kept, close = _open_sql(settings, audit)
             closes.insert(0, close)
     except BaseException:
         for close in closes:
@@ -68,7 +68,7 @@ def open_store(settings: Settings) -> OpenedStore:
         for close in closes:
             close()
 
-    return OpenedStore(store, find_idle, close_all)
+    return OpenedStore(store, kept, close_all)
 
 
 def audit_folder(settings: Settings) -> Path:
@@ -88,7 +88,7 @@ def _open_audit(settings: Settings) -> AuditLog | None:
 
 def _open_sql(
     settings: Settings, audit: AuditLog | None
-) -> tuple[ChatStore, FindIdle, Callable[[], None]]:
+) -> tuple[ChatStore, KeptChats, Callable[[], None]]:
     # Here, because a server without a database need not load its libraries.
     from llavachat_server.chats.sql.database import StoreError
     from llavachat_server.chats.sql.store import SqlStore
@@ -112,4 +112,4 @@ def _open_sql(
                     "turn_id": cut.turn_id,
                 }
             )
-    return store, store.find_idle, store.close
+    return store, store, store.close

@@ -8,6 +8,7 @@ from llavachat_server.chats.sql import database
 from llavachat_server.chats.sql.database import StoreError
 from llavachat_server.chats.sql.store import SqlStore
 from postgres import Postgres, find_programs, run_postgres
+from retention_history import check_retention, check_sizes_of_an_older_database
 from store_contract import StoreContract
 from store_machine import compare_with_memory
 from store_records import end, make_chat, make_turn
@@ -47,6 +48,16 @@ class TestPostgres(StoreContract):
 def test_any_history_equals_the_one_in_memory(store: SqlStore) -> None:
     """Whatever is asked of both stores, they answer alike."""
     compare_with_memory(store, max_examples=25)
+
+
+def test_the_oldest_go_until_it_is_enough(store: SqlStore) -> None:
+    """Retention by size, as on SQLite."""
+    check_retention(store, max_examples=15)
+
+
+async def test_an_older_database_is_measured(store: SqlStore) -> None:
+    """By the migration, as it would have been kept."""
+    (await check_sizes_of_an_older_database(store)).close()
 
 
 async def test_a_second_opening_cancels_what_ran(url: str, store: SqlStore) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from llavachat_server.chats.question import (
 )
 from llavachat_server.chats.record import TurnState
 from llavachat_server.chats.replay import Change, Verdict
-from llavachat_server.chats.retention import retire
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
@@ -36,7 +34,6 @@ from llavachat_server.values import (
 )
 from pictures import red_circle
 from scripted_engine import Hold, ScriptedEngine
-from store_records import end, make_chat, make_turn
 
 TENANT = "a tenant"
 FIRST = Question(NewChat(), "What is this?", (ImageSource(red_circle()),), request_id="r-1")
@@ -341,23 +338,3 @@ async def test_a_replay_that_ends_early_differs_where_it_ends() -> None:
     assert isinstance(started, Started)
     _, verdict = await replay(turns, started)
     assert len(turns._engine.prompts.encode_text("Red")) == verdict.first_difference_token
-
-
-async def test_chats_beyond_their_age_are_erased(tmp_path: Path) -> None:
-    """Age counts from the last use; younger chats stay."""
-    store = SqlStore(f"sqlite:///{tmp_path}/chats.db")
-    try:
-        now = datetime.now(UTC)
-        ages = {"old": timedelta(days=3), "young": timedelta(hours=1)}
-        for name, age in ages.items():
-            time = now - age
-            chat = make_chat(name, id=name, created_at=time, updated_at=time)
-            turn = make_turn(created_at=time)
-            await store.begin_chat(chat, turn, (), None)
-            await store.finish_turn(name, name, end(turn))
-        assert 1 == await retire(store.find_idle, store.delete_chat, timedelta(days=2))
-        with pytest.raises(NotFound):
-            await store.get_chat("old", "old")
-        assert "young" == (await store.get_chat("young", "young")).id
-    finally:
-        store.close()

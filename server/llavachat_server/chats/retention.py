@@ -1,51 +1,120 @@
-"""Erases chats that nobody has used for long, a few at a time, quietly."""
+"""Erases chats that nobody has used for long, and the oldest where they take too much; quietly.
+
+Contract: a chat that is being answered stays; what is erased was used longer ago than what stays
+of all that are not being answered. It knows when chats were used and what they take, and must not
+know what is in them.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from llavachat_server.chats.errors import ChatError, NotFound
 
 log = logging.getLogger("llavachat.retention")
 
-FindIdle = Callable[[datetime, int], Awaitable[Sequence[tuple[str, str]]]]
-"""Chats last used before a time, the longest ago first, so many at most: (tenant, chat id)."""
+EraseChat = Callable[[str, str], Awaitable[bool]]
+"""Erases a chat of a tenant; False: not now, it is being answered."""
 
-EraseChat = Callable[[str, str], Awaitable[None]]
+AGE_PAUSE_SECONDS = 600.0
+SIZE_PAUSE_SECONDS = 10.0
+"""Bounds by how much the chats may outgrow their limit in the meantime."""
 
-PAUSE_SECONDS = 600.0
 BATCH = 100
 
-
-async def find_none(before: datetime, limit: int) -> Sequence[tuple[str, str]]:
-    """For stores that forget by themselves."""
-    return ()
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
-async def retire(find_idle: FindIdle, erase: EraseChat, max_age: timedelta) -> int:
-    """Erase what is older than `max_age` now; how many chats that were."""
-    num_erased = 0
-    while True:
-        idle = await find_idle(datetime.now(UTC) - max_age, BATCH)
-        for tenant, chat_id in idle:
+class KeptChats(Protocol):
+    """What a store tells about all tenants' chats."""
+
+    async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """Chats without a running turn that were last used before a time, so many at most.
+
+        Returns:
+            (tenant, chat id), the one that was used longest ago first.
+        """
+        ...
+
+    async def count_bytes(self) -> int:
+        """About what all chats take."""
+        ...
+
+    async def count_own_bytes(self, tenant: str, chat_id: str) -> int:
+        """About what the erasure of a chat would free; 0 where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long chats stay.
+
+    Args:
+        chats: of which store.
+        erase: erases one.
+        max_age: since its last use. None: any.
+        max_bytes: of all of them together. None: any.
+    """
+
+    chats: KeptChats
+    erase: EraseChat
+    max_age: timedelta | None = None
+    max_bytes: int | None = None
+
+    async def run(self) -> None:
+        """Erase what is due, now and for ever."""
+        while True:
             try:
-                await erase(tenant, chat_id)
-                num_erased += 1
-            except NotFound:
-                continue
-        if len(idle) < BATCH:
-            return num_erased
+                num_erased = await self.retire()
+            except ChatError as error:
+                log.warning("retention waits: %s", error)
+            else:
+                if num_erased:
+                    log.info("retention", extra={"fields": {"num_erased": num_erased}})
+            await asyncio.sleep(AGE_PAUSE_SECONDS if self.max_bytes is None else SIZE_PAUSE_SECONDS)
 
+    async def retire(self) -> int:
+        """Erase what is due now; how many chats that were.
 
-async def retire_for_ever(find_idle: FindIdle, erase: EraseChat, max_age: timedelta) -> None:
-    """Erase what is older than `max_age`, now and every ten minutes."""
-    while True:
+        Raises:
+            StoreFull, StoreUnavailable: what was erased until then stays erased.
+        """
+        num_erased = 0
+        if self.max_age is not None:
+            num_erased += await self._retire_old(datetime.now(UTC) - self.max_age)
+        if self.max_bytes is not None:
+            num_erased += await self._retire_surplus(self.max_bytes)
+        return num_erased
+
+    async def _retire_old(self, before: datetime) -> int:
+        num_erased = 0
+        while True:
+            idle = await self.chats.find_idle(before, BATCH)
+            erased = [chat for chat in idle if await self._erase(*chat)]
+            num_erased += len(erased)
+            if len(idle) < BATCH or not erased:
+                return num_erased
+
+    async def _retire_surplus(self, max_bytes: int) -> int:
+        num_erased = 0
+        while (surplus := await self.chats.count_bytes() - max_bytes) > 0:
+            num_before = num_erased
+            for chat in await self.chats.find_idle(_END_OF_TIME, BATCH):
+                if surplus <= 0:
+                    break
+                own_bytes = await self.chats.count_own_bytes(*chat)
+                if await self._erase(*chat):
+                    surplus -= own_bytes
+                    num_erased += 1
+            if num_erased == num_before:
+                break
+        return num_erased
+
+    async def _erase(self, tenant: str, chat_id: str) -> bool:
         try:
-            num_erased = await retire(find_idle, erase, max_age)
-        except ChatError as error:
-            log.warning("retention waits: %s", error)
-        else:
-            if num_erased:
-                log.info("retention", extra={"fields": {"num_erased": num_erased}})
-        await asyncio.sleep(PAUSE_SECONDS)
+            return await self.erase(tenant, chat_id)
+        except NotFound:
+            return False

@@ -131,14 +131,45 @@ def read_claim(connection: Connection, tenant: str, request_id: str) -> RequestC
 
 
 def read_idle(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str]]:
-    """Chats last used before a time, the longest ago first."""
+    """Chats last used before a time and without a running turn, the longest ago first."""
+    is_running = sa.exists().where(
+        turns.c.chat_key == chats.c.key, turns.c.state == TurnState.RUNNING.value
+    )
     query = (
         sa.select(chats.c.tenant, chats.c.id)
-        .where(chats.c.updated_at < rows.write_time(before))
+        .where(chats.c.updated_at < rows.write_time(before), ~is_running)
         .order_by(chats.c.updated_at)
         .limit(limit)
     )
     return [(row.tenant, row.id) for row in connection.execute(query)]
+
+
+def read_num_bytes(connection: Connection) -> int:
+    """About what all chats take; read from two indexes."""
+    sums = [
+        sa.select(sa.func.coalesce(sa.func.sum(table.c.num_bytes), 0)).scalar_subquery()
+        for table in (turns, pictures)
+    ]
+    return int(connection.execute(sa.select(sums[0] + sums[1])).scalar_one())
+
+
+def read_own_bytes(connection: Connection, tenant: str, chat_id: str) -> int:
+    """About what the erasure of a chat would free: its turns, and pictures that it alone uses."""
+    of_chat = sa.select(chats.c.key).where(chats.c.tenant == tenant, chats.c.id == chat_id)
+    chat_key = connection.execute(of_chat).scalar_one_or_none()
+    own_turns = sa.select(sa.func.coalesce(sa.func.sum(turns.c.num_bytes), 0)).where(
+        turns.c.chat_key == chat_key
+    )
+    links = sa.join(turn_pictures, turns, turns.c.key == turn_pictures.c.turn_key)
+    used = sa.select(turn_pictures.c.picture_key).select_from(links)
+    elsewhere = used.where(
+        turn_pictures.c.picture_key == pictures.c.key, turns.c.chat_key != chat_key
+    )
+    own_pictures = sa.select(sa.func.coalesce(sa.func.sum(pictures.c.num_bytes), 0)).where(
+        pictures.c.key.in_(used.where(turns.c.chat_key == chat_key)), ~elsewhere.exists()
+    )
+    sums = (connection.execute(query).scalar_one() for query in (own_turns, own_pictures))
+    return sum(map(int, sums))
 
 
 def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageInfo]]:

@@ -18,6 +18,9 @@ from llavachat_server.values import FinishReason, ModelInfo, Quantization, Sampl
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NARROW = 0xFFFF
 
+TURN_BYTES = 500
+"""About what a turn takes beside its texts and ids: numbers, keys, indexes, its request."""
+
 
 def write_time(time: datetime) -> int:
     """Whole microseconds since 1970."""
@@ -83,6 +86,10 @@ def label_rows(chat: Chat, chat_key: int) -> list[dict[str, Any]]:
 
 def turn_row(turn: Turn) -> dict[str, Any]:
     """A row of `turns`, without its keys and position."""
+    return {**_question_row(turn), **end_row(turn)}
+
+
+def _question_row(turn: Turn) -> dict[str, Any]:
     return {
         "id": turn.id,
         "parent_id": turn.parent_id,
@@ -93,12 +100,23 @@ def turn_row(turn: Turn) -> dict[str, Any]:
         "sampling": write_json(asdict(turn.sampling)),
         "created_at": write_time(turn.created_at),
         "imported": turn.imported,
-        **end_row(turn),
     }
 
 
 def end_row(turn: Turn) -> dict[str, Any]:
     """The columns of `turns` that change when the answer ends."""
+    end = _answer_row(turn)
+    num_bytes = TURN_BYTES + _count_bytes(_question_row(turn)) + _count_bytes(end)
+    return {**end, "num_bytes": num_bytes}
+
+
+def _count_bytes(row: Mapping[str, Any]) -> int:
+    texts = (value.encode() for value in row.values() if isinstance(value, str))
+    blobs = (value for value in row.values() if isinstance(value, bytes))
+    return sum(map(len, texts)) + sum(map(len, blobs))
+
+
+def _answer_row(turn: Turn) -> dict[str, Any]:
     return {
         "state": turn.state.value,
         "answer": turn.answer,

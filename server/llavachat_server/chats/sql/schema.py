@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a database that has it needs none."""
 
 
@@ -71,6 +71,7 @@ chats = Table(
     Column("num_turns", Integer, nullable=False),
     UniqueConstraint("tenant", "id"),
     Index("ix_chats_tenant_updated_at_id", "tenant", "updated_at", "id"),
+    Index("ix_chats_updated_at", "updated_at"),
 )
 
 labels = Table(
@@ -131,6 +132,7 @@ turns = Table(
     Column("timings", Text),
     Column("finished_at", BigInteger),
     Column("imported", Boolean, nullable=False, server_default=false()),
+    Column("num_bytes", BigInteger, nullable=False, server_default="0", index=True),
     UniqueConstraint("chat_key", "position"),
     UniqueConstraint("chat_key", "id"),
 )
@@ -152,6 +154,7 @@ pictures = Table(
     Column("height_pixels", Integer, nullable=False),
     Column("media_type", Text, nullable=False),
     Column("png", LargeBinary, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False, server_default="0", index=True),
     UniqueConstraint("tenant", "id"),
 )
 

@@ -161,8 +161,18 @@ class SqlStore:
         )
 
     async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
-        """Chats last used before a time, of all tenants: (tenant, chat id), longest ago first."""
+        """See `retention.KeptChats.find_idle`."""
         return await self._read(lambda connection: reading.read_idle(connection, before, limit))
+
+    async def count_bytes(self) -> int:
+        """See `retention.KeptChats.count_bytes`."""
+        return await self._read(reading.read_num_bytes)
+
+    async def count_own_bytes(self, tenant: str, chat_id: str) -> int:
+        """See `retention.KeptChats.count_own_bytes`."""
+        return await self._read(
+            lambda connection: reading.read_own_bytes(connection, tenant, chat_id)
+        )
 
     async def _write_with_pictures(
         self,

@@ -243,6 +243,7 @@ def _keep_picture(
         "height_pixels": info.height_pixels,
         "media_type": info.media_type,
         "png": png,
+        "num_bytes": len(png),
     }
     return _insert(connection, pictures, row)
 

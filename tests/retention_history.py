@@ -1,0 +1,101 @@
+"""Random chats that take room, and what retention must leave of them; for every database."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+
+from alembic import command
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from llavachat_server.chats.retention import Retention
+from llavachat_server.chats.sql.database import alembic_config
+from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.values import FinishReason
+from store_records import end, make_chat, make_picture, make_turn
+
+_histories = itertools.count()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A chat to keep: its pictures' shades, its answer's length, whether its last turn runs."""
+
+    minute: int
+    shades: tuple[int, ...]
+    num_chars: int
+    is_running: bool
+
+
+KEPT = st.builds(
+    Kept,
+    st.integers(0, 5),
+    st.lists(st.integers(0, 3), max_size=3).map(tuple),
+    st.integers(0, 5000),
+    st.booleans(),
+)
+
+
+def check_retention(store: SqlStore, max_examples: int) -> None:
+    """Run random histories on an empty store and leave it empty."""
+
+    @settings(max_examples=max_examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(KEPT, max_size=7), st.integers(0, 40_000))
+    def run(kept: list[Kept], max_bytes: int) -> None:
+        asyncio.run(_check(store, kept, max_bytes))
+
+    run()
+
+
+async def check_sizes_of_an_older_database(store: SqlStore) -> SqlStore:
+    """Take the sizes away and migrate: the same are found. Returns the store, opened again."""
+    for number in range(3):
+        pictures = tuple(make_picture(shade) for shade in range(number))
+        chat, turn = make_chat(), make_turn("Was ist das? 猫", tuple(p.info for p in pictures))
+        await store.begin_chat(chat, turn, pictures, None)
+        reason = FinishReason.STOP_SEQUENCE if number else FinishReason.EOS
+        await store.finish_turn("ada", chat.id, end(turn, "Ein Kätzchen.", reason))
+        await store.begin_turn("ada", chat.id, make_turn(parent_id=turn.id), (), None)
+    before = await store.count_bytes()
+    with store._database.writing.begin() as connection:
+        command.downgrade(alembic_config(connection), "0003")
+    url = store._database.url.render_as_string(hide_password=False)
+    store.close()
+    again = SqlStore(url)
+    assert before == await again.count_bytes() > 0
+    return again
+
+
+async def _check(store: SqlStore, kept: list[Kept], max_bytes: int) -> None:
+    tenant = f"{next(_histories)}"
+    idle, running, erased = [], [], []
+    assert 0 == await store.count_bytes()
+    for number, wish in enumerate(sorted(kept, key=lambda wish: wish.minute)):
+        # Within a minute too, later chats were used later.
+        minutes = wish.minute + number / 100
+        chat = make_chat(tenant, minutes)
+        pictures = tuple(make_picture(shade, (40, 30)) for shade in wish.shades)
+        turn = make_turn("?", tuple(picture.info for picture in pictures), minutes)
+        await store.begin_chat(chat, turn, pictures, None)
+        before = await store.count_bytes()
+        await store.finish_turn(tenant, chat.id, end(turn, "x" * wish.num_chars))
+        assert wish.num_chars <= await store.count_bytes() - before < wish.num_chars + 500
+        if wish.is_running:
+            await store.begin_turn(tenant, chat.id, make_turn(minutes=minutes), (), None)
+        (running if wish.is_running else idle).append(chat.id)
+
+    async def erase(tenant: str, chat_id: str) -> bool:
+        own, total = await store.count_own_bytes(tenant, chat_id), await store.count_bytes()
+        assert total > max_bytes, "no more is erased than must be"
+        await store.delete_chat(tenant, chat_id)
+        assert own == total - await store.count_bytes()
+        erased.append(chat_id)
+        return True
+
+    retention = Retention(store, erase, max_bytes=max_bytes)
+    assert await retention.retire() == len(erased)
+    assert idle[: len(erased)] == erased, "the one that was used longest ago goes first"
+    assert await store.count_bytes() <= max_bytes or idle == erased
+    assert 0 == await retention.retire()
+    for chat_id in (*running, *idle[len(erased) :]):
+        await store.delete_chat(tenant, chat_id)
+    assert 0 == await store.count_bytes()

@@ -1,0 +1,151 @@
+"""Chats that are erased by their age and by what they take, on SQLite."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from llavachat_server.chats import retention
+from llavachat_server.chats.audit import AuditLog, list_files, verify
+from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.errors import NotFound, StoreUnavailable
+from llavachat_server.chats.record import Chat
+from llavachat_server.chats.retention import Retention
+from llavachat_server.chats.sql.store import SqlStore
+from retention_history import check_retention, check_sizes_of_an_older_database
+from store_records import end, make_chat, make_turn
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store."""
+    opened = SqlStore(f"sqlite:///{tmp_path}/chats.db")
+    yield opened
+    opened.close()
+
+
+async def keep(store: SqlStore, age: timedelta, num_chars: int = 10) -> Chat:
+    """A chat that was used so long ago."""
+    time = datetime.now(UTC) - age
+    chat, turn = make_chat(created_at=time, updated_at=time), make_turn(created_at=time)
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn, "x" * num_chars))
+    return chat
+
+
+def erase_from(store: SqlStore | AuditedStore) -> retention.EraseChat:
+    """What retention calls."""
+
+    async def erase(tenant: str, chat_id: str) -> bool:
+        await store.delete_chat(tenant, chat_id)
+        return True
+
+    return erase
+
+
+def test_the_oldest_go_until_it_is_enough(store: SqlStore) -> None:
+    """Whatever is kept, shared or being answered."""
+    check_retention(store, max_examples=40)
+
+
+async def test_an_older_database_is_measured(store: SqlStore) -> None:
+    """By the migration, as it would have been kept."""
+    (await check_sizes_of_an_older_database(store)).close()
+
+
+async def test_chats_beyond_their_age_are_erased(store: SqlStore) -> None:
+    """Age counts from the last use; younger chats stay. More than one batch is no hindrance."""
+    old = [await keep(store, timedelta(days=3)) for _ in range(retention.BATCH + 1)]
+    young = await keep(store, timedelta(hours=1))
+    chats = Retention(store, erase_from(store), max_age=timedelta(days=2))
+    assert len(old) == await chats.retire()
+    with pytest.raises(NotFound):
+        await store.get_chat("ada", old[0].id)
+    assert young.id == (await store.get_chat("ada", young.id)).id
+    assert 0 == await chats.retire()
+
+
+async def test_both_limits_hold(store: SqlStore) -> None:
+    """What is young is erased all the same where there is too much."""
+    chats = [await keep(store, timedelta(hours=9 - hour), 10_000) for hour in range(9)]
+    await keep(store, timedelta(days=9))
+    both = Retention(store, erase_from(store), timedelta(days=2), 4 * 12_000)
+    assert 1 + 5 == await both.retire()
+    kept = [(await store.get_chat("ada", chat.id)).id for chat in chats[5:]]
+    assert [chat.id for chat in chats[5:]] == kept
+
+
+async def test_a_clock_that_went_back_hinders_nothing(store: SqlStore) -> None:
+    """Chats of the future are old enough to give way."""
+    await keep(store, timedelta(days=-400))
+    assert 1 == await Retention(store, erase_from(store), max_bytes=0).retire()
+
+
+async def test_a_chat_that_is_answered_or_gone_is_passed_over(store: SqlStore) -> None:
+    """Neither stops the others from being erased, and neither is tried for ever."""
+    busy, gone, idle = [await keep(store, timedelta(days=3 - day)) for day in range(3)]
+    real = erase_from(store)
+
+    async def erase(tenant: str, chat_id: str) -> bool:
+        if chat_id == gone.id:
+            raise NotFound("chat", chat_id)
+        return chat_id != busy.id and await real(tenant, chat_id)
+
+    assert 1 == await Retention(store, erase, max_bytes=0).retire()
+    with pytest.raises(NotFound):
+        await store.get_chat("ada", idle.id)
+    assert 0 == await Retention(store, erase, timedelta(hours=1), 0).retire()
+
+
+async def test_a_tombstone_stays_for_each(store: SqlStore, tmp_path: Path) -> None:
+    """The audit record tells what became of them."""
+    log = AuditLog(tmp_path / "audit")
+    chats = [await keep(store, timedelta(days=2 - day)) for day in range(2)]
+    await Retention(store, erase_from(AuditedStore(store, log)), max_bytes=0).retire()
+    log.close()
+    lines = list_files(tmp_path / "audit")[0].read_text().splitlines()
+    for chat, line in zip(chats, lines, strict=True):
+        assert '"event":"erased"' in line
+        assert chat.id in line
+    assert verify(tmp_path / "audit").fault is None
+
+
+class Absent:
+    """A store that does not answer at first."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self.answered = asyncio.Event()
+
+    async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """Fail once."""
+        self.num_calls += 1
+        if self.num_calls == 1:
+            raise StoreUnavailable(1.0)
+        self.answered.set()
+        return ()
+
+    async def count_bytes(self) -> int:
+        """Too much, and nothing can be done about it."""
+        return 1
+
+    async def count_own_bytes(self, tenant: str, chat_id: str) -> int:
+        """There is none."""
+        return 0
+
+
+async def test_a_store_that_is_away_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Retention waits and says so; the server goes on."""
+    monkeypatch.setattr(retention, "SIZE_PAUSE_SECONDS", 0.0)
+    store = Absent()
+
+    async def erase(tenant: str, chat_id: str) -> bool:
+        raise AssertionError
+
+    task = asyncio.create_task(Retention(store, erase, max_bytes=0).run())
+    await asyncio.wait_for(store.answered.wait(), 10)
+    task.cancel()
+    assert "retention waits: the server can not reach its chats now" in caplog.text
