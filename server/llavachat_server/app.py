@@ -24,6 +24,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
 from llavachat_server import __version__
+from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine.engine import BatchingEngine
@@ -35,6 +36,7 @@ from llavachat_server.profiles import Profile
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.auth import BadKeyFile, KeyRing
 from llavachat_server.rpc.gate import Gate, GateState
+from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
@@ -103,6 +105,7 @@ class App:
         self._engine: ServedEngine | None = None
         self._store: OpenedStore | None = None
         self._turns: Turns | None = None
+        self._importer: Importer | None = None
         self._retention: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -183,6 +186,13 @@ class App:
             max_age = None if age_days is None else timedelta(days=age_days)
             retention = Retention(opened.kept, self._turns.retire_chat, max_age, max_bytes)
             self._retention = asyncio.create_task(retention.run())
+        self._importer = Importer(
+            opened.store,
+            self._intake,
+            engine.prompts,
+            info.num_image_tokens,
+            max_bytes=settings.max_import_bytes,
+        )
         request_limits = RequestLimits(
             max_prompt_chars=profile.max_prompt_chars,
             max_images_per_turn=profile.max_images_per_turn,
@@ -190,7 +200,18 @@ class App:
             vocab_size=info.vocab_size,
         )
         server_info = _describe(profile, info, self._started_at)
-        self._service.desk = Desk(info, self._turns, opened.store, request_limits, server_info)
+        chat_limits = ChatLimits(
+            request_limits, settings.max_turns_per_chat, profile.image_limits.max_side_pixels
+        )
+        self._service.desk = Desk(
+            info,
+            self._turns,
+            opened.store,
+            self._importer,
+            request_limits,
+            chat_limits,
+            server_info,
+        )
 
     async def _shut_down(self, server: grpc.aio.Server, gate: Gate) -> None:
         """Stop in order; see the module."""
@@ -209,6 +230,8 @@ class App:
         await server.stop(_CLOSE_SECONDS)
         if self._engine is not None:
             await self._engine.stop()
+        if self._importer is not None:
+            self._importer.close()
         self._intake.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)

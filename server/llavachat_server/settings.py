@@ -117,6 +117,14 @@ class Settings(BaseSettings):
     max_picture_memory_bytes: int = Field(
         1024**3, ge=1024**2, description="memory for the pictures of kept chats"
     )
+    max_turns_per_chat: int = Field(
+        10_000, ge=1, le=10_000, description="turns of one chat, asked or imported"
+    )
+    max_import_bytes: int = Field(
+        256 * 1024**2,
+        ge=1024**2,
+        description="words and decoded pictures of one imported chat together",
+    )
     store: Annotated[str, AfterValidator(_store)] = Field(
         "sqlite",
         description="where chats are kept: memory, sqlite (a file in state_folder), or "

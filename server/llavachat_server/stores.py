@@ -52,7 +52,9 @@ def open_store(settings: Settings) -> OpenedStore:
             closes.append(audit.close)
         if settings.store == "memory":
             store: ChatStore = MemoryStore(
-                max_chats=settings.max_chats, max_picture_bytes=settings.max_picture_memory_bytes
+                max_chats=settings.max_chats,
+                max_picture_bytes=settings.max_picture_memory_bytes,
+                max_turns_per_chat=settings.max_turns_per_chat,
             )
         else:
             store, kept, close = _open_sql(settings, audit)
@@ -97,7 +99,11 @@ def _open_sql(
     if url == "sqlite":
         url = f"sqlite:///{find_state_folder(settings).absolute() / DATABASE_NAME}"
     try:
-        store = SqlStore(url, max_bytes=settings.max_store_bytes)
+        store = SqlStore(
+            url,
+            max_bytes=settings.max_store_bytes,
+            max_turns_per_chat=settings.max_turns_per_chat,
+        )
     except StoreError as error:
         raise StoreNotOpened(str(error)) from error
     for cut in store.cut_turns:

@@ -54,6 +54,12 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
     ),
     (chats.NotFound("chat", "c"), StatusCode.NOT_FOUND, error_details_pb2.ResourceInfo),
     (
+        chats.TurnImported(),
+        StatusCode.FAILED_PRECONDITION,
+        error_details_pb2.PreconditionFailure,
+    ),
+    (chats.ImportStalled(5.0), StatusCode.DEADLINE_EXCEEDED, error_details_pb2.RetryInfo),
+    (
         values.ContextFull(1, 2, 3, 4),
         StatusCode.FAILED_PRECONDITION,
         error_details_pb2.PreconditionFailure,

@@ -5,6 +5,8 @@
     +-- BadField          a picture or turn that is named can not be used so
     +-- TurnRunning       one turn at a time in a chat
     +-- RequestReused     the request_id was used with another body
+    +-- TurnImported      an imported turn can not be replayed
+    +-- ImportStalled     the body of an import did not come in time
     +-- StoreFull         nothing more can be kept
     +-- StoreUnavailable  the database does not answer
     +-- ShuttingDown      the server ended the turn because it is stopping
@@ -56,6 +58,26 @@ class RequestReused(ChatError):
 
     def __str__(self) -> str:
         return "this request_id was used before with another body; take a new one"
+
+
+class TurnImported(ChatError):
+    """The turn came by an import."""
+
+    def __str__(self) -> str:
+        return (
+            "this turn was imported: what this server knows of its answer is its text alone, "
+            "which leaves nothing to compare a replay with"
+        )
+
+
+@dataclass
+class ImportStalled(ChatError):
+    """The body of an import did not come in time. Try again after `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return "the chat and its pictures did not come in time; nothing of it was kept"
 
 
 @dataclass

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from llavachat_server.chats.context import ContextBuilder
-from llavachat_server.chats.errors import BadField, NotFound, ShuttingDown, TurnRunning
+from llavachat_server.chats.errors import (
+    BadField,
+    NotFound,
+    ShuttingDown,
+    TurnImported,
+    TurnRunning,
+)
 from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.runner import STOP_RETRY_SECONDS
 from llavachat_server.chats.store import ChatStore
@@ -70,6 +76,7 @@ class Replayer:
         Raises:
             NotFound: no such chat or turn.
             TurnRunning: the turn has not ended.
+            TurnImported: the turn was answered elsewhere.
             BadField: the turn has no answer to compare with.
             EngineError: the model can not answer.
             ShuttingDown: the server stops before the end.
@@ -80,6 +87,8 @@ class Replayer:
             raise NotFound("turn", turn_id)
         if turn.state is TurnState.RUNNING:
             raise TurnRunning
+        if turn.imported:
+            raise TurnImported
         if not turn.answer_ids:
             raise BadField("turn_id", "this turn has no recorded answer to compare with")
         request = await self._rebuild(tenant, chat, turn)

@@ -11,7 +11,7 @@ import io
 import re
 import warnings
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -91,14 +91,19 @@ class Intake:
         self.limits = limits
         self._executor = executor or ThreadPoolExecutor(2, thread_name_prefix="images")
 
-    async def take(self, data: bytes) -> Picture:
+    async def take(self, data: bytes, *, max_bytes: int | None = None) -> Picture:
         """Decode one file.
+
+        Args:
+            data: the file.
+            max_bytes: another limit for its bytes than the usual one.
 
         Raises:
             BadImage: it is no picture, of another format, too large, or damaged.
         """
+        limits = self.limits if max_bytes is None else replace(self.limits, max_bytes=max_bytes)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, decode, data, self.limits)
+        return await loop.run_in_executor(self._executor, decode, data, limits)
 
     async def check(self, data: bytes) -> None:
         """Check one file's header without decoding it.
@@ -152,14 +157,21 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         except Exception as error:
             raise BadImage("the picture is damaged or cut short; save it anew") from error
     width, height = pixels.size
-    if max(width, height) > MAX_KEPT_SIDE_PIXELS:
-        scale = MAX_KEPT_SIDE_PIXELS / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = kept_size(width, height)
+    if size != pixels.size:
         pixels = pixels.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     digest = hashlib.sha256(f"{pixels.width}x{pixels.height}:".encode())
     digest.update(pixels.tobytes())
     info = ImageInfo(digest.hexdigest(), width, height, MEDIA_TYPES[image_format])
     return Picture(info, pixels)
+
+
+def kept_size(width: int, height: int) -> tuple[int, int]:
+    """The size in pixels that a picture is kept in; its own where that is not too long."""
+    if max(width, height) <= MAX_KEPT_SIDE_PIXELS:
+        return width, height
+    scale = MAX_KEPT_SIDE_PIXELS / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _open(data: bytes, image_format: str, limits: ImageLimits) -> Image.Image:

@@ -1,5 +1,6 @@
 """Values to messages. Pure; nothing here decides or checks anything."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
@@ -7,12 +8,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from llavachat.v1 import chat_pb2 as pb
 
 from llavachat_server.chats.live import Ended, Started, Trimmed, TurnEvent
-from llavachat_server.chats.record import ChatSummary, Turn, TurnState
+from llavachat_server.chats.record import Chat, ChatSummary, Turn, TurnState
 from llavachat_server.chats.replay import Verdict
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import Delta, FinishReason, ModelInfo, Queued, Sampling, Timings, Usage
 
 TITLE_CHARS = 80
+IMAGE_PART_BYTES = 1024 * 1024
 
 FINISH_REASONS = {
     FinishReason.EOS: pb.FINISH_REASON_EOS,
@@ -160,7 +162,26 @@ def turn(value: Turn, num_image_tokens: int, raw_prompt: str | None = None) -> p
         create_time=timestamp(value.created_at),
         finish_time=timestamp(value.finished_at) if value.finished_at else None,
         raw_prompt=raw_prompt,
+        imported=value.imported,
     )
+
+
+def image_parts(
+    image: ImageInfo, num_image_tokens: int, png: bytes
+) -> Iterator[pb.GetImageResponse]:
+    """See ``GetImageResponse``; the first part tells what is known of the picture."""
+    for begin in range(0, len(png), IMAGE_PART_BYTES):
+        yield pb.GetImageResponse(
+            image=None if begin else image_info(image, num_image_tokens),
+            data=png[begin : begin + IMAGE_PART_BYTES],
+        )
+
+
+def chat(value: Chat, num_image_tokens: int) -> pb.Chat:
+    """See ``Chat``; with its turns, without raw prompts."""
+    message = chat_summary(value.summarise())
+    message.turns.extend(turn(each, num_image_tokens) for each in value.turns)
+    return message
 
 
 def chat_summary(value: ChatSummary) -> pb.Chat:

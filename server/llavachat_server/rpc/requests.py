@@ -73,7 +73,7 @@ def start_question(request: pb.StartChatRequest, limits: RequestLimits) -> Quest
     """
     system = request.system_prompt if request.HasField("system_prompt") else None
     return _question(
-        request, NewChat(_system_prompt(system, limits), _labels(request.labels)), limits
+        request, NewChat(system_text(system, limits), label_map(request.labels)), limits
     )
 
 
@@ -103,10 +103,10 @@ def count_question(request: pb.CountTokensRequest, limits: RequestLimits) -> Que
     elif parent is not None:
         raise InvalidField("parent_turn_id", "needs chat_id")
     else:
-        where = NewChat(_system_prompt(system, limits))
+        where = NewChat(system_text(system, limits))
     return Question(
         where=where,
-        prompt=_prompt("prompt", request.prompt, limits),
+        prompt=prompt_text("prompt", request.prompt, limits),
         images=_images(request.images, limits),
     )
 
@@ -150,9 +150,9 @@ def chat_query(request: pb.ListChatsRequest) -> ChatQuery:
     return ChatQuery(
         limit=request.page_size or DEFAULT_PAGE_SIZE,
         after=_read_page_token(request.page_token) if request.page_token else None,
-        labels=_labels(request.labels),
-        updated_since=_time("updated_since", since),
-        updated_before=_time("updated_before", before),
+        labels=label_map(request.labels),
+        updated_since=utc_time("updated_since", since),
+        updated_before=utc_time("updated_before", before),
     )
 
 
@@ -182,9 +182,9 @@ def _question(
     request_id = _request_id(request.request_id)
     return Question(
         where=where,
-        prompt=_prompt("prompt", request.prompt, limits),
+        prompt=prompt_text("prompt", request.prompt, limits),
         images=_images(request.images, limits),
-        wishes=_wishes(request.params, limits),
+        wishes=sampling_wishes(request.params, limits),
         overflow=_OVERFLOW[request.overflow_policy],
         request_id=request_id,
         body_sha256=_body_sha256(request) if request_id else "",
@@ -209,7 +209,12 @@ def _request_id(value: str) -> str:
     return value
 
 
-def _prompt(field: str, value: str, limits: RequestLimits) -> str:
+def prompt_text(field: str, value: str, limits: RequestLimits) -> str:
+    """Check a question.
+
+    Raises:
+        InvalidField: it is blank, too long, or holds a NUL.
+    """
     if not value.strip():
         raise InvalidField(field, "is required, and not blank")
     return _text(field, value, limits)
@@ -225,7 +230,12 @@ def _text(field: str, value: str, limits: RequestLimits) -> str:
     return value
 
 
-def _system_prompt(value: str | None, limits: RequestLimits) -> str | None:
+def system_text(value: str | None, limits: RequestLimits) -> str | None:
+    """Check a system prompt.
+
+    Raises:
+        InvalidField: it is too long, or holds a NUL.
+    """
     return None if value is None else _text("system_prompt", value, limits)
 
 
@@ -242,12 +252,7 @@ def _image(path: str, image: pb.Image) -> ImageSource:
         case "data":
             return ImageSource(data=image.data)
         case "image_id":
-            image_id = image.image_id
-            if len(image_id) != 64 or not set(image_id) <= set("0123456789abcdef"):
-                raise InvalidField(
-                    f"{path}.image_id", "64 lower-case hexadecimal digits, as in ImageInfo.id"
-                )
-            return ImageSource(image_id=image_id)
+            return ImageSource(image_id=known_image_id(f"{path}.image_id", image.image_id))
         case "url":
             raise InvalidField(
                 f"{path}.url", "this server does not fetch addresses; send the file as data"
@@ -256,7 +261,28 @@ def _image(path: str, image: pb.Image) -> ImageSource:
             raise InvalidField(path, "is empty; set data or image_id")
 
 
-def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+def known_image_id(field: str, value: str) -> str:
+    """Check the id of a picture.
+
+    Raises:
+        InvalidField: it has not the form of one.
+    """
+    if not is_sha256(value):
+        raise InvalidField(field, "64 lower-case hexadecimal digits, as in ImageInfo.id")
+    return value
+
+
+def is_sha256(value: str) -> bool:
+    """Whether it has the form of a SHA-256 as the contract writes them."""
+    return len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def label_map(labels: Mapping[str, str]) -> dict[str, str]:
+    """Check labels.
+
+    Raises:
+        InvalidField: they are too many, or one is empty or too long.
+    """
     if len(labels) > MAX_LABELS:
         raise InvalidField("labels", f"{len(labels)} labels; at most {MAX_LABELS}")
     for key, value in labels.items():
@@ -268,7 +294,12 @@ def _labels(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels)
 
 
-def _wishes(params: pb.GenerationParams, limits: RequestLimits) -> SamplingWishes:
+def sampling_wishes(params: pb.GenerationParams, limits: RequestLimits) -> SamplingWishes:
+    """Check how an answer is to be drawn.
+
+    Raises:
+        InvalidField: a parameter is out of its range.
+    """
     def read(name: str, low: N, high: N, *, is_low_excluded: bool = False) -> N | None:
         if not params.HasField(name):  # type: ignore[arg-type]
             return None
@@ -301,7 +332,12 @@ def _stops(stops: tuple[str, ...]) -> tuple[str, ...]:
     return stops
 
 
-def _time(field: str, value: Timestamp | None) -> datetime | None:
+def utc_time(field: str, value: Timestamp | None) -> datetime | None:
+    """Check a time.
+
+    Raises:
+        InvalidField: it is not between the years 1 and 9999.
+    """
     if value is None:
         return None
     try:

@@ -4,7 +4,7 @@ It knows messages and statuses; it must not know torch, files or settings.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,11 +16,13 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
 from llavachat_server.chats.errors import NotFound
+from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
-from llavachat_server.rpc import messages, requests
+from llavachat_server.rpc import imported_chat, messages, requests
 from llavachat_server.rpc.auth import TENANT
+from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.status import INTERNAL, Refusal, refusal
 from llavachat_server.values import EngineInfo
@@ -38,7 +40,9 @@ class Desk:
     engine: EngineInfo
     turns: Turns
     store: ChatStore
+    importer: Importer
     request_limits: RequestLimits
+    chat_limits: ChatLimits
     server_info: pb.GetServerInfoResponse
 
 
@@ -108,6 +112,27 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 chats=[messages.chat_summary(chat) for chat in page.chats],
                 next_page_token=requests.page_token(page.next),
             )
+
+    async def GetImage(  # type: ignore[override] # noqa: N802
+        self, request: pb.GetImageRequest, context: Context
+    ) -> None:
+        """See the contract."""
+        async with answering(context):
+            image_id = requests.known_image_id("image_id", request.image_id)
+            image, png = await self.desk.store.get_png(TENANT.get(), image_id)
+            for part in messages.image_parts(image, self._image_tokens, png):
+                await context.write(part)
+
+    async def ImportChat(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ImportChatRequest], context: Context
+    ) -> pb.ImportChatResponse:
+        """See the contract."""
+        async with answering(context):
+            parts = aiter(request_iterator)
+            chat = await imported_chat.receive_chat(parts, TENANT.get(), self.desk.chat_limits)
+            async with aclosing(imported_chat.receive_images(parts)) as images:
+                taken = await self.desk.importer.take(chat, images)
+            return pb.ImportChatResponse(chat=messages.chat(taken, self._image_tokens))
 
     async def DeleteChat(  # noqa: N802
         self, request: pb.DeleteChatRequest, context: Context

@@ -95,6 +95,17 @@ def _context_full(error: values.ContextFull) -> Refusal:
     )
 
 
+def _turn_imported(error: chats.TurnImported) -> Refusal:
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="TURN_IMPORTED", subject="turn_id", description=str(error)
+    )
+    return Refusal(
+        StatusCode.FAILED_PRECONDITION,
+        str(error),
+        (error_details_pb2.PreconditionFailure(violations=[violation]),),
+    )
+
+
 ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     InvalidField: lambda error: invalid(error.field, error.expected),
     intake.BadImage: lambda error: invalid("images", str(error)),
@@ -102,6 +113,8 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.NotFound: _not_found,
     chats.TurnRunning: _plain(StatusCode.ABORTED),
     chats.RequestReused: _plain(StatusCode.ALREADY_EXISTS),
+    chats.TurnImported: _turn_imported,
+    chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
     chats.StoreFull: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),

@@ -1,0 +1,209 @@
+"""Takes a chat in that was exported, from this server or another.
+
+Contract: the chat is kept whole, under ids of this server's making, or nothing of it is; an
+import whose caller is gone leaves nothing either. Words are tokenised as text, whatever they
+look like, and every picture comes in by the intake. It must not know gRPC or torch.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterable, Mapping
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+from llavachat_server.chats.errors import BadField, ChatError, ImportStalled
+from llavachat_server.chats.record import Chat, Turn
+from llavachat_server.chats.store import ChatStore
+from llavachat_server.images.intake import (
+    MAX_KEPT_SIDE_PIXELS,
+    BadImage,
+    Intake,
+    Picture,
+    kept_size,
+)
+from llavachat_server.values import QueueFull, TurnTokenizer
+
+MAX_FILE_BYTES = MAX_KEPT_SIDE_PIXELS**2 * 3 + 1024**2
+"""The largest PNG that a server gives away: it may be larger than the JPEG that it once was."""
+
+MAX_RUNNING = 2
+"""Imports that are taken in side by side, one of each tenant: each holds its pictures."""
+
+BODY_SECONDS = 600.0
+"""The longest that a body may take to arrive."""
+
+RETRY_SECONDS = 5.0
+
+
+class Importer:
+    """Takes chats in.
+
+    Args:
+        store: keeps them.
+        intake: decodes pictures.
+        prompts: the model's template and tokenizer.
+        num_image_tokens: how wide one picture is in the context.
+        max_bytes: of words and pixels of one chat together.
+    """
+
+    def __init__(
+        self,
+        store: ChatStore,
+        intake: Intake,
+        prompts: TurnTokenizer,
+        num_image_tokens: int,
+        *,
+        max_bytes: int,
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._store = store
+        self._intake = intake
+        self._prompts = prompts
+        self._num_image_tokens = num_image_tokens
+        self._running: set[str] = set()
+        # One thread, whoever imports: those who ask need the other cores.
+        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="import")
+
+    async def take(self, chat: Chat, files: AsyncIterable[bytes]) -> Chat:
+        """Take one chat in.
+
+        Args:
+            chat: as it was told: a tree in order, its ids the sender's, its token ids left out.
+            files: its pictures, in any order.
+
+        Returns:
+            The chat as it is kept.
+
+        Raises:
+            BadField: a picture can not be taken, is missing or is not one of the chat's, or
+                they are too large together.
+            ImportStalled: the pictures did not come in time.
+            QueueFull: others are being taken in.
+            StoreFull: nothing more can be kept.
+        """
+        if chat.tenant in self._running or len(self._running) >= MAX_RUNNING:
+            raise QueueFull(RETRY_SECONDS)
+        self._running.add(chat.tenant)
+        try:
+            pictures = await self._take_pictures(chat, files)
+            taken = await self._settle(chat)
+            await self._keep(taken, pictures)
+        finally:
+            self._running.discard(chat.tenant)
+        return taken
+
+    def close(self) -> None:
+        """Tokenise no more."""
+        self._tokenising.shutdown(wait=False, cancel_futures=True)
+
+    async def _take_pictures(self, chat: Chat, files: AsyncIterable[bytes]) -> tuple[Picture, ...]:
+        named = {image.id for turn in chat.turns for image in turn.images}
+        taken: dict[str, Picture] = {}
+        num_bytes = sum(len(turn.prompt) + len(turn.answer) for turn in chat.turns)
+        index = 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for data in files:
+                    picture = await self._take_picture(index, data)
+                    _check_picture(f"image[{index}]", picture, named, taken.keys())
+                    num_bytes += picture.num_bytes
+                    if num_bytes > self._max_bytes:
+                        raise BadField(
+                            f"image[{index}]",
+                            f"words and pixels of the chat up to here take {num_bytes:,} bytes; "
+                            f"at most {self._max_bytes:,} in one chat",
+                        )
+                    taken[picture.info.id] = picture
+                    index += 1
+        except TimeoutError:
+            raise ImportStalled(RETRY_SECONDS) from None
+        _check_told(chat, taken)
+        return tuple(taken.values())
+
+    async def _take_picture(self, index: int, data: bytes) -> Picture:
+        try:
+            return await self._intake.take(data, max_bytes=MAX_FILE_BYTES)
+        except BadImage as error:
+            raise BadField(f"image[{index}]", str(error)) from error
+
+    async def _settle(self, chat: Chat) -> Chat:
+        """The chat under new ids, with its token ids."""
+        loop = asyncio.get_running_loop()
+        new_ids: dict[str, str] = {}
+        num_tokens: dict[str | None, int] = {None: 0}
+        turns: list[Turn] = []
+        for turn in chat.turns:
+            question_ids, answer_ids = await loop.run_in_executor(
+                self._tokenising, self._tokenise, turn, chat.system_prompt
+            )
+            widened = len(turn.images) * (self._num_image_tokens - 1)
+            num_prompt_tokens = num_tokens[turn.parent_id] + len(question_ids) + widened
+            # Every answer is closed by one more token.
+            num_tokens[turn.id] = num_prompt_tokens + len(answer_ids) + 1
+            new_ids[turn.id] = secrets.token_hex(16)
+            turns.append(
+                replace(
+                    turn,
+                    id=new_ids[turn.id],
+                    parent_id=None if turn.parent_id is None else new_ids[turn.parent_id],
+                    question_ids=question_ids,
+                    answer_ids=answer_ids,
+                    num_untrimmed_tokens=num_prompt_tokens,
+                )
+            )
+        return replace(chat, id=secrets.token_hex(16), turns=tuple(turns))
+
+    def _tokenise(
+        self, turn: Turn, system_prompt: str | None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        num_images = len(turn.images)
+        if turn.parent_id is None:
+            question = self._prompts.build_first_turn(
+                turn.prompt, num_images=num_images, system_prompt=system_prompt
+            )
+        else:
+            question = self._prompts.build_next_turn(turn.prompt, num_images=num_images)
+        return question, self._prompts.build_answer(turn.answer)
+
+    async def _keep(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
+        keeping = asyncio.ensure_future(self._store.add_chat(chat, pictures))
+        try:
+            await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            # The caller is gone and nobody learns the chat's id.
+            with suppress(ChatError):
+                await keeping
+                await self._store.delete_chat(chat.tenant, chat.id)
+            raise
+
+
+def _check_picture(
+    field: str, picture: Picture, named: AbstractSet[str], taken: AbstractSet[str]
+) -> None:
+    if picture.info.id not in named:
+        raise BadField(
+            field,
+            f"no turn names this picture, whose id is {picture.info.id}; send the pixels as "
+            "GetImage told them",
+        )
+    if picture.info.id in taken:
+        raise BadField(field, f"the picture {picture.info.id} came before; send each once")
+
+
+def _check_told(chat: Chat, pictures: Mapping[str, Picture]) -> None:
+    """Each turn's pictures have come, and are as large as the turn says."""
+    for position, turn in enumerate(chat.turns):
+        for number, image in enumerate(turn.images):
+            field = f"chat.turns[{position}].images[{number}]"
+            picture = pictures.get(image.id)
+            if picture is None:
+                raise BadField(f"{field}.id", "its picture did not come; send it after the chat")
+            told, size = (image.width_pixels, image.height_pixels), picture.pixels.size
+            if size not in (told, kept_size(*told)):
+                raise BadField(
+                    f"{field}.width_pixels",
+                    f"{told[0]} x {told[1]} pixels are told, and the picture has "
+                    f"{size[0]} x {size[1]}",
+                )
