@@ -132,6 +132,27 @@ async def test_a_chat_that_is_erased_under_a_new_question_is_forgotten_once_more
     assert [(TENANT, live.chat_id)] == engine.forgotten
 
 
+async def test_a_replay_of_a_chat_that_is_erased_is_ended() -> None:
+    """There is nothing to compare with any more."""
+    hold = Hold("A circle.")
+    engine = ScriptedEngine("A circle.", hold)
+    turns = make_turns(engine)
+    live = turns.ask(TENANT, QUESTION)
+    await read(live)
+
+    async def replay() -> None:
+        async for _ in turns.replay(TENANT, live.chat_id, live.turn_id):
+            pass
+
+    task = asyncio.create_task(replay())
+    await hold.said.wait()
+    assert live.chat_id == engine.requests[1].owner
+    # As the real engine does when it forgets an owner.
+    engine.cancel(engine.requests[1].request_id)
+    with pytest.raises(NotFound, match="no such chat"):
+        await task
+
+
 async def test_a_running_chat_is_not_retired() -> None:
     """Retention leaves it for another time."""
     hold = Hold()

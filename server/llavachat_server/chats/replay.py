@@ -102,6 +102,9 @@ class Replayer:
                         raise ShuttingDown(STOP_RETRY_SECONDS)
                     if event.finish_reason is FinishReason.ERROR:
                         raise EngineFailed
+                    if event.finish_reason is FinishReason.CANCELLED:
+                        # Nothing but the chat's erasure ends a replay before its time.
+                        raise NotFound("chat", chat_id)
                     difference = _compare(turn, event.token_ids)
                     yield Verdict(difference, find_changes(turn, self.engine.info))
                     return
@@ -126,6 +129,7 @@ class Replayer:
             sampling=sampling,
             time_limit_seconds=self.max_turn_seconds,
             tenant=tenant,
+            owner=chat.id,
         )
 
 
