@@ -99,6 +99,20 @@ async def test_a_conversation_from_the_first_picture_to_its_end(server: ServerPr
     assert [] == list(listed.chats)
 
 
+async def test_an_erased_chat_is_erased_from_the_cache_too(server: ServerProcess) -> None:
+    """The same question on the same picture begins from nothing, once both chats are gone."""
+    stub = connect(server)
+    # No other test's prompts begin so.
+    request = about(red_circle(), system_prompt="A prompt of this test's own, to be forgotten.")
+    asked = [(await answer(stub.StartChat(request)))[0] for _ in range(2)]
+    for events in asked:
+        await stub.DeleteChat(pb.DeleteChatRequest(chat_id=events[0].started.chat_id))
+    asked.append((await answer(stub.StartChat(request)))[0])
+    unknown, known, forgotten = (events[-1].finished.usage.cached_tokens for events in asked)
+    assert (0, 0) == (unknown, forgotten)
+    assert known > 64
+
+
 async def test_greedy_answers_repeat_and_seeds_reproduce(server: ServerProcess) -> None:
     """The same question gets the same answer; a random one does with its seed."""
     stub = connect(server)
