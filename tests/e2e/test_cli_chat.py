@@ -87,7 +87,7 @@ def test_a_talk(talk, service, picture):
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_came(talk, service, picture):
-    """The server's call is cancelled, the talk goes on, and the next question keeps the chat."""
+    """The server is told, the talk goes on, and the next question keeps the chat."""
 
     def answer(request, context):
         context.add_callback(service.cancelled.set)
@@ -106,6 +106,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(talk, service, picture):
     terminal.expect("The answer was stopped.")
     assert service.cancelled.wait(5)
     terminal.expect(PROMPT)
+    assert [("chat-9", "turn-1")] == [(told.chat_id, told.turn_id) for told in service.stopped]
 
     service.chats["chat-9"] = chat_pb2.Chat(id="chat-9")
     service.answer = service.tell
@@ -167,4 +168,5 @@ def test_ctrl_c_ends_ask_with_130(talk, service, picture):
     terminal.send(CTRL_C)
     assert 130 == terminal.wait()
     assert service.cancelled.wait(5)
+    assert ["turn-1"] == [told.turn_id for told in service.stopped]
     assert "A red^C\n" == terminal.text
