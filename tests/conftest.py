@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from llavachat_server.images.intake import ImageLimits, Intake
 from server_process import ServerProcess, run_server
 
 # No test's server keeps its chats in the home of who runs the tests.
@@ -22,3 +23,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def server_address(server: ServerProcess) -> str:
     """Where the session's server is."""
     return server.address
+
+
+@pytest.fixture(scope="session")
+def intake() -> Iterator[Intake]:
+    """The intake with its processes, which are slow to start, for all tests that look at one."""
+    running = Intake(ImageLimits())
+    yield running
+    running.close()

@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -29,7 +29,8 @@ from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
-from llavachat_server.images.intake import MEDIA_TYPES, Intake
+from llavachat_server.images.addresses import AllowedHosts
+from llavachat_server.images.intake import Intake, IntakeUnavailable
 from llavachat_server.ops.health import CHAT_SERVICE, Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
@@ -44,6 +45,9 @@ from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings, is_loopback
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import Engine, EngineInfo
+
+if TYPE_CHECKING:
+    from llavachat_server.images.fetcher import Fetcher
 
 log = logging.getLogger("llavachat")
 
@@ -101,7 +105,8 @@ class App:
         self._health = Health()
         self._watch = Watch()
         self._service = ChatService()
-        self._intake = Intake(profile.image_limits)
+        self._hosts = AllowedHosts.parse(settings.image_url_hosts)
+        self._intake = Intake(profile.image_limits, _make_fetcher(self._hosts))
         self._engine: ServedEngine | None = None
         self._store: OpenedStore | None = None
         self._turns: Turns | None = None
@@ -171,7 +176,11 @@ class App:
         info = engine.info
         self._tell("warming up", device=info.device)
         self._watch.say_starting("asking the model about a first picture")
-        num_tokens = await warm_up(engine)
+        try:
+            media_types = await self._intake.start()
+            num_tokens = await warm_up(engine, self._intake)
+        except IntakeUnavailable as error:
+            raise StartError("the processes that decode pictures can not be started") from error
         self._tell("warmed up", completion_tokens=num_tokens)
         self._turns = Turns(
             self._watch.watch(engine),
@@ -198,8 +207,9 @@ class App:
             max_images_per_turn=profile.max_images_per_turn,
             max_tokens=profile.max_tokens,
             vocab_size=info.vocab_size,
+            takes_urls=bool(self._hosts),
         )
-        server_info = _describe(profile, info, self._started_at)
+        server_info = _describe(profile, info, media_types, self._started_at)
         chat_limits = ChatLimits(
             request_limits, settings.max_turns_per_chat, profile.image_limits.max_side_pixels
         )
@@ -365,7 +375,18 @@ def make_batching_engine(
     )
 
 
-def _describe(profile: Profile, info: EngineInfo, started_at: datetime) -> pb.GetServerInfoResponse:
+def _make_fetcher(hosts: AllowedHosts) -> "Fetcher | None":
+    if not hosts:
+        return None
+    # Its library takes time to import, and few servers need it.
+    from llavachat_server.images.fetcher import Fetcher
+
+    return Fetcher(hosts)
+
+
+def _describe(
+    profile: Profile, info: EngineInfo, media_types: Sequence[str], started_at: datetime
+) -> pb.GetServerInfoResponse:
     return pb.GetServerInfoResponse(
         model=messages.model_info(info.model),
         limits=pb.Limits(
@@ -380,7 +401,7 @@ def _describe(profile: Profile, info: EngineInfo, started_at: datetime) -> pb.Ge
             max_running_turns=info.max_running,
             max_queued_turns=info.max_queued,
             max_turn_duration=messages.duration(profile.max_turn_seconds),
-            media_types=sorted(MEDIA_TYPES.values()),
+            media_types=media_types,
         ),
         default_params=messages.params(profile.default_sampling),
         server_version=__version__,

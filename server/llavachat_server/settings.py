@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from llavachat_server import __version__
+from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.values import Quantization
 
@@ -60,6 +61,11 @@ def _store(value: str) -> str:
     if value in ("memory", "sqlite") or re.match(r"postgres(ql)?://.", value):
         return value
     raise ValueError("allowed: memory, sqlite, or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _hosts(value: str) -> str:
+    AllowedHosts.parse(value)
+    return value
 
 
 def _existing_file(value: Path) -> Path:
@@ -112,6 +118,11 @@ class Settings(BaseSettings):
     )
     max_images_per_turn: int | None = Field(
         None, ge=0, le=16, description="the most pictures in a turn (default: the profile's)"
+    )
+    image_url_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        "",
+        description="hosts from which pictures are fetched by their https address, as in "
+        '"pictures.example.org, *.example.net" (default: none)',
     )
     max_chats: int = Field(10_000, ge=1, description="chats kept in memory; more forget the oldest")
     max_picture_memory_bytes: int = Field(

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from llavachat_server import values
 from llavachat_server.chats import errors as chats
-from llavachat_server.images import intake
+from llavachat_server.images import addresses, intake, picture
 from llavachat_server.rpc import requests
 from llavachat_server.rpc.status import DETAILS_KEY, INTERNAL, ROWS, refusal
 
@@ -28,7 +28,7 @@ def error_classes(module: ModuleType) -> list[type[Exception]]:
     ]
 
 
-@pytest.mark.parametrize("module", [values, chats, intake, requests])
+@pytest.mark.parametrize("module", [values, chats, picture, addresses, intake, requests])
 def test_every_error_has_a_row(module: ModuleType) -> None:
     """An error class without a row would reach callers as INTERNAL: none may be forgotten."""
     assert set() == set(error_classes(module)) - set(ROWS) - BASES
@@ -41,7 +41,10 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         StatusCode.INVALID_ARGUMENT,
         error_details_pb2.BadRequest,
     ),
-    (intake.BadImage("odd"), StatusCode.INVALID_ARGUMENT, error_details_pb2.BadRequest),
+    (picture.BadImage("odd"), StatusCode.INVALID_ARGUMENT, error_details_pb2.BadRequest),
+    (addresses.BadAddress("odd"), StatusCode.INVALID_ARGUMENT, error_details_pb2.BadRequest),
+    (intake.IntakeBusy(1.0), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
+    (intake.IntakeUnavailable(1.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
     (
         chats.BadField("images[0].data", "odd"),
         StatusCode.INVALID_ARGUMENT,

@@ -59,10 +59,11 @@ class SamplingWishes:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """A picture as a request gives it: the file's bytes, or the id of one that is known."""
+    """A picture as a request gives it: the file's bytes, its address, or the id of a known one."""
 
     data: bytes | None = None
     image_id: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

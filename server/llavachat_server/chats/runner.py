@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from typing import cast
 
 from llavachat_server.chats.context import Context, ContextBuilder
-from llavachat_server.chats.errors import BadField, NotFound, ShuttingDown
+from llavachat_server.chats.errors import NotFound, ShuttingDown
 from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
 from llavachat_server.chats.question import ImageSource, OverflowPolicy, Question
 from llavachat_server.chats.record import RequestClaim, Turn, TurnState
 from llavachat_server.chats.setting import Setting
+from llavachat_server.chats.sources import take_new
 from llavachat_server.chats.store import ChatStore
-from llavachat_server.images.intake import BadImage, Intake, Picture
+from llavachat_server.images.intake import Intake, Picture
 from llavachat_server.values import (
     Engine,
     EngineEvent,
@@ -78,7 +79,8 @@ class TurnRunner:
             The last event, for the caller to tell once the chat's place is free again.
 
         Raises:
-            BadField, NotFound, StoreFull, EngineError: the turn was refused, or failed.
+            BadField, NotFound, IntakeBusy, IntakeUnavailable, StoreFull, EngineError: the turn
+                was refused, or failed.
             ShuttingDown: it was ended because the server stops.
         """
         new = tuple(
@@ -155,10 +157,7 @@ class TurnRunner:
     async def _take_picture(self, tenant: str, index: int, source: ImageSource) -> Picture:
         if source.image_id is not None:
             return await self.store.get_picture(tenant, source.image_id)
-        try:
-            return await self.intake.take(source.data or b"")
-        except BadImage as error:
-            raise BadField(f"images[{index}].data", str(error)) from error
+        return await take_new(self.intake, tenant, index, source)
 
     async def _begin(
         self, job: Job, setting: Setting, turn: Turn, pictures: tuple[Picture, ...]

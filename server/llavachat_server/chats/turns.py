@@ -29,8 +29,9 @@ from llavachat_server.chats.repeat import ask_again, tell_recorded
 from llavachat_server.chats.replay import Replayer, Verdict
 from llavachat_server.chats.runner import STOP_RETRY_SECONDS, Job, TurnRunner
 from llavachat_server.chats.setting import read_setting
+from llavachat_server.chats.sources import check_new
 from llavachat_server.chats.store import ChatStore
-from llavachat_server.images.intake import BadImage, Intake
+from llavachat_server.images.intake import Intake
 from llavachat_server.values import Delta, Engine, FinishReason, Sampling
 
 _CANCEL_SECONDS = 5.0
@@ -159,10 +160,7 @@ class Turns:
             if source.image_id is not None:
                 await self._store.get_picture(tenant, source.image_id)
                 continue
-            try:
-                await self._intake.check(source.data or b"")
-            except BadImage as error:
-                raise BadField(f"images[{index}].data", str(error)) from error
+            await check_new(self._intake, tenant, index, source)
         num_images = len(setting.opening_images) + len(question.images)
         return self._contexts.count(
             setting.history, question.prompt, num_images, system_prompt=setting.chat.system_prompt

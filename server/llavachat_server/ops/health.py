@@ -4,9 +4,12 @@ Contract: grpc.health.v1, for the whole server and for the chat service alike. g
 is born as SERVING; here it is told otherwise before a port opens. It must not know chats.
 """
 
+import io
+
 from grpc_health.v1 import health, health_pb2
 from PIL import Image, ImageDraw
 
+from llavachat_server.images.intake import Intake
 from llavachat_server.values import Engine, EngineRequest, Finished, FinishReason, Sampling
 
 CHAT_SERVICE = "llavachat.v1.ChatService"
@@ -33,17 +36,17 @@ class Health:
             await self.servicer.set(service, value)
 
 
-async def warm_up(engine: Engine) -> int:
-    """Have a picture answered, as a caller would.
+async def warm_up(engine: Engine, intake: Intake) -> int:
+    """Have a picture taken in and answered, as a caller would.
 
     Returns:
         How many tokens the answer had.
 
     Raises:
         WarmUpFailed: no answer came.
+        IntakeUnavailable: the picture could not be decoded.
     """
-    picture = Image.new("RGB", (224, 224), "white")
-    ImageDraw.Draw(picture).ellipse((48, 48, 176, 176), fill=(220, 30, 30))
+    picture = (await intake.take(_first_picture())).pixels
     request = EngineRequest(
         request_id="warm-up",
         token_ids=engine.prompts.build_first_turn("What is this?"),
@@ -58,3 +61,11 @@ async def warm_up(engine: Engine) -> int:
                 return event.usage.completion_tokens
             raise WarmUpFailed(f"the first answer ended as {event.finish_reason.value}")
     raise WarmUpFailed("the first answer did not end")
+
+
+def _first_picture() -> bytes:
+    picture = Image.new("RGB", (224, 224), "white")
+    ImageDraw.Draw(picture).ellipse((48, 48, 176, 176), fill=(220, 30, 30))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()

@@ -23,6 +23,7 @@ from llavachat_server.chats.question import (
     SamplingWishes,
 )
 from llavachat_server.chats.store import ChatQuery, PageMark
+from llavachat_server.images.intake import ADDRESSES_ARE_OFF
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_STOPS = 8
@@ -63,6 +64,7 @@ class RequestLimits:
     max_images_per_turn: int
     max_tokens: int
     vocab_size: int
+    takes_urls: bool = False
 
 
 def start_question(request: pb.StartChatRequest, limits: RequestLimits) -> Question:
@@ -244,19 +246,19 @@ def _images(images: Sequence[pb.Image], limits: RequestLimits) -> tuple[ImageSou
         raise InvalidField(
             "images", f"{len(images)} pictures; at most {limits.max_images_per_turn} in one turn"
         )
-    return tuple(_image(f"images[{index}]", image) for index, image in enumerate(images))
+    return tuple(_image(f"images[{index}]", image, limits) for index, image in enumerate(images))
 
 
-def _image(path: str, image: pb.Image) -> ImageSource:
+def _image(path: str, image: pb.Image, limits: RequestLimits) -> ImageSource:
     match image.WhichOneof("source"):
         case "data":
             return ImageSource(data=image.data)
         case "image_id":
             return ImageSource(image_id=known_image_id(f"{path}.image_id", image.image_id))
         case "url":
-            raise InvalidField(
-                f"{path}.url", "this server does not fetch addresses; send the file as data"
-            )
+            if not limits.takes_urls:
+                raise InvalidField(f"{path}.url", ADDRESSES_ARE_OFF)
+            return ImageSource(url=image.url)
         case _:
             raise InvalidField(path, "is empty; set data or image_id")
 
@@ -300,6 +302,7 @@ def sampling_wishes(params: pb.GenerationParams, limits: RequestLimits) -> Sampl
     Raises:
         InvalidField: a parameter is out of its range.
     """
+
     def read(name: str, low: N, high: N, *, is_low_excluded: bool = False) -> N | None:
         if not params.HasField(name):  # type: ignore[arg-type]
             return None

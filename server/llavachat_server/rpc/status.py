@@ -15,7 +15,7 @@ from grpc import StatusCode
 
 from llavachat_server import values
 from llavachat_server.chats import errors as chats
-from llavachat_server.images import intake
+from llavachat_server.images import addresses, intake, picture
 from llavachat_server.rpc.messages import duration
 from llavachat_server.rpc.requests import InvalidField
 
@@ -108,7 +108,10 @@ def _turn_imported(error: chats.TurnImported) -> Refusal:
 
 ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     InvalidField: lambda error: invalid(error.field, error.expected),
-    intake.BadImage: lambda error: invalid("images", str(error)),
+    picture.BadImage: lambda error: invalid("images", str(error)),
+    addresses.BadAddress: lambda error: invalid("images", str(error)),
+    intake.IntakeBusy: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    intake.IntakeUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.BadField: lambda error: invalid(error.field, error.expected),
     chats.NotFound: _not_found,
     chats.TurnRunning: _plain(StatusCode.ABORTED),

@@ -1,0 +1,54 @@
+"""Pictures as a question brings them: from its bytes or from an address, through the intake.
+
+It must not know the engine or gRPC.
+"""
+
+from llavachat_server.chats.errors import BadField
+from llavachat_server.chats.question import ImageSource
+from llavachat_server.images.intake import BadAddress, BadImage, Intake, Picture
+
+
+async def take_new(intake: Intake, tenant: str, index: int, source: ImageSource) -> Picture:
+    """Take in a picture that is not known yet.
+
+    Args:
+        intake: fetches and decodes.
+        tenant: who asks.
+        index: the picture's place in the request, for errors.
+        source: the file or its address.
+
+    Raises:
+        BadField: it can not be taken.
+        IntakeBusy, IntakeUnavailable: not now.
+    """
+    data = await _read(intake, tenant, index, source)
+    try:
+        return await intake.take(data, tenant=tenant)
+    except BadImage as error:
+        raise BadField(_field(index, source), str(error)) from error
+
+
+async def check_new(intake: Intake, tenant: str, index: int, source: ImageSource) -> None:
+    """Check such a picture's header; see `take_new`.
+
+    Raises:
+        BadField, IntakeBusy, IntakeUnavailable: see `take_new`.
+    """
+    data = await _read(intake, tenant, index, source)
+    try:
+        await intake.check(data, tenant=tenant)
+    except BadImage as error:
+        raise BadField(_field(index, source), str(error)) from error
+
+
+async def _read(intake: Intake, tenant: str, index: int, source: ImageSource) -> bytes:
+    if source.url is None:
+        return source.data or b""
+    try:
+        return await intake.fetch(source.url, tenant=tenant)
+    except BadAddress as error:
+        raise BadField(_field(index, source), str(error)) from error
+
+
+def _field(index: int, source: ImageSource) -> str:
+    return f"images[{index}].{'data' if source.url is None else 'url'}"

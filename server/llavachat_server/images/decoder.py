@@ -1,0 +1,172 @@
+"""The decoder: a small process beside the server, in which pictures are decoded.
+
+    llavachat-server --- a worker's keeper --- one child a picture
+
+Contract: the keeper never touches a picture's bytes; it has a child ready, waits for its end,
+tells of it, and makes the next. The child takes one request, gives away all rights that decoding
+does not need, decodes, answers and ends: what an evil picture may do to it reaches neither the
+next picture nor the server. It is started with `python -I`; it must not import numpy, torch,
+asyncio or the server's other rooms, so that it stays small and starts fast.
+
+Its files: 0, the socket of requests and answers, one JSON object a line; 1, the pipe on which the
+keeper tells, likewise; and the shared memory, whose number is the argument: first it holds the
+file to decode, then the RGB pixels.
+"""
+
+import gc
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+from PIL import Image
+
+from llavachat_server.images import confinement
+from llavachat_server.images.decoding import check_header, load_heic, render
+from llavachat_server.images.picture import MAX_KEPT_SIDE_PIXELS, BadImage, ImageLimits
+
+MEMORY_BYTES = 512 * 1024**2
+"""For one picture, besides what Python and Pillow take. The largest that are taken need 400 MiB."""
+
+CPU_SECONDS = 2
+"""Of computing for one picture. The largest that are taken need less than one."""
+
+WALL_SECONDS = 5.0
+"""For one picture. There is nothing to wait for but a processor, so that more than the time of
+computing means a busy machine, not an evil picture."""
+
+NOBODY_ASKS = 7
+"""A child's exit status when the server is gone."""
+
+_REQUESTS, _NOTES = 0, 1
+_READ_BYTES = 64 * 1024
+_ROWS = 64
+"""At a time: hundreds of kilobytes, which stay in a processor's cache."""
+
+
+def main() -> None:
+    """Keep a child ready until the server is gone."""
+    memory = int(sys.argv[1])
+    # Ctrl-C in a terminal reaches all its processes; the server says when we are to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    has_heic = load_heic()
+    _touch_formats()
+    is_confined = _try_confinement()
+    # What lives now lives on: children shall not copy pages by counting and sweeping.
+    gc.collect()
+    gc.freeze()
+    _tell({"is_confined": is_confined, "has_heic": has_heic})
+    while True:
+        child = os.fork()
+        if child == 0:
+            _answer_once(memory)
+        _, status, usage = os.wait4(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == NOBODY_ASKS:
+            return
+        _tell({"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime})
+
+
+def _answer_once(memory: int) -> None:
+    """Serve one request and end this process."""
+    code = 1
+    try:
+        confinement.end_with_parent()
+        os.close(_NOTES)
+        confinement.limit(
+            memory_bytes=MEMORY_BYTES,
+            cpu_seconds=CPU_SECONDS,
+            file_bytes=MAX_KEPT_SIDE_PIXELS**2 * 3,
+        )
+        channel = socket.socket(fileno=_REQUESTS)
+        request = _read_request(channel)
+        if request is None:
+            code = NOBODY_ASKS
+        else:
+            signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+            confinement.confine()
+            channel.sendall(json.dumps(_answer(request, memory)).encode() + b"\n")
+            code = 0
+    finally:
+        os._exit(code)
+
+
+def _answer(request: dict[str, Any], memory: int) -> dict[str, Any]:
+    data = os.pread(memory, request["num_bytes"], 0)
+    limits = ImageLimits(**request["limits"])
+    try:
+        if request["is_check"]:
+            check_header(data, limits)
+            return {}
+        rendered = render(data, limits)
+    except BadImage as error:
+        return {"refusal": str(error)}
+    _write_rgb(rendered.pixels, memory)
+    return {
+        "kept": rendered.pixels.size,
+        "size": (rendered.width_pixels, rendered.height_pixels),
+        "media_type": rendered.media_type,
+    }
+
+
+def _write_rgb(picture: Image.Image, memory: int) -> None:
+    """Write the pixels row by row, a few rows at a time: all at once would take them twice."""
+    position = 0
+    for top in range(0, picture.height, _ROWS):
+        bottom = min(top + _ROWS, picture.height)
+        rows = memoryview(picture.crop((0, top, picture.width, bottom)).tobytes())
+        while rows:
+            num_bytes = os.pwrite(memory, rows, position)
+            position, rows = position + num_bytes, rows[num_bytes:]
+
+
+def _read_request(channel: socket.socket) -> dict[str, Any] | None:
+    line = b""
+    while not line.endswith(b"\n"):
+        part = channel.recv(_READ_BYTES)
+        if not part:
+            return None
+        line += part
+    request: dict[str, Any] = json.loads(line)
+    return request
+
+
+def _tell(note: dict[str, Any]) -> None:
+    os.write(_NOTES, json.dumps(note).encode() + b"\n")
+
+
+def _touch_formats() -> None:
+    """Decode a picture of each kind, so that no child has to load a module: it can not."""
+    for image_format in ("JPEG", "PNG", "GIF", "WEBP"):
+        for mode in ("RGB", "P"):
+            if mode == "P" and image_format == "JPEG":
+                continue
+            file = io.BytesIO()
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            options = {} if image_format == "GIF" else {"exif": exif}
+            Image.new(mode, (8, 8)).save(file, image_format, **options)
+            render(file.getvalue(), ImageLimits())
+
+
+def _try_confinement() -> bool:
+    """Whether children are really cut off from files."""
+    child = os.fork()
+    if child == 0:
+        is_refused = False
+        if confinement.confine():
+            try:
+                os.open("/", os.O_RDONLY)
+            except PermissionError:
+                is_refused = True
+        os._exit(0 if is_refused else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
