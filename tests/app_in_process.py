@@ -54,11 +54,14 @@ async def run_app(
     if task.done():
         task.result()
     address = ready.result()
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = chat_pb2_grpc.ChatServiceStub(channel)
-        yield RunningApp(app, task, address, channel, stub)  # type: ignore[arg-type]
-    app.stop()
-    await asyncio.wait_for(task, PATIENCE_SECONDS)
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = chat_pb2_grpc.ChatServiceStub(channel)
+            yield RunningApp(app, task, address, channel, stub)  # type: ignore[arg-type]
+    finally:
+        # Also after a failure: a server that its event loop leaves behind takes the tests with it.
+        app.stop()
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
 async def until(read: Callable[[], Awaitable[T]], is_so: Callable[[T], bool]) -> T:

@@ -1,5 +1,5 @@
-"""The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``, and
-``llavachat-server audit verify [FOLDER]``, which checks the audit record.
+"""The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``, and beside it
+``audit verify [FOLDER]``, which checks the audit record, and ``keys``, which says who may call.
 
 Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 130 interrupted twice.
 """
@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, where the server did not come to serve. Else the process ends here.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["keys"]:
+        from llavachat_server.keys_command import run as run_keys
+
+        return run_keys(words[1:])
     if words[:1] == ["audit"]:
         from llavachat_server.audit_command import run
 

@@ -35,14 +35,17 @@ from llavachat_server.ops.health import CHAT_SERVICE, Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
 from llavachat_server.rpc import messages
-from llavachat_server.rpc.auth import BadKeyFile, KeyRing
 from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.imported_chat import ChatLimits
+from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
+from llavachat_server.rpc.key_watch import watch_keys
 from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
+from llavachat_server.rpc.metering import MeteredEngine
+from llavachat_server.rpc.quota import Quotas
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
 from llavachat_server.rpc.use import UseNotes
-from llavachat_server.settings import Settings, is_loopback
+from llavachat_server.settings import Settings, find_keys_files, is_loopback
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import Engine, EngineInfo
 
@@ -122,7 +125,8 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        gate = Gate(self._read_keys())
+        keys = self._read_keys()
+        gate = Gate(lambda: keys.ring)
         server = self._make_server(gate)
         await self._health.set_serving(False)
         address = self._bind(server)
@@ -130,7 +134,8 @@ class App:
         self.listening.set_result(address)
         self._tell("listening", address=address)
         self._watch.begin()
-        start = asyncio.create_task(self._start_engine())
+        start = asyncio.create_task(self._start_engine(gate.quotas))
+        watch = asyncio.create_task(watch_keys(keys, gate))
         stop = asyncio.create_task(self._stop_asked.wait())
         try:
             await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,6 +152,7 @@ class App:
             self.serving.set_result(address)
             await self._wait_for_end(stop)
         finally:
+            watch.cancel()
             await self._shut_down(server, gate)
             self._watch.end()
 
@@ -154,7 +160,7 @@ class App:
         """Ask `run` to come to its end."""
         self._stop_asked.set()
 
-    async def _start_engine(self) -> None:
+    async def _start_engine(self, quotas: Quotas) -> None:
         profile, settings = self._profile, self._settings
         self._tell("loading", model=profile.model, quantization=profile.quantization.value)
         try:
@@ -183,7 +189,7 @@ class App:
             raise StartError("the processes that decode pictures can not be started") from error
         self._tell("warmed up", completion_tokens=num_tokens)
         self._turns = Turns(
-            self._watch.watch(engine),
+            MeteredEngine(self._watch.watch(engine), quotas),
             opened.store,
             self._intake,
             defaults=profile.default_sampling,
@@ -262,13 +268,13 @@ class App:
         if fatal.done() and not stop.done():
             raise EngineEnded(fatal.result())
 
-    def _read_keys(self) -> KeyRing | None:
-        if self._settings.keys_file is None:
-            return None
+    def _read_keys(self) -> KeyFiles:
+        self._keys = KeyFiles(find_keys_files(self._settings))
         try:
-            return KeyRing.from_file(self._settings.keys_file)
+            self._keys.read()
         except BadKeyFile as error:
             raise StartError(str(error)) from error
+        return self._keys
 
     def _make_server(self, gate: Gate) -> grpc.aio.Server:
         server = grpc.aio.server(
@@ -332,8 +338,8 @@ class App:
                 "text": f"llavachat is serving {name} on {address}",
             },
         )
-        if not is_loopback(self._settings.listen) and self._settings.keys_file is None:
-            log.warning("everybody who can reach this address may call: no keys_file is set")
+        if not is_loopback(self._settings.listen) and self._keys.ring is None:
+            log.warning("everybody who can reach this address may call: there is no key")
         if self._settings.ready_file is not None:
             _write_whole(self._settings.ready_file, address + "\n")
 

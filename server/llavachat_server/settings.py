@@ -30,6 +30,8 @@ from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.values import Quantization
 
 ENVIRONMENT_PREFIX = "LLAVACHAT_"
+KEYS_NAME = "keys"
+"""The file of keys in the state folder."""
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -167,7 +169,9 @@ class Settings(BaseSettings):
         "erased (default: none; with store memory see max_chats)",
     )
     keys_file: File | None = Field(
-        None, description="lines of NAME SHA256-OF-KEY; without it, everybody may call"
+        None,
+        description="keys as lines of NAME SHA256-OF-KEY, besides those that `llavachat-server "
+        "keys add` keeps in state_folder; without any, everybody may call",
     )
     tls_cert_file: File | None = Field(None, description="PEM of the server's certificate chain")
     tls_key_file: File | None = Field(None, description="PEM of the certificate's private key")
@@ -303,6 +307,12 @@ def find_state_folder(settings: Settings) -> Path:
     return Path(given) if given else user_state_path("llavachat")
 
 
+def find_keys_files(settings: Settings) -> tuple[Path, ...]:
+    """Where keys may be: the file that was named, and the one that ``keys add`` writes."""
+    kept = find_state_folder(settings) / KEYS_NAME
+    return (kept,) if settings.keys_file is None else (settings.keys_file, kept)
+
+
 def check_network(settings: Settings) -> None:
     """Refuse to be open to a network by accident.
 
@@ -311,7 +321,9 @@ def check_network(settings: Settings) -> None:
     """
     if is_loopback(settings.listen) or settings.allow_open_network:
         return
-    missing = [name for name in ("tls_cert_file", "keys_file") if getattr(settings, name) is None]
+    missing = [] if settings.tls_cert_file is not None else ["tls_cert_file"]
+    if not any(path.is_file() for path in find_keys_files(settings)):
+        missing.append("keys_file")
     if missing:
         raise SettingsError(
             f"listen: {settings.listen!r} can be reached from other machines and needs "

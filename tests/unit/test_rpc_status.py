@@ -67,8 +67,8 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         StatusCode.FAILED_PRECONDITION,
         error_details_pb2.PreconditionFailure,
     ),
-    (chats.TurnRunning(), StatusCode.ABORTED, None),
-    (chats.RequestReused(), StatusCode.ALREADY_EXISTS, None),
+    (chats.TurnRunning(), StatusCode.ABORTED, error_details_pb2.RetryInfo),
+    (chats.RequestReused(), StatusCode.ALREADY_EXISTS, error_details_pb2.BadRequest),
     (chats.StoreUnavailable(1.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
     (chats.StoreFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (values.QueueFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
@@ -88,7 +88,7 @@ def detail(error: Exception) -> Any:
     ((key, value),) = trailer
     status = status_pb2.Status.FromString(value)
     assert (DETAILS_KEY, answer.code.value[0], answer.message) == (key, status.code, status.message)
-    (box,) = status.details
+    box = status.details[0]
     kind = getattr(error_details_pb2, box.type_url.rpartition(".")[2])()
     assert box.Unpack(kind)
     return kind
@@ -124,6 +124,17 @@ def test_fields_are_named_by_their_path() -> None:
 def test_retries_say_when() -> None:
     """RetryInfo carries the delay."""
     assert 1_500_000_000 == detail(values.QueueFull(1.5)).retry_delay.ToNanoseconds()
+
+
+@pytest.mark.parametrize("error", [values.QueueFull(1.5), chats.StoreFull(1.5)])
+def test_limits_are_named(error: Exception) -> None:
+    """QuotaFailure says which limit it was, beside when to come back."""
+    answer = refusal(error)
+    assert answer is not None
+    assert [error_details_pb2.RetryInfo, error_details_pb2.QuotaFailure] == [
+        type(each) for each in answer.details
+    ]
+    assert {"queue", "store"} > {answer.details[1].violations[0].subject}  # type: ignore[attr-defined]
 
 
 def test_a_full_context_tells_its_counts() -> None:

@@ -72,8 +72,8 @@ class ServerProcess:
             name: value for name, value in os.environ.items() if not name.startswith("LLAVACHAT_")
         }
         arguments = ["--listen", "127.0.0.1:0", "--ready-file", str(self._ready_file)]
-        # What is tried here is not the user's to keep.
-        arguments += ["--store", "memory"]
+        # What is tried here is not the user's to keep, nor are the user's keys asked for.
+        arguments += ["--store", "memory", "--state-folder", self._folder.name]
         self._began = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, and no shell
             [*self._command, *arguments, "--log-format", "json"],

@@ -1,14 +1,16 @@
-"""Who calls: API keys, kept as hashes in a file, compared in constant time.
+"""Who calls: API keys, known by their hashes alone, compared in constant time.
 
-It must not know what a caller asks for. A key is never logged and never kept.
+It must not know what a caller asks for, nor where the hashes are kept. A key is never logged and
+never kept.
 """
 
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from pathlib import Path
+from dataclasses import dataclass, field
+from enum import Enum
 
 TENANT: ContextVar[str] = ContextVar("tenant")
 """Whose call it is that the present task answers; set by the gate before any handler runs."""
@@ -17,65 +19,104 @@ OPEN_TENANT = ""
 """The tenant of everybody on a server without keys."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SCHEME = "bearer "
+_ID_CHARS = 12
 
 
-class BadKeyFile(Exception):
-    """The file of keys can not be used. The message names the line, never its content."""
+class Scope(Enum):
+    """What a key opens."""
+
+    CHAT = "chat"
+    """Everything of ChatService, for the chats of the key's tenant."""
+    ADMIN = "admin"
+    """What tells of the server itself: reflection."""
+    METRICS = "metrics"
+    """The figures of the server, none of which tells what was said."""
+
+
+class BadKey(Exception):
+    """An entry can not be used. The message says what would be right, never what was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is known of a key.
+
+    Args:
+        tenant: whose chats it opens: the name that it was given. Several keys may share one.
+        sha256: of the secret, 32 bytes. The secret itself has 256 random bits, so that there is
+            nothing to guess: a slow hash, which a person's password would need, would only let
+            strangers keep the server busy with hashing.
+        scopes: what it opens.
+        requests_per_minute: None: as many as come.
+        tokens_per_minute: of prompts and answers together. None: as many as are asked for.
+        max_concurrent: calls side by side. None: as many as the server takes.
+        created: the day, as 2026-12-31; "" where it is not known.
+    """
+
+    tenant: str
+    sha256: bytes = field(repr=False)
+    scopes: frozenset[Scope] = frozenset({Scope.CHAT})
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent: int | None = None
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a tenant's name that can not stand in a file or a log.
+
+        Raises:
+            BadKey: says what is allowed.
+        """
+        if not _NAME.fullmatch(self.tenant):
+            raise BadKey(
+                "a name has 1 to 64 letters, digits, dots, dashes and underscores, and begins "
+                "with a letter or digit"
+            )
+
+    @property
+    def id(self) -> str:
+        """What to call it by: the first 12 hexadecimal digits of its hash, which open nothing."""
+        return self.sha256.hex()[:_ID_CHARS]
+
+
+CALLER: ContextVar[Key | None] = ContextVar("caller", default=None)
+"""The key of the call that the present task works for; None on a server without keys."""
 
 
 class KeyRing:
     """The keys that are let in.
 
     Args:
-        hashes: SHA-256 of each key in lower-case hexadecimal, and the tenant it belongs to.
+        keys: each with another hash.
     """
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
-        self._entries = [(bytes.fromhex(digest), tenant) for digest, tenant in hashes.items()]
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = {key.sha256: key for key in keys}
 
-    @classmethod
-    def from_file(cls, path: Path) -> "KeyRing":
-        """Read lines of ``NAME SHA256``; blank lines and lines that begin with # are skipped.
+    def __len__(self) -> int:
+        return len(self._keys)
 
-        Several lines may carry one name: a tenant with several keys, or a key on its way out.
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys.values())
 
-        Raises:
-            BadKeyFile: a line is wrong, or there is no key at all.
-        """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadKeyFile(f"the key file {path} can not be read as text") from error
-        hashes: dict[str, str] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.split()
-            if not words or words[0].startswith("#"):
-                continue
-            if len(words) != 2 or not _NAME.fullmatch(words[0]):
-                raise BadKeyFile(f"line {number} of the key file: expected NAME SHA256")
-            name, digest = words[0], words[1].lower()
-            if not _SHA256.fullmatch(digest):
-                raise BadKeyFile(
-                    f"line {number} of the key file: the SHA-256 of the key in 64 hexadecimal "
-                    "digits is expected, not the key"
-                )
-            if hashes.setdefault(digest, name) != name:
-                raise BadKeyFile(f"line {number} of the key file: this key has another name above")
-        if not hashes:
-            raise BadKeyFile("the key file holds no key; write one NAME SHA256 a line")
-        return cls(hashes)
-
-    def tenant(self, authorization: str) -> str | None:
-        """The tenant of an ``authorization`` header's value; None when it opens nothing."""
+    def find(self, authorization: str) -> Key | None:
+        """The key of an ``authorization`` header's value; None when it opens nothing."""
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             return None
-        key = authorization[len(_SCHEME) :].strip()
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        digest = hash_secret(authorization[len(_SCHEME) :].strip())
         found = None
         # Every entry is compared, so that the time tells nothing about which one matched.
-        for known, tenant in self._entries:
-            if hmac.compare_digest(known, digest):
-                found = tenant
+        for sha256, key in self._keys.items():
+            if hmac.compare_digest(sha256, digest):
+                found = key
         return found
+
+    def get(self, sha256: bytes) -> Key | None:
+        """The present entry of a hash; None when it was revoked."""
+        return self._keys.get(sha256)
+
+
+def hash_secret(secret: str) -> bytes:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -1,33 +1,36 @@
 """The gate before every method: is the server ready, and may this caller in?
 
-Contract: everything is refused unless it is let through here; health checks always pass. A
-refused call is ended before its body is read: it is answered as a stream of requests whose
-first one is never asked for.
+Contract: everything is refused unless the table of access lets it through. A refused call is
+ended before its body is read: it is answered as a stream of requests whose first one is never
+asked for. A key that is revoked ends its running calls.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
 
-from llavachat_server.rpc.auth import OPEN_TENANT, TENANT, KeyRing
-from llavachat_server.rpc.status import Refusal, retry
-
-_HEALTH = "/grpc.health.v1.Health/"
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+from llavachat_server.rpc.access import HEALTH_WATCH, RULES, Rule, is_health
+from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing
+from llavachat_server.rpc.call import Call, Handler
+from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
+from llavachat_server.rpc.quota import Quotas
+from llavachat_server.rpc.status import (
+    TOO_MANY_WATCHES,
+    UNAUTHENTICATED,
+    UNKNOWN_METHOD,
+    Refusal,
+    not_in_scope,
+    retry,
+)
 
 _START_RETRY_SECONDS = 2.0
 _STOP_RETRY_SECONDS = 5.0
 _QUIET_SECONDS = 0.1
-
-UNAUTHENTICATED = Refusal(
-    grpc.StatusCode.UNAUTHENTICATED, "send the header `authorization: Bearer KEY` with a valid key"
-)
 
 
 class GateState(Enum):
@@ -42,14 +45,25 @@ class Gate(grpc.aio.ServerInterceptor):
     """Lets calls in.
 
     Args:
-        keys: who may call; None lets everybody in, as one tenant.
+        find_keys: who may call at this moment; None lets everybody in, as one tenant.
+        quotas: counts what each key uses.
+        rules: how each method is guarded; what is not there is refused.
     """
 
-    def __init__(self, keys: KeyRing | None) -> None:
+    def __init__(
+        self,
+        find_keys: Callable[[], KeyRing | None],
+        quotas: Quotas | None = None,
+        rules: Mapping[str, Rule] = RULES,
+    ) -> None:
         self.state = GateState.STARTING
-        self._keys = keys
-        self._calls: set[asyncio.Task[Any]] = set()
+        self.quotas = quotas or Quotas()
+        self._find_keys = find_keys
+        self._rules = rules
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: set[Call] = set()
         self._num_arrived = 0
+        self._num_watches = 0
 
     async def intercept_service(
         self,
@@ -57,22 +71,36 @@ class Gate(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Let one call through, or put a refusal in its handler's place."""
-        if handler_call_details.method.startswith(_HEALTH):
-            return await continuation(handler_call_details)
-        self._count_call()
-        tenant = self._tenant(handler_call_details)
-        if tenant is None:
-            return _refuse(UNAUTHENTICATED)
-        if self.state is GateState.STARTING:
-            return _refuse(
-                retry(grpc.StatusCode.UNAVAILABLE, "the server is starting", _START_RETRY_SECONDS)
+        method = handler_call_details.method
+        task = asyncio.current_task()
+        assert task is not None
+        if is_health(method):
+            answer = self._judge_health(method, task)
+            if answer is not None:
+                return _refuse(answer)
+            return Call(None, self._rules[method], task).wrap(
+                await continuation(handler_call_details)
             )
-        if self.state is GateState.STOPPING:
-            return _refuse(
-                retry(grpc.StatusCode.UNAVAILABLE, "the server is stopping", _STOP_RETRY_SECONDS)
-            )
-        TENANT.set(tenant)
-        return await continuation(handler_call_details)
+        self._count(task)
+        key, answer = self._judge(handler_call_details)
+        if answer is not None:
+            return _refuse(answer)
+        call = Call(key, self._rules[method], task)
+        self._enter(call, task)
+        TENANT.set(OPEN_TENANT if key is None else key.tenant)
+        CALLER.set(key)
+        return call.wrap(await continuation(handler_call_details))
+
+    def end_revoked(self) -> None:
+        """End the calls of keys that are no more, or do not open their method any more."""
+        ring = self._find_keys()
+        if ring is None:
+            return
+        for call in list(self._calls):
+            key = None if call.key is None else ring.get(call.key.sha256)
+            if key is None or not _opens(key, call.rule):
+                call.end(UNAUTHENTICATED)
+        self.quotas.forget(ring)
 
     async def wait_until_idle(self, max_seconds: float) -> None:
         """Wait until every call has got its status and none has come for a moment.
@@ -85,27 +113,72 @@ class Gate(grpc.aio.ServerInterceptor):
         with suppress(TimeoutError):
             async with asyncio.timeout(max_seconds):
                 num_seen = -1
-                while self._calls or num_seen != self._num_arrived:
+                while self._tasks or num_seen != self._num_arrived:
                     num_seen = self._num_arrived
-                    if self._calls:
-                        await asyncio.wait(self._calls)
+                    if self._tasks:
+                        await asyncio.wait(self._tasks)
                     await asyncio.sleep(_QUIET_SECONDS)
 
-    def _count_call(self) -> None:
-        # gRPC answers each call, from here to its status, in one task.
-        task = asyncio.current_task()
-        if task is not None:
-            self._num_arrived += 1
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
+    def _judge(self, details: grpc.HandlerCallDetails) -> tuple[Key | None, Refusal | None]:
+        """Whose call it is, and what it is refused with, if it is."""
+        ring, key = self._find_keys(), None
+        if ring is not None:
+            key = _find_key(ring, details)
+            if key is None:
+                return None, UNAUTHENTICATED
+        rule = self._rules.get(details.method)
+        if rule is None:
+            return key, UNKNOWN_METHOD
+        if key is not None and not _opens(key, rule):
+            return key, not_in_scope(details.method, [s.value for s in rule.scopes or ()])
+        unavailable = grpc.StatusCode.UNAVAILABLE
+        if self.state is GateState.STARTING:
+            return key, retry(unavailable, "the server is starting", _START_RETRY_SECONDS)
+        if self.state is GateState.STOPPING:
+            return key, retry(unavailable, "the server is stopping", _STOP_RETRY_SECONDS)
+        if key is None:
+            return None, None
+        return key, self.quotas.of(key).admit(generates=rule.generates)
 
-    def _tenant(self, details: grpc.HandlerCallDetails) -> str | None:
-        if self._keys is None:
-            return OPEN_TENANT
-        headers = [value for key, value in details.invocation_metadata if key == "authorization"]
-        if len(headers) != 1 or not isinstance(headers[0], str):
-            return None
-        return self._keys.tenant(headers[0])
+    def _judge_health(self, method: str, task: "asyncio.Task[Any]") -> Refusal | None:
+        if method not in self._rules:
+            return UNKNOWN_METHOD
+        if method == HEALTH_WATCH:
+            # They need no key and never end, and so would in time take every call's place.
+            if self._num_watches >= MAX_HEALTH_WATCHES:
+                return TOO_MANY_WATCHES
+            self._num_watches += 1
+            task.add_done_callback(self._forget_watch)
+        return None
+
+    def _forget_watch(self, _: "asyncio.Task[Any]") -> None:
+        self._num_watches -= 1
+
+    def _count(self, task: "asyncio.Task[Any]") -> None:
+        # gRPC answers each call, from here to its status, in one task.
+        self._num_arrived += 1
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _enter(self, call: Call, task: "asyncio.Task[Any]") -> None:
+        def leave(_: "asyncio.Task[Any]") -> None:
+            self._calls.discard(call)
+            if call.key is not None:
+                self.quotas.leave(call.key)
+
+        self._calls.add(call)
+        task.add_done_callback(leave)
+
+
+def _find_key(ring: KeyRing, details: grpc.HandlerCallDetails) -> Key | None:
+    headers = [value for key, value in details.invocation_metadata if key == "authorization"]
+    if len(headers) != 1 or not isinstance(headers[0], str):
+        return None
+    return ring.find(headers[0])
+
+
+def _opens(key: Key, rule: Rule) -> bool:
+    return rule.scopes is None or bool(rule.scopes & key.scopes)
 
 
 def _refuse(refusal: Refusal) -> Handler:

@@ -1,7 +1,11 @@
 """Every channel argument of the server, each set on purpose: gRPC's defaults leak or hang.
 
-Pure: numbers and the names gRPC gives them.
+One table, `ARGUMENTS`: the name, the value, and why it is so. docs/security.md shows it, and a
+test compares the two. Pure.
 """
+
+import resource
+from dataclasses import dataclass
 
 _FRAME_BYTES = 64 * 1024
 """What a message may hold beside its pictures: the prompt, labels and the encoding."""
@@ -12,6 +16,94 @@ _MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_RUNNING_CALLS = 1024
 """In the whole server, health watches among them; the engine's own queue refuses long before."""
 
+MAX_HEALTH_WATCHES = 64
+"""Watches of health: they need no key and never end."""
+
+MAX_CONNECTIONS = 4096
+"""TCP connections, where the process may open so many files."""
+
+_SPARE_DESCRIPTORS = 256
+"""Files, pipes and sockets that the process needs besides connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A channel argument.
+
+    Args:
+        name: gRPC's, of grpc_types.h or its transport.
+        value: times in milliseconds, sizes in bytes.
+        why: in one sentence.
+    """
+
+    name: str
+    value: int
+    why: str
+
+
+ARGUMENTS: tuple[Argument, ...] = (
+    Argument("grpc.so_reuseport", 0, "two servers on one port would each get some of the calls"),
+    Argument(
+        "grpc.max_send_message_length",
+        _MAX_REPLY_BYTES,
+        "a page of a thousand chats or one long chat; no reply is larger",
+    ),
+    Argument(
+        "grpc.max_concurrent_streams", 128, "calls of one connection; the default has no limit"
+    ),
+    Argument("grpc.max_metadata_size", 8 * 1024, "above it calls are refused at random ..."),
+    Argument("grpc.absolute_max_metadata_size", 16 * 1024, "... and above this always"),
+    Argument(
+        "grpc.server_handshake_timeout_ms",
+        5_000,
+        "who connects and says nothing is dropped; the default is 120 s",
+    ),
+    Argument("grpc.http2.settings_timeout", 5_000, "likewise for who never answers our settings"),
+    Argument(
+        "grpc.keepalive_time_ms",
+        20_000,
+        "a silent client is asked after 20 s; the default is two hours",
+    ),
+    Argument("grpc.keepalive_timeout_ms", 10_000, "and has 10 s to answer: then its turns end"),
+    Argument(
+        "grpc.http2.ping_timeout_ms",
+        10_000,
+        "the same for pings of other kinds; unset, a frozen client is noticed after 60 s",
+    ),
+    Argument("grpc.keepalive_permit_without_calls", 1, "connections without a call are asked, too"),
+    Argument(
+        "grpc.http2.min_ping_interval_without_data_ms",
+        10_000,
+        "clients may ask every 10 s; the default, five minutes, cuts off careful ones",
+    ),
+    Argument(
+        "grpc.http2.max_ping_strikes",
+        3,
+        "and who asks more often than that is told ENHANCE_YOUR_CALM and dropped",
+    ),
+    Argument("grpc.http2.max_pings_without_data", 0, "our own questions are not rationed"),
+    Argument(
+        "grpc.http2.max_requests_per_read",
+        32,
+        "new calls of one connection that are taken in at a time; others come in between",
+    ),
+    Argument(
+        "grpc.max_connection_idle_ms",
+        30 * 60 * 1000,
+        "connections without a call are given back after half an hour; the default is never",
+    ),
+    Argument(
+        "grpc.server.max_pending_requests",
+        MAX_RUNNING_CALLS,
+        "calls that wait to be looked at; above it they are refused at random ...",
+    ),
+    Argument(
+        "grpc.server.max_pending_requests_hard_limit",
+        2 * MAX_RUNNING_CALLS,
+        "... and above this always",
+    ),
+)
+
 
 def channel_arguments(*, max_image_bytes: int, max_images: int) -> list[tuple[str, int]]:
     """The server's channel arguments.
@@ -21,26 +113,15 @@ def channel_arguments(*, max_image_bytes: int, max_images: int) -> list[tuple[st
         max_images: the most pictures in one request.
     """
     return [
-        # Two servers on one port would each get some of the calls.
-        ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_image_bytes * max_images + _FRAME_BYTES),
-        ("grpc.max_send_message_length", _MAX_REPLY_BYTES),
-        ("grpc.max_concurrent_streams", 128),  # of one connection
-        ("grpc.max_metadata_size", 8 * 1024),  # above it, calls are refused at random ...
-        ("grpc.absolute_max_metadata_size", 16 * 1024),  # ... and above this always
-        ("grpc.server_handshake_timeout_ms", 5_000),
-        ("grpc.http2.settings_timeout", 5_000),
-        # A client that has vanished is noticed within 30 s, and its turn is cancelled.
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # Clients may probe an idle connection every 10 s, and are told off after 3 more.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_ping_strikes", 3),
-        ("grpc.http2.max_pings_without_data", 0),
-        # Connections without a call are given back after half an hour.
-        ("grpc.max_connection_idle_ms", 30 * 60 * 1000),
-        ("grpc.server.max_pending_requests", MAX_RUNNING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_RUNNING_CALLS),
+        ("grpc.max_allowed_incoming_connections", count_connections()),
+        *((argument.name, argument.value) for argument in ARGUMENTS),
     ]
+
+
+def count_connections() -> int:
+    """How many connections fit into the descriptors that this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(16, min(MAX_CONNECTIONS, soft - _SPARE_DESCRIPTORS))

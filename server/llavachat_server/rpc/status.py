@@ -4,7 +4,7 @@ Every error class of the rooms below has a row; a test walks the classes. What h
 defect of the server: the caller learns no more than that, and the log says the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,14 @@ class Refusal:
         return ((DETAILS_KEY, status.SerializeToString()),)
 
 
+_RUNNING_RETRY_SECONDS = 1.0
+"""When to ask a chat again that is answering: about a short answer's time."""
+
 INTERNAL = Refusal(StatusCode.INTERNAL, "the server failed on this call")
 """For errors without a row."""
+
+UNKNOWN_METHOD = Refusal(StatusCode.UNIMPLEMENTED, "this server does not have this method")
+"""For what the table of access does not name, whether there is such a method or not."""
 
 
 def invalid(field: str, expected: str) -> Refusal:
@@ -58,18 +64,92 @@ def invalid(field: str, expected: str) -> Refusal:
     )
 
 
+def _unauthenticated() -> Refusal:
+    expected = "send the header `authorization: Bearer KEY` with a valid key"
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field="authorization", description="Bearer KEY, once, with a key that is valid here"
+    )
+    return Refusal(
+        StatusCode.UNAUTHENTICATED,
+        expected,
+        (error_details_pb2.BadRequest(field_violations=[violation]),),
+    )
+
+
+UNAUTHENTICATED = _unauthenticated()
+"""For calls without a key that opens this server, and for those whose key was revoked."""
+
+
 def retry(code: StatusCode, message: str, after_seconds: float) -> Refusal:
     """A refusal for now: try again after a while."""
     info = error_details_pb2.RetryInfo(retry_delay=duration(after_seconds))
     return Refusal(code, message, (info,))
 
 
+def over_limit(code: StatusCode, subject: str, limit: str, after_seconds: float) -> Refusal:
+    """A limit was reached: which, whose, and when to try again."""
+    info = error_details_pb2.RetryInfo(retry_delay=duration(after_seconds))
+    violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=limit)
+    return Refusal(code, limit, (info, error_details_pb2.QuotaFailure(violations=[violation])))
+
+
+TOO_MANY_WATCHES = over_limit(
+    StatusCode.RESOURCE_EXHAUSTED,
+    "health",
+    "as many watch this server's health as may; ask by Check instead",
+    10.0,
+)
+"""For watches of health above their number."""
+
+
+def not_in_scope(method: str, scopes: Iterable[str]) -> Refusal:
+    """PERMISSION_DENIED: the key is good, but not for this."""
+    needed = " or ".join(sorted(scopes))
+    resource = error_details_pb2.ResourceInfo(
+        resource_type="method", resource_name=method, description=f"needs the scope {needed}"
+    )
+    return Refusal(StatusCode.PERMISSION_DENIED, f"this key lacks the scope {needed}", (resource,))
+
+
+def too_slow(max_seconds: float) -> Refusal:
+    """DEADLINE_EXCEEDED: the request itself did not come."""
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field="request", description=f"it must be here within {max_seconds:g} s"
+    )
+    return Refusal(
+        StatusCode.DEADLINE_EXCEEDED,
+        f"the request was not here within {max_seconds:g} s",
+        (error_details_pb2.BadRequest(field_violations=[violation]),),
+    )
+
+
 def _retry_later(code: StatusCode) -> Callable[[Any], Refusal]:
     return lambda error: retry(code, str(error), error.retry_after_seconds)
 
 
+def _limit(subject: str) -> Callable[[Any], Refusal]:
+    return lambda error: over_limit(
+        StatusCode.RESOURCE_EXHAUSTED, subject, str(error), error.retry_after_seconds
+    )
+
+
 def _plain(code: StatusCode) -> Callable[[Any], Refusal]:
     return lambda error: Refusal(code, str(error))
+
+
+def _turn_running(error: chats.TurnRunning) -> Refusal:
+    return retry(StatusCode.ABORTED, str(error), _RUNNING_RETRY_SECONDS)
+
+
+def _request_reused(error: chats.RequestReused) -> Refusal:
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field="request_id", description="one that was not used before with another body"
+    )
+    return Refusal(
+        StatusCode.ALREADY_EXISTS,
+        str(error),
+        (error_details_pb2.BadRequest(field_violations=[violation]),),
+    )
 
 
 def _engine_field(error: values.InvalidRequest) -> Refusal:
@@ -114,16 +194,16 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     intake.IntakeUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.BadField: lambda error: invalid(error.field, error.expected),
     chats.NotFound: _not_found,
-    chats.TurnRunning: _plain(StatusCode.ABORTED),
-    chats.RequestReused: _plain(StatusCode.ALREADY_EXISTS),
+    chats.TurnRunning: _turn_running,
+    chats.RequestReused: _request_reused,
     chats.TurnImported: _turn_imported,
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
-    chats.StoreFull: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    chats.StoreFull: _limit("store"),
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),
     values.InvalidRequest: _engine_field,
     values.ContextFull: _context_full,
-    values.QueueFull: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    values.QueueFull: _limit("queue"),
     values.EngineUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     values.EngineFailed: _plain(StatusCode.INTERNAL),
 }

@@ -1,0 +1,159 @@
+"""One call that was let in: its request read within limits, and ended when it must.
+
+Every method is answered as a stream of requests, which looks the same on the wire: so the first
+message is read here, within its time, and one that can not be read is told to the caller in our
+words. gRPC's own answer to such a message holds an exception's text.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from llavachat_server.rpc.access import Rule
+from llavachat_server.rpc.auth import Key
+from llavachat_server.rpc.requests import InvalidField
+from llavachat_server.rpc.status import INTERNAL, Refusal, invalid, refusal, too_slow
+
+log = logging.getLogger("llavachat.rpc")
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_EXPECTED = "one message of the contract, in protobuf's encoding"
+
+
+class _Malformed:
+    """Stands for a message that can not be read."""
+
+
+class Call:
+    """See the module.
+
+    Args:
+        key: the caller's; None where no key is needed.
+        rule: the method's.
+        task: what gRPC answers the call in, from its arrival to its status.
+    """
+
+    def __init__(self, key: Key | None, rule: Rule, task: "asyncio.Task[Any]") -> None:
+        self.key = key
+        self.rule = rule
+        self._task = task
+        self._end: Refusal | None = None
+
+    def end(self, answer: Refusal) -> None:
+        """End the call with a status, wherever it is."""
+        if self._end is None and not self._task.done():
+            self._end = answer
+            self._task.cancel()
+
+    def wrap(self, handler: Handler) -> Handler:
+        """A method's handler, guarded."""
+        if handler is None:
+            return None
+        method: Any = handler
+        read, write = _tolerant(method.request_deserializer), method.response_serializer
+        if method.response_streaming:
+            answer = method.stream_stream if method.request_streaming else method.unary_stream
+
+            async def stream(requests: AsyncIterator[Any], context: Context) -> None:
+                async with self._guard(context):
+                    replies = answer(await self._take(method, requests), context)
+                    if not hasattr(replies, "__aiter__"):
+                        await replies
+                        return
+                    async with aclosing(replies):
+                        async for reply in replies:
+                            await context.write(reply)
+
+            return grpc.stream_stream_rpc_method_handler(stream, read, write)
+
+        respond = method.stream_unary if method.request_streaming else method.unary_unary
+
+        async def unary(requests: AsyncIterator[Any], context: Context) -> Any:
+            async with self._guard(context):
+                return await respond(await self._take(method, requests), context)
+
+        return grpc.stream_unary_rpc_method_handler(unary, read, write)
+
+    async def _take(self, method: Any, requests: AsyncIterator[Any]) -> Any:
+        """The request, or all of them as they come."""
+        try:
+            async with asyncio.timeout(self.rule.max_request_seconds):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            raise _Refused(too_slow(self.rule.max_request_seconds)) from None
+        if isinstance(first, _Malformed) or (first is None and not method.request_streaming):
+            raise _Refused(invalid("request", _EXPECTED))
+        return _go_on(first, requests) if method.request_streaming else first
+
+    def _guard(self, context: Context) -> "_Guard":
+        return _Guard(self, context)
+
+    def take_end(self) -> Refusal | None:
+        """What the call was ended with; from then on its task counts as not cancelled."""
+        if self._end is not None:
+            self._task.uncancel()
+        return self._end
+
+
+class _Refused(Exception):
+    """The request is refused before its method is asked."""
+
+    def __init__(self, answer: Refusal) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
+
+
+class _Guard:
+    """Turns what ends a call from outside into a status."""
+
+    def __init__(self, call: Call, context: Context) -> None:
+        self._call = call
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        """Nothing to prepare."""
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """End the call, if it is for us to end."""
+        answer: Refusal | None = None
+        if isinstance(error, asyncio.CancelledError):
+            answer = self._call.take_end()
+        elif isinstance(error, _Refused):
+            answer = error.answer
+        elif isinstance(error, InvalidField):
+            answer = refusal(error)
+        elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            log.error("a call failed", exc_info=error)
+            answer = INTERNAL
+        if answer is not None:
+            await self._context.abort(answer.code, answer.message, answer.trailing_metadata())
+
+
+async def _go_on(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    if first is None:
+        return
+    yield first
+    async for request in requests:
+        if isinstance(request, _Malformed):
+            raise InvalidField("request", _EXPECTED)
+        yield request
+
+
+def _tolerant(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if read is None:
+        return None
+
+    def read_or_mark(data: bytes) -> Any:
+        try:
+            return read(data)
+        except Exception:  # whatever the library raises, and none of it is for the caller
+            return _Malformed()
+
+    return read_or_mark

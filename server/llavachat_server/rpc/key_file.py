@@ -1,0 +1,260 @@
+"""Keys in files: one a line, readable and written whole or not at all.
+
+    NAME SHA256 [scopes=chat,metrics] [requests_per_minute=60] [tokens_per_minute=100000]
+        [max_concurrent=4] [created=2026-12-31]
+
+Blank lines and lines that begin with # are skipped, and stay when the file is changed. It must
+not know gRPC.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llavachat_server.rpc.auth import BadKey, Key, KeyRing, Scope
+
+Stamp = tuple[int, int, int]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MAX_LIMIT = 10**9
+
+
+class BadKeyFile(Exception):
+    """The file of keys can not be used. The message names the line, never its content."""
+
+
+class KeyFiles:
+    """The keys of several files, read again when one of them changes.
+
+    Once there were keys there are keys: if all files vanish, or one turns wrong, the keys of
+    before stay in force, for a server never opens because of an accident.
+
+    Args:
+        paths: files that need not exist.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = tuple(paths)
+        self._stamps = self._look()
+        self.ring: KeyRing | None = None
+        """None: no file was there yet, and everybody may call."""
+
+    def read(self) -> None:
+        """Read the files for the first time.
+
+        Raises:
+            BadKeyFile: a line is wrong, or the files that are there hold no key.
+        """
+        self._stamps = self._look()
+        self.ring = self._read()
+        if self.ring is not None and not len(self.ring):
+            raise BadKeyFile(
+                "the key file holds no key; add one by `llavachat-server keys add NAME`, or "
+                "remove the file"
+            )
+
+    def refresh(self) -> bool:
+        """Read the files again if one of them has changed.
+
+        Returns:
+            Whether there are other keys than before.
+
+        Raises:
+            BadKeyFile: a line is wrong; the keys of before stay.
+        """
+        stamps = self._look()
+        if stamps == self._stamps:
+            return False
+        self._stamps = stamps
+        ring = self._read()
+        if ring is None:
+            raise BadKeyFile("the key file is gone")
+        self.ring = ring
+        return True
+
+    def _look(self) -> tuple[Stamp | None, ...]:
+        return tuple(_stamp(path) for path in self._paths)
+
+    def _read(self) -> KeyRing | None:
+        present = [path for path in self._paths if path.exists()]
+        if not present:
+            return None
+        keys: dict[bytes, Key] = {}
+        for path in present:
+            for key in read_keys(path):
+                if keys.setdefault(key.sha256, key).tenant != key.tenant:
+                    raise BadKeyFile(f"the key file {path}: a key has another name elsewhere")
+        return KeyRing(keys.values())
+
+
+def read_keys(path: Path) -> list[Key]:
+    """Read a file's keys.
+
+    Raises:
+        BadKeyFile: a line is wrong, or the file can not be read.
+    """
+    keys: dict[bytes, Key] = {}
+    for number, line in enumerate(_read_lines(path), 1):
+        if not (words := _words(line)):
+            continue
+        try:
+            key = parse(words)
+        except BadKey as error:
+            raise BadKeyFile(f"line {number} of the key file: {error}") from error
+        if keys.setdefault(key.sha256, key).tenant != key.tenant:
+            raise BadKeyFile(f"line {number} of the key file: this key has another name above")
+    return list(keys.values())
+
+
+def parse(words: Sequence[str]) -> Key:
+    """A line's words as a key.
+
+    Raises:
+        BadKey: says what is expected.
+    """
+    if len(words) < 2:
+        raise BadKey("expected NAME SHA256, then perhaps settings such as scopes=chat")
+    if not _SHA256.fullmatch(words[1].lower()):
+        raise BadKey(
+            "the SHA-256 of the key in 64 hexadecimal digits is expected, not the key itself"
+        )
+    settings: dict[str, Any] = {}
+    for word in words[2:]:
+        name, equals, value = word.partition("=")
+        if not equals or name not in _SETTINGS or name in settings:
+            raise BadKey(f"after the hash come {', '.join(f'{n}=...' for n in _SETTINGS)}, once")
+        settings[name] = _SETTINGS[name](value)
+    return Key(words[0], bytes.fromhex(words[1]), **settings)
+
+
+def render(key: Key) -> str:
+    """A key as a line."""
+    words = [key.tenant, key.sha256.hex()]
+    words += [f"scopes={','.join(sorted(scope.value for scope in key.scopes))}"]
+    for name in ("requests_per_minute", "tokens_per_minute", "max_concurrent", "created"):
+        if value := getattr(key, name):
+            words.append(f"{name}={value}")
+    return " ".join(words)
+
+
+def parse_scopes(text: str) -> frozenset[Scope]:
+    """Scopes in words, a comma between them.
+
+    Raises:
+        BadKey: says what is allowed.
+    """
+    try:
+        return frozenset(Scope(word) for word in text.split(","))
+    except ValueError:
+        allowed = ", ".join(scope.value for scope in Scope)
+        raise BadKey(f"scopes are one or more of {allowed}, a comma between them") from None
+
+
+def parse_limit(text: str) -> int:
+    """A limit.
+
+    Raises:
+        BadKey: says what is allowed.
+    """
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_LIMIT):
+        raise BadKey(f"limits are whole numbers, 1 to {_MAX_LIMIT:,}")
+    return int(text)
+
+
+def add_key(path: Path, key: Key) -> None:
+    """Add a key to a file, which is made if there is none.
+
+    Raises:
+        BadKeyFile: the file as it is can not be used.
+        OSError: it can not be written.
+    """
+    with _changing(path) as lines:
+        lines.append(render(key))
+
+
+def revoke_keys(path: Path, is_meant: Callable[[Key], bool]) -> None:
+    """Take keys out of a file; all other lines stay as they are.
+
+    Raises:
+        BadKeyFile: the file as it is can not be used.
+        OSError: it can not be written.
+    """
+    with _changing(path) as lines:
+        lines[:] = [line for line in lines if not (w := _words(line)) or not is_meant(parse(w))]
+
+
+def _parse_day(text: str) -> str:
+    if not _DAY.fullmatch(text):
+        raise BadKey("days are written as 2026-12-31")
+    return text
+
+
+_SETTINGS: dict[str, Callable[[str], Any]] = {
+    "scopes": parse_scopes,
+    "requests_per_minute": parse_limit,
+    "tokens_per_minute": parse_limit,
+    "max_concurrent": parse_limit,
+    "created": _parse_day,
+}
+
+
+def _words(line: str) -> list[str]:
+    words = line.split()
+    return [] if words and words[0].startswith("#") else words
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadKeyFile(f"the key file {path} can not be read as text") from error
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[list[str]]:
+    """A file's lines to change; written back whole, one change at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        lines: list[str] = []
+        if path.exists():
+            read_keys(path)
+            lines = _read_lines(path)
+        yield lines
+        _write_whole(path, "".join(f"{line}\n" for line in lines))
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123
+            if os.geteuid() == 0:
+                # An administrator's command; who owns the folder is the server, and must read it.
+                owner = path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,31 @@
+"""Takes up changes of the keys while the server runs.
+
+Contract: a key that was added opens the server, and one that was revoked ends its calls, within
+`PERIOD_SECONDS` and the time of a step; a file that turns wrong changes nothing and is told.
+"""
+
+import asyncio
+import logging
+
+from llavachat_server.rpc.gate import Gate
+from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
+
+log = logging.getLogger("llavachat")
+
+PERIOD_SECONDS = 1.0
+"""How often the files are looked at: a glance at the file system each."""
+
+
+async def watch_keys(keys: KeyFiles, gate: Gate) -> None:
+    """Watch for ever; to be cancelled."""
+    while True:
+        await asyncio.sleep(PERIOD_SECONDS)
+        try:
+            if not keys.refresh():
+                continue
+        except BadKeyFile as error:
+            log.error("the keys of before stay in force", extra={"fields": {"why": str(error)}})
+            continue
+        gate.end_revoked()
+        num_keys = 0 if keys.ring is None else len(keys.ring)
+        log.info("keys changed", extra={"fields": {"num_keys": num_keys}})

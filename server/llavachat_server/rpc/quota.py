@@ -1,0 +1,130 @@
+"""How much each key may ask for: requests and tokens a minute, and calls side by side.
+
+Contract: what is over a limit is refused with the limit's name and the time after which to try
+again; nobody's limit touches anybody else. Belongs to one event loop; it must not know what is
+asked.
+"""
+
+import time
+from collections.abc import Callable
+
+from grpc import StatusCode
+
+from llavachat_server.rpc.auth import Key, KeyRing
+from llavachat_server.rpc.status import Refusal, over_limit
+
+_MINUTE_SECONDS = 60.0
+_BUSY_RETRY_SECONDS = 1.0
+"""When to come back where as many calls run as may: about a short answer's time."""
+
+Clock = Callable[[], float]
+
+
+class Bucket:
+    """An allowance that refills steadily: a minute's worth at most is there at once.
+
+    Args:
+        per_minute: how much comes back in a minute.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
+        self.per_minute = per_minute
+        self._clock = clock
+        self._level = float(per_minute)
+        self._seen_at = clock()
+
+    def seconds_until(self, amount: float) -> float:
+        """How long until `amount` is there; 0 when it is."""
+        self._refill()
+        return max(0.0, (amount - self._level) * _MINUTE_SECONDS / self.per_minute)
+
+    def take(self, amount: float) -> None:
+        """Use something up; what was not there is owed."""
+        self._refill()
+        self._level -= amount
+
+    def _refill(self) -> None:
+        now = self._clock()
+        gained = (now - self._seen_at) * self.per_minute / _MINUTE_SECONDS
+        self._level = min(float(self.per_minute), self._level + gained)
+        self._seen_at = now
+
+
+class Quota:
+    """One key's use.
+
+    Args:
+        key: its limits.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(self, key: Key, clock: Clock) -> None:
+        self.key = key
+        self.num_running = 0
+        self._requests = Bucket(key.requests_per_minute, clock) if key.requests_per_minute else None
+        self._tokens = Bucket(key.tokens_per_minute, clock) if key.tokens_per_minute else None
+
+    def admit(self, *, generates: bool) -> Refusal | None:
+        """Count a call in, or say why it may not come."""
+        key, requests, tokens = self.key, self._requests, self._tokens
+        if key.max_concurrent and self.num_running >= key.max_concurrent:
+            return self._refuse(
+                "max_concurrent",
+                f"at most {key.max_concurrent} calls of this key run side by side",
+                _BUSY_RETRY_SECONDS,
+            )
+        if tokens is not None and generates and (wait := tokens.seconds_until(1)):
+            limit = f"this key may use {tokens.per_minute} tokens a minute"
+            return self._refuse("tokens_per_minute", limit, wait)
+        if requests is not None:
+            if wait := requests.seconds_until(1):
+                limit = f"this key may call {requests.per_minute} times a minute"
+                return self._refuse("requests_per_minute", limit, wait)
+            requests.take(1)
+        self.num_running += 1
+        return None
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self.num_running -= 1
+
+    def charge(self, num_tokens: int) -> None:
+        """So many tokens were used."""
+        if self._tokens is not None:
+            self._tokens.take(num_tokens)
+
+    def _refuse(self, limit: str, sentence: str, after_seconds: float) -> Refusal:
+        subject = f"key:{self.key.tenant}/{limit}"
+        return over_limit(StatusCode.RESOURCE_EXHAUSTED, subject, sentence, after_seconds)
+
+
+class Quotas:
+    """The use of all keys.
+
+    Args:
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._quotas: dict[bytes, Quota] = {}
+
+    def of(self, key: Key) -> Quota:
+        """A key's use. With other limits than before the key begins anew, its calls counted."""
+        known = self._quotas.get(key.sha256)
+        if known is None or known.key != key:
+            fresh = Quota(key, self._clock)
+            fresh.num_running = known.num_running if known is not None else 0
+            self._quotas[key.sha256] = known = fresh
+        return known
+
+    def leave(self, key: Key) -> None:
+        """A call of a key has ended."""
+        if (known := self._quotas.get(key.sha256)) is not None:
+            known.leave()
+
+    def forget(self, ring: KeyRing) -> None:
+        """Drop what is known of keys that are no more."""
+        for sha256 in [sha256 for sha256 in self._quotas if ring.get(sha256) is None]:
+            del self._quotas[sha256]

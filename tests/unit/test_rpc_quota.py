@@ -1,0 +1,94 @@
+"""Limits of a key: counted exactly, told with their name, and nobody else's business."""
+
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+from llavachat_server.rpc.auth import Key, KeyRing, hash_secret
+from llavachat_server.rpc.quota import Bucket, Quota, Quotas
+from llavachat_server.rpc.status import Refusal
+
+
+class Clock:
+    """A time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time in seconds."""
+        return self.now
+
+
+def read_details(refusal: Refusal | None) -> tuple[str, float]:
+    """The limit's subject, and the seconds to wait."""
+    assert refusal is not None
+    assert StatusCode.RESOURCE_EXHAUSTED is refusal.code
+    status = status_pb2.Status.FromString(refusal.trailing_metadata()[0][1])
+    retry, quota = error_details_pb2.RetryInfo(), error_details_pb2.QuotaFailure()
+    assert status.details[0].Unpack(retry)
+    assert status.details[1].Unpack(quota)
+    return quota.violations[0].subject, retry.retry_delay.ToTimedelta().total_seconds()
+
+
+@given(
+    per_minute=st.integers(1, 1000),
+    steps=st.lists(st.tuples(st.floats(0, 30), st.integers(1, 5)), max_size=60),
+)
+def test_no_more_goes_out_than_came_in(per_minute: int, steps: list[tuple[float, int]]) -> None:
+    """Over any time: at most a minute's worth at once and then the rate."""
+    clock = Clock()
+    bucket = Bucket(per_minute, clock)
+    taken = 0
+    for pause, amount in steps:
+        clock.now += pause
+        if bucket.seconds_until(amount) == 0:
+            bucket.take(amount)
+            taken += amount
+    elapsed = clock.now - 1000.0
+    assert taken <= per_minute * (1 + elapsed / 60) + 1e-6
+
+
+@given(per_minute=st.integers(1, 1000), amount=st.integers(1, 1000))
+def test_waiting_as_long_as_told_is_enough(per_minute: int, amount: int) -> None:
+    """RetryInfo keeps its word."""
+    amount = min(amount, per_minute)
+    clock = Clock()
+    bucket = Bucket(per_minute, clock)
+    bucket.take(per_minute)
+    clock.now += bucket.seconds_until(amount) + 1e-6
+    assert 0 == bucket.seconds_until(amount)
+
+
+def test_each_limit_refuses_by_its_name() -> None:
+    """And with the time after which the next call passes."""
+    clock = Clock()
+    quota = Quota(Key("anna", b"", frozenset(), 2, 600, 1), clock)
+    assert quota.admit(generates=True) is None
+    assert ("key:anna/max_concurrent", 1.0) == read_details(quota.admit(generates=True))
+    quota.leave()
+    assert quota.admit(generates=True) is None
+    quota.leave()
+    assert ("key:anna/requests_per_minute", 30.0) == read_details(quota.admit(generates=True))
+    clock.now += 30
+    quota.charge(700)
+    subject, seconds = read_details(quota.admit(generates=True))
+    assert ("key:anna/tokens_per_minute", 10.1) == (subject, round(seconds, 6))
+    assert quota.admit(generates=False) is None
+
+
+def test_keys_do_not_share_their_limits() -> None:
+    """One key's greed costs the other nothing; a changed limit holds at once."""
+    quotas = Quotas(Clock())
+    anna = Key("anna", hash_secret("1"), requests_per_minute=1)
+    ben = Key("ben", hash_secret("2"), requests_per_minute=1)
+    assert quotas.of(anna).admit(generates=True) is None
+    assert quotas.of(anna).admit(generates=True) is not None
+    assert quotas.of(ben).admit(generates=True) is None
+
+    wider = Key("anna", hash_secret("1"), requests_per_minute=5)
+    assert quotas.of(wider).admit(generates=True) is None
+    assert 2 == quotas.of(wider).num_running
+    quotas.forget(KeyRing([ben]))
+    quotas.leave(wider)
+    assert 0 == quotas.of(wider).num_running
