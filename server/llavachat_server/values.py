@@ -110,7 +110,8 @@ class EngineRequest:
             share their features and their cached prefix.
         sampling: resolved parameters.
         time_limit_seconds: the longest the turn may take, waiting included.
-        tenant: prefixes are shared within one tenant only. "" for a server without tenants.
+        tenant: prefixes are shared within one tenant only, and places are given to tenants by
+            turns. "" for a server without tenants.
         owner: what the cached prefix and pictures are forgotten with, such as a chat's id; see
             `Engine.forget`. "": they stay as long as there is room.
     """

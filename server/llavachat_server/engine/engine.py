@@ -187,7 +187,7 @@ class BatchingEngine:
         if request.request_id in self._runs:
             raise InvalidRequest("request_id", "must not be that of a running request")
         self._gate.check(request)
-        self._admission.check_room(self._estimate_wait())
+        self._admission.check_room(self._estimate_wait(), request.tenant)
         run = Run(
             request,
             self._backend.table,
@@ -199,7 +199,9 @@ class BatchingEngine:
         run.timer = self._event_loop.call_later(
             request.time_limit_seconds, self._conclude, run, FinishReason.TIME_LIMIT
         )
-        run.ticket = Ticket(on_admitted=lambda: self._admit(run), on_moved=run.move)
+        run.ticket = Ticket(
+            on_admitted=lambda: self._admit(run), on_moved=run.move, tenant=request.tenant
+        )
         self._admission.enter(run.ticket)
         return run
 
