@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-system test-infra test-deploy check protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-kills test-system test-infra test-deploy check protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,11 @@ fuzz: .venv/.fuzz ## throw bytes at the wire, the prompt builder and the picture
 	$(SAY) "Fuzzing, $(SECONDS) s each"
 	@for target in wire prompt picture; do \
 		PYTHONPATH=tests $(BIN)/python -m fuzz $$target --seconds $(SECONDS) || exit 1; done
+
+test-kills: .venv/.test ## kill servers, fill a disk, move the clock; KILLS=1000 for more kills
+	$(SAY) "Kills, a full disk, a clock that jumps (about 2 minutes on 2 cores)"
+	@$(BIN)/python -m pytest -s tests/system/test_kills.py tests/system/test_server_kills.py \
+		tests/system/test_full_disk.py tests/system/test_clock.py
 
 test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
 	$(SAY) "What the system tests stand on (some minutes, only once)"

@@ -11,16 +11,19 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import kill_writer
-from llavachat_server.values import EngineEvent, EngineRequest
+from llavachat_server.values import EngineEvent, EngineRequest, Finished
 from scripted_engine import ScriptedEngine
 
 PACE_SECONDS = 0.002
 """Between two pieces of an answer: some of them are always on the way."""
+
+SLOW_PACE_SECONDS = 0.05
+"""Where the question says "slowly"."""
 
 NUM_WORDS = 40
 
@@ -60,12 +63,18 @@ class CountingEngine(ScriptedEngine):
         """See `Engine.generate`."""
         question = self.prompts.render(request.token_ids).rpartition("USER:")[2]
         self.script = [count_on(question) if re.search(r"\d", question) else "Yes"]
+        pace_seconds = SLOW_PACE_SECONDS if "slowly" in question else PACE_SECONDS
         try:
             async for event in super().generate(request):
-                yield event
-                await asyncio.sleep(PACE_SECONDS)
+                reason = self.cancelled.get(request.request_id)
+                if reason is None:
+                    yield event
+                    await asyncio.sleep(pace_seconds)
+                elif isinstance(event, Finished):
+                    yield replace(event, finish_reason=reason)
         finally:
             self.requests.clear()
+            self.cancelled.pop(request.request_id, None)
             self._cancellations.pop(request.request_id, None)
 
 
@@ -135,10 +144,13 @@ class ServerForks:
     _ended: "asyncio.Task[int] | None" = field(default=None)
 
     @classmethod
-    async def open(cls, *, is_real: bool = False) -> "ServerForks":
-        """Start the process that forks."""
+    async def open(
+        cls, *, is_real: bool = False, variables: Mapping[str, str] | None = None
+    ) -> "ServerForks":
+        """Start the process that forks, with more variables in its environment."""
         environment = {
             **os.environ,
+            **(variables or {}),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }

@@ -93,7 +93,7 @@ class Turn:
             matched_stop=finished.matched_stop,
             usage=finished.usage,
             timings=finished.timings,
-            finished_at=datetime.now(UTC),
+            finished_at=self._now(),
         )
 
     def break_off(self, answer: str, state: TurnState, reason: FinishReason) -> "Turn":
@@ -103,8 +103,12 @@ class Turn:
             state=state,
             answer=answer,
             finish_reason=reason,
-            finished_at=datetime.now(UTC),
+            finished_at=self._now(),
         )
+
+    def _now(self) -> datetime:
+        """The time of its end: not before its beginning, though the clock may have gone back."""
+        return max(self.created_at, datetime.now(UTC))
 
 
 OPENING_CHARS = 1000
