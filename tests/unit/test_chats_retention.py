@@ -92,6 +92,7 @@ async def test_a_chat_that_is_answered_or_gone_is_passed_over(store: SqlStore) -
             raise NotFound("chat", chat_id)
         return chat_id != busy.id and await real(tenant, chat_id)
 
+    assert 0 == await store.count_own_bytes("ada", "0" * 32)
     assert 1 == await Retention(store, erase, max_bytes=0).retire()
     with pytest.raises(NotFound):
         await store.get_chat("ada", idle.id)

@@ -157,6 +157,8 @@ def read_own_bytes(connection: Connection, tenant: str, chat_id: str) -> int:
     """About what the erasure of a chat would free: its turns, and pictures that it alone uses."""
     of_chat = sa.select(chats.c.key).where(chats.c.tenant == tenant, chats.c.id == chat_id)
     chat_key = connection.execute(of_chat).scalar_one_or_none()
+    if chat_key is None:
+        return 0
     own_turns = sa.select(sa.func.coalesce(sa.func.sum(turns.c.num_bytes), 0)).where(
         turns.c.chat_key == chat_key
     )
