@@ -36,7 +36,7 @@ on so many bands of so many rows is taken for the whole picture."""
 
 def write_png(pixels: Image.Image) -> bytes:
     """RGB pixels as a PNG without metadata. Large ones are packed on several threads."""
-    rows: Pixels = np.asarray(pixels.convert("RGB"))  # (height, width, 3)
+    rows: Pixels = np.asarray(pixels)  # (height, width, 3)
     height, width, _ = rows.shape
     # 8 bits a channel, RGB, deflate, adaptive filters, not interlaced.
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
