@@ -13,34 +13,50 @@ import multiprocessing.connection
 import multiprocessing.context
 import os
 import random
+import shutil
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import kill_writer
-from kill_numbers import WRITER_KILLS
+from alembic import command
+from kill_numbers import MIGRATION_KILLS, WRITER_KILLS
 from kill_writer import Plan, answer_of
 from llavachat_server.chats.errors import NotFound
-from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.record import RequestClaim, TurnState
+from llavachat_server.chats.sql.database import alembic_config
+from llavachat_server.chats.sql.schema import HEAD
 from llavachat_server.chats.sql.store import SqlStore
+from store_records import end, make_chat, make_id, make_turn
 
 KILLS_A_FILE = 25
 """Then a new file, so that kills fall into its making as well."""
 
+MIGRATION_POINTS = ("statement", "statement", "statement", "commit", "committed")
+
+OLD_CHATS = 20
+"""In a file of the first release."""
+
+MIGRATION_STATEMENTS = 40
+"""About as many as it takes to bring such a file up to date."""
+
 POINTS = ("", "", "statement", "commit", "committed")
 
 
+@dataclass
 class Witness:
     """What killed processes have told of one database, and whether it is so."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.begun: dict[str, tuple[str, str]] = {}
-        self.finished: set[str] = set()
-        self.erasing: set[str] = set()
-        self.erased: set[str] = set()
+    url: str
+    begun: dict[str, tuple[str, str]] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
+    erasing: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
 
     def hear(self, told: bytes) -> bool:
         """Take down what a process said; whether its store had opened."""
@@ -125,13 +141,65 @@ def test_no_kill_loses_an_acknowledged_turn(tmp_path: Path) -> None:
 
 
 def _witnesses(folder: Path) -> Iterator[Witness]:
-    """One for each kill; a new file every now and then."""
+    """One for each kill; of a new file every now and then."""
     number = 0
     while True:
         witness = Witness(f"sqlite:///{folder}/chats-{number}.db")
         for _ in range(KILLS_A_FILE):
             yield witness
         number += 1
+
+
+def test_a_kill_in_a_migration_leaves_the_old_database(tmp_path: Path) -> None:
+    """Whenever it comes, the next process finds all of the old one, or all of the new one."""
+    chance = random.Random(13)
+    context = multiprocessing.get_context("fork")
+    template = Witness(f"sqlite:///{tmp_path}/template.db")
+    asyncio.run(_keep_as_first_release(template))
+    counts: Counter[str] = Counter()
+    for kill in range(MIGRATION_KILLS):
+        path = tmp_path / f"old-{kill}.db"
+        shutil.copy(tmp_path / "template.db", path)
+        witness = deepcopy(replace(template, url=f"sqlite:///{path}"))
+        point = chance.choice(MIGRATION_POINTS)
+        count = chance.randrange(MIGRATION_STATEMENTS) if point == "statement" else 0
+        witness.hear(_run_and_kill(context, Plan(witness.url, kill, point, count), chance))
+        revision = _revision(witness)
+        assert revision in ("0001", HEAD)
+        counts["old" if revision == "0001" else "new"] += 1
+        store = SqlStore(witness.url)
+        try:
+            counts["turns looked up"] += asyncio.run(witness.check(store))
+        finally:
+            store.close()
+    print(f"\n{MIGRATION_KILLS} kills of processes that migrate a database: {dict(counts)}")
+    assert counts["old"] > 0
+
+
+async def _keep_as_first_release(witness: Witness) -> None:
+    """Fill a database, and take it back to what the first release made."""
+    store = SqlStore(witness.url)
+    try:
+        for number in range(OLD_CHATS):
+            chat, turn = make_chat(labels={"number": str(number)}), make_turn()
+            claim = RequestClaim("ada", make_id(), "a" * 64, chat.id, turn.id)
+            await store.begin_chat(chat, turn, (), claim)
+            await store.finish_turn("ada", chat.id, replace(end(turn), answer=answer_of(turn.id)))
+            witness.begun[turn.id] = (chat.id, claim.request_id)
+            witness.finished.add(turn.id)
+        with store._database.writing.begin() as connection:
+            command.downgrade(alembic_config(connection), "0001")
+    finally:
+        store.close()
+
+
+def _revision(witness: Witness) -> str | None:
+    """Which release's tables a database has; None before it has any."""
+    with closing(sqlite3.connect(witness.url.removeprefix("sqlite:///"))) as file:
+        known = file.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'")
+        if known.fetchone() is None:
+            return None
+        return str(file.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
 
 def _run_and_kill(
