@@ -116,6 +116,7 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self.requests: list[Any] = []
         self.metadata: list[dict[str, Any]] = []
         self.chats: dict[str, chat_pb2.Chat] = {}
+        self.pictures: dict[str, bytes] = {}
         self.words: tuple[str, ...] = ("A ", "red ", "circle.")
         self.answer: Callable[[Any, grpc.ServicerContext], Events] = self.tell
         self.follow: Callable[[Any, grpc.ServicerContext], Events] = self.refuse
@@ -140,6 +141,9 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
             chat_pb2.ImageInfo(id=image.image_id or f"{index:064x}", num_tokens=64)
             for index, image in enumerate(request.images)
         ]
+        self.pictures |= {
+            info.id: image.data for info, image in zip(images, request.images, strict=True)
+        }
         yield started(chat_id, turn_id, parent_turn_id=parent, images=images)
         yield from deltas(*self.words)
         end = finished()
@@ -188,6 +192,7 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         if self.is_older:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "this method is not in this release")
         self.stopped.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
         turn = chat_pb2.Turn(
             id=request.turn_id,
             answer="more ",
@@ -225,6 +230,27 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self._find(request.chat_id, context)
         del self.chats[request.chat_id]
         return chat_pb2.DeleteChatResponse()
+
+    def GetImage(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        """See the contract; in parts of 16 bytes."""
+        self._keep(request, context)
+        if request.image_id not in self.pictures:
+            abort(context, grpc.StatusCode.NOT_FOUND, "there is no such image")
+        data = self.pictures[request.image_id]
+        for begin in range(0, len(data), 16):
+            image = None if begin else chat_pb2.ImageInfo(id=request.image_id)
+            yield chat_pb2.GetImageResponse(image=image, data=data[begin : begin + 16])
+
+    def ImportChat(self, parts: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        """See the contract."""
+        first, *pictures = parts
+        self._keep(first, context)
+        self.requests += pictures
+        chat_id = f"chat-{len(self.chats) + 1}"
+        chat = self.chats[chat_id] = chat_pb2.Chat()
+        chat.CopyFrom(first.chat)
+        chat.id = chat_id
+        return chat_pb2.ImportChatResponse(chat=chat)
 
     def CountTokens(self, request: Any, context: grpc.ServicerContext) -> Any:
         """See the contract."""

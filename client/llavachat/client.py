@@ -275,15 +275,20 @@ class Client:
             return self._channel.stream(call, left_seconds, metadata)
 
         resumption = Resumption(operation, self._connection.resume_seconds, timeout)
-        return Reply(self, ResumingStream(open_stream, operation, resumption))
+        return Reply(self, ResumingStream(open_stream, operation, resumption), metadata)
 
     def _open(
         self, operation: requests.Operation[Any], timeout_seconds: float | None
     ) -> EventStream:
         return self._channel.stream(operation, self._timeout(timeout_seconds), None)
 
-    def _call(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
-        return self._channel.call(operation, self._timeout(timeout_seconds))
+    def _call(
+        self,
+        operation: requests.Operation[T],
+        timeout_seconds: float | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> T:
+        return self._channel.call(operation, self._timeout(timeout_seconds), metadata)
 
     def _timeout(self, timeout_seconds: float | None) -> float:
         if timeout_seconds is None:

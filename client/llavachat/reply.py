@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -28,10 +28,13 @@ class Reply(ReplyRecord):
         print(reply.usage)
     """
 
-    def __init__(self, client: "Client", stream: ResumingStream) -> None:
+    def __init__(
+        self, client: "Client", stream: ResumingStream, metadata: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
         self._client = client
         self._stream = stream
+        self._metadata = metadata
         self._stopping = threading.Lock()
         self._is_stopped = False
 
@@ -136,7 +139,7 @@ class Reply(ReplyRecord):
     def _tell(self, timeout_seconds: float | None) -> Turn | None:
         operation = requests.cancel_turn(self.chat_id, self.turn_id)
         try:
-            return self._client._call(operation, timeout_seconds)
+            return self._client._call(operation, timeout_seconds, self._metadata)
         except NotSupported:
             return None
 

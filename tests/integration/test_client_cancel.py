@@ -94,6 +94,13 @@ async def test_leaving_the_block_stops_the_turn(twin, scripted, service):
     assert (FinishReason.CANCELLED, "more ") == (reply.finish_reason, reply.text)
 
 
+async def test_the_server_is_told_by_who_asked(twin, scripted, service):
+    """What went with the question goes with the end, a key of its own among it."""
+    async with twin.ask(scripted, metadata={"x-caller": "ada"}):
+        pass
+    assert ["ada", "ada"] == [metadata.get("x-caller") for metadata in service.metadata]
+
+
 async def test_closing_and_leaving_tell_once(twin, scripted, service):
     """Whoever closes first tells; whoever leaves waits for it."""
     async with twin.ask(scripted) as reply:

@@ -287,7 +287,7 @@ class AsyncClient:
             resumption = Resumption(operation, self._connection.resume_seconds, timeout)
             return AsyncResumingStream(open_stream, operation, resumption)
 
-        return AsyncReply(self, open_reply)
+        return AsyncReply(self, open_reply, metadata)
 
     def _open(
         self, operation: requests.Operation[Any], timeout_seconds: float | None
@@ -306,8 +306,13 @@ class AsyncClient:
         task.add_done_callback(self._stops.discard)
         return task
 
-    async def _call(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
-        return await self._channel.call(operation, self._timeout(timeout_seconds))
+    async def _call(
+        self,
+        operation: requests.Operation[T],
+        timeout_seconds: float | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> T:
+        return await self._channel.call(operation, self._timeout(timeout_seconds), metadata)
 
     def _timeout(self, timeout_seconds: float | None) -> float:
         if timeout_seconds is None:

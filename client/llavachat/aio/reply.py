@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,10 +32,14 @@ class AsyncReply(ReplyRecord):
     """
 
     def __init__(
-        self, client: "AsyncClient", open_stream: Callable[[], Awaitable[AsyncResumingStream]]
+        self,
+        client: "AsyncClient",
+        open_stream: Callable[[], Awaitable[AsyncResumingStream]],
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self._client = client
+        self._metadata = metadata
         self._open_stream = open_stream
         self._stream: AsyncResumingStream | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -153,7 +157,7 @@ class AsyncReply(ReplyRecord):
     async def _tell(self, timeout_seconds: float | None) -> Turn | None:
         operation = requests.cancel_turn(self.chat_id, self.turn_id)
         try:
-            return await self._client._call(operation, timeout_seconds)
+            return await self._client._call(operation, timeout_seconds, self._metadata)
         except NotSupported:
             return None
 
