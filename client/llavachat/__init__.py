@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llavachat.chat import Chat
     from llavachat.client import Client
     from llavachat.errors import (
+        ArchiveError,
         AuthenticationFailed,
         CallCancelled,
         CannotConnect,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ArchiveError",
     "AsyncChat",
     "AsyncClient",
     "AsyncReply",
@@ -140,6 +142,7 @@ _HOMES = {
     "llavachat.chat": ("Chat",),
     "llavachat.client": ("Client",),
     "llavachat.errors": (
+        "ArchiveError",
         "AuthenticationFailed",
         "CallCancelled",
         "CannotConnect",

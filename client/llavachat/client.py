@@ -10,8 +10,9 @@ from typing import Any, Self, TypeVar
 
 from llavachat._channel import Channel, EventStream
 from llavachat._resuming import ResumingStream
-from llavachat._wire import requests
+from llavachat._wire import exchange, requests
 from llavachat._wire.resumption import Resumption
+from llavachat.archive import read_archive
 from llavachat.chat import Chat
 from llavachat.connection import (
     DEFAULT_ADDRESS,
@@ -22,9 +23,9 @@ from llavachat.connection import (
     read_environment,
 )
 from llavachat.errors import DeadlineExceeded, ServerUnavailable
-from llavachat.images import Images, load_pictures
+from llavachat.images import Images, Picture, load_pictures
 from llavachat.reply import Reply
-from llavachat.types import ChatRecord, OverflowPolicy, ServerInfo, TokenCount
+from llavachat.types import ChatRecord, ImageInfo, OverflowPolicy, ServerInfo, TokenCount
 
 T = TypeVar("T")
 
@@ -201,6 +202,38 @@ class Client:
             NotFound: the server does not know it.
         """
         self._call(requests.delete_chat(chat_id), timeout_seconds)
+
+    def image(self, image: ImageInfo | str, *, timeout_seconds: float | None = None) -> Picture:
+        """A picture of your chats as the model saw it: upright, RGB, as a PNG file.
+
+        Args:
+            image: what the server told of it, or its id.
+            timeout_seconds: as everywhere.
+
+        Raises:
+            NotFound: no chat of yours has it.
+        """
+        image_id = image.id if isinstance(image, ImageInfo) else image
+        parts = self._open(exchange.get_image(image_id), timeout_seconds)
+        return exchange.join_image(parts)
+
+    def import_chat(self, source: str | bytes, *, timeout_seconds: float | None = None) -> Chat:
+        """Bring a chat to this server that was exported as JSON, from here or elsewhere.
+
+        It gets a new id, and its turns are marked as imported. Never tried twice: a call that
+        failed has left nothing, but one whose answer was lost may have.
+
+        Args:
+            source: what `Chat.export` gave.
+            timeout_seconds: the deadline of the whole import.
+
+        Raises:
+            ArchiveError: it is no exported chat, or damaged.
+            InvalidRequest: the server does not take it; `violations` say why.
+        """
+        archive = read_archive(source)
+        record = self._call(exchange.import_chat(archive), timeout_seconds)
+        return Chat(self, record.id)
 
     def count_tokens(
         self,

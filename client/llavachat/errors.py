@@ -5,6 +5,7 @@
     LlavaChatError
     ├── ConfigurationError        a client that can not work: address, TLS, key  (ValueError)
     ├── ImageError                a picture that can not be read or sent         (ValueError)
+    ├── ArchiveError              an exported chat that can not be read          (ValueError)
     ├── NotStartedYet             a reply was asked for what it does not know yet
     ├── IncompleteReply           a stream ended without its last event
     └── StatusError               the call ended with a gRPC status
@@ -46,6 +47,10 @@ class ConfigurationError(LlavaChatError, ValueError):
 
 class ImageError(LlavaChatError, ValueError):
     """A picture can not be read, fetched or sent."""
+
+
+class ArchiveError(LlavaChatError, ValueError):
+    """A file is no exported chat, or is damaged."""
 
 
 class NotStartedYet(LlavaChatError):

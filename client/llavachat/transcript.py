@@ -65,11 +65,16 @@ def _write_turn(turn: Turn, numbers: dict[str, int], above: str | None) -> list[
     blocks.append(f"**You:** {turn.prompt}{pictures}")
     answer = turn.answer or "*(nothing)*"
     blocks.append(f"**{_inline(turn.model.name or turn.model.profile or 'llavachat')}:** {answer}")
-    if ending := _ENDINGS.get(turn.finish_reason):
+    if ending := describe_ending(turn):
         blocks.append(f"*({ending})*")
-    elif turn.state is TurnState.RUNNING:
-        blocks.append("*(still running)*")
     return blocks
+
+
+def describe_ending(turn: Turn) -> str | None:
+    """Why an answer is not whole, for people. None: it is, or ended as was asked for."""
+    if turn.state is TurnState.RUNNING:
+        return "still running"
+    return _ENDINGS.get(turn.finish_reason)
 
 
 def _inline(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Literal
 
 
 class FinishReason(Enum):
@@ -224,6 +225,8 @@ class Turn:
     create_time: datetime | None
     finish_time: datetime | None
     raw_prompt: str | None = None
+    imported: bool = False
+    """It came by an import: its answer and figures are as the import told them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,21 @@ class ChatRecord:
     update_time: datetime | None
     num_turns: int
     turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatArchive:
+    """A chat with its pictures, on its way out of a server or into one.
+
+    `pictures` are PNG files by `ImageInfo.id`.
+    """
+
+    chat: ChatRecord
+    pictures: Mapping[str, bytes]
+
+
+ExportFormat = Literal["json", "markdown", "html"]
+"""JSON for programs and for `Client.import_chat`, Markdown and HTML for people."""
 
 
 @dataclass(frozen=True, slots=True)

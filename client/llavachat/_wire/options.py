@@ -25,10 +25,12 @@ _RETRIED = (
     "GetTurn",
     "CancelTurn",
     "ListChats",
+    "GetImage",
     "CountTokens",
     "GetServerInfo",
 )
-"""Not DeleteChat: a second try after a lost answer would say NOT_FOUND of a chat that was there."""
+"""Not DeleteChat: a second try after a lost answer would say NOT_FOUND of a chat that was there.
+Not ImportChat: it would bring the chat twice."""
 
 SERVICE_CONFIG = {
     "methodConfig": [

@@ -102,7 +102,7 @@ def start_chat(
         images=[_write_image(image) for image in images],
         prompt=_check_prompt(prompt),
         system_prompt=system_prompt,
-        params=_write_params(params),
+        params=write_params(params),
         request_id=request_id or str(uuid.uuid4()),
         overflow_policy=_OVERFLOW[overflow],
         labels=labels or {},
@@ -122,11 +122,11 @@ def continue_chat(
 ) -> Operation[Event | None]:
     """ContinueChat, with a request_id of its own making where none is given."""
     request = chat_pb2.ContinueChatRequest(
-        chat_id=_check_id("chat_id", chat_id),
+        chat_id=check_id("chat_id", chat_id),
         images=[_write_image(image) for image in images],
         prompt=_check_prompt(prompt),
         parent_turn_id=parent_turn_id,
-        params=_write_params(params),
+        params=write_params(params),
         request_id=request_id or str(uuid.uuid4()),
         overflow_policy=_OVERFLOW[overflow],
     )
@@ -142,7 +142,7 @@ def resume_turn(chat_id: str, turn_id: str, char_offset: int) -> Operation[Event
 def replay_turn(chat_id: str, turn_id: str) -> Operation[Delta | ReplayVerdict | None]:
     """ReplayTurn."""
     request = chat_pb2.ReplayTurnRequest(
-        chat_id=_check_id("chat_id", chat_id), turn_id=_check_id("turn_id", turn_id)
+        chat_id=check_id("chat_id", chat_id), turn_id=check_id("turn_id", turn_id)
     )
     return Operation("ReplayTurn", request, responses.read_replay_event)
 
@@ -150,7 +150,7 @@ def replay_turn(chat_id: str, turn_id: str) -> Operation[Delta | ReplayVerdict |
 def get_chat(chat_id: str, *, include_raw_prompts: bool = False) -> Operation[ChatRecord]:
     """GetChat."""
     request = chat_pb2.GetChatRequest(
-        chat_id=_check_id("chat_id", chat_id), include_raw_prompts=include_raw_prompts
+        chat_id=check_id("chat_id", chat_id), include_raw_prompts=include_raw_prompts
     )
     return Operation("GetChat", request, lambda response: responses.read_chat(response.chat))
 
@@ -158,8 +158,8 @@ def get_chat(chat_id: str, *, include_raw_prompts: bool = False) -> Operation[Ch
 def get_turn(chat_id: str, turn_id: str, *, include_raw_prompt: bool = False) -> Operation[Turn]:
     """GetTurn."""
     request = chat_pb2.GetTurnRequest(
-        chat_id=_check_id("chat_id", chat_id),
-        turn_id=_check_id("turn_id", turn_id),
+        chat_id=check_id("chat_id", chat_id),
+        turn_id=check_id("turn_id", turn_id),
         include_raw_prompt=include_raw_prompt,
     )
     return Operation("GetTurn", request, lambda response: responses.read_turn(response.turn))
@@ -168,7 +168,7 @@ def get_turn(chat_id: str, turn_id: str, *, include_raw_prompt: bool = False) ->
 def cancel_turn(chat_id: str, turn_id: str) -> Operation[Turn]:
     """CancelTurn."""
     request = chat_pb2.CancelTurnRequest(
-        chat_id=_check_id("chat_id", chat_id), turn_id=_check_id("turn_id", turn_id)
+        chat_id=check_id("chat_id", chat_id), turn_id=check_id("turn_id", turn_id)
     )
     return Operation("CancelTurn", request, lambda response: responses.read_turn(response.turn))
 
@@ -188,15 +188,15 @@ def list_chats(
         page_size=page_size,
         page_token=page_token,
         labels=labels or {},
-        updated_since=_write_time("updated_since", updated_since),
-        updated_before=_write_time("updated_before", updated_before),
+        updated_since=write_time("updated_since", updated_since),
+        updated_before=write_time("updated_before", updated_before),
     )
     return Operation("ListChats", request, responses.read_chat_page)
 
 
 def delete_chat(chat_id: str) -> Operation[None]:
     """DeleteChat."""
-    request = chat_pb2.DeleteChatRequest(chat_id=_check_id("chat_id", chat_id))
+    request = chat_pb2.DeleteChatRequest(chat_id=check_id("chat_id", chat_id))
     return Operation("DeleteChat", request, lambda _: None)
 
 
@@ -231,7 +231,7 @@ def _write_image(image: Picture | ImageInfo) -> chat_pb2.Image:
     return chat_pb2.Image(data=image.data)
 
 
-def _write_params(params: Params) -> chat_pb2.GenerationParams:
+def write_params(params: Params) -> chat_pb2.GenerationParams:
     """Only what protobuf could not carry is refused here; ranges are the server's to judge."""
     for name in ("max_tokens", "top_k"):
         value = getattr(params, name)
@@ -254,7 +254,8 @@ def _write_params(params: Params) -> chat_pb2.GenerationParams:
     )
 
 
-def _write_time(name: str, time: datetime | None) -> Timestamp | None:
+def write_time(name: str, time: datetime | None) -> Timestamp | None:
+    """A time of day; it must have its time zone."""
     if time is None:
         return None
     if time.tzinfo is None:
@@ -272,7 +273,8 @@ def _check_prompt(prompt: str) -> str:
     return prompt
 
 
-def _check_id(name: str, value: str) -> str:
+def check_id(name: str, value: str) -> str:
+    """Let an id through that is not empty."""
     if not value:
         raise _refuse(name, "must not be empty")
     return value

@@ -170,6 +170,7 @@ def read_turn(turn: chat_pb2.Turn) -> Turn:
         create_time=_read_time(turn, "create_time"),
         finish_time=_read_time(turn, "finish_time"),
         raw_prompt=turn.raw_prompt if turn.HasField("raw_prompt") else None,
+        imported=turn.imported,
     )
 
 

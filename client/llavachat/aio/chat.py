@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from llavachat._wire import requests
 from llavachat.aio.reply import AsyncReply
 from llavachat.errors import IncompleteReply
+from llavachat.export import check_format, list_pictures, write_export
 from llavachat.images import Images, load_pictures
 from llavachat.transcript import write_json, write_markdown
-from llavachat.types import ChatRecord, OverflowPolicy, ReplayVerdict, TokenCount, Turn
+from llavachat.types import (
+    ChatArchive,
+    ChatRecord,
+    ExportFormat,
+    OverflowPolicy,
+    ReplayVerdict,
+    TokenCount,
+    Turn,
+)
 
 if TYPE_CHECKING:
     from llavachat.aio.client import AsyncClient
@@ -133,6 +142,28 @@ class AsyncChat:
         """
         write = {"markdown": write_markdown, "json": write_json}[format]
         return write(await self.record(timeout_seconds=timeout_seconds))
+
+    async def export(
+        self, format: ExportFormat = "json", *, timeout_seconds: float | None = None
+    ) -> str:
+        """The chat to carry away.
+
+        Args:
+            format: "json" holds everything, pictures too, and can be read again by
+                `AsyncClient.import_chat`; "html" is one page with its pictures; "markdown" is the
+                transcript. A turn that still runs is not part of the JSON.
+            timeout_seconds: the deadline of each of the calls that it takes.
+
+        Raises:
+            NotFound: the server does not know the chat (any more).
+        """
+        wanted = check_format(format)
+        record = await self.record(timeout_seconds=timeout_seconds)
+        pictures: dict[str, bytes] = {}
+        for image_id in list_pictures(record, wanted):
+            picture = await self._client.image(image_id, timeout_seconds=timeout_seconds)
+            pictures[image_id] = picture.data
+        return await asyncio.to_thread(write_export, ChatArchive(record, pictures), wanted)
 
     async def raw_prompt(
         self, turn: Turn | str | None = None, *, timeout_seconds: float | None = None

@@ -11,10 +11,11 @@ from typing import Any, Self, TypeVar
 
 from llavachat._channel import AsyncChannel, AsyncEventStream
 from llavachat._resuming import AsyncResumingStream
-from llavachat._wire import requests
+from llavachat._wire import exchange, requests
 from llavachat._wire.resumption import Resumption
 from llavachat.aio.chat import AsyncChat
 from llavachat.aio.reply import AsyncReply
+from llavachat.archive import read_archive
 from llavachat.connection import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_SECONDS,
@@ -24,8 +25,8 @@ from llavachat.connection import (
     read_environment,
 )
 from llavachat.errors import DeadlineExceeded, ServerUnavailable
-from llavachat.images import Images, load_pictures
-from llavachat.types import ChatRecord, OverflowPolicy, ServerInfo, TokenCount
+from llavachat.images import Images, Picture, load_pictures
+from llavachat.types import ChatRecord, ImageInfo, OverflowPolicy, ServerInfo, TokenCount
 
 T = TypeVar("T")
 
@@ -205,6 +206,42 @@ class AsyncClient:
             NotFound: the server does not know it.
         """
         await self._call(requests.delete_chat(chat_id), timeout_seconds)
+
+    async def image(
+        self, image: ImageInfo | str, *, timeout_seconds: float | None = None
+    ) -> Picture:
+        """A picture of your chats as the model saw it: upright, RGB, as a PNG file.
+
+        Args:
+            image: what the server told of it, or its id.
+            timeout_seconds: as everywhere.
+
+        Raises:
+            NotFound: no chat of yours has it.
+        """
+        image_id = image.id if isinstance(image, ImageInfo) else image
+        parts = self._open(exchange.get_image(image_id), timeout_seconds)
+        return exchange.join_image([part async for part in parts])
+
+    async def import_chat(
+        self, source: str | bytes, *, timeout_seconds: float | None = None
+    ) -> AsyncChat:
+        """Bring a chat to this server that was exported as JSON, from here or elsewhere.
+
+        It gets a new id, and its turns are marked as imported. Never tried twice: a call that
+        failed has left nothing, but one whose answer was lost may have.
+
+        Args:
+            source: what `AsyncChat.export` gave.
+            timeout_seconds: the deadline of the whole import.
+
+        Raises:
+            ArchiveError: it is no exported chat, or damaged.
+            InvalidRequest: the server does not take it; `violations` say why.
+        """
+        archive = await asyncio.to_thread(read_archive, source)
+        record = await self._call(exchange.import_chat(archive), timeout_seconds)
+        return AsyncChat(self, record.id)
 
     async def count_tokens(
         self,

@@ -233,6 +233,68 @@ def replay(
     return run_replay(chat_id, turn_id, server, as_json=as_json)
 
 
+@app.command("export")
+def export_(
+    chat_id: Annotated[
+        str | None, typer.Argument(metavar="CHAT", help="The chat.", show_default=False)
+    ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", "-c", help="The last chat on this server.")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to; its ending says the format. Without it, stdout.",
+        ),
+    ] = None,
+    format: Annotated[
+        options.Format | None,
+        typer.Option(
+            "--format",
+            help="Markdown, JSON that `llavachat import` reads, or one HTML page. [default: by "
+            "the file's ending; md on stdout]",
+            show_default=False,
+        ),
+    ] = None,
+    address: options.Address = None,
+    tls: options.Tls = None,
+    ca_file: options.CaFile = None,
+    timeout: options.Timeout = None,
+) -> int:
+    """Write a chat to a file, with its pictures in JSON and HTML."""
+    from llavachat.cli.exchange import export_chat
+
+    server = options.ServerOptions(address, tls, ca_file, timeout)
+    return export_chat(chat_id, server, continue_last=last, output=output, format=format)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="What `llavachat export` wrote as JSON; - for stdin.",
+            show_default=False,
+        ),
+    ],
+    address: options.Address = None,
+    tls: options.Tls = None,
+    ca_file: options.CaFile = None,
+    timeout: options.Timeout = None,
+) -> int:
+    """Bring an exported chat to the server.
+
+    stdout carries its new id; `llavachat ask -c` goes on with it.
+    """
+    from llavachat.cli.exchange import import_chat
+
+    return import_chat(file, options.ServerOptions(address, tls, ca_file, timeout))
+
+
 @app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 from rich.live import Live
@@ -21,7 +21,8 @@ from rich.text import Text
 
 from llavachat.cli.ask import find_last_chat
 from llavachat.cli.conversation import Conversation
-from llavachat.cli.failure import ExitCode, judge, wrong_use
+from llavachat.cli.exchange import write_file
+from llavachat.cli.failure import ExitCode, Failure, judge, wrong_use
 from llavachat.cli.options import QuestionOptions, ServerOptions
 from llavachat.cli.output import describe_end, describe_usage, open_stderr, open_stdout, write
 from llavachat.cli.prompt import make_reader
@@ -31,12 +32,12 @@ from llavachat.client import Client
 from llavachat.errors import LlavaChatError
 from llavachat.images import Picture
 from llavachat.reply import Reply
-from llavachat.types import Delta, FinishReason, Queued
+from llavachat.types import Delta, ExportFormat, FinishReason, Queued
 
 HELP = """\
 /image PATH   add a picture (or an http(s) address) to the next question
 /retry        ask the last question again, with some randomness
-/save [FILE]  write the chat to FILE: Markdown, or JSON where its name ends in .json
+/save [FILE]  write the chat to FILE: Markdown, or JSON or HTML where its name ends so
 /usage        tokens and times of the last answer
 /help         this
 /quit         leave; so does Ctrl-D
@@ -180,12 +181,12 @@ class Talk:
             self._note("There is nothing to save yet.")
             return
         path = Path(name).expanduser() if name else Path(f"chat-{chat_id[:8]}.md")
-        kind: Literal["json", "markdown"] = "json" if path.suffix == ".json" else "markdown"
-        text = self._client.chat(chat_id).transcript(kind)
+        formats: dict[str, ExportFormat] = {".json": "json", ".html": "html"}
+        text = self._client.chat(chat_id).export(formats.get(path.suffix, "markdown"))
         try:
-            path.write_text(text, "utf-8")
-        except OSError as error:
-            self._note(f"{path} can not be written: {error.strerror}.")
+            write_file(path, text)
+        except Failure as failure:
+            self._note(str(failure))
             return
         self._note(f"Saved to {path}.")
 

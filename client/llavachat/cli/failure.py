@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 from llavachat.errors import (
+    ArchiveError,
     AuthenticationFailed,
     CannotConnect,
     ConfigurationError,
@@ -42,7 +43,7 @@ def judge(error: LlavaChatError) -> Failure:
     """The client's error as a command's: its sentence, what to do about it, the exit code."""
     message = str(error)
     match error:
-        case ConfigurationError() | ImageError():
+        case ConfigurationError() | ImageError() | ArchiveError():
             return Failure(message, ExitCode.USAGE)
         case CannotConnect():
             hint = "Start one with `llavachat serve`, or name another with --address."

@@ -17,6 +17,14 @@ class Overflow(Enum):
     drop = "drop"
 
 
+class Format(Enum):
+    """What a chat is written as."""
+
+    md = "md"
+    json = "json"
+    html = "html"
+
+
 Address = Annotated[
     str | None,
     typer.Option(

@@ -1,0 +1,111 @@
+"""Chats and pictures on their way out of a server and into one."""
+
+import struct
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+
+from llavachat._wire import responses
+from llavachat._wire.requests import Operation, check_id, write_params, write_time
+from llavachat.errors import IncompleteReply
+from llavachat.images import Picture
+from llavachat.types import ChatArchive, ChatRecord, Timings, Turn
+from llavachat.v1 import chat_pb2
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEADER_BYTES = 24
+"""Up to width and height. Source: PNG, third edition, 5.2 and 11.2.1."""
+
+
+def get_image(image_id: str) -> Operation[bytes]:
+    """GetImage: the next bytes of a PNG file."""
+    request = chat_pb2.GetImageRequest(image_id=check_id("image_id", image_id))
+    return Operation("GetImage", request, lambda response: bytes(response.data))
+
+
+def join_image(parts: Iterable[bytes]) -> Picture:
+    """The picture whose parts `get_image` told.
+
+    Raises:
+        IncompleteReply: they are no PNG file.
+    """
+    data = b"".join(parts)
+    if not data.startswith(_PNG) or len(data) < _HEADER_BYTES:
+        raise IncompleteReply("The server sent something else than a picture.")
+    width, height = struct.unpack(">II", data[16:_HEADER_BYTES])
+    return Picture(data, "image/png", width, height)
+
+
+def import_chat(archive: ChatArchive) -> Operation[ChatRecord]:
+    """ImportChat: the chat, then its pictures."""
+    parts = [chat_pb2.ImportChatRequest(chat=_write_chat(archive.chat))]
+    parts += [chat_pb2.ImportChatRequest(image=data) for data in archive.pictures.values()]
+    return Operation("ImportChat", iter(parts), lambda answer: responses.read_chat(answer.chat))
+
+
+def _write_chat(chat: ChatRecord) -> chat_pb2.Chat:
+    return chat_pb2.Chat(
+        id=chat.id,
+        system_prompt=chat.system_prompt,
+        labels=chat.labels,
+        create_time=write_time("create_time", chat.create_time),
+        turns=[_write_turn(turn) for turn in chat.turns],
+    )
+
+
+def _write_turn(turn: Turn) -> chat_pb2.Turn:
+    usage, model = turn.usage, turn.model
+    return chat_pb2.Turn(
+        id=turn.id,
+        parent_turn_id=turn.parent_turn_id,
+        prompt=turn.prompt,
+        answer=turn.answer,
+        images=[
+            chat_pb2.ImageInfo(
+                id=image.id,
+                width_pixels=image.width_pixels,
+                height_pixels=image.height_pixels,
+                num_tokens=image.num_tokens,
+                media_type=image.media_type,
+            )
+            for image in turn.images
+        ],
+        state=chat_pb2.TurnState.Value(f"TURN_STATE_{turn.state.name}"),
+        finish_reason=chat_pb2.FinishReason.Value(f"FINISH_REASON_{turn.finish_reason.name}"),
+        params=write_params(turn.params),
+        usage=chat_pb2.Usage(
+            text_tokens=usage.text_tokens,
+            image_tokens=usage.image_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+            context_left_tokens=usage.context_left_tokens,
+        )
+        if usage
+        else None,
+        timings=_write_timings(turn.timings) if turn.timings else None,
+        model=chat_pb2.ModelInfo(
+            profile=model.profile,
+            name=model.name,
+            revision=model.revision,
+            quantization=model.quantization,
+            weights_sha256=model.weights_sha256,
+        ),
+        create_time=write_time("create_time", turn.create_time),
+        finish_time=write_time("finish_time", turn.finish_time),
+    )
+
+
+def _write_timings(timings: Timings) -> chat_pb2.Timings:
+    return chat_pb2.Timings(
+        queue=_write_seconds(timings.queue_seconds),
+        vision=_write_seconds(timings.vision_seconds),
+        prefill=_write_seconds(timings.prefill_seconds),
+        first_token=_write_seconds(timings.first_token_seconds),
+        decode=_write_seconds(timings.decode_seconds),
+    )
+
+
+def _write_seconds(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

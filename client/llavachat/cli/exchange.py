@@ -1,0 +1,117 @@
+"""``llavachat export`` and ``llavachat import``: a chat into a file, and from one."""
+
+import sys
+from enum import Enum
+from pathlib import Path
+
+from llavachat.cli.ask import find_last_chat
+from llavachat.cli.failure import ExitCode, Failure, wrong_use
+from llavachat.cli.options import ServerOptions
+from llavachat.cli.output import say, write
+from llavachat.cli.state import write_last_chat
+from llavachat.client import Client
+from llavachat.types import ExportFormat
+
+MAX_FILE_BYTES = 1024**3
+"""Four times the largest import that a server takes by default."""
+
+_FORMATS: dict[str, ExportFormat] = {"md": "markdown", "json": "json", "html": "html"}
+_ENDINGS: dict[str, ExportFormat] = {
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".json": "json",
+    ".html": "html",
+    ".htm": "html",
+}
+
+
+def export_chat(
+    chat_id: str | None,
+    server: ServerOptions,
+    *,
+    continue_last: bool,
+    output: str | None,
+    format: Enum | None,
+) -> ExitCode:
+    """Write a chat to a file or to stdout.
+
+    Raises:
+        Failure: the arguments name no chat or no format, or the file can not be written.
+        LlavaChatError: the server refused or failed.
+    """
+    if chat_id is None and not continue_last:
+        raise wrong_use("There is no chat. Use: llavachat export CHAT, or -c for the last one.")
+    if chat_id is not None and continue_last:
+        raise wrong_use("CHAT and --last both name a chat; give one of them.")
+    wanted = _FORMATS[format.value] if format is not None else choose_format(output)
+    with Client.from_environment(**server.overrides()) as client:
+        chat = client.chat(find_last_chat(client) if chat_id is None else chat_id)
+        text = chat.export(wanted)
+    if output in (None, "-"):
+        write(text)
+        return ExitCode.OK
+    path = Path(output or "").expanduser()
+    write_file(path, text)
+    say(f"Saved to {path}.")
+    return ExitCode.OK
+
+
+def choose_format(output: str | None) -> ExportFormat:
+    """The format that a file's name asks for; Markdown for stdout.
+
+    Raises:
+        Failure: its ending is none of those known.
+    """
+    if output in (None, "-"):
+        return "markdown"
+    ending = Path(output or "").suffix.lower()
+    if ending not in _ENDINGS:
+        raise wrong_use(
+            f"{output} does not say in which format; end it in .md, .json or .html, or give "
+            "--format."
+        )
+    return _ENDINGS[ending]
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text into a file.
+
+    Raises:
+        Failure: it can not be written.
+    """
+    try:
+        path.write_bytes(text.encode())
+    except OSError as error:
+        raise Failure(f"{path} can not be written: {error.strerror}.") from None
+
+
+def import_chat(name: str, server: ServerOptions) -> ExitCode:
+    """Bring an exported chat to the server, and print its new id.
+
+    Raises:
+        Failure: the file can not be read.
+        LlavaChatError: it is no exported chat, or the server refused or failed.
+    """
+    data = _read(name)
+    with Client.from_environment(**server.overrides()) as client:
+        chat = client.import_chat(data)
+        write_last_chat(client.address, chat.id)
+    write(f"{chat.id}\n")
+    return ExitCode.OK
+
+
+def _read(name: str) -> bytes:
+    """A file's bytes, or stdin's for -."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with Path(name).expanduser().open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise wrong_use(f"{name} can not be read: {error.strerror}.") from None
+    except (ValueError, RuntimeError):
+        raise wrong_use(f"{name} can not be read: its name is not a path.") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise wrong_use(f"{name} is larger than {MAX_FILE_BYTES >> 20} MiB.")
+    return data
