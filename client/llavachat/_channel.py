@@ -5,7 +5,8 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -17,6 +18,7 @@ from llavachat._wire.options import (
     build_options,
     build_timeout,
 )
+from llavachat._wire.pin import PinnedServer, fetch_pinned
 from llavachat._wire.requests import Operation
 from llavachat._wire.status import read_rpc_error
 from llavachat.connection import Connection
@@ -66,19 +68,17 @@ class Channel:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        credentials = build_credentials(connection)
-        options = build_options(connection)
-        self._channel = (
-            grpc.secure_channel(connection.address, credentials, options=options)
-            if credentials
-            else grpc.insecure_channel(connection.address, options=options)
-        )
-        self._stub: Any = ChatServiceStub(self._channel)
+        self._opening = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._stub: Any = None
+        # What is wrong with the files is told now, though a pinned server is asked later.
+        build_credentials(connection)
 
     def stream(
         self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
     ) -> EventStream:
         """Begin a streamed call; it runs at once."""
+        self._open()
         call = getattr(self._stub, operation.method)(
             operation.request,
             timeout=build_timeout(timeout_seconds),
@@ -93,6 +93,7 @@ class Channel:
         metadata: Mapping[str, str] | None = None,
     ) -> T:
         """Make a call with one answer."""
+        self._open()
         try:
             response = getattr(self._stub, operation.method)(
                 operation.request,
@@ -105,7 +106,7 @@ class Channel:
 
     def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
-        check: Any = self._channel.unary_unary(HEALTH_METHOD)
+        check: Any = self._open().unary_unary(HEALTH_METHOD)
         try:
             response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
         except grpc.RpcError as error:
@@ -114,7 +115,23 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection; running calls end."""
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
+
+    def _open(self) -> grpc.Channel:
+        with self._opening:
+            if self._channel is None:
+                connection = self._connection
+                server = fetch_pinned(connection) if connection.tls_pin else None
+                credentials = build_credentials(connection, server)
+                options = build_options(connection, server)
+                self._channel = (
+                    grpc.secure_channel(connection.address, credentials, options=options)
+                    if credentials
+                    else grpc.insecure_channel(connection.address, options=options)
+                )
+                self._stub = ChatServiceStub(self._channel)
+            return self._channel
 
 
 class AsyncEventStream:
@@ -149,12 +166,30 @@ class AsyncEventStream:
         self._call.cancel()
 
 
+class _LateCall:
+    """A call that begins once the pinned server is known to be the one."""
+
+    def __init__(self, begin: Coroutine[Any, Any, Any]) -> None:
+        self._task = asyncio.ensure_future(begin)
+
+    async def read(self) -> Any:
+        """The next message."""
+        return await (await self._task).read()
+
+    def cancel(self) -> None:
+        """End the call, or do not begin it."""
+        if not self._task.cancel() and not self._task.cancelled() and not self._task.exception():
+            self._task.result().cancel()
+
+
 class AsyncChannel:
     """`Channel` for asyncio. It belongs to the event loop in which it is first used."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._credentials = build_credentials(connection)
+        self._opening = asyncio.Lock()
+        # What is wrong with the files is told now, though they are used at the first call.
+        build_credentials(connection)
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
 
@@ -162,12 +197,24 @@ class AsyncChannel:
         self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
     ) -> AsyncEventStream:
         """Begin a streamed call; it runs at once."""
-        self._open()
-        call = getattr(self._stub, operation.method)(
-            operation.request,
-            timeout=build_timeout(timeout_seconds),
-            metadata=build_metadata(self._connection, metadata),
-        )
+
+        def begin() -> Any:
+            return getattr(self._stub, operation.method)(
+                operation.request,
+                timeout=build_timeout(timeout_seconds),
+                metadata=build_metadata(self._connection, metadata),
+            )
+
+        async def begin_late() -> Any:
+            await self._open_pinned()
+            return begin()
+
+        call: Any
+        if self._channel is None and self._connection.tls_pin:
+            call = _LateCall(begin_late())
+        else:
+            self._open(None)
+            call = begin()
         return AsyncEventStream(call, operation, self._connection.address)
 
     async def call(
@@ -177,7 +224,7 @@ class AsyncChannel:
         metadata: Mapping[str, str] | None = None,
     ) -> T:
         """Make a call with one answer."""
-        self._open()
+        await self._open_pinned()
         try:
             response = await getattr(self._stub, operation.method)(
                 operation.request,
@@ -190,7 +237,7 @@ class AsyncChannel:
 
     async def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
-        check: Any = self._open().unary_unary(HEALTH_METHOD)
+        check: Any = (await self._open_pinned()).unary_unary(HEALTH_METHOD)
         try:
             response = await check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
         except grpc.RpcError as error:
@@ -202,13 +249,23 @@ class AsyncChannel:
         if self._channel is not None:
             await self._channel.close()
 
-    def _open(self) -> grpc.aio.Channel:
+    async def _open_pinned(self) -> grpc.aio.Channel:
+        """Open the channel, its server's certificate compared first where there is a pin."""
+        if self._channel is not None or not self._connection.tls_pin:
+            return self._open(None)
+        async with self._opening:
+            if self._channel is not None:
+                return self._channel
+            return self._open(await asyncio.to_thread(fetch_pinned, self._connection))
+
+    def _open(self, server: PinnedServer | None) -> grpc.aio.Channel:
         if self._channel is None:
             asyncio.get_running_loop()
-            address, options = self._connection.address, build_options(self._connection)
+            address, options = self._connection.address, build_options(self._connection, server)
+            credentials = build_credentials(self._connection, server)
             self._channel = (
-                grpc.aio.secure_channel(address, self._credentials, options=options)
-                if self._credentials
+                grpc.aio.secure_channel(address, credentials, options=options)
+                if credentials
                 else grpc.aio.insecure_channel(address, options=options)
             )
             self._stub = ChatServiceStub(self._channel)

@@ -5,6 +5,7 @@ Pure: it opens no file and no socket, and knows no gRPC.
 
 import ipaddress
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ DEFAULT_TIMEOUT_SECONDS = 300.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Room for several pictures of the server's largest size (10 MiB) in one request."""
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
 
@@ -91,6 +93,9 @@ class Connection:
         tls_cert_file, tls_key_file: PEM of this client's own certificate, for mutual TLS.
         tls_server_name: the name to expect in the server's certificate, where it is not the
             address's host (behind a tunnel, say).
+        tls_pin: "sha256:" and the SHA-256 of the server's certificate in hexadecimal, or several
+            of them with commas between: trust this certificate and no other, whatever its name
+            and whoever signed it. ``llavachat-server certs self-signed`` prints it.
         timeout_seconds: the deadline of a call that names none; `math.inf` for none.
         metadata: sent with every call, such as ``{"traceparent": "00-..."}``.
         max_message_bytes: the largest message either way.
@@ -110,6 +115,7 @@ class Connection:
     tls_cert_file: Path | str | None = None
     tls_key_file: Path | str | None = None
     tls_server_name: str | None = None
+    tls_pin: str | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     metadata: Mapping[str, str] = field(default_factory=dict)
     max_message_bytes: int = MAX_MESSAGE_BYTES
@@ -119,11 +125,24 @@ class Connection:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", parse_address(self.address))
-        certificates = (self.tls_ca_file, self.tls_cert_file, self.tls_server_name)
+        if self.tls_pin == "":
+            object.__setattr__(self, "tls_pin", None)
+        certificates = (
+            self.tls_ca_file,
+            self.tls_cert_file,
+            self.tls_server_name,
+            self.tls_pin,
+        )
         if self.tls is None:
             object.__setattr__(self, "tls", any(certificates))
         if not self.tls and any(certificates):
             raise ConfigurationError("tls is off, but TLS files or a TLS name were given.")
+        if self.tls_pin is not None:
+            parse_pins(self.tls_pin)
+            if self.tls_ca_file is not None:
+                raise ConfigurationError("tls_pin and tls_ca_file are two ways; give one of them.")
+            if self.address.startswith("unix:"):
+                raise ConfigurationError("A unix socket is this very machine and needs no tls_pin.")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ConfigurationError(
                 "A client certificate needs both tls_cert_file and tls_key_file."
@@ -145,13 +164,45 @@ class Connection:
         if not 0 <= self.resume_seconds < math.inf:
             raise ConfigurationError("resume_seconds must be 0 (never) or more.")
 
+    @property
+    def tls_pins(self) -> tuple[str, ...]:
+        """The pins in one form: "sha256:" and 64 lower-case digits each."""
+        return parse_pins(self.tls_pin) if self.tls_pin is not None else ()
+
+
+def parse_pins(text: str) -> tuple[str, ...]:
+    """Pins, in our form or as openssl prints fingerprints, a comma between them.
+
+    Raises:
+        ConfigurationError: one of them is no SHA-256.
+    """
+    pins = []
+    for word in text.split(","):
+        scheme, colon, digits = word.strip().partition(":")
+        if scheme.lower() != "sha256" or not colon:
+            digits = word.strip()
+        digits = digits.replace(":", "").lower()
+        if not _SHA256.fullmatch(digits):
+            raise ConfigurationError(
+                f"tls_pin is {text!r}; it must be sha256: and the 64 hexadecimal digits of the "
+                "certificate's SHA-256."
+            )
+        pins.append(f"sha256:{digits}")
+    return tuple(pins)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """The host, without brackets, and the port of a parsed address."""
+    host, port = _split_port(address)
+    return host.strip("[]"), int(port or DEFAULT_PORT)
+
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of `Connection` that an environment sets; "" counts as not set.
 
     Reads LLAVACHAT_ADDRESS, LLAVACHAT_API_KEY, LLAVACHAT_TLS, LLAVACHAT_TLS_CA_FILE,
     LLAVACHAT_TLS_CLIENT_CERT_FILE, LLAVACHAT_TLS_CLIENT_KEY_FILE, LLAVACHAT_TLS_SERVER_NAME,
-    LLAVACHAT_TIMEOUT_SECONDS and LLAVACHAT_ALLOW_INSECURE.
+    LLAVACHAT_TLS_PIN, LLAVACHAT_TIMEOUT_SECONDS and LLAVACHAT_ALLOW_INSECURE.
 
     Raises:
         ConfigurationError: a value is not of its kind.
@@ -182,6 +233,7 @@ _TEXTS = {
     "LLAVACHAT_TLS_CLIENT_CERT_FILE": "tls_cert_file",
     "LLAVACHAT_TLS_CLIENT_KEY_FILE": "tls_key_file",
     "LLAVACHAT_TLS_SERVER_NAME": "tls_server_name",
+    "LLAVACHAT_TLS_PIN": "tls_pin",
 }
 _SWITCHES = {"LLAVACHAT_TLS": "tls", "LLAVACHAT_ALLOW_INSECURE": "allow_insecure"}
 

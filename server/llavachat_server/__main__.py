@@ -1,5 +1,6 @@
 """The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``, and beside it
-``audit verify [FOLDER]``, which checks the audit record, and ``keys``, which says who may call.
+``audit verify [FOLDER]``, which checks the audit record, ``keys``, which says who may call,
+and ``certs``, which makes a certificate for a private network.
 
 Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 130 interrupted twice.
 """
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from llavachat_server.keys_command import run as run_keys
 
         return run_keys(words[1:])
+    if words[:1] == ["certs"]:
+        from llavachat_server.certs_command import run as run_certs
+
+        return run_certs(words[1:])
     if words[:1] == ["audit"]:
         from llavachat_server.audit_command import run
 

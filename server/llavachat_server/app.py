@@ -44,6 +44,7 @@ from llavachat_server.rpc.metering import MeteredEngine
 from llavachat_server.rpc.quota import Quotas
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
+from llavachat_server.rpc.tls import BadCertificate, Certificates
 from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings, find_keys_files, is_loopback
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
@@ -319,15 +320,13 @@ class App:
         settings = self._settings
         if settings.tls_cert_file is None or settings.tls_key_file is None:
             return None
-        authority = settings.tls_client_ca_file
+        certificates = Certificates(
+            settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file
+        )
         try:
-            return grpc.ssl_server_credentials(
-                [(settings.tls_key_file.read_bytes(), settings.tls_cert_file.read_bytes())],
-                root_certificates=authority.read_bytes() if authority else None,
-                require_client_auth=authority is not None,
-            )
-        except OSError as error:
-            raise StartError(f"{error.filename}: {error.strerror}") from error
+            return certificates.make_credentials()
+        except BadCertificate as error:
+            raise StartError(str(error)) from error
 
     def _say_ready(self, address: str) -> None:
         name = self._profile.name

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from llavachat._wire.pin import PinnedServer
 from llavachat.connection import Connection, is_loopback
 from llavachat.errors import ConfigurationError
 
@@ -53,8 +54,15 @@ SERVICE_CONFIG = {
 """Source: gRPC A6, "gRPC Retry Design"."""
 
 
-def build_options(connection: Connection) -> list[tuple[str, Any]]:
-    """The channel's arguments; see grpc_types.h of gRPC core."""
+def build_options(
+    connection: Connection, server: PinnedServer | None = None
+) -> list[tuple[str, Any]]:
+    """The channel's arguments; see grpc_types.h of gRPC core.
+
+    Args:
+        connection: how to connect.
+        server: whom its pin was found to be, where it has one.
+    """
     options: list[tuple[str, Any]] = [
         ("grpc.primary_user_agent", "llavachat"),
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
@@ -74,8 +82,9 @@ def build_options(connection: Connection) -> list[tuple[str, Any]]:
     if is_loopback(connection.address):
         # http_proxy in the environment is no way to this very machine.
         options.append(("grpc.enable_http_proxy", 0))
-    if connection.tls_server_name:
-        options.append(("grpc.ssl_target_name_override", connection.tls_server_name))
+    name = connection.tls_server_name if server is None else server.name
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
     return options
 
 
@@ -88,7 +97,9 @@ def build_metadata(connection: Connection, metadata: Mapping[str, str] | None = 
     return tuple(pairs)
 
 
-def build_credentials(connection: Connection) -> grpc.ChannelCredentials | None:
+def build_credentials(
+    connection: Connection, server: PinnedServer | None = None
+) -> grpc.ChannelCredentials | None:
     """TLS credentials; None for clear text.
 
     Raises:
@@ -123,6 +134,8 @@ def build_credentials(connection: Connection) -> grpc.ChannelCredentials | None:
         root_certificates=authority, private_key=key, certificate_chain=certificate
     )
 
+    if server is not None:
+        authority = server.certificate
 
 def build_timeout(timeout_seconds: float) -> float | None:
     """A deadline as gRPC wants it: None for none."""

@@ -47,6 +47,7 @@ class AsyncClient:
         tls_ca_file: PEM of the authority behind the server's certificate.
         tls_cert_file, tls_key_file: PEM of this client's own certificate, for mutual TLS.
         tls_server_name: the name to expect in the server's certificate, if not the host's.
+        tls_pin: SHA-256 of the server's certificate: trust it and no other.
         timeout_seconds: the deadline of a call that names none, over 0; `math.inf` for none.
         metadata: sent with every call.
         max_message_bytes: the largest message either way, 1024 or more.
@@ -69,6 +70,7 @@ class AsyncClient:
         tls_cert_file: Path | str | None = None,
         tls_key_file: Path | str | None = None,
         tls_server_name: str | None = None,
+        tls_pin: str | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         metadata: Mapping[str, str] | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
@@ -84,6 +86,7 @@ class AsyncClient:
             tls_cert_file=tls_cert_file,
             tls_key_file=tls_key_file,
             tls_server_name=tls_server_name,
+            tls_pin=tls_pin,
             timeout_seconds=timeout_seconds,
             metadata=metadata or {},
             max_message_bytes=max_message_bytes,

@@ -1,0 +1,127 @@
+"""The server's certificate, read again whenever its files change.
+
+Contract: the next connection gets the new certificate and open ones go on; files that do not
+belong together, as in the middle of a change, are not taken up. gRPC speaks TLS 1.2 and 1.3 and
+nothing older. It must not know what is served.
+"""
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+
+import grpc
+
+log = logging.getLogger("llavachat")
+
+_Stamps = tuple[tuple[int, int, int] | None, ...]
+
+
+class BadCertificate(Exception):
+    """The files can not be used; one sentence for the operator."""
+
+
+class Certificates:
+    """A certificate, its key, and perhaps the authority behind the clients' certificates.
+
+    Args:
+        cert_file: PEM of the chain, the server's own certificate first.
+        key_file: PEM of its private key, not encrypted.
+        client_ca_file: PEM of the authority whose certificates clients must show. None: they
+            need none.
+    """
+
+    def __init__(self, cert_file: Path, key_file: Path, client_ca_file: Path | None) -> None:
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._client_ca_file = client_ca_file
+        self._lock = threading.Lock()
+        self._stamps: _Stamps = ()
+
+    def make_credentials(self) -> grpc.ServerCredentials:
+        """What to listen with.
+
+        Raises:
+            BadCertificate: the files can not be used.
+        """
+        self._stamps = self._look()
+        return grpc.dynamic_ssl_server_credentials(
+            self._read(),
+            self._fetch,  # type: ignore[arg-type] # None is allowed, by gRPC's documentation
+            require_client_authentication=self._client_ca_file is not None,
+        )
+
+    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+        """What the next connection gets; None: what the last one got.
+
+        gRPC asks on threads of its own, before each handshake.
+        """
+        with self._lock:
+            stamps = self._look()
+            if stamps == self._stamps:
+                return None
+            self._stamps = stamps
+            try:
+                configuration = self._read()
+            except BadCertificate as error:
+                fields = {"why": str(error)}
+                log.error("the certificate of before stays in use", extra={"fields": fields})
+                return None
+            log.info("certificate changed")
+            return configuration
+
+    def _look(self) -> _Stamps:
+        return tuple(_stamp(path) for path in self._paths())
+
+    def _paths(self) -> list[Path]:
+        given = (self._cert_file, self._key_file, self._client_ca_file)
+        return [path for path in given if path is not None]
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        check_pair(self._cert_file, self._key_file)
+        authority = self._client_ca_file
+        if authority is not None:
+            _check_authority(authority)
+        try:
+            return grpc.ssl_server_certificate_configuration(
+                [(self._key_file.read_bytes(), self._cert_file.read_bytes())],
+                root_certificates=authority.read_bytes() if authority is not None else None,
+            )
+        except OSError as error:
+            raise BadCertificate(f"{error.filename}: {error.strerror}") from error
+
+
+def check_pair(cert_file: Path, key_file: Path) -> None:
+    """Let a certificate and its key through.
+
+    Raises:
+        BadCertificate: they can not be read, or do not belong together.
+    """
+    # gRPC itself would take any bytes, and fail at each connection without saying why.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert_file, key_file, password="")
+    except ssl.SSLError as error:
+        raise BadCertificate(
+            f"{cert_file} and {key_file} are not a PEM certificate and its unencrypted key"
+        ) from error
+    except OSError as error:
+        raise BadCertificate(f"{cert_file} or {key_file}: {error.strerror}") from error
+
+
+def _check_authority(path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise BadCertificate(f"{path} holds no PEM certificate") from error
+    except OSError as error:
+        raise BadCertificate(f"{path}: {error.strerror}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
