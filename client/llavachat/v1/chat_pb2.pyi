@@ -24,9 +24,11 @@ Errors
   | situation                                           | code and detail                     |
   | --------------------------------------------------- | ----------------------------------- |
   | bad picture, parameter, prompt or message           | INVALID_ARGUMENT + BadRequest       |
-  | unknown chat or turn, or another tenant's           | NOT_FOUND + ResourceInfo            |
+  | unknown chat, turn or picture, or another tenant's  | NOT_FOUND + ResourceInfo            |
   | context full under OVERFLOW_POLICY_ERROR            | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure, with counts  |
+  | replay of an imported turn                          | FAILED_PRECONDITION +               |
+  |                                                     |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
@@ -1517,12 +1519,15 @@ class ImportChatRequest(_message.Message):
     CHAT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
-    """A picture as GetImage told it. Its pixels must have the `ImageInfo.id` that a turn names."""
+    """A picture as GetImage told it, whole. Its pixels must have the `ImageInfo.id` that a turn
+    names. Refusals count the pictures of a request from 0, as in "image[2]".
+    """
     @_builtins.property
     def chat(self) -> Global___Chat:
         """The chat with its turns, as GetChat told it. Used are `system_prompt`, `labels`,
-        `create_time`, and of each turn all but `raw_prompt`. Turns that are not finished are
-        refused.
+        `create_time`, and of each turn all but `raw_prompt` and `imported`. Parents stand before
+        their children. A turn that was cut short or failed stays so, and nothing goes on from it;
+        one that still runs is refused.
         """
 
     def __init__(

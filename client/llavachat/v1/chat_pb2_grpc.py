@@ -171,7 +171,7 @@ class ChatServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """Returns a picture of the tenant's chats, as the model saw it.
+        """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,8 +180,10 @@ class ChatServiceServicer(object):
     def ImportChat(self, request_iterator, context):
         """Takes a chat that was exported, from this server or another, with its pictures.
 
-        The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
-        does not vouch for their answers and cannot replay them.
+        The chat and its turns get new ids, and it can be gone on with. Its turns are marked as
+        imported: this server does not vouch for their answers and cannot replay them. It is taken in
+        whole or not at all. What a question may hold, a turn may hold; ImportChat is not safe to
+        repeat, because each call that succeeds makes a chat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

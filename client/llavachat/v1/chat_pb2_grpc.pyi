@@ -24,9 +24,11 @@ Errors
   | situation                                           | code and detail                     |
   | --------------------------------------------------- | ----------------------------------- |
   | bad picture, parameter, prompt or message           | INVALID_ARGUMENT + BadRequest       |
-  | unknown chat or turn, or another tenant's           | NOT_FOUND + ResourceInfo            |
+  | unknown chat, turn or picture, or another tenant's  | NOT_FOUND + ResourceInfo            |
   | context full under OVERFLOW_POLICY_ERROR            | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure, with counts  |
+  | replay of an imported turn                          | FAILED_PRECONDITION +               |
+  |                                                     |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
@@ -101,12 +103,14 @@ class ChatServiceStub:
     connection broke, and lets the turn run on for a while for the latter.
     """
     GetImage: _grpc.UnaryStreamMultiCallable[_chat_pb2.GetImageRequest, _chat_pb2.GetImageResponse]
-    """Returns a picture of the tenant's chats, as the model saw it."""
+    """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB."""
     ImportChat: _grpc.StreamUnaryMultiCallable[_chat_pb2.ImportChatRequest, _chat_pb2.ImportChatResponse]
     """Takes a chat that was exported, from this server or another, with its pictures.
 
-    The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
-    does not vouch for their answers and cannot replay them.
+    The chat and its turns get new ids, and it can be gone on with. Its turns are marked as
+    imported: this server does not vouch for their answers and cannot replay them. It is taken in
+    whole or not at all. What a question may hold, a turn may hold; ImportChat is not safe to
+    repeat, because each call that succeeds makes a chat.
     """
     DeleteChat: _grpc.UnaryUnaryMultiCallable[_chat_pb2.DeleteChatRequest, _chat_pb2.DeleteChatResponse]
     """Erases a chat: its text, and the pictures that no other chat uses."""
@@ -149,12 +153,14 @@ class ChatServiceAsyncStub(ChatServiceStub):
     connection broke, and lets the turn run on for a while for the latter.
     """
     GetImage: _aio.UnaryStreamMultiCallable[_chat_pb2.GetImageRequest, _chat_pb2.GetImageResponse]  # type: ignore[assignment]
-    """Returns a picture of the tenant's chats, as the model saw it."""
+    """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB."""
     ImportChat: _aio.StreamUnaryMultiCallable[_chat_pb2.ImportChatRequest, _chat_pb2.ImportChatResponse]  # type: ignore[assignment]
     """Takes a chat that was exported, from this server or another, with its pictures.
 
-    The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
-    does not vouch for their answers and cannot replay them.
+    The chat and its turns get new ids, and it can be gone on with. Its turns are marked as
+    imported: this server does not vouch for their answers and cannot replay them. It is taken in
+    whole or not at all. What a question may hold, a turn may hold; ImportChat is not safe to
+    repeat, because each call that succeeds makes a chat.
     """
     DeleteChat: _aio.UnaryUnaryMultiCallable[_chat_pb2.DeleteChatRequest, _chat_pb2.DeleteChatResponse]  # type: ignore[assignment]
     """Erases a chat: its text, and the pictures that no other chat uses."""
@@ -248,7 +254,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.GetImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.GetImageResponse], _abc.AsyncIterator[_chat_pb2.GetImageResponse]]:
-        """Returns a picture of the tenant's chats, as the model saw it."""
+        """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB."""
 
     @_abc_1.abstractmethod
     def ImportChat(
@@ -258,8 +264,10 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_chat_pb2.ImportChatResponse, _abc.Awaitable[_chat_pb2.ImportChatResponse]]:
         """Takes a chat that was exported, from this server or another, with its pictures.
 
-        The chat gets a new id and can be gone on with. Its turns are marked as imported: this server
-        does not vouch for their answers and cannot replay them.
+        The chat and its turns get new ids, and it can be gone on with. Its turns are marked as
+        imported: this server does not vouch for their answers and cannot replay them. It is taken in
+        whole or not at all. What a question may hold, a turn may hold; ImportChat is not safe to
+        repeat, because each call that succeeds makes a chat.
         """
 
     @_abc_1.abstractmethod
