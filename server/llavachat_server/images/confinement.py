@@ -93,10 +93,15 @@ def confine() -> bool:
     )
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends."""
+def end_with(parent: int) -> bool:
+    """Have the kernel kill this process when the one that started it ends.
+
+    Returns:
+        Whether that one, whose process id is given, has not ended before.
+    """
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    return os.getppid() == parent
 
 
 def used_address_bytes() -> int:

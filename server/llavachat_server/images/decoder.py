@@ -60,10 +60,11 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     _tell({"is_confined": is_confined, "has_heic": has_heic})
+    keeper = os.getpid()
     while True:
         child = os.fork()
         if child == 0:
-            _answer_once(memory)
+            _answer_once(memory, keeper)
         _, status, usage = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code == NOBODY_ASKS:
@@ -71,11 +72,12 @@ def main() -> None:
         _tell({"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime})
 
 
-def _answer_once(memory: int) -> None:
+def _answer_once(memory: int, keeper: int) -> None:
     """Serve one request and end this process."""
     code = 1
     try:
-        confinement.end_with_parent()
+        if not confinement.end_with(keeper):
+            os._exit(NOBODY_ASKS)
         os.close(_NOTES)
         confinement.limit(
             memory_bytes=MEMORY_BYTES,
