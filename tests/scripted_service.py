@@ -120,6 +120,7 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self.words: tuple[str, ...] = ("A ", "red ", "circle.")
         self.answer: Callable[[Any, grpc.ServicerContext], Events] = self.tell
         self.follow: Callable[[Any, grpc.ServicerContext], Events] = self.refuse
+        self.take_in: Callable[[Iterator[Any], grpc.ServicerContext], Any] = self.take
         self.is_serving = True
         self.cancelled = threading.Event()
         self.stopped: list[chat_pb2.CancelTurnRequest] = []
@@ -243,6 +244,10 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
 
     def ImportChat(self, parts: Iterator[Any], context: grpc.ServicerContext) -> Any:
         """See the contract."""
+        return self.take_in(parts, context)
+
+    def take(self, parts: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        """The default answer to an import: it is kept under the next id."""
         first, *pictures = parts
         self._keep(first, context)
         self.requests += pictures

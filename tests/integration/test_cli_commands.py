@@ -271,12 +271,14 @@ def test_a_first_question_is_asked_again_at_the_root(service, picture, monkeypat
 def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
     """Markdown or JSON by the name; a folder that is not there is told."""
     monkeypatch.chdir(tmp_path)
-    lines = b"/save\nWhat?\n/save 'my chat.md'\n/save talk.json\n/save\n/save no/where.md\n"
+    lines = b"/save\nWhat?\n/save 'my chat.md'\n/save talk.json\n/save talk.html\n/save\n"
+    lines += b"/save no/where.md\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert 0 == run(["chat", picture])
     assert "**You:** What?" in (tmp_path / "my chat.md").read_text()
     assert "What?" == json.loads((tmp_path / "talk.json").read_text())["turns"][0]["prompt"]
     assert (tmp_path / "chat-chat-1.md").exists()
+    assert (tmp_path / "talk.html").read_text().startswith("<!doctype html>")
     errors = capsys.readouterr().err
     assert "There is nothing to save yet." in errors
     assert "no/where.md can not be written: No such file or directory." in errors

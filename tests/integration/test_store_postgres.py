@@ -1,14 +1,21 @@
 """The store on a real PostgreSQL."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import grpc.aio
 import pytest
+from app_in_process import run_app
+from imports import import_chat, read_export, strip_ids
+from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.chats.record import TurnState
 from llavachat_server.chats.sql import database
 from llavachat_server.chats.sql.database import StoreError
 from llavachat_server.chats.sql.store import SqlStore
+from pictures import draw_shape, encode, red_circle
 from postgres import Postgres, find_programs, run_postgres
 from retention_history import check_retention, check_sizes_of_an_older_database
+from scripted_engine import ScriptedEngine
 from store_contract import StoreContract
 from store_machine import compare_with_memory
 from store_records import end, make_chat, make_turn
@@ -91,3 +98,20 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
         SqlStore("postgresql://ada:secret@127.0.0.1:1/chats")
     assert "secret" not in str(caught.value)
     assert "127.0.0.1:1/chats can not be opened" in str(caught.value)
+
+
+async def test_a_chat_goes_out_and_comes_in_over_the_wire(url: str, tmp_path: Path) -> None:
+    """Words that PostgreSQL can not hold as they are, two pictures, and a refused import."""
+    words = "A star \0 \x1a0 and </s>."
+    flags = ("--store", url, "--state-folder", str(tmp_path))
+    async with run_app(ScriptedEngine("warm", words, "No."), *flags) as app:
+        images = [pb.Image(data=red_circle()), pb.Image(data=encode(draw_shape("star", "blue")))]
+        chat, pictures = await read_export(app.chat, await app.start(images=images))
+        assert words == chat.turns[0].answer
+        taken = await import_chat(app.chat, chat, pictures)
+        again, same_pictures = await read_export(app.chat, taken.id)
+        assert strip_ids(chat) == strip_ids(again)
+        assert pictures == same_pictures
+        with pytest.raises(grpc.aio.AioRpcError, match="did not come"):
+            await import_chat(app.chat, chat, pictures[1:])
+        assert 2 == len((await app.chat.ListChats(pb.ListChatsRequest())).chats)
