@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
 from llavachat_server.chats.live import Ended, LiveTurn, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
@@ -69,6 +71,32 @@ async def test_every_reader_is_told_that_the_turn_was_cancelled() -> None:
     events = await read(turns.ask(TENANT, Question(Place(live.chat_id), "Sure?")))
     assert isinstance(events[-1], Ended)
     assert FinishReason.EOS is events[-1].finish_reason
+
+
+@settings(deadline=None, max_examples=60)
+@given(num_steps=st.integers(0, 40), num_words=st.integers(1, 12), holds=st.booleans())
+def test_whenever_it_is_cancelled_all_are_told_the_same(
+    num_steps: int, num_words: int, holds: bool
+) -> None:
+    """The caller, the reader and the record agree how the turn ended, whoever was first."""
+
+    async def run() -> None:
+        words = " ".join(["word"] * num_words)
+        turns = make_turns(ScriptedEngine(Hold(words) if holds else words))
+        live = turns.ask(TENANT, QUESTION)
+        events = live.follow()
+        await anext(events)
+        for _ in range(num_steps):
+            await asyncio.sleep(0)
+        turn = await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
+        ended = [event async for event in events][-1]
+        assert isinstance(ended, Ended)
+        assert turn.finish_reason is ended.finish_reason
+        assert turn == (await turns.get_chat(TENANT, live.chat_id)).turns[0]
+        assert turn.answer == live.answer
+        assert {} == turns._running
+
+    asyncio.run(run())
 
 
 async def test_a_turn_without_a_reader_does_not_wait_for_its_grace_period() -> None:
