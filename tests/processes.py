@@ -1,12 +1,13 @@
 """Processes of this machine as tests watch them, from /proc."""
 
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PATIENCE_SECONDS = 30.0
+MIB = 2**20
 
 
 def children(pid: int) -> list[int]:
@@ -19,15 +20,26 @@ def children(pid: int) -> list[int]:
 
 
 def resident_bytes(*pids: int) -> int:
-    """Memory that processes and their children have in RAM, counted once for each that has it."""
+    """Memory that processes and their children have in RAM; what they share is counted once."""
     total, left = 0, list(pids)
     while left:
         pid = left.pop()
         left += children(pid)
-        try:
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name == "Pss":
+                    total += int(value.split()[0]) * 1024
+    return total
+
+
+def shared_memory_bytes(name: str) -> int:
+    """Memory that this process's open shared files of a name take; it is no process's own."""
+    total = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if f"memfd:{name}" in str(link.readlink()):
+                total += link.stat().st_blocks * 512
     return total
 
 
@@ -55,3 +67,31 @@ def wait_for_child(pid: int) -> int:
         assert time.monotonic() < end
         time.sleep(0.001)
     return found[0]
+
+
+class Gauge:
+    """Reads the memory of a process and its children all the while, and keeps the most."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.before = self.most = 0
+
+    def __enter__(self) -> "Gauge":
+        self.before = self.most = resident_bytes(self._pid)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.most = max(self.most, resident_bytes(self._pid))
+
+    @property
+    def grown_mib(self) -> float:
+        """How far memory rose above what it was."""
+        return (self.most - self.before) / MIB

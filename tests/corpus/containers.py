@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -44,6 +45,7 @@ def png_end() -> bytes:
     return png_chunk(b"IEND", b"")
 
 
+@cache
 def deflated_zeros(num_bytes: int) -> bytes:
     """A stream that inflates to so many zeros, made a megabyte at a time."""
     deflater, parts = zlib.compressobj(9), []

@@ -29,8 +29,9 @@ from llavachat_server.images.picture import (
     identify,
     kept_size,
 )
+from llavachat_server.images.process import DecoderBroken
 from llavachat_server.images.turnstile import LineFull, Turnstile
-from llavachat_server.images.worker import DecoderBroken, Worker
+from llavachat_server.images.worker import Worker
 
 if TYPE_CHECKING:
     from llavachat_server.images.fetcher import Fetcher
