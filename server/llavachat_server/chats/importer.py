@@ -36,6 +36,9 @@ BODY_SECONDS = 600.0
 
 RETRY_SECONDS = 5.0
 
+_BATCH_TURNS = 32
+"""Tokenised in one go; after each, an import whose caller is gone can end."""
+
 
 class Importer:
     """Takes chats in.
@@ -134,10 +137,13 @@ class Importer:
         new_ids: dict[str, str] = {}
         num_tokens: dict[str | None, int] = {None: 0}
         turns: list[Turn] = []
-        for turn in chat.turns:
-            question_ids, answer_ids = await loop.run_in_executor(
-                self._tokenising, self._tokenise, turn, chat.system_prompt
+        ids: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        for begin in range(0, len(chat.turns), _BATCH_TURNS):
+            batch = chat.turns[begin : begin + _BATCH_TURNS]
+            ids += await loop.run_in_executor(
+                self._tokenising, self._tokenise, batch, chat.system_prompt
             )
+        for turn, (question_ids, answer_ids) in zip(chat.turns, ids, strict=True):
             widened = len(turn.images) * (self._num_image_tokens - 1)
             num_prompt_tokens = num_tokens[turn.parent_id] + len(question_ids) + widened
             # Every answer is closed by one more token.
@@ -156,16 +162,20 @@ class Importer:
         return replace(chat, id=secrets.token_hex(16), turns=tuple(turns))
 
     def _tokenise(
-        self, turn: Turn, system_prompt: str | None
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        num_images = len(turn.images)
-        if turn.parent_id is None:
-            question = self._prompts.build_first_turn(
-                turn.prompt, num_images=num_images, system_prompt=system_prompt
-            )
-        else:
-            question = self._prompts.build_next_turn(turn.prompt, num_images=num_images)
-        return question, self._prompts.build_answer(turn.answer)
+        self, turns: tuple[Turn, ...], system_prompt: str | None
+    ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Token ids of questions and answers."""
+        ids = []
+        for turn in turns:
+            num_images = len(turn.images)
+            if turn.parent_id is None:
+                question = self._prompts.build_first_turn(
+                    turn.prompt, num_images=num_images, system_prompt=system_prompt
+                )
+            else:
+                question = self._prompts.build_next_turn(turn.prompt, num_images=num_images)
+            ids.append((question, self._prompts.build_answer(turn.answer)))
+        return ids
 
     async def _keep(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         keeping = asyncio.ensure_future(self._store.add_chat(chat, pictures))

@@ -144,6 +144,19 @@ def build_row(turn: Turn) -> dict[str, Any]:
     return {"sha256": sha256(write_json(row).encode()).hexdigest(), **row}
 
 
+def whole_rows(chat: Chat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of all turns, without their keys, and that of each one's build."""
+    known: dict[tuple[object, ...], dict[str, Any]] = {}
+    turns, builds = [], []
+    for position, turn in enumerate(chat.turns):
+        build = (turn.model, turn.device, *sorted(turn.library_versions.items()))
+        if build not in known:
+            known[build] = build_row(turn)
+        turns.append({**turn_row(turn), "position": position})
+        builds.append(known[build])
+    return turns, builds
+
+
 def read_turn(row: RowMapping, images: tuple[ImageInfo, ...]) -> Turn:
     """A turn from its row, joined with its build's."""
     sampling = json.loads(row["sampling"])

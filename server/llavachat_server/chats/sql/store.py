@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
-from llavachat_server.chats.sql import reading, writing
+from llavachat_server.chats.sql import reading, rows, writing
 from llavachat_server.chats.sql.database import Database, is_full
 from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
@@ -91,11 +91,16 @@ class SqlStore:
 
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         """See `ChatStore.add_chat`."""
+        if len(chat.turns) > self._max_turns_per_chat:
+            raise StoreFull(FULL_RETRY_SECONDS)
+        loop = asyncio.get_running_loop()
+        # Beforehand, because nobody else can write while the chat is written.
+        turn_rows, build_rows = await loop.run_in_executor(self._readers, rows.whole_rows, chat)
         await self._write_with_pictures(
             chat.tenant,
             pictures,
             lambda connection, pngs: writing.add_whole_chat(
-                connection, chat, pngs, self._max_turns_per_chat
+                connection, chat, turn_rows, build_rows, pngs
             ),
         )
 

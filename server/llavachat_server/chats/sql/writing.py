@@ -42,21 +42,27 @@ def add_chat(
 
 
 def add_whole_chat(
-    connection: Connection, chat: Chat, pngs: Mapping[str, tuple[ImageInfo, bytes]], max_turns: int
+    connection: Connection,
+    chat: Chat,
+    turn_rows: list[dict[str, Any]],
+    build_rows: list[dict[str, Any]],
+    pngs: Mapping[str, tuple[ImageInfo, bytes]],
 ) -> None:
-    """Keep a chat with turns that have ended; as few statements as it takes, for others wait."""
-    if len(chat.turns) > max_turns:
-        raise StoreFull(FULL_RETRY_SECONDS)
+    """Keep a chat with turns that have ended; as few statements as it takes, for others wait.
+
+    Its rows are those of `rows.whole_rows`.
+    """
     chat_key = _insert_chat(connection, chat)
     build_keys: dict[str, int] = {}
-    turn_rows: list[dict[str, Any]] = []
-    for position, turn in enumerate(chat.turns):
-        build = rows.build_row(turn)["sha256"]
-        if build not in build_keys:
-            build_keys[build] = _keep_build(connection, turn)
-        place = {"chat_key": chat_key, "position": position, "build_key": build_keys[build]}
-        turn_rows.append({**rows.turn_row(turn), **place})
-    connection.execute(turns.insert(), turn_rows)
+    for build in build_rows:
+        if build["sha256"] not in build_keys:
+            build_keys[build["sha256"]] = _keep_build(connection, build)
+    keys = [
+        {"chat_key": chat_key, "build_key": build_keys[build["sha256"]]} for build in build_rows
+    ]
+    connection.execute(
+        turns.insert(), [{**row, **own} for row, own in zip(turn_rows, keys, strict=True)]
+    )
     connection.execute(
         chats.update().where(chats.c.key == chat_key).values(num_turns=len(chat.turns))
     )
@@ -179,7 +185,7 @@ def _add_turn(
         **rows.turn_row(turn),
         "chat_key": chat_key,
         "position": position,
-        "build_key": _keep_build(connection, turn),
+        "build_key": _keep_build(connection, rows.build_row(turn)),
     }
     turn_key = _insert(connection, turns, row)
     connection.execute(chats.update().where(chats.c.key == chat_key).values(num_turns=position + 1))
@@ -188,8 +194,7 @@ def _add_turn(
         _keep_claim(connection, chat_key, claim)
 
 
-def _keep_build(connection: Connection, turn: Turn) -> int:
-    row = rows.build_row(turn)
+def _keep_build(connection: Connection, row: Mapping[str, Any]) -> int:
     query = sa.select(builds.c.key).where(builds.c.sha256 == row["sha256"])
     known = connection.execute(query).scalar_one_or_none()
     if known is not None:
