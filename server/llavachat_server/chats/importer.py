@@ -83,6 +83,7 @@ class Importer:
             BadField: a picture can not be taken, is missing or is not one of the chat's, or
                 they are too large together.
             ImportStalled: the pictures did not come in time.
+            IntakeBusy, IntakeUnavailable: pictures can not be decoded now.
             QueueFull: others are being taken in.
             StoreFull: nothing more can be kept.
         """
@@ -109,7 +110,7 @@ class Importer:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for data in files:
-                    picture = await self._take_picture(index, data)
+                    picture = await self._take_picture(chat.tenant, index, data)
                     _check_picture(f"image[{index}]", picture, named, taken.keys())
                     num_bytes += picture.num_bytes
                     if num_bytes > self._max_bytes:
@@ -125,9 +126,9 @@ class Importer:
         _check_told(chat, taken)
         return tuple(taken.values())
 
-    async def _take_picture(self, index: int, data: bytes) -> Picture:
+    async def _take_picture(self, tenant: str, index: int, data: bytes) -> Picture:
         try:
-            return await self._intake.take(data, max_bytes=MAX_FILE_BYTES)
+            return await self._intake.take(data, tenant=tenant, max_bytes=MAX_FILE_BYTES)
         except BadImage as error:
             raise BadField(f"image[{index}]", str(error)) from error
 

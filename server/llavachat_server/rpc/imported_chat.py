@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from llavachat.v1 import chat_pb2 as pb
 
 from llavachat_server.chats.record import WHOLE, Chat, Turn, TurnState
-from llavachat_server.images.intake import MEDIA_TYPES, ImageInfo
+from llavachat_server.images.picture import HEIC_MEDIA_TYPE, MEDIA_TYPES, ImageInfo
 from llavachat_server.rpc import requests
 from llavachat_server.rpc.messages import FINISH_REASONS, TURN_STATES
 from llavachat_server.rpc.requests import InvalidField, RequestLimits
@@ -32,6 +32,7 @@ MAX_MODEL_CHARS = 256
 MAX_TOLD_SECONDS = 1_000_000
 _INT32_MAX = 2**31 - 1
 
+_MEDIA_TYPES = sorted((*MEDIA_TYPES.values(), HEIC_MEDIA_TYPE))
 _STATES = {number: state for state, number in TURN_STATES.items() if state is not TurnState.RUNNING}
 _REASONS = {number: reason for reason, number in FINISH_REASONS.items()}
 _PARAMS = ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
@@ -210,9 +211,8 @@ def _read_image(message: pb.ImageInfo, path: str, limits: ChatLimits) -> ImageIn
         side = getattr(message, name)
         if not 1 <= side <= limits.max_side_pixels:
             raise InvalidField(f"{path}.{name}", f"is {side}; 1 to {limits.max_side_pixels:,}")
-    types = sorted(MEDIA_TYPES.values())
-    if message.media_type not in ("", *types):
-        raise InvalidField(f"{path}.media_type", f"one of {', '.join(types)}, or empty")
+    if message.media_type not in ("", *_MEDIA_TYPES):
+        raise InvalidField(f"{path}.media_type", f"one of {', '.join(_MEDIA_TYPES)}, or empty")
     return ImageInfo(message.id, message.width_pixels, message.height_pixels, message.media_type)
 
 
