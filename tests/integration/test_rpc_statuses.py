@@ -421,6 +421,29 @@ async def test_tenants_are_apart(tmp_path: Path) -> None:
             nobodys = await failure(method(request, metadata=ben))
             assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
             assert StatusCode.NOT_FOUND is theirs.code()
+        turn_id = events[0].started.turn_id
+        for turn_request in (
+            pb.GetTurnRequest(chat_id=chat_id, turn_id=turn_id),
+            pb.CancelTurnRequest(chat_id=chat_id, turn_id=turn_id),
+            pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id),
+            pb.ReplayTurnRequest(chat_id=chat_id, turn_id=turn_id),
+        ):
+            method = getattr(app.chat, type(turn_request).__name__.removesuffix("Request"))
+            theirs = await failure(method(turn_request, metadata=ben))
+            turn_request.chat_id, turn_request.turn_id = UNKNOWN, UNKNOWN
+            nobodys = await failure(method(turn_request, metadata=ben))
+            assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
+            assert StatusCode.NOT_FOUND is theirs.code()
+        theirs = await failure(
+            app.chat.GetImage(pb.GetImageRequest(image_id=image_id), metadata=ben)
+        )
+        nobodys = await failure(
+            app.chat.GetImage(pb.GetImageRequest(image_id="0" * 64), metadata=ben)
+        )
+        assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
+        assert StatusCode.NOT_FOUND is theirs.code()
+        hers_again = app.chat.GetImage(pb.GetImageRequest(image_id=image_id), metadata=anna)
+        assert b"\x89PNG" == b"".join([part.data async for part in hers_again])[:4]
         named = pb.StartChatRequest(prompt="What?", images=[pb.Image(image_id=image_id)])
         assert (
             StatusCode.NOT_FOUND is (await failure(app.chat.StartChat(named, metadata=ben))).code()

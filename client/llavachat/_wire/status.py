@@ -13,6 +13,8 @@ from llavachat.errors import (
     ContextFull,
     DeadlineExceeded,
     FieldViolation,
+    LimitReached,
+    ServerFailed,
     ServerUnavailable,
     StatusDetails,
     StatusError,
@@ -39,6 +41,12 @@ _MEANINGS = (
     ("Connection refused", "connection refused"),
     ("Socket closed", "it closed the connection at once; perhaps it wants TLS"),
 )
+# What gRPC itself refuses at the server, before llavachat sees it.
+_TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
+_TOO_MUCH_METADATA = re.compile(r"metadata size exceeds|received initial metadata size")
+# What gRPC's asyncio says where a refusal overtook a request that was still being sent.
+_BROKEN_WRITE = "Internal error from Core"
+_TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
 _LAST_ERROR = re.compile(r"last error: \w+: (?:[\w.:\[\]%-]+: )?(.+?)\)?$")
 
 
@@ -62,6 +70,11 @@ def read_status(
         return _read_unavailable(details, address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not from_server:
         return DeadlineExceeded("The answer did not come within timeout_seconds.", details)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not from_server:
+        return LimitReached(_explain_limit(details.message), details)
+    if code is grpc.StatusCode.INTERNAL and details.message == _BROKEN_WRITE:
+        text = "The server ended the call before it had the whole request, perhaps for its key."
+        return ServerFailed(text, details)
     text = _sentence(details.message) or f"The server answered {code.name}."
     text = _add_violations(text, details)
     if any(kind == "CONTEXT_FULL" for kind, _, _ in details.preconditions):
@@ -151,6 +164,17 @@ def _explain(message: str) -> str:
             return meaning
     reason = _LAST_ERROR.search(message)
     return reason[1].rstrip(".") if reason else ""
+
+
+def _explain_limit(message: str) -> str:
+    if sizes := _TOO_LARGE.search(message):
+        size, limit = (int(number) for number in sizes.groups())
+        return f"A message of {size:,} bytes is over the limit of {limit:,}; send less at a time."
+    if _TOO_MUCH_METADATA.search(message):
+        return "The call's metadata is too large; send less of it."
+    if _TOO_MANY_CALLS in message:
+        return "The server answers as many calls as it can; try again."
+    return _sentence(message) or "The server is at one of its limits."
 
 
 def _read_context_full(text: str, details: StatusDetails) -> ContextFull:

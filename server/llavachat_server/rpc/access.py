@@ -12,6 +12,8 @@ _HEALTH = "/grpc.health.v1.Health/"
 
 SMALL_REQUEST_SECONDS = 10.0
 """For a request of ids and numbers: a round trip and patience."""
+NO_KEY_REQUEST_SECONDS = 5.0
+"""For the few bytes of a health check, which anybody may send."""
 LARGE_REQUEST_SECONDS = 120.0
 """For a request with pictures: 10 MiB over 1 Mbit/s take 84 s."""
 
@@ -52,9 +54,9 @@ RULES: dict[str, Rule] = {
         frozenset({Scope.ADMIN})
     ),
     # Load balancers and service managers have no key.
-    f"{_HEALTH}Check": Rule(None),
-    f"{_HEALTH}Watch": Rule(None),
-    f"{_HEALTH}List": Rule(None),
+    f"{_HEALTH}Check": Rule(None, False, NO_KEY_REQUEST_SECONDS),
+    f"{_HEALTH}Watch": Rule(None, False, NO_KEY_REQUEST_SECONDS),
+    f"{_HEALTH}List": Rule(None, False, NO_KEY_REQUEST_SECONDS),
 }
 
 HEALTH_WATCH = f"{_HEALTH}Watch"

@@ -38,12 +38,20 @@ class Call:
         key: the caller's; None where no key is needed.
         rule: the method's.
         task: what gRPC answers the call in, from its arrival to its status.
+        on_request: called when the request is there.
     """
 
-    def __init__(self, key: Key | None, rule: Rule, task: "asyncio.Task[Any]") -> None:
+    def __init__(
+        self,
+        key: Key | None,
+        rule: Rule,
+        task: "asyncio.Task[Any]",
+        on_request: "Callable[[Call], None]" = lambda _: None,
+    ) -> None:
         self.key = key
         self.rule = rule
         self._task = task
+        self._on_request = on_request
         self._end: Refusal | None = None
 
     def end(self, answer: Refusal) -> None:
@@ -88,6 +96,7 @@ class Call:
                 first = await anext(aiter(requests), None)
         except TimeoutError:
             raise _Refused(too_slow(self.rule.max_request_seconds)) from None
+        self._on_request(self)
         if isinstance(first, _Malformed) or (first is None and not method.request_streaming):
             raise _Refused(invalid("request", _EXPECTED))
         return _go_on(first, requests) if method.request_streaming else first

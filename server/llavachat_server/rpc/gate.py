@@ -18,6 +18,7 @@ from llavachat_server.rpc.access import HEALTH_WATCH, RULES, Rule, is_health
 from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing
 from llavachat_server.rpc.call import Call, Handler
 from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
+from llavachat_server.rpc.places import Places
 from llavachat_server.rpc.quota import Quotas
 from llavachat_server.rpc.status import (
     TOO_MANY_WATCHES,
@@ -61,7 +62,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._find_keys = find_keys
         self._rules = rules
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._calls: set[Call] = set()
+        self._places = Places()
         self._num_arrived = 0
         self._num_watches = 0
 
@@ -75,17 +76,13 @@ class Gate(grpc.aio.ServerInterceptor):
         task = asyncio.current_task()
         assert task is not None
         if is_health(method):
-            answer = self._judge_health(method, task)
-            if answer is not None:
-                return _refuse(answer)
-            return Call(None, self._rules[method], task).wrap(
-                await continuation(handler_call_details)
-            )
-        self._count(task)
-        key, answer = self._judge(handler_call_details)
+            key, answer = None, self._judge_health(method, task)
+        else:
+            self._count(task)
+            key, answer = self._judge(handler_call_details)
         if answer is not None:
             return _refuse(answer)
-        call = Call(key, self._rules[method], task)
+        call = Call(key, self._rules[method], task, self._places.take_request)
         self._enter(call, task)
         TENANT.set(OPEN_TENANT if key is None else key.tenant)
         CALLER.set(key)
@@ -96,7 +93,9 @@ class Gate(grpc.aio.ServerInterceptor):
         ring = self._find_keys()
         if ring is None:
             return
-        for call in list(self._calls):
+        for call in self._places.list_calls():
+            if call.rule.scopes is None:
+                continue
             key = None if call.key is None else ring.get(call.key.sha256)
             if key is None or not _opens(key, call.rule):
                 call.end(UNAUTHENTICATED)
@@ -138,6 +137,8 @@ class Gate(grpc.aio.ServerInterceptor):
             return key, retry(unavailable, "the server is stopping", _STOP_RETRY_SECONDS)
         if key is None:
             return None, None
+        if (answer := self._places.refuse(key.tenant)) is not None:
+            return key, answer
         return key, self.quotas.of(key).admit(generates=rule.generates)
 
     def _judge_health(self, method: str, task: "asyncio.Task[Any]") -> Refusal | None:
@@ -162,11 +163,11 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _enter(self, call: Call, task: "asyncio.Task[Any]") -> None:
         def leave(_: "asyncio.Task[Any]") -> None:
-            self._calls.discard(call)
+            self._places.leave(call)
             if call.key is not None:
                 self.quotas.leave(call.key)
 
-        self._calls.add(call)
+        self._places.enter(call)
         task.add_done_callback(leave)
 
 

@@ -19,6 +19,12 @@ MAX_RUNNING_CALLS = 1024
 MAX_HEALTH_WATCHES = 64
 """Watches of health: they need no key and never end."""
 
+MAX_WAITING_CALLS = 256
+"""Calls whose requests have not come, in the whole server."""
+
+MAX_TENANT_CALLS = MAX_RUNNING_CALLS // 4
+"""Of one tenant on a server with keys, whatever its keys' own limits are."""
+
 MAX_CONNECTIONS = 4096
 """TCP connections, where the process may open so many files."""
 
