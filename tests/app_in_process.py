@@ -55,7 +55,7 @@ async def run_app(
         task.result()
     address = ready.result()
     try:
-        async with grpc.aio.insecure_channel(address, options=[("grpc.max_receive_message_length", 1<<27)]) as channel:
+        async with grpc.aio.insecure_channel(address) as channel:
             stub = chat_pb2_grpc.ChatServiceStub(channel)
             yield RunningApp(app, task, address, channel, stub)  # type: ignore[arg-type]
     finally:
