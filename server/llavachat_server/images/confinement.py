@@ -23,10 +23,11 @@ calls for services, which our unit allows, knows only the former."""
 _LOAD_WORD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
 """Instructions of the classic BPF. Source: linux/bpf_common.h."""
 
-_KILL_PROCESS, _ALLOW, _REFUSE = 0x80000000, 0x7FFF0000, 0x00050000 | errno.EPERM
+_KILL_PROCESS, _ALLOW, _ERROR = 0x80000000, 0x7FFF0000, 0x00050000
+_REFUSE, _UNKNOWN = _ERROR | errno.EPERM, _ERROR | errno.ENOSYS
 """Source: linux/seccomp.h."""
 
-_NUMBER_OFFSET, _MACHINE_OFFSET, _THIRD_ARGUMENT_OFFSET = 0, 4, 32
+_NUMBER_OFFSET, _MACHINE_OFFSET, _FIRST_ARGUMENT_OFFSET, _THIRD_ARGUMENT_OFFSET = 0, 4, 16, 32
 """Of struct seccomp_data; low halves of arguments on little-endian machines."""
 
 _PROT_EXEC = 4
@@ -49,6 +50,15 @@ _ALLOWED = {
 _ALLOWED_WITHOUT_EXEC = {"x86_64": (9, 10), "aarch64": (222, 226)}
 """mmap and mprotect: memory, but none that could be run."""
 
+_THREAD_CALLS = {"x86_64": (273, 334), "aarch64": (99, 293)}
+"""set_robust_list and rseq: every new thread calls them, and glibc aborts without the latter."""
+
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_CLONE3 = 435
+_CLONE_THREAD = 0x10000
+"""Source: linux/sched.h. What clone3 would start is not in its arguments but in memory, which a
+filter can not read; where it is unknown, the C library takes clone."""
+
 _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """Source: AUDIT_ARCH_* in linux/audit.h."""
 
@@ -65,7 +75,6 @@ def limit(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
         resource.RLIMIT_AS: (used_address_bytes() + memory_bytes,) * 2,
         resource.RLIMIT_CPU: (cpu_seconds, cpu_seconds + 1),
         resource.RLIMIT_FSIZE: (file_bytes, file_bytes),
-        resource.RLIMIT_NPROC: (0, 0),
         resource.RLIMIT_CORE: (0, 0),
     }
     for kind, (soft, hard) in wanted.items():
@@ -75,16 +84,21 @@ def limit(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def confine() -> bool:
+def confine(*, may_start_threads: bool = False) -> bool:
     """Let the kernel refuse every call that decoding does not need, from now on.
+
+    Args:
+        may_start_threads: threads within this process, under its limits; never processes.
 
     Returns:
         Whether it does: only Linux on x86-64 and ARM64 can.
     """
+    if not may_start_threads:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in _MACHINES:
         return False
-    code = _program(machine)
+    code = _program(machine, may_start_threads)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     return (
@@ -128,15 +142,15 @@ def _prctl(option: int, *arguments: object) -> int:
     return result
 
 
-def _program(machine: str) -> bytes:
-    """The filter: one word of the call's number after the other is compared."""
+def _program(machine: str, may_start_threads: bool) -> bytes:
+    """The filter: the call's number is compared with one after the other."""
     code = [
         _instruction(_LOAD_WORD, _MACHINE_OFFSET),
         _instruction(_JUMP_EQUAL, _MACHINES[machine], skip_if_so=1),
         _instruction(_RETURN, _KILL_PROCESS),
         _instruction(_LOAD_WORD, _NUMBER_OFFSET),
     ]
-    for number in _ALLOWED[machine]:
+    for number in _ALLOWED[machine] + (_THREAD_CALLS[machine] if may_start_threads else ()):
         code += [
             _instruction(_JUMP_EQUAL, number, skip_if_not=1),
             _instruction(_RETURN, _ALLOW),
@@ -148,6 +162,15 @@ def _program(machine: str) -> bytes:
             _instruction(_JUMP_SET, _PROT_EXEC, skip_if_so=1),
             _instruction(_RETURN, _ALLOW),
             _instruction(_RETURN, _REFUSE),
+        ]
+    if may_start_threads:
+        code += [
+            _instruction(_JUMP_EQUAL, _CLONE3, skip_if_not=1),
+            _instruction(_RETURN, _UNKNOWN),
+            _instruction(_JUMP_EQUAL, _CLONE[machine], skip_if_not=3),
+            _instruction(_LOAD_WORD, _FIRST_ARGUMENT_OFFSET),
+            _instruction(_JUMP_SET, _CLONE_THREAD, skip_if_not=1),
+            _instruction(_RETURN, _ALLOW),
         ]
     return b"".join([*code, _instruction(_RETURN, _REFUSE)])
 

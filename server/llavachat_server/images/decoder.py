@@ -27,6 +27,7 @@ from PIL import Image
 
 from llavachat_server.images import confinement
 from llavachat_server.images.decoding import check_header, load_heic, render
+from llavachat_server.images.header import is_heic
 from llavachat_server.images.picture import MAX_KEPT_SIDE_PIXELS, BadImage, ImageLimits
 
 MEMORY_BYTES = 512 * 1024**2
@@ -89,16 +90,18 @@ def _answer_once(memory: int, keeper: int) -> None:
         if request is None:
             code = NOBODY_ASKS
         else:
+            data = os.pread(memory, request["num_bytes"], 0)
             signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
-            confinement.confine()
-            channel.sendall(json.dumps(_answer(request, memory)).encode() + b"\n")
+            # The library for HEIC can not do without a thread.
+            confinement.confine(may_start_threads=is_heic(data))
+            answer = _answer(request, data, memory)
+            channel.sendall(json.dumps(answer).encode() + b"\n")
             code = 0
     finally:
         os._exit(code)
 
 
-def _answer(request: dict[str, Any], memory: int) -> dict[str, Any]:
-    data = os.pread(memory, request["num_bytes"], 0)
+def _answer(request: dict[str, Any], data: bytes, memory: int) -> dict[str, Any]:
     limits = ImageLimits(**request["limits"])
     try:
         if request["is_check"]:

@@ -39,12 +39,17 @@ def sniff(data: bytes) -> str:
         return "GIF"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+    if is_heic(data):
         return "HEIF"
     name = _other_kind(data)
     if name is None:
         raise BadImage(f"the file is not a picture of a known kind; {WANTED}")
     raise BadImage(f"this is {name}; {WANTED}")
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether a file says that it is HEIC."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
