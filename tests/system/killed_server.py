@@ -10,9 +10,11 @@ import json
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import kill_writer
@@ -26,6 +28,9 @@ SLOW_PACE_SECONDS = 0.05
 """Where the question says "slowly"."""
 
 NUM_WORDS = 40
+
+START_SECONDS = 120.0
+"""Far above what a start takes, for machines that do other things as well."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,25 @@ class ServerForks:
             env=environment,
         )
         return cls(process)
+
+    async def start_and_wait(self, start: Start, ready: Path) -> None:
+        """Start a server, and wait until it has written its file `ready`."""
+        await asyncio.to_thread(ready.unlink, missing_ok=True)
+        await self.start(start)
+        await self.wait(start, ready)
+
+    async def wait(self, start: Start, ready: Path) -> None:
+        """Wait until a server has written its file `ready`."""
+        deadline = time.monotonic() + START_SECONDS
+
+        def look() -> None:
+            while not ready.exists():
+                log = Path(start.log)
+                assert self.is_running, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.005)  # a file's appearance can not be awaited portably
+
+        await asyncio.to_thread(look)
 
     async def start(self, start: Start) -> None:
         """Start a server; `ended` says when it has ended."""

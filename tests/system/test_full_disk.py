@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from app_in_process import until
 from disk import Disk, small_disk
 from killed_server import ServerForks, Start, count_on
 from llavachat import LimitReached, TurnState
@@ -89,16 +88,9 @@ class Talk:
 async def running(forks: ServerForks, folder: Path, state: Path) -> AsyncIterator[str]:
     """A server with its state on the disk and its log elsewhere."""
     ready = folder / "ready"
-    ready.unlink(missing_ok=True)
     flags = ["--listen", "127.0.0.1:0", "--store", "sqlite", "--state-folder", str(state)]
     flags += ["--ready-file", str(ready), "--log-level", "warning"]
-    await forks.start(Start(flags, str(folder / "log")))
-
-    async def is_ready() -> bool:
-        assert forks.is_running, (folder / "log").read_text()[-3000:]
-        return ready.exists()
-
-    await until(is_ready, bool)
+    await forks.start_and_wait(Start(flags, str(folder / "log")), ready)
     yield ready.read_text().strip()
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from app_in_process import until
 from kill_numbers import COUNTING_SERVER_KILLS, REAL_SERVER_KILLS
 from killed_server import ServerForks, Start
 from llavachat.aio import AsyncClient
@@ -69,11 +68,7 @@ class Scene:
 
     async def serving(self) -> None:
         """Wait until it serves."""
-
-        async def is_ready() -> bool:
-            return self.ready.exists()
-
-        await until(is_ready, bool)
+        await self.forks.wait(self.start(), self.ready)
         self.starts.append(time.perf_counter() - self.began)
 
     async def kill(self, way: str) -> None:
