@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-kills test-system test-infra test-deploy check protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-kills test-system test-infra test-deploy check audit protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,7 +27,7 @@ test: .venv/.test ## run the tests that need nothing but Python
 
 # --- what a developer types ------------------------------------------------------------------
 
-check: .venv/.check check-protos ## lint, types, import rules, the contract, README commands
+check: .venv/.check check-protos ## lint, types, import rules, the contract, README commands, secrets
 	$(SAY) "ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -37,6 +37,13 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, REA
 	@$(BIN)/lint-imports
 	$(SAY) "README commands"
 	@$(BIN)/python scripts/check_readme.py README.md CONTRIBUTING.md docs/*.md
+	$(SAY) "secrets"
+	@BIN=$(BIN) scripts/scan-secrets
+	$(SAY) "known vulnerabilities of dependencies"
+	@PYTHON=$(BIN)/python scripts/audit-dependencies
+
+audit: .venv/.check ## compare the pinned dependencies with known vulnerabilities
+	@PYTHON=$(BIN)/python scripts/audit-dependencies
 
 # Each target for SECONDS; findings land in build/fuzz.
 SECONDS ?= 60

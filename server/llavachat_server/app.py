@@ -46,7 +46,7 @@ from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
 from llavachat_server.rpc.tls import BadCertificate, Certificates
 from llavachat_server.rpc.use import UseNotes
-from llavachat_server.settings import Settings, find_keys_files, is_loopback
+from llavachat_server.settings import Settings, find_keys_files, find_state_folder, is_loopback
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import Engine, EngineInfo
 
@@ -375,6 +375,7 @@ def make_batching_engine(
             max_running=profile.max_running_turns,
             max_queued=profile.max_queued_turns,
             max_tokens=profile.max_tokens,
+            hashes_folder=str(find_state_folder(settings) / "models"),
         ),
         progress,
     )

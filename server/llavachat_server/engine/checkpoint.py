@@ -6,6 +6,7 @@ ever run.
 """
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
 """What is fetched of a repository."""
+
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+"""How files end that torch would unpickle."""
 
 
 class LoadingError(Exception):
@@ -97,8 +101,7 @@ def read_facts(folder: Path) -> CheckpointFacts:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise LoadingError(f"the folder {folder.name} holds no {name}")
-    if not any(folder.glob("*.safetensors")):
-        raise LoadingError(f"the folder {folder.name} holds no weights in safetensors files")
+    _refuse_code(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -130,6 +133,16 @@ def read_facts(folder: Path) -> CheckpointFacts:
     )
 
 
+def list_small_files(folder: Path) -> list[Path]:
+    """Everything of a checkpoint that is read besides its weights."""
+    return sorted(path for pattern in ("*.json", "*.jinja") for path in folder.glob(pattern))
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def hash_weights(folder: Path) -> str:
     """SHA-256 over the weights' files, one after another in the order of their names.
 
@@ -141,6 +154,36 @@ def hash_weights(folder: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a checkpoint that wants code of its own to be run, in whichever way.
+
+    Nothing here would run it: no call to transformers trusts remote code or reads a pickle. But
+    such a checkpoint would be loaded as something that it is not.
+    """
+    if not any(folder.glob("*.safetensors")):
+        pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLES]
+        if pickles:
+            raise LoadingError(
+                f"the weights in {folder.name} are a pickle ({pickles[0]}), which could run any "
+                "code; convert them to safetensors"
+            )
+        raise LoadingError(f"the folder {folder.name} holds no weights in safetensors files")
+    for path in list_small_files(folder):
+        if path.suffix != ".json":
+            continue
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise LoadingError(
+                f"{path.name} in {folder.name} can not be read: {type(error).__name__}"
+            ) from error
+        if isinstance(content, dict) and "auto_map" in content:
+            raise LoadingError(
+                f"{path.name} in {folder.name} asks for code of its own to be run (auto_map); "
+                "llavachat runs none: use a checkpoint in transformers' own LLaVA-1.5 form"
+            )
 
 
 def _find_eos(folder: Path, text: Any) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from llavachat_server.engine.checkpoint import (
     read_facts,
 )
 from llavachat_server.engine.placement import Machine, Placement, place_model
+from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.engine.quantised import CopyForm, CopyShelf
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
@@ -81,6 +82,8 @@ def load_model(settings: EngineSettings, progress: Progress) -> LoadedModel:
         model, weights_sha256 = _read_by_copy(
             shelf, checkpoint.folder, settings, placement, progress
         )
+    hashes = settings.hashes_folder
+    check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
     return LoadedModel(model, checkpoint, facts, placement, weights_sha256)
 
 

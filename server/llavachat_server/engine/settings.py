@@ -24,6 +24,8 @@ class EngineSettings:
             so above 0 an answer depends on who shares the batch. 0 multiplies everything in 8
             bits: faster, the same in any company, and less exact where activations have
             outliers. Source of the usual 6.0: Dettmers et al., "LLM.int8()", 2022, section 3.2.
+        hashes_folder: where the hashes of a hub's model are recorded at its first load; see
+            `provenance`. None: nowhere.
         quantized_folder: where quantised weights are kept for the next start; see
             `llavachat_server.engine.quantised`. None: they are quantised at every start.
         dtype: "auto", "float32", "bfloat16" or "float16". "auto": float32 on a CPU; on a GPU
@@ -49,6 +51,7 @@ class EngineSettings:
     quantization: Quantization = Quantization.NONE
     int8_threshold: float = 0.0
     quantized_folder: str | None = None
+    hashes_folder: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     max_running: int = 16
