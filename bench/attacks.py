@@ -48,8 +48,9 @@ class Chatter(Thread):
             began = time.perf_counter()
             try:
                 list(self._stub.StartChat(request, timeout=30))
-            except grpc.RpcError:
+            except grpc.RpcError as error:
                 self.num_failed += 1
+                print(error.code(), error.details(), file=sys.stderr)  # type: ignore[attr-defined]
             self.times.append(time.perf_counter() - began)
 
 

@@ -44,7 +44,9 @@ SERVICE_CONFIG = {
                 "initialBackoff": "0.2s",
                 "maxBackoff": "3s",
                 "backoffMultiplier": 2.5,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # CANCELLED comes from a server that is flooded with calls: its gRPC drops some of
+                # those that wait, unseen. A call that is cancelled here is not tried again.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
@@ -102,6 +104,10 @@ def build_credentials(
 ) -> grpc.ChannelCredentials | None:
     """TLS credentials; None for clear text.
 
+    Args:
+        connection: how to connect.
+        server: whom its pin was found to be, where it has one.
+
     Raises:
         ConfigurationError: a certificate's file can not be read or used.
     """
@@ -130,12 +136,12 @@ def build_credentials(
             f"tls_cert_file {connection.tls_cert_file} and tls_key_file "
             f"{connection.tls_key_file} are not a PEM certificate and its unencrypted key."
         ) from None
+    if server is not None:
+        authority = server.certificate
     return grpc.ssl_channel_credentials(
         root_certificates=authority, private_key=key, certificate_chain=certificate
     )
 
-    if server is not None:
-        authority = server.certificate
 
 def build_timeout(timeout_seconds: float) -> float | None:
     """A deadline as gRPC wants it: None for none."""
