@@ -7,10 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import grpc
 import pytest
+from corpus.evil import SLOW
 from figures import Figures
 from host import PORT, SERVICE, Host, Releases, Streams
 from llavachat import AuthenticationFailed, Client
+from llavachat.v1 import chat_pb2 as pb
+from llavachat.v1 import chat_pb2_grpc
 from pictures import red_circle
 
 CERTIFICATES = Path(__file__).resolve().parents[1] / "certificates"
@@ -46,6 +50,26 @@ def test_server_can_not_run_what_it_writes(host: Host) -> None:
     for folder in ("/opt/llavachat", "/usr", "/etc/llavachat", "/var/cache/llavachat"):
         done = host.machine.run_raw(*inside, f"touch {folder}/x")
         assert 0 != done.returncode, folder
+
+
+def test_pictures_are_decoded_confined_inside_the_sandbox(host: Host) -> None:
+    """The unit's sandbox lets decoders start, confine themselves further, and be stopped."""
+    assert host.ask(red_circle()).strip()
+    journal = host.machine.read_journal("-u", SERVICE, "-b", f"_PID={host.process_id}")
+    assert '"serving"' in journal
+    assert "without a filter of system calls" not in journal
+    decoders = "pgrep -fc llavachat_server.images.decode[r]"
+    members = f"cat /sys/fs/cgroup/system.slice/{SERVICE}/cgroup.procs | wc -l"
+    # Three keepers, each with a child that is ready; and the server.
+    assert ["6", "7"] == host.machine.shell(f"{decoders}; {members}").split()
+    with grpc.insecure_channel(f"127.0.0.1:{PORT}") as channel:
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        request = pb.StartChatRequest(prompt="?", images=[pb.Image(data=SLOW.make())])
+        with pytest.raises(grpc.RpcError, match="takes more than 2 s"):
+            list(stub.StartChat(request))
+    assert host.ask(red_circle()).strip()
+    host.machine.run("systemctl", "stop", SERVICE)
+    assert ["0"] == host.machine.shell(f"{decoders} || true").split()
 
 
 def test_server_can_not_reach_the_metadata_service(host: Host) -> None:

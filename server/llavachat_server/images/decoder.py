@@ -13,6 +13,7 @@ keeper tells, likewise; and the shared memory, whose number is the argument: fir
 file to decode, then the RGB pixels.
 """
 
+import ctypes
 import gc
 import io
 import json
@@ -31,17 +32,25 @@ from llavachat_server.images.header import is_heic
 from llavachat_server.images.picture import MAX_KEPT_SIDE_PIXELS, BadImage, ImageLimits
 
 MEMORY_BYTES = 512 * 1024**2
-"""For one picture, besides what Python and Pillow take. The largest that are taken need 400 MiB."""
+"""For one picture, besides what Python and Pillow take. The largest take nearly that."""
 
 CPU_SECONDS = 2
-"""Of computing for one picture. The largest that are taken need less than one."""
+"""Of computing for one picture. The largest that are taken need about one."""
 
-WALL_SECONDS = 5.0
+WALL_SECONDS = 10.0
 """For one picture. There is nothing to wait for but a processor, so that more than the time of
 computing means a busy machine, not an evil picture."""
 
 NOBODY_ASKS = 7
 """A child's exit status when the server is gone."""
+
+WARM_BYTES = 8 * 1024**2
+"""Memory that a child has at hand before it is asked: a megapixel takes 5 MiB, and to fetch each
+page when it is first written takes as long as decoding does."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MAX_MMAP_THRESHOLD_BYTES = 32 * 1024**2
+"""Source: glibc's malloc.h, and mallopt(3) for the largest threshold."""
 
 _REQUESTS, _NOTES = 0, 1
 _READ_BYTES = 64 * 1024
@@ -55,7 +64,9 @@ def main() -> None:
     # Ctrl-C in a terminal reaches all its processes; the server says when we are to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     has_heic = load_heic()
-    _touch_formats()
+    _keep_memory()
+    samples = _samples()
+    _practise(samples)
     is_confined = _try_confinement()
     # What lives now lives on: children shall not copy pages by counting and sweeping.
     gc.collect()
@@ -65,7 +76,7 @@ def main() -> None:
     while True:
         child = os.fork()
         if child == 0:
-            _answer_once(memory, keeper)
+            _answer_once(memory, keeper, samples)
         _, status, usage = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code == NOBODY_ASKS:
@@ -73,7 +84,7 @@ def main() -> None:
         _tell({"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime})
 
 
-def _answer_once(memory: int, keeper: int) -> None:
+def _answer_once(memory: int, keeper: int, samples: list[bytes]) -> None:
     """Serve one request and end this process."""
     code = 1
     try:
@@ -85,6 +96,8 @@ def _answer_once(memory: int, keeper: int) -> None:
             cpu_seconds=CPU_SECONDS,
             file_bytes=MAX_KEPT_SIDE_PIXELS**2 * 3,
         )
+        _practise(samples)
+        _touch_memory()
         channel = socket.socket(fileno=_REQUESTS)
         request = _read_request(channel)
         if request is None:
@@ -144,18 +157,47 @@ def _tell(note: dict[str, Any]) -> None:
     os.write(_NOTES, json.dumps(note).encode() + b"\n")
 
 
-def _touch_formats() -> None:
-    """Decode a picture of each kind, so that no child has to load a module: it can not."""
-    for image_format in ("JPEG", "PNG", "GIF", "WEBP"):
-        for mode in ("RGB", "P"):
-            if mode == "P" and image_format == "JPEG":
-                continue
-            file = io.BytesIO()
-            exif = Image.Exif()
-            exif[0x0112] = 6
-            options = {} if image_format == "GIF" else {"exif": exif}
-            Image.new(mode, (8, 8)).save(file, image_format, **options)
-            render(file.getvalue(), ImageLimits())
+def _keep_memory() -> None:
+    """Have the C library keep what is freed for what comes next."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_TRIM_THRESHOLD, MEMORY_BYTES)
+        library.mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD_BYTES)
+
+
+def _touch_memory() -> None:
+    """Write to memory and free it: its pages are this child's own then."""
+    page = b"\1" * WARM_BYTES
+    del page
+
+
+def _samples() -> list[bytes]:
+    """A small file of each kind."""
+    files = []
+    for image_format, mode in (
+        ("JPEG", "RGB"),
+        ("PNG", "RGBA"),
+        ("PNG", "P"),
+        ("GIF", "P"),
+        ("WEBP", "RGB"),
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {} if image_format == "GIF" else {"exif": exif}
+        file = io.BytesIO()
+        Image.new(mode, (8, 8)).save(file, image_format, **options)
+        files.append(file.getvalue())
+    return files
+
+
+def _practise(samples: list[bytes]) -> None:
+    """Decode the samples.
+
+    In the keeper, so that no child has to load a module, which it can not; in a child, so that
+    what decoding writes to is its own before it is asked.
+    """
+    for data in samples:
+        render(data, ImageLimits())
 
 
 def _try_confinement() -> bool:
