@@ -56,7 +56,7 @@ __all__ = [
 ADDRESSES_ARE_OFF = "this server does not fetch addresses; send the file as data"
 
 NUM_WORKERS = 3
-"""Decoders beside each other, 12 MiB each: one tenant's hard pictures keep at most two busy."""
+"""Decoders beside each other, 28 MiB each: one tenant's hard pictures keep at most two busy."""
 
 MAX_WAITING = 256
 MAX_WAITING_PER_TENANT = 128
