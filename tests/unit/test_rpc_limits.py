@@ -2,8 +2,10 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from resource import RLIM_INFINITY
 
-from llavachat_server.rpc.limits import channel_arguments
+import pytest
+from llavachat_server.rpc.limits import ARGUMENTS, channel_arguments, count_connections
 
 
 def test_every_argument_is_known_to_grpc() -> None:
@@ -18,6 +20,22 @@ def test_every_argument_is_known_to_grpc() -> None:
         if name.encode() not in library
     ]
     assert [] == unknown
+
+
+def test_every_argument_stands_in_the_documentation() -> None:
+    """With its value and its reason, as they are in the code."""
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    for argument in ARGUMENTS:
+        assert f"| `{argument.name}` | {argument.value:,} | {argument.why} |" in text
+    stated = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `grpc.")}
+    assert {name for name, _ in channel_arguments(max_image_bytes=1, max_images=1)} == stated
+
+
+def test_connections_fit_into_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are left for the server's own files, and there is always room for a few."""
+    for soft, expected in ((1024, 768), (100_000, 4096), (64, 16), (RLIM_INFINITY, 4096)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, soft=soft: (soft, soft))
+        assert expected == count_connections()
 
 
 def test_a_message_holds_its_pictures_and_a_little_more() -> None:

@@ -94,6 +94,12 @@ ARGUMENTS: tuple[Argument, ...] = (
         "new calls of one connection that are taken in at a time; others come in between",
     ),
     Argument(
+        "grpc.http2.hpack_table_size.decoder",
+        1024,
+        "headers that a connection may refer to again; with the default, 4,096, a byte sent "
+        "stands for up to 4,000 read",
+    ),
+    Argument(
         "grpc.max_connection_idle_ms",
         30 * 60 * 1000,
         "connections without a call are given back after half an hour; the default is never",
