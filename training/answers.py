@@ -1,8 +1,11 @@
 """The truth about a scene, in fixed words.
 
 One fact, one wording: answers can then be graded, and a small model spends nothing on style.
-Verdicts come after the facts they rest on ("... on the left ..., so yes."), which a small model
-learns far better than a bare yes or no.
+Verdicts come last, one step at a time ("Further left? The red circle is on the left and the blue
+star is on the right, so it is further left: yes."), which a small model learns far better than a
+bare yes or no: what was asked, in the words of the finding; the facts, in the same form whether
+they are equal or not; the finding; and whether the two are the same. With the facts alone before
+it, the verdict stayed close to a coin toss.
 """
 
 from training.scenes import Item, Scene
@@ -15,6 +18,16 @@ PLACES = (
 )
 COLUMNS = ("on the left", "in the middle", "on the right")
 ROWS = ("at the top", "in the middle", "at the bottom")
+RELATIONS = {"across": ("further left", "further right"), "down": ("higher up", "lower down")}
+"""How the first of two things stands to the second."""
+ASKED_RELATIONS = {
+    "left_of": "further left",
+    "right_of": "further right",
+    "above": "higher up",
+    "below": "lower down",
+}
+LEVEL = "they are level"
+SAME_SIZE = "they are the same size"
 SIDES = {
     "left": "on the left",
     "right": "on the right",
@@ -109,17 +122,16 @@ def count(number: int, singular: str, plural: str) -> str:
 
 def compare_sizes(first: Item, second: Item, bigger: bool, *, yes_no: bool) -> str:
     """Which of two is bigger or smaller, or whether the first is."""
-    word = "bigger" if bigger else "smaller"
     one, two = name_item(first), name_item(second)
-    if first.size == second.size:
-        verdict = "no" if yes_no else "they are the same size"
-        return f"The {one} and the {two} are both {first.size}, so {verdict}."
-    first_wins = (first.size == "big") == bigger
+    facts = f"The {one} is {first.size} and the {two} is {second.size}"
     if yes_no:
-        verdict = "yes" if first_wins else "no"
-    else:
-        verdict = f"the {one if first_wins else two} is {word}"
-    return f"The {one} is {first.size} and the {two} is {second.size}, so {verdict}."
+        relation = "bigger" if first.size == "big" else "smaller"
+        asked = "bigger" if bigger else "smaller"
+        return _judge(asked, facts, None if first.size == second.size else relation, SAME_SIZE)
+    if first.size == second.size:
+        return f"{facts}, so {SAME_SIZE}."
+    winner = one if (first.size == "big") == bigger else two
+    return f"{facts}, so the {winner} is {'bigger' if bigger else 'smaller'}."
 
 
 def compare_places(first: Item, second: Item, direction: str) -> str:
@@ -127,9 +139,18 @@ def compare_places(first: Item, second: Item, direction: str) -> str:
     across = direction in ("left_of", "right_of")
     names = COLUMNS if across else ROWS
     one, two = (first.column, second.column) if across else (first.row, second.row)
-    subject, other = name_item(first), name_item(second)
-    if one == two:
-        return f"The {subject} and the {other} are both {names[one]}, so no."
-    is_true = one < two if direction in ("left_of", "above") else one > two
-    verdict = "yes" if is_true else "no"
-    return f"The {subject} is {names[one]} and the {other} is {names[two]}, so {verdict}."
+    facts = f"The {name_item(first)} is {names[one]} and the {name_item(second)} is {names[two]}"
+    relation = RELATIONS["across" if across else "down"][one > two]
+    return _judge(ASKED_RELATIONS[direction], facts, None if one == two else relation, LEVEL)
+
+
+def _judge(asked: str, facts: str, relation: str | None, equal: str) -> str:
+    finding = equal if relation is None else f"it is {relation}"
+    return f"{asked.capitalize()}? {facts}, so {finding}: {'yes' if relation == asked else 'no'}."
+
+
+def tell_others(focus: Item, others: list[Item]) -> str:
+    """What there is besides the item last talked about, which is named first."""
+    verb = "is" if len(others) == 1 else "are"
+    details = join_words([detail_item(item) for item in others])
+    return f"Besides the {name_item(focus)}, there {verb} {details}."

@@ -36,11 +36,8 @@ def _other_one(rng: random.Random, scene: Scene, focus: Item | None, plain: bool
     others = [item for item in scene.items if item != focus]
     if not others:
         return Draft("other_one", {}, answers.NOTHING_ELSE, focus)
-    if len(others) == 1:
-        answer = f"The other one is {answers.detail_item(others[0])}."
-        return Draft("other_one", {}, answer, others[0])
-    details = answers.join_words([answers.detail_item(item) for item in others])
-    return Draft("other_one", {}, f"The others are {details}.")
+    rest = others[0] if len(others) == 1 else None
+    return Draft("other_one", {}, answers.tell_others(focus, others), rest)
 
 
 def _count_total(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:

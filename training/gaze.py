@@ -106,7 +106,7 @@ def score_gaze(
     """How far the told heads look past the items.
 
     Args:
-        attention: (batch, heads, tokens, tokens), rows sum to 1.
+        attention: (batch, told heads, tokens, tokens), rows sum to 1.
         places: (row of the batch, token), of states that should look somewhere.
         patches: for each place, the tokens it should look at.
 
@@ -120,6 +120,6 @@ def score_gaze(
     wanted = torch.zeros(len(places), attention.shape[-1], dtype=attention.dtype)
     for index, chosen in enumerate(patches):
         wanted[index, chosen] = 1
-    looked = attention[rows, :NUM_GAZE_HEADS, tokens]  # (places, heads, tokens)
+    looked = attention[rows, :, tokens]  # (places, heads, tokens)
     mass = (looked * wanted[:, None]).sum(-1).float()
     return -mass.clamp(min=_MIN_MASS).log().mean()

@@ -3,11 +3,12 @@
 The modules are transformers' own, so the checkpoint is a true ``LlavaForConditionalGeneration``.
 Only training goes through the functions below: they read the same parameters, but multiply in
 bfloat16 with plain matrix products, whose backward pass is several times cheaper on a CPU than
-that of the fused attention. ``tests/unit/test_training_network.py`` holds the two together.
+that of the fused attention. ``tests/unit/test_training_checkpoint.py`` holds the two together.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +39,26 @@ PAD_TOKEN_ID = BASE_VOCABULARY_TOKENS + 1
 MAX_POSITIONS = 4096
 
 Weights = Mapping[str, Tensor]
+
+
+@dataclass(slots=True)
+class Gaze:
+    """Takes the attention of a layer's first heads, for `training.gaze`.
+
+    Attributes:
+        layer: which layer of the language model.
+        num_heads: how many of its heads, from the first.
+        blocks: filled by `read_text`; blocks of queries, each (batch, heads, queries, tokens).
+    """
+
+    layer: int
+    num_heads: int
+    blocks: list[Tensor] = field(default_factory=list)
+
+    @property
+    def attention(self) -> Tensor:
+        """(batch, heads, tokens, tokens), rows sum to 1."""
+        return torch.cat(self.blocks, 2)
 
 
 def build_config() -> LlavaConfig:
@@ -122,7 +143,7 @@ def encode_images(weights: Weights, pixels: Tensor, config: LlavaConfig) -> Tens
         name = f"{root}encoder.layers.{index}."
         normed = _layer_norm(weights, name + "layer_norm1", hidden)
         query, key, value = _project(weights, name + "self_attn.", normed, bias=True)
-        mixed, _ = _attend(query, key, value, vision.num_attention_heads, None)
+        mixed = _attend(query, key, value, vision.num_attention_heads)
         out = name + "self_attn.out_proj."
         hidden = hidden + F.linear(mixed, weights[out + "weight"], weights[out + "bias"])
         normed = _layer_norm(weights, name + "layer_norm2", hidden)
@@ -150,7 +171,7 @@ def read_text(
     image_features: Tensor,
     config: LlavaConfig,
     wanted: Tensor | None = None,
-    attentions: list[Tensor] | None = None,
+    gaze: Gaze | None = None,
 ) -> Tensor:
     """The language model's last hidden states, before the head.
 
@@ -162,7 +183,7 @@ def read_text(
         config: the model's.
         wanted: (places,), indices into batch * tokens; None for all. The last layer is spared
             where nothing is learnt.
-        attentions: takes each layer's attention, (batch, heads, tokens, tokens).
+        gaze: takes the attention of some heads.
 
     Returns:
         (batch * tokens, text hidden) or (places, text hidden), normalised.
@@ -175,7 +196,8 @@ def read_text(
     if image_features.shape[0]:
         hidden = hidden.masked_scatter(is_image, image_features.to(hidden.dtype))
     tokens = token_ids.shape[1]
-    mask = torch.full((tokens, tokens), -1e4, dtype=hidden.dtype).triu(1)
+    block = _find_block(tokens)
+    mask = torch.full((block, block), -1e4, dtype=hidden.dtype).triu(1)
     cosine, sine = _rotations(position_ids, text.head_dim, hidden.dtype)
     for index in range(text.num_hidden_layers):
         name = f"{root}layers.{index}."
@@ -183,9 +205,14 @@ def read_text(
         query, key, value = _project(weights, name + "self_attn.", normed, bias=False)
         query = _rotate(query, cosine, sine, text.num_attention_heads)
         key = _rotate(key, cosine, sine, text.num_attention_heads)
-        mixed, attention = _attend(query, key, value, text.num_attention_heads, mask)
-        if attentions is not None:
-            attentions.append(attention)
+        mixed = _attend_causally(
+            query,
+            key,
+            value,
+            text.num_attention_heads,
+            mask,
+            gaze if gaze is not None and gaze.layer == index else None,
+        )
         if wanted is not None and index == text.num_hidden_layers - 1:
             mixed, hidden = mixed.flatten(0, 1)[wanted], hidden.flatten(0, 1)[wanted]
         hidden = hidden + F.linear(mixed, weights[name + "self_attn.o_proj.weight"])
@@ -219,25 +246,53 @@ def _project(
     return query, key, value
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _attend(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    batch, _, width = query.shape
+    query = _split_heads(query, num_heads) * (1 / math.sqrt(width // num_heads))
+    attention = torch.softmax(torch.bmm(query, _split_heads(key, num_heads).transpose(1, 2)), -1)
+    return _join_heads(torch.bmm(attention, _split_heads(value, num_heads)), batch)
+
+
+def _attend_causally(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    mask: Tensor,
+    gaze: Gaze | None,
+) -> Tensor:
+    # A block of queries never multiplies the keys after it: a third of the work is spared.
     batch, tokens, width = query.shape
-    head = width // num_heads
+    block = mask.shape[0]
+    query = _split_heads(query, num_heads) * (1 / math.sqrt(width // num_heads))
+    key, value = _split_heads(key, num_heads), _split_heads(value, num_heads)
+    mixed = []
+    for start in range(0, tokens, block):
+        end = start + block
+        own_mask = F.pad(mask, (start, 0))
+        scores = torch.baddbmm(own_mask, query[:, start:end], key[:, :end].transpose(1, 2))
+        attention = torch.softmax(scores, -1)
+        mixed.append(torch.bmm(attention, value[:, :end]))
+        if gaze is not None:
+            heads = attention.view(batch, num_heads, block, end)[:, : gaze.num_heads]
+            gaze.blocks.append(F.pad(heads, (0, tokens - end)))
+    return _join_heads(torch.cat(mixed, 1), batch)
 
-    def split(tensor: Tensor) -> Tensor:  # (batch * heads, tokens, head)
-        heads = tensor.reshape(batch, tokens, num_heads, head).transpose(1, 2)
-        return heads.reshape(batch * num_heads, tokens, head)
 
-    query = split(query) * (1 / math.sqrt(head))
-    if mask is None:
-        scores = torch.bmm(query, split(key).transpose(1, 2))
-    else:
-        scores = torch.baddbmm(mask, query, split(key).transpose(1, 2))
-    attention = torch.softmax(scores, -1)
-    mixed = torch.bmm(attention, split(value)).reshape(batch, num_heads, tokens, head)
-    mixed = mixed.transpose(1, 2).reshape(batch, tokens, width)
-    return mixed, attention.view(batch, num_heads, tokens, tokens)
+def _find_block(tokens: int) -> int:
+    # The largest part that leaves three or more, where the length allows it.
+    return next((tokens // parts for parts in (3, 4, 2) if tokens % parts == 0), tokens)
+
+
+def _split_heads(tensor: Tensor, num_heads: int) -> Tensor:  # to (batch * heads, tokens, head)
+    batch, tokens, width = tensor.shape
+    heads = tensor.reshape(batch, tokens, num_heads, width // num_heads).transpose(1, 2)
+    return heads.reshape(batch * num_heads, tokens, width // num_heads)
+
+
+def _join_heads(heads: Tensor, batch: int) -> Tensor:  # back to (batch, tokens, width)
+    _, tokens, head = heads.shape
+    return heads.reshape(batch, -1, tokens, head).transpose(1, 2).reshape(batch, tokens, -1)
 
 
 def _rotations(position_ids: Tensor, head: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

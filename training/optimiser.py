@@ -73,7 +73,8 @@ class Optimiser:
         other_rate: AdamW's learning rate, for embeddings, heads, biases and norms.
         matrix_decay: Muon's weight decay. Small batches make Muon walk at random in directions
             that mean nothing; decay makes it forget those.
-        rate_scales: name prefix to a factor on both rates.
+        rate_scales: name prefix to a factor on both rates, and on the decay: what learns slowly
+            forgets slowly.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Optimiser:
             is_table = "embed" in name or "head" in name
             (others if parameter.ndim != 2 or is_table else matrices)[scale].append(parameter)
         self._muons = [
-            Muon(group, matrix_rate * scale, weight_decay=matrix_decay)
+            Muon(group, matrix_rate * scale, weight_decay=matrix_decay * scale)
             for scale, group in matrices.items()
         ]
         self._adam = torch.optim.AdamW(

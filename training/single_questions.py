@@ -132,12 +132,9 @@ def _bigger(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -
     if not plain:
         frames = rng.choices(("bigger", "bigger_yes_no", "same_size"), (6, 3, 1))[0]
     if frames == "same_size":
-        sizes = f"The {name_item(first)} is {first.size} and the {name_item(second)} is"
-        answer = f"{sizes} {second.size}, so no."
-        if first.size == second.size:
-            both = f"The {name_item(first)} and the {name_item(second)} are both {first.size}"
-            answer = f"{both}, so yes."
-        return Draft(frames, slots, answer)
+        verdict = "yes" if first.size == second.size else "no"
+        facts = f"The {name_item(first)} is {first.size} and the {name_item(second)} is"
+        return Draft(frames, slots, f"{facts} {second.size}, so {verdict}.")
     slots["bigger"] = expand(rng, "%BIGGER" if bigger else "%SMALLER")
     answer = answers.compare_sizes(first, second, bigger, yes_no=frames == "bigger_yes_no")
     return Draft(frames, slots, answer)
@@ -245,10 +242,10 @@ SINGLE: dict[str, tuple[float, Ask]] = {
     "exists": (11, _exists),
     "bigger": (9, _bigger),
     "bigger_any": (2, _bigger_any),
-    "left_of": (4.5, _compare_places("left_of")),
-    "right_of": (4.5, _compare_places("right_of")),
-    "above": (4.5, _compare_places("above")),
-    "below": (4.5, _compare_places("below")),
+    "left_of": (6, _compare_places("left_of")),
+    "right_of": (6, _compare_places("right_of")),
+    "above": (6, _compare_places("above")),
+    "below": (6, _compare_places("below")),
     "background": (6, _background),
     "at_side": (4, _at_side),
     "at_cell": (2, _at_cell),

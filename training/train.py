@@ -22,7 +22,7 @@ from training.vision_stage import train_vision
 
 SEED = 20
 VISION_STEPS = 4200
-JOINT_STEPS = 5000
+JOINT_STEPS = 3600
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Source: glibc's malloc.h."""
 _CORPUS_CHATS = 3000
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
     parser.add_argument("--joint-steps", type=int, default=JOINT_STEPS)
     parser.add_argument("--export-every-seconds", type=float, default=600)
-    parser.add_argument("--threads", type=int, default=1, help="more is slower on a busy machine")
+    parser.add_argument("--threads", type=int, default=2, help="1 is quicker on a busy machine")
     options = parser.parse_args()
     options.run_folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)

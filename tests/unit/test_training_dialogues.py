@@ -34,11 +34,23 @@ def test_answers_state_the_facts() -> None:
     assert answers.compare_sizes(RED_CIRCLE, BLUE_STAR, True, yes_no=False) == (
         "The red circle is big and the blue star is small, so the red circle is bigger."
     )
+    assert answers.compare_sizes(RED_CIRCLE, BLUE_STAR, False, yes_no=True) == (
+        "Smaller? The red circle is big and the blue star is small, so it is bigger: no."
+    )
     assert answers.compare_places(RED_CIRCLE, BLUE_STAR, "right_of") == (
-        "The red circle is on the left and the blue star is on the right, so no."
+        "Further right? The red circle is on the left and the blue star is on the right, "
+        "so it is further left: no."
     )
     assert answers.compare_places(RED_CIRCLE, BLUE_STAR, "above") == (
-        "The red circle is at the top and the blue star is in the middle, so yes."
+        "Higher up? The red circle is at the top and the blue star is in the middle, "
+        "so it is higher up: yes."
+    )
+    assert answers.compare_places(RED_CIRCLE, RED_CIRCLE, "below") == (
+        "Lower down? The red circle is at the top and the red circle is at the top, "
+        "so they are level: no."
+    )
+    assert answers.tell_others(RED_CIRCLE, [BLUE_STAR]) == (
+        "Besides the red circle, there is a small blue star on the right."
     )
     assert answers.count(1, "cross", "crosses") == "There is one cross."
     assert answers.tell_colours("heart", []) == "There is no heart in the picture."

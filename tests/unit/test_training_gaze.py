@@ -28,6 +28,17 @@ def test_each_clause_has_its_item() -> None:
     assert expected == spans
 
 
+def test_besides_is_a_clause() -> None:
+    """What was talked about comes first, what there is besides comes after the comma."""
+    answer = "Besides the red circle, there is a small blue star on the right."
+    spans = [(answer[first:last], item) for first, last, item in find_spans(answer, SCENE, None)]
+    expected = [
+        ("Besides the red circle", RED_CIRCLE),
+        (", there is a small blue star on the right.", BLUE_STAR),
+    ]
+    assert expected == spans
+
+
 def test_it_is_the_focus() -> None:
     """An answer without a name speaks of what 'it' means, or of nothing."""
     assert [(0, 11, BLUE_STAR)] == find_spans("It is blue.", SCENE, BLUE_STAR)

@@ -30,7 +30,6 @@ MACROS = {
 _MACRO = re.compile(r"%([A-Z]+)")
 _INNERMOST = re.compile(r"\(([^()]*)\)")
 _HELD_OUT_ONE_IN = 8
-_SHORT_LIST_FRAMES = 8
 
 
 def expand(rng: random.Random, frame: str) -> str:
@@ -48,12 +47,12 @@ def split_frames(text: str) -> tuple[list[str], list[str]]:
     The split is by each frame's checksum, so that adding a frame moves no other.
     """
     frames = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    held_out = [frame for frame in frames if _is_held_out(frame)]
-    # Short lists, and those of which the checksum spares all, hold out their last frame.
-    if not held_out or len(frames) < _SHORT_LIST_FRAMES:
-        held_out = frames[-1:]
+    held_out = [frame for frame in frames if _checksum(frame) % _HELD_OUT_ONE_IN == 0]
+    # In a list that the checksum spares altogether, the frame with the lowest one is held out.
+    if not held_out:
+        held_out = [min(frames, key=_checksum)]
     return [frame for frame in frames if frame not in held_out], held_out
 
 
-def _is_held_out(frame: str) -> bool:
-    return zlib.crc32(frame.encode()) % _HELD_OUT_ONE_IN == 0
+def _checksum(frame: str) -> int:
+    return zlib.crc32(frame.encode())

@@ -60,6 +60,25 @@ what (is|are) your eyes seeing (here|%HERE)
 anything %HERE
 is there anything %HERE
 do you see (anything|something)%INPIC
+(could|would|can) you walk me through what is in (this|the|my) %PIC
+tell me everything (you can see|that you see|that is there|you notice)
+give (me |)a short description of the (scene|%PIC)
+i (can't|cannot) see the %PIC very well, could you tell me what it shows
+please to (explain|describe) what is on (this|the) %PIC
+what is going on in this one
+so what do we have here
+(quick question: |)what exactly (is|can be seen) %HERE
+i was wondering what (is|you can see|there is) %HERE
+(kindly|please) (state|report|indicate) what (this|the) %PIC (contains|shows|depicts)
+imagine i am on the phone. how would you describe (this|the) %PIC to me
+i am blind. (please describe|tell me what is on|what is on) (this|the) %PIC
+break (this|the) %PIC down for me
+here is (a|my) %PIC. (describe it|what do you see|what is on it|what is in it)
+my (son|daughter|kid) made this %PIC. what (is on it|does it show|do you see)
+the %PIC (shows|contains) what
+on the %PIC there is what
+(inventory|overview|summary|description|caption) of (the|this) %PIC
+what would i see if i looked at (this|the) %PIC
 """
 
 WHAT = """
@@ -92,6 +111,35 @@ what is (this|it) exactly
 (i forgot|i don't know) what (this|it) is, (tell me|can you help|help me)
 what (on earth|the heck) is (this|that)
 say what you see
+what is the (thing|object|shape|figure) in the %PIC
+(can|could) you tell me what i am looking at (here|)
+(identify|name) the (object|shape|thing|figure) (shown|drawn|in the %PIC|you see)
+there is just one thing in here. what would you call it
+what object do you see on (this|the) %PIC
+any idea what (that|this|it) (is|could be|might be)
+please name the (object|shape|figure) in the %PIC
+this thing here, what is it
+(this|that) is what (shape|thing|object|)
+what might (this|that) (thing |)be
+i was wondering what (this|that|it) (is|might be|could be)
+(quick question: |)what is (this|that) (supposed to be|meant to be)
+my (son|daughter|kid) drew something. what is it
+someone drew this. what is it (meant to be|supposed to be|)
+(kindly|please) (identify|state|specify) (this|the) (object|shape|figure|item)
+give me a name for (this|it|that) (thing|shape|object|)
+put a name to (this|that|it)
+(i bet|let's see whether) you (know|can tell) what (this|it) is
+what do people call (this|that|a thing like this)
+could you work out what (this|that|it) is
+how (do|would) you call (this|that|it)
+this here is (what|called what)
+one thing is drawn here. which (one|thing|shape)
+i can't make out what (this|it|that) is. can you
+sorry to bother you, but what is (this|that|it)
+what would a child call (this|that) (thing|shape|)
+and this (here |)(is|would be) (what|)
+what (have you got|do you have) (there|here)
+what (has been|was) drawn (here|%HERE)
 """
 
 COLOUR = """
@@ -129,6 +177,38 @@ do you know (what|which) %COLOUR the {object} is
 what paint was used for the {object}
 what %COLOUR would you call the {object}
 (describe|determine|report) the %COLOUR of the {object}
+{object} %COLOUR
+the {object} has (which|what) %COLOUR
+i'm trying to work out what %COLOUR the {object} is. any help
+(quick question: |)the {object}, what is its %COLOUR
+there is a {object} in there. (what|which) %COLOUR is it
+there should be a {object}. (what|which) %COLOUR does it have
+i was wondering (what|which) %COLOUR the {object} (is|has|might be)
+my (daughter|son|boss|wife|friend) asks (what|which) %COLOUR the {object} (is|has)
+(kindly|please) (state|specify|indicate|report) the %COLOUR of the {object}
+sorry to bother you, but what %COLOUR is the {object}
+concerning the {object}: what is the %COLOUR
+as for the {object}, (what|which) %COLOUR (is it|has it|does it have)
+what (tint|tone|shade|hue) (is|has) the {object} (in|got|)
+what (tint|tone|shade|hue) would you say the {object} (has|is)
+if you had to name the %COLOUR of the {object}, what would it be
+which crayon (would i need|do i need|was used) for the {object}
+which (pencil|felt tip|marker|crayon) was the {object} drawn with
+i want to paint the same {object}. (what|which) %COLOUR do i (take|need|use)
+the %COLOUR of the {object} is
+the %COLOUR of the {object} is (what|which)
+of what %COLOUR is the {object}
+of (which|what) %COLOUR would the {object} be
+give the {object}'s %COLOUR
+(now |)look at the {object} and (name|tell me|say) its %COLOUR
+find the {object} and (name|tell me|say) its %COLOUR
+(do|can) you recognise the %COLOUR of the {object}
+the {object} comes in (what|which) %COLOUR
+(what|which) %COLOUR did they (choose|pick|use) for the {object}
+{object}, %COLOUR
+for the {object}, (what|which) %COLOUR do you see
+i can't tell colours apart. what %COLOUR is the {object}
+the {object} was painted in (what|which) %COLOUR
 """
 
 SHAPE = """
@@ -165,6 +245,39 @@ what shape has the %COLOUR {colour}
 look at the {colour} (thing|one), what (shape |)is it
 (describe|identify|determine) the shape of the {colour} (thing|one|object)
 which (thing|object|one) is {colour}
+name the shape that (has been|was|is) (coloured|colored|painted) {colour}
+there is something {colour} in there. what shape is it
+the {colour} (object|thing|one) is of (what|which) shape
+can you tell me what kind of (shape|figure) the {colour} one is
+{colour} (thing|one|object) = what shape
+the {colour} (thing|one|object|part) has (what|which) (shape|form)
+i was wondering (what|which) shape the {colour} (thing|one|object) (is|has)
+my (daughter|son|boss|wife|friend) asks what shape the {colour} (one|thing|object) (is|has)
+(kindly|please) (state|specify|indicate|report) the (shape|form) of the {colour} (object|one|figure|item)
+sorry to bother you, but what shape is the {colour} (one|thing|object)
+(quick question: |)the {colour} (one|thing), what is its (shape|form)
+as for the {colour} (one|thing|object), (what|which) shape (is it|has it|does it have)
+concerning the {colour} (one|thing|object): what is the shape
+i can see something {colour}. what (shape |)(is|might|could) (that|it) (be|)
+i see a bit of {colour}. what shape does it (have|make)
+of (what|which) shape is the {colour} (one|thing|object|item)
+which of (them|these|the shapes) (has been|was) (drawn|painted|done) in {colour}
+(what|which) (shape|figure) did (they|i|someone) (paint|colour|color|draw|make) {colour}
+{colour} shape
+{colour} (one|thing|object), shape
+the {colour} shape is (called what|which one|what)
+look for the {colour} (one|thing|object) and (name|tell me|say) its shape
+find the {colour} (one|thing) and say what shape it is
+how is the {colour} (one|thing|object) shaped
+what outline does the {colour} (one|thing|object) have
+in what shape is the {colour} (one|thing|object)
+if something is {colour}, what shape (is it|does it have)
+what is it that is {colour}
+what is the name of the {colour} (shape|figure)
+give me the shape of the {colour} (one|thing|object)
+what would the {colour} (one|thing) be, a circle, a square or (what|something else)
+what geometric (shape|figure|form) is the {colour} (one|object|thing)
+i need the (name|form) of the {colour} shape
 """
 
 SIZE = """
@@ -199,6 +312,38 @@ the size of the {object} is (what|)
 (how tall|how wide|what are the dimensions of|what dimensions has) (is |)the {object}
 is the {object} more on the %BIG or the %SMALL side
 (judge|rate) the size of the {object}
+how is the size of the {object}, %BIG or %SMALL
+is that {object} a %BIG one or a %SMALL one
+the {object}: %BIG or %SMALL
+please state the size of the {object}
+the {object}, it is %BIG or it is %SMALL
+tell me, is the {object} a %SMALL one or is it more of a %BIG one
+{object} size
+the {object} has (what|which) size
+(quick question: |)the {object}, what is its size
+there is a {object} in there. (how big is it|what size is it|is it %BIG or %SMALL)
+i can see a {object}. (how large is it|what is its size|is it %SMALL or %BIG)
+i was wondering (how big|how large|what size) the {object} is
+my (daughter|son|boss|wife|friend) asks (how big|what size|how large) the {object} is
+(kindly|please) (specify|indicate|report|tell me) (the size of the {object}|how large the {object} is)
+sorry to bother you, but how (big|large) is the {object}
+as for the {object}, (what size is it|how big is it|is it %BIG or %SMALL)
+concerning the {object}: what is the size
+of (what|which) size is the {object}
+is that a %BIG {object} or just a %SMALL one
+is it a %BIG or a %SMALL {object}
+%BIG or %SMALL, the {object}
+look at the {object} and (tell me|say) (how big it is|its size|whether it is %BIG or %SMALL)
+find the {object} and (tell me|say) (how big it is|its size)
+if you had to choose, is the {object} %BIG or %SMALL
+would you describe the {object} as %BIG or (as |)%SMALL
+(did|have) they (draw|drawn|make|made) the {object} %BIG or %SMALL
+how (big|large) (was|has) the {object} (been |)(drawn|made)
+is the size of the {object} %BIG or %SMALL
+in terms of size, (how is|what is) the {object}
+give me the {object}'s size
+does the {object} seem (rather |)%BIG or (rather |)%SMALL
+the {object} is how (big|large)
 """
 
 IS_BIG = """
@@ -209,6 +354,16 @@ does the {object} look {bigness}
 do you think the {object} is {bigness}
 the {object} is {bigness}, (right|isn't it|correct|yes)
 %TELL (if|whether) the {object} is {bigness}
+is it a {bigness} {object}
+can you call the {object} {bigness}
+is the size of the {object} {bigness}
+there is a {object}. is it {bigness}
+(quick question: |)the {object}, is it {bigness}
+does the {object} count as {bigness}
+the {object} is {bigness}, (yes or no|true or not|am i right)
+was the {object} (drawn|made) {bigness}
+is that {object} (really |){bigness}
+true or false: the {object} is {bigness}
 """
 
 COUNT_ALL = """
@@ -241,6 +396,35 @@ are there (many|several|multiple) %THINGS%INPIC
 i count some %THINGS, how many (are there|do you count)
 what is the total
 how much %THINGS are there
+if you counted up everything (in here|%HERE), how many %THINGS would you get
+count the %THINGS for me, would you
+please (report|state|indicate) how many (figures|shapes|objects) the %PIC (contains|shows|has)
+how many %THINGS (can|do) you see altogether
+how much %THINGS (are|is) (in|on) the %PIC
+how many %THINGS (are|r) (in|on) (here|there)
+the %PIC (has|contains|shows) how many %THINGS
+on the %PIC there are how many %THINGS
+i was wondering how many %THINGS (there are|you see|you can count)
+my (daughter|son|boss|wife|friend) asks how many %THINGS there are
+(kindly|please) (count|count up) (all the %THINGS|everything|all of them) %HERE
+sorry to bother you, but how many %THINGS are there
+one, two, three? how many %THINGS are there
+(quick question: |)how many %THINGS (all told|in all|in total)
+what number of %THINGS (did you count|do you count|would you count)
+(run|do) a count of (all |)the %THINGS (for me|)
+total number of %THINGS
+%THINGS: how many
+how many %THINGS would you say (there are|are there)
+is it one, two or three %THINGS
+one %THING or (more|several|two or three)
+tell me the (overall|total) (count|number) of %THINGS
+i can't see well. how many %THINGS are (there|%HERE)
+how many individual %THINGS (make up|form) (the|this) %PIC
+(make|take) a headcount of the %THINGS
+give the number of all (the |)%THINGS
+what is your count of the %THINGS
+how many %THINGS am i looking at
+every %THING counted, how many are there
 """
 
 COUNT_SHAPE = """
@@ -270,6 +454,36 @@ how many {shapes} did (i|they|someone) (draw|paint|put)
 just how many {shapes} are (there|%HERE)
 how many {shapes} has (this|the) %PIC got
 for {shapes}, what is the count
+number of {shapes}%PLEASE
+how much {shapes} (there are|are there) on the %PIC
+i'd like to know how many of the %THINGS are {shapes}
+any {shapes} in there, and if so, how many
+could you count the {shapes} for me
+the %PIC (has|contains|shows) how many {shapes}
+on the %PIC there are how many {shapes}
+i was wondering how many {shapes} (there are|you see|you can count)
+my (daughter|son|boss|wife|friend) asks how many {shapes} there are
+(kindly|please) (state|report|indicate) (the number of {shapes}|how many {shapes} there are)
+sorry to bother you, but how many {shapes} are there
+(quick question: |)how many {shapes} (in all|in total|all told)
+(i see|i can see|there are) some {shapes}. how many (are there|is that)
+i am looking for {shapes}. how many (are there|do you see|can you find)
+as for {shapes}, how many (are there|do you see)
+speaking of {shapes}, how many (are there|do you see)
+only the {shapes}: how many (are there|)
+counting only (the |){shapes}, how many (are there|do you get)
+if you count (only |just |)the {shapes}, how many (do you get|are there)
+{shapes}, how many
+how many {shapes} would you say (there are|are there)
+how many {shapes} did you (count|spot|find|notice)
+how many {shapes} (could|can) one (count|find|spot|see)
+what is your count of {shapes}
+tell me the (number|count|quantity) of {shapes}
+among the %THINGS, how many {shapes} are there
+how many %THINGS (are|look like|count as) {shapes}
+are there one, two or three {shapes}
+no {shapes}, one, or more? how many are there
+give the quantity of {shapes}
 """
 
 COUNT_COLOUR = """
@@ -298,6 +512,38 @@ how many {colour} (ones|things) did (i|they|someone) (draw|paint|put)
 how many things (in|of) {colour} (are there|do you see)
 just how many {colour} %THINGS are (there|%HERE)
 how many %THINGS (in|of) (the colour|the color|) {colour} (are there|do you see)%INPIC
+what is the number of %THINGS that are {colour}
+of all the %THINGS here, how many are {colour}
+how many of these would you say are {colour}
+count of {colour} %THINGS
+how much %THINGS of {colour} (colour|color|) are %HERE
+how many {colour} ones
+the %PIC (has|contains|shows) how many {colour} %THINGS
+on the %PIC there are how many {colour} %THINGS
+i was wondering how many {colour} %THINGS (there are|you see|you can count)
+my (daughter|son|boss|wife|friend) asks how many %THINGS are {colour}
+(kindly|please) (state|report|indicate) (the number of {colour} %THINGS|how many %THINGS are {colour})
+sorry to bother you, but how many %THINGS are {colour}
+(quick question: |)how many {colour} (ones|%THINGS) (in all|in total|all told)
+i am looking for {colour} %THINGS. how many (are there|do you see|can you find)
+as for {colour} (ones|%THINGS), how many (are there|do you see)
+only the {colour} ones: how many (are there|)
+counting only (the |){colour} (ones|%THINGS), how many (are there|do you get)
+if you count (only |just |)the {colour} (ones|%THINGS), how many (do you get|are there)
+{colour} ones, how many
+how many (objects|shapes|things) (did|have) (they|i|you) (paint|painted|colour|coloured) {colour}
+how many {colour} (ones|%THINGS) would you say (there are|are there)
+how many {colour} (ones|%THINGS) did you (count|spot|find|notice)
+how many %THINGS (share|wear) the (colour|color) {colour}
+what is your count of {colour} %THINGS
+tell me the (number|count|quantity) of {colour} (ones|%THINGS)
+among the %THINGS, how many {colour} ones are there
+how many %THINGS (look|appear|seem) {colour}
+are there one, two or three {colour} (ones|%THINGS)
+give the quantity of {colour} %THINGS
+take the (colour|color) {colour}. how many %THINGS have it
+{colour}: how many %THINGS
+is there any {colour} %THING, and how many
 """
 
 WHERE = """
@@ -337,6 +583,32 @@ where exactly is the {object}
 what is the {object}'s (position|location|place)
 help me find the {object}
 at (what|which) (place|position|spot) is the {object}
+where is the {object} at
+(can|could) you tell me whereabouts the {object} is
+give the (position|location) of the {object}
+i can't find the {object}, where should i look
+on what place of the %PIC is the {object}
+location of {object}
+where in the %PIC is the {object}
+{object} (position|location|place)
+(quick question: |)the {object}, where (exactly |)(is it|did they put it)
+there is a {object} in there. where (is it|exactly is it|can i find it)
+somewhere there is a {object}. where (is it|)
+i was wondering where the {object} (is|was put|might be|is placed)
+my (daughter|son|boss|wife|friend) asks where the {object} is
+(kindly|please) (state|specify|indicate|report) (the position of the {object}|where the {object} is)
+sorry to bother you, but where is the {object}
+as for the {object}, where is it (placed|located|)
+concerning the {object}: where is it
+the {object} is (on|in|at) (what|which) (place|part|side|corner|spot)
+the {object} (sits|lies|is placed|is situated|is positioned) where
+if i wanted to point at the {object}, where would i point
+where would my finger have to go to touch the {object}
+where do my eyes have to go to (see|find) the {object}
+which (spot|place|position|corner|part) does the {object} (have|occupy|take|take up)
+how is the {object} (positioned|placed) in the %PIC
+is the {object} (on the left, on the right or in the middle|at the top, in the middle or at the bottom)
+is the {object} (up top|high up) or (down low|further down), left or right
 """
 
 EXISTS = """
@@ -375,6 +647,28 @@ can {a_object} be (seen|found|spotted)%INPIC
 {a_object}, is there one
 is there such a thing as {a_object}%INPIC
 do we have {a_object}%INPIC
+(have we|have you|did they) got {a_object} in here
+there is {a_object} (on|in) the %PIC, (yes or no|true or not|is that so)
+would i find {a_object} in (this|the) %PIC
+i'm looking for {a_object}. is there one (here|there|)
+can you see {a_object} anywhere
+{a_object}, yes or no
+i was wondering (if|whether) there (is|might be) {a_object}%INPIC
+my (daughter|son|boss|wife|friend) asks (if|whether) there is {a_object}
+(kindly|please) (confirm|state|indicate|report) whether there is {a_object}
+sorry to bother you, but is there {a_object}%INPIC
+(quick question: |)is {a_object} (in it|among them|to be seen|on show)
+does {a_object} (appear|occur|feature|show up|exist)%INPIC
+among the %THINGS, is there {a_object}
+is {a_object} among the %THINGS
+did (anyone|somebody|someone) (draw|put) {a_object} (in here|%HERE)
+(does|do) your eyes (see|find|spot) {a_object}
+(is there|do you see) at least one {object}
+there {object}, yes or no
+was {a_object} (drawn|painted|included|put)%INPIC
+the %PIC (has|contains|shows) {a_object}, (yes or no|is that so|does it)
+can i find {a_object} somewhere (here|there|%HERE)
+someone told me there is {a_object} here. is that (true|right|so)
 """
 
 BIGGER = """
@@ -400,7 +694,40 @@ what's {bigger}: the {object} or the {other}
 name the {bigger} one, the {object} or the {other}
 which of these is {bigger}: the {object}, the {other}
 if you compare the {object} and the {other}, which (one |)is {bigger}
-(compare|how do) the (sizes|size) of the {object} and the {other} (compare|), which is {bigger}
+(compare the size of|how do the sizes compare of) the {object} and the {other}, which is {bigger}
+tell me which is the {bigger} one, {object} or {other}
+if you compare the {object} and the {other}, which comes out {bigger}
+out of the {object} and the {other}, which would you say is (the |){bigger}
+{object} or {other}, which is {bigger}
+please compare the {object} with the {other}: which one is {bigger} (in size|)
+(quick question: |)who is the {bigger} one, the {object} or the {other}
+there is the {object} and there is the {other}. which is {bigger}
+i see the {object} and the {other}. which (one |)is {bigger}
+i was wondering which is {bigger}, the {object} or the {other}
+my (daughter|son|boss|wife|friend) asks which is {bigger}, the {object} or the {other}
+(kindly|please) (state|indicate|say) which is {bigger}, the {object} or the {other}
+sorry to bother you, but which is {bigger}, the {object} or the {other}
+take two of them, the {object} and the {other}. which (one |)is {bigger}
+is it the {object} or the {other} that is {bigger}
+is it the {object} that is {bigger} or (is it |)the {other}
+what of the two is {bigger}, {object} or {other}
+as for size, which (one |)is {bigger}, the {object} or the {other}
+in (terms of |)size, is the {object} {bigger} or (is |)the {other}
+which do you (think|find|consider) {bigger}, the {object} or the {other}
+which (looks|seems|appears) {bigger}, the {object} or the {other}
+which (looks|seems|appears) {bigger} to you: the {object} or the {other}
+which was (drawn|made|painted) {bigger}, the {object} or the {other}
+(pick|choose|give me) the {bigger} one: (the |){object} or (the |){other}
+(pick|choose|name) the {bigger} of the {object} and the {other}
+the {bigger} one, is it the {object} or the {other}
+the {bigger} of the two, the {object} and the {other}, is which
+which {bigger}: {object} or {other}
+{object} versus {other}: which is {bigger}
+{object} vs {other}, {bigger} one
+put the {object} next to the {other}. which (one |)is {bigger}
+(comparing|measuring) the {object} and the {other}, which (one |)is {bigger}
+when you put the {object} beside the {other}, which (one |)is {bigger}
+which one takes the prize for being {bigger}, the {object} or the {other}
 """
 
 BIGGER_YES_NO = """
@@ -411,6 +738,25 @@ do you think the {object} is {bigger} than the {other}
 %TELL (if|whether) the {object} is {bigger} than the {other}
 does the {object} look {bigger} than the {other}
 the {object} is {bigger} than the {other}, (right|isn't it|correct)
+{object} {bigger} than {other}, (yes or no|true or not)
+compared (with|to) the {other}, is the {object} {bigger}
+(quick question: |)the {object}, is it {bigger} than the {other}
+true or false: the {object} is {bigger} than the {other}
+is it true that the {object} is {bigger} than the {other}
+was the {object} (drawn|made) {bigger} than the {other}
+next to the {other}, (does the {object} look|is the {object}) {bigger}
+can you (confirm|check) (that|whether|if) the {object} is {bigger} than the {other}
+in size, is the {object} {bigger} than the {other}
+is the {object} the {bigger} one compared with the {other}
+i think the {object} is {bigger} than the {other}, (am i right|is that right)
+does the {object} seem {bigger} than the {other}
+would you call the {object} {bigger} than the {other}
+i was wondering (if|whether) the {object} is {bigger} than the {other}
+is that {object} {bigger} than the {other}
+could it be that the {object} is {bigger} than the {other}
+the {object}, is it the {bigger} one next to the {other}
+did they (draw|make|paint) the {object} {bigger} than the {other}
+there is the {other}. is the {object} {bigger} than that
 """
 
 SAME_SIZE = """
@@ -419,6 +765,17 @@ do the {object} and the {other} have the same size
 is the {object} as (big|large|small) as the {other}
 are the {object} and the {other} equally (big|large|small)
 (compare|how do) the (sizes|size) of the {object} and the {other} (compare|)
+are the {object} and the {other} of (the same|equal) size
+is the {object} the same size as the {other}
+does the {object} have the same size as the {other}
+%TELL (if|whether) the {object} and the {other} are the same size
+the {object} and the {other} are the same size, (right|aren't they|correct|yes or no)
+true or false: the {object} and the {other} are equally (big|large)
+is the {object} just as (big|large) as the {other}
+do the sizes of the {object} and the {other} match
+do the {object} and the {other} match in size
+were the {object} and the {other} (drawn|made) the same size
+{object} and {other}: same size
 """
 
 BIGGER_ANY = """
@@ -431,6 +788,15 @@ which of (them|these|those|the %THINGS) is the {biggest}
 %TELL which (one |%THING |)is the {biggest}
 name the {biggest} %THING
 show me the {biggest} (one|%THING)
+(quick question: |)which of the two %THINGS is {bigger}
+of the two, which (one |)is {bigger}
+there are two %THINGS. which (one |)is {bigger}
+there are two of them. which (one |)is the {bigger} one
+who is the {biggest} (here|of them|)
+the {biggest} (one|%THING) is (which|what)
+(pick|choose|find) the {biggest} (one|%THING)
+which %THING would you say is {bigger}
+which (one|%THING) (looks|seems|was drawn) {bigger}
 """
 
 LEFT_OF = """
@@ -453,6 +819,48 @@ did i (put|draw|place) the {object} (to the |)left of the {other}
 (compared to|relative to|from) the {other}, is the {object} (to the |)left
 do you find the {object} leftwards of the {other}
 is the {object} placed leftward of the {other}
+quick one: {object} (to the |on the |)left of {other}, (yes or no|true or not)
+{object} (to the |on the |)left of {other}
+{object} (to the |on the |)left of {other}, (yes or no|yes/no|y/n|true or false)
+would i find the {object} (further|farther|more) (to the |)left than the {other}
+is the {object} (further|farther|more) (to the |)left than the {other} is
+the {object} is (to the |on the |)left of the {other}, (correct|is that right|am i right|is it so|is it not)
+tell me (whether|if) the {object} lies (to the |on the |)left of the {other}
+so the {object}, is it (over |)(to|on) the left compared with the {other}
+does the {object} lie (to the |on the |)left of the {other}
+the {object} is (further|farther|more) (to the |)left than the {other}, (isn't it|yes or no|right|correct)
+looking at the {other}, is the {object} somewhere (to the |)left of it
+please confirm whether the {object} is positioned (to the |on the |)left of the {other}
+(compared with|relative to|with respect to|in relation to) the {other}, is the {object} (further|farther|more) (to the |)left
+relative to the {other}, does the {object} sit (over |)(to|on) the left
+seen from the {other}, is the {object} (over |)(to|on) the left
+is the {object} (situated|positioned|placed|drawn|somewhere) (to the |on the |)left of the {other}
+state whether the {object} is (located|situated|positioned) (to the |on the |)left of the {other}
+(can|could) you (check|confirm|verify) (if|whether|that) the {object} is (to the |on the |)left of the {other}
+does the {object} come (further|farther|more) (to the |)left in the %PIC than the {other}
+is the {object} (closer|nearer) to the left (edge|side|) than the {other} (is|)
+is it true that the {object} is situated (to the |on the |)left of the {other}
+i was wondering (if|whether) the {object} is (to the |on the |)left of the {other}
+my (daughter|son|boss|wife|friend) asks (if|whether) the {object} is (to the |on the |)left of the {other}
+kindly (state|indicate|tell me) whether the {object} is (to the |on the |)left of the {other}
+sorry to bother you, but is the {object} (to the |on the |)left of the {other}
+there is the {object} and there is the {other}. is the first (one |)(to the |on the |)left of the second (one|)
+there is the {other}. is the {object} (to the |)left of it
+find the {other}. is the {object} (to the |)left of it
+find the {object}. is it (to the |on the |)left of the {other}
+the {object}, is it (to the |on the |)left of the {other}
+as for the {object}, is it (to the |on the |)left of the {other}
+(i think|i believe|i would say|my guess is) the {object} is (to the |on the |)left of the {other}. (am i right|is that right|correct|is that so)
+does the {other} have the {object} (to|on) its left
+if i start at the {other}, (do i|must i|do i have to) go (left|to the left|leftwards) to (reach|get to|find) the {object}
+going from the {other} to the {object}, (do i|do you|would i) (move|go) (left|to the left|leftwards)
+out of these two, is the {object} (further|farther|more) (to the |)left than the {other}
+in the %PIC, is the {object} (to the |on the |)left of the {other}
+did they (put|draw|place|paint) the {object} (to the |on the |)left of the {other}
+has the {object} been (put|placed|drawn) (to the |on the |)left of the {other}
+do you think the {object} is (to the |on the |)left of the {other}
+is the position of the {object} (to the |on the |)left of (that of |)the {other}
+could it be that the {object} is (to the |on the |)left of the {other}
 """
 
 RIGHT_OF = """
@@ -475,6 +883,48 @@ did i (put|draw|place) the {object} (to the |)right of the {other}
 (compared to|relative to|from) the {other}, is the {object} (to the |)right
 do you find the {object} rightwards of the {other}
 is the {object} placed rightward of the {other}
+quick one: {object} (to the |on the |)right of {other}, (yes or no|true or not)
+{object} (to the |on the |)right of {other}
+{object} (to the |on the |)right of {other}, (yes or no|yes/no|y/n|true or false)
+would i find the {object} (further|farther|more) (to the |)right than the {other}
+is the {object} (further|farther|more) (to the |)right than the {other} is
+the {object} is (to the |on the |)right of the {other}, (correct|is that right|am i right|is it so|is it not)
+tell me (whether|if) the {object} lies (to the |on the |)right of the {other}
+so the {object}, is it (over |)(to|on) the right compared with the {other}
+does the {object} lie (to the |on the |)right of the {other}
+the {object} is (further|farther|more) (to the |)right than the {other}, (isn't it|yes or no|right|correct)
+looking at the {other}, is the {object} somewhere (to the |)right of it
+please confirm whether the {object} is positioned (to the |on the |)right of the {other}
+(compared with|relative to|with respect to|in relation to) the {other}, is the {object} (further|farther|more) (to the |)right
+relative to the {other}, does the {object} sit (over |)(to|on) the right
+seen from the {other}, is the {object} (over |)(to|on) the right
+is the {object} (situated|positioned|placed|drawn|somewhere) (to the |on the |)right of the {other}
+state whether the {object} is (located|situated|positioned) (to the |on the |)right of the {other}
+(can|could) you (check|confirm|verify) (if|whether|that) the {object} is (to the |on the |)right of the {other}
+does the {object} come (further|farther|more) (to the |)right in the %PIC than the {other}
+is the {object} (closer|nearer) to the right (edge|side|) than the {other} (is|)
+is it true that the {object} is situated (to the |on the |)right of the {other}
+i was wondering (if|whether) the {object} is (to the |on the |)right of the {other}
+my (daughter|son|boss|wife|friend) asks (if|whether) the {object} is (to the |on the |)right of the {other}
+kindly (state|indicate|tell me) whether the {object} is (to the |on the |)right of the {other}
+sorry to bother you, but is the {object} (to the |on the |)right of the {other}
+there is the {object} and there is the {other}. is the first (one |)(to the |on the |)right of the second (one|)
+there is the {other}. is the {object} (to the |)right of it
+find the {other}. is the {object} (to the |)right of it
+find the {object}. is it (to the |on the |)right of the {other}
+the {object}, is it (to the |on the |)right of the {other}
+as for the {object}, is it (to the |on the |)right of the {other}
+(i think|i believe|i would say|my guess is) the {object} is (to the |on the |)right of the {other}. (am i right|is that right|correct|is that so)
+does the {other} have the {object} (to|on) its right
+if i start at the {other}, (do i|must i|do i have to) go (right|to the right|rightwards) to (reach|get to|find) the {object}
+going from the {other} to the {object}, (do i|do you|would i) (move|go) (right|to the right|rightwards)
+out of these two, is the {object} (further|farther|more) (to the |)right than the {other}
+in the %PIC, is the {object} (to the |on the |)right of the {other}
+did they (put|draw|place|paint) the {object} (to the |on the |)right of the {other}
+has the {object} been (put|placed|drawn) (to the |on the |)right of the {other}
+do you think the {object} is (to the |on the |)right of the {other}
+is the position of the {object} (to the |on the |)right of (that of |)the {other}
+could it be that the {object} is (to the |on the |)right of the {other}
 """
 
 ABOVE = """
@@ -495,6 +945,48 @@ did i (put|draw|place) the {object} (above|over|higher than) the {other}
 (compared to|relative to) the {other}, is the {object} (higher|above|further up|up)
 is the {object} placed (above|over|higher than) the {other}
 is the {object} nearer (to |)the top than the {other}
+quick one: {object} (above|over|higher than|higher up than) {other}, (yes or no|true or not)
+{object} (above|over|higher than|higher up than) {other}
+{object} (above|over|higher than|higher up than) {other}, (yes or no|yes/no|y/n|true or false)
+would i find the {object} (higher|higher up|further up) than the {other}
+is the {object} (higher|higher up|further up) than the {other} is
+the {object} is (above|over|higher than|higher up than) the {other}, (correct|is that right|am i right|is it so|is it not)
+tell me (whether|if) the {object} lies (above|over|higher than|higher up than) the {other}
+so the {object}, is it (above|higher up|up above) compared with the {other}
+does the {object} lie (above|over|higher than|higher up than) the {other}
+the {object} is (higher|higher up|further up) than the {other}, (isn't it|yes or no|right|correct)
+looking at the {other}, is the {object} somewhere (above it|over it|higher than it)
+please confirm whether the {object} is positioned (above|over|higher than|higher up than) the {other}
+(compared with|relative to|with respect to|in relation to) the {other}, is the {object} (higher|higher up|further up)
+relative to the {other}, does the {object} sit (above|higher up|up above)
+seen from the {other}, is the {object} (above|higher up|up above)
+is the {object} (situated|positioned|placed|drawn|somewhere) (above|over|higher than|higher up than) the {other}
+state whether the {object} is (located|situated|positioned) (above|over|higher than|higher up than) the {other}
+(can|could) you (check|confirm|verify) (if|whether|that) the {object} is (above|over|higher than|higher up than) the {other}
+does the {object} come (higher|higher up|further up) in the %PIC than the {other}
+is the {object} (closer|nearer) to the top (edge|) than the {other} (is|)
+is it true that the {object} is situated (above|over|higher than|higher up than) the {other}
+i was wondering (if|whether) the {object} is (above|over|higher than|higher up than) the {other}
+my (daughter|son|boss|wife|friend) asks (if|whether) the {object} is (above|over|higher than|higher up than) the {other}
+kindly (state|indicate|tell me) whether the {object} is (above|over|higher than|higher up than) the {other}
+sorry to bother you, but is the {object} (above|over|higher than|higher up than) the {other}
+there is the {object} and there is the {other}. is the first (one |)(above|over|higher than|higher up than) the second (one|)
+there is the {other}. is the {object} (above it|over it|higher than it)
+find the {other}. is the {object} (above it|over it|higher than it)
+find the {object}. is it (above|over|higher than|higher up than) the {other}
+the {object}, is it (above|over|higher than|higher up than) the {other}
+as for the {object}, is it (above|over|higher than|higher up than) the {other}
+(i think|i believe|i would say|my guess is) the {object} is (above|over|higher than|higher up than) the {other}. (am i right|is that right|correct|is that so)
+does the {other} have the {object} (above it|over it)
+if i start at the {other}, (do i|must i|do i have to) go (up|upwards) to (reach|get to|find) the {object}
+going from the {other} to the {object}, (do i|do you|would i) (move|go) (up|upwards)
+out of these two, is the {object} (higher|higher up|further up) than the {other}
+in the %PIC, is the {object} (above|over|higher than|higher up than) the {other}
+did they (put|draw|place|paint) the {object} (above|over|higher than|higher up than) the {other}
+has the {object} been (put|placed|drawn) (above|over|higher than|higher up than) the {other}
+do you think the {object} is (above|over|higher than|higher up than) the {other}
+is the position of the {object} (above|over|higher than|higher up than) (that of |)the {other}
+could it be that the {object} is (above|over|higher than|higher up than) the {other}
 """
 
 BELOW = """
@@ -515,6 +1007,48 @@ did i (put|draw|place) the {object} (below|under|beneath|lower than) the {other}
 (compared to|relative to) the {other}, is the {object} (lower|below|further down|down)
 is the {object} placed (below|under|beneath|lower than) the {other}
 is the {object} nearer (to |)the bottom than the {other}
+quick one: {object} (below|under|beneath|underneath|lower than) {other}, (yes or no|true or not)
+{object} (below|under|beneath|underneath|lower than) {other}
+{object} (below|under|beneath|underneath|lower than) {other}, (yes or no|yes/no|y/n|true or false)
+would i find the {object} (lower|lower down|further down) than the {other}
+is the {object} (lower|lower down|further down) than the {other} is
+the {object} is (below|under|beneath|underneath|lower than) the {other}, (correct|is that right|am i right|is it so|is it not)
+tell me (whether|if) the {object} lies (below|under|beneath|underneath|lower than) the {other}
+so the {object}, is it (below|lower down|down below) compared with the {other}
+does the {object} lie (below|under|beneath|underneath|lower than) the {other}
+the {object} is (lower|lower down|further down) than the {other}, (isn't it|yes or no|right|correct)
+looking at the {other}, is the {object} somewhere (below it|under it|beneath it|lower than it)
+please confirm whether the {object} is positioned (below|under|beneath|underneath|lower than) the {other}
+(compared with|relative to|with respect to|in relation to) the {other}, is the {object} (lower|lower down|further down)
+relative to the {other}, does the {object} sit (below|lower down|down below)
+seen from the {other}, is the {object} (below|lower down|down below)
+is the {object} (situated|positioned|placed|drawn|somewhere) (below|under|beneath|underneath|lower than) the {other}
+state whether the {object} is (located|situated|positioned) (below|under|beneath|underneath|lower than) the {other}
+(can|could) you (check|confirm|verify) (if|whether|that) the {object} is (below|under|beneath|underneath|lower than) the {other}
+does the {object} come (lower|lower down|further down) in the %PIC than the {other}
+is the {object} (closer|nearer) to the bottom (edge|) than the {other} (is|)
+is it true that the {object} is situated (below|under|beneath|underneath|lower than) the {other}
+i was wondering (if|whether) the {object} is (below|under|beneath|underneath|lower than) the {other}
+my (daughter|son|boss|wife|friend) asks (if|whether) the {object} is (below|under|beneath|underneath|lower than) the {other}
+kindly (state|indicate|tell me) whether the {object} is (below|under|beneath|underneath|lower than) the {other}
+sorry to bother you, but is the {object} (below|under|beneath|underneath|lower than) the {other}
+there is the {object} and there is the {other}. is the first (one |)(below|under|beneath|underneath|lower than) the second (one|)
+there is the {other}. is the {object} (below it|under it|beneath it|lower than it)
+find the {other}. is the {object} (below it|under it|beneath it|lower than it)
+find the {object}. is it (below|under|beneath|underneath|lower than) the {other}
+the {object}, is it (below|under|beneath|underneath|lower than) the {other}
+as for the {object}, is it (below|under|beneath|underneath|lower than) the {other}
+(i think|i believe|i would say|my guess is) the {object} is (below|under|beneath|underneath|lower than) the {other}. (am i right|is that right|correct|is that so)
+does the {other} have the {object} (below it|under it|beneath it)
+if i start at the {other}, (do i|must i|do i have to) go (down|downwards) to (reach|get to|find) the {object}
+going from the {other} to the {object}, (do i|do you|would i) (move|go) (down|downwards)
+out of these two, is the {object} (lower|lower down|further down) than the {other}
+in the %PIC, is the {object} (below|under|beneath|underneath|lower than) the {other}
+did they (put|draw|place|paint) the {object} (below|under|beneath|underneath|lower than) the {other}
+has the {object} been (put|placed|drawn) (below|under|beneath|underneath|lower than) the {other}
+do you think the {object} is (below|under|beneath|underneath|lower than) the {other}
+is the position of the {object} (below|under|beneath|underneath|lower than) (that of |)the {other}
+could it be that the {object} is (below|under|beneath|underneath|lower than) the {other}
 """
 
 BACKGROUND = """
@@ -543,6 +1077,45 @@ what about the (background|backdrop) (%COLOUR|)
 is the background (white|black|grey|gray|blue|green|red|yellow|dark or light|light or dark|white or black)
 which %COLOUR fills the (background|backdrop|rest)
 what is in the background
+what is the %COLOUR behind everything
+please tell me the %COLOUR of the (backdrop|background)
+the background is of (which|what) %COLOUR
+(which|what) %COLOUR has been used for the background
+what %COLOUR did they make the (bg|background|backdrop)
+and the background, what %COLOUR would you say that is
+background
+bg %COLOUR
+the (background|backdrop) has (which|what) %COLOUR
+(quick question: |)the background, (which|what) %COLOUR (is it|does it have|has it)
+i was wondering (what|which) %COLOUR the (background|backdrop) (is|has)
+my (daughter|son|boss|wife|friend) asks (what|which) %COLOUR the background (is|has)
+(kindly|please) (state|specify|indicate|report) the (background %COLOUR|%COLOUR of the background)
+sorry to bother you, but what %COLOUR is the background
+as for the background, (what|which) %COLOUR (is it|does it have)
+concerning the background: what is the %COLOUR
+there is a background. what %COLOUR (is it|does it have)
+forget the %THINGS. what %COLOUR is the background
+never mind the %THINGS, what %COLOUR is (behind them|the background|the backdrop)
+what %COLOUR is the bit behind the (shapes|things|objects)
+what is it all drawn on
+what %COLOUR is it all (drawn|painted|placed) on
+what %COLOUR is the (canvas|paper|page|surface) (behind the shapes|underneath the shapes|they are on)
+if you took the %THINGS away, what %COLOUR would (be left|remain)
+if all the %THINGS were gone, (what|which) %COLOUR would you see
+what %COLOUR are the %THINGS (on|sitting on|placed on|drawn on|painted on|in front of)
+what %COLOUR (surrounds|is all around) the %THINGS
+what %COLOUR do you see (behind|around) the %THINGS
+what is the %COLOUR (around|behind) the (shapes|objects|figures)
+(what|which) %COLOUR was the %PIC filled with
+(what|which) %COLOUR was used (behind the shapes|to fill the background|for the backdrop|for the back)
+(what|which) (tint|tone|hue|shade) (is|has) the (background|backdrop) (got|)
+(what|which) %COLOUR lies (behind|in back of) the %THINGS
+in (what|which) %COLOUR is the (background|backdrop) (painted|filled|drawn|done|)
+how would you describe the (background|backdrop)
+which %COLOUR would you call the background
+name the %COLOUR in the (background|back)
+what %COLOUR is in the (back|background)
+the %THINGS stand (on|against) (what|which) %COLOUR
 """
 
 AT_SIDE = """
@@ -560,6 +1133,18 @@ which (one|%THING) do you see {on_side}
 what stands {on_side}
 what have we got {on_side}
 look {on_side}, what is (there|it)
+(quick question: |)what is (to be seen |to be found |){on_side}
+i was wondering what is {on_side}
+(kindly|please) (state|identify) what is {on_side}
+sorry to bother you, but what is {on_side}
+there is something {on_side}. what is it
+something is {on_side}. what (thing|shape) is (it|that)
+what (has been|was) (drawn|put|placed) {on_side}
+tell me what you see {on_side}
+which (shape|figure|thing) (sits|lies|appears) {on_side}
+anything {on_side}
+{on_side}, what (is there|do you see)
+{on_side} is what
 """
 
 IS_COLOUR = """
@@ -573,11 +1158,33 @@ the {object} is {colour}, (right|isn't it|correct|yes)
 %TELL (if|whether) the {object} is {colour}
 is the %COLOUR of the {object} {colour}
 do you think the {object} is {colour}
+is it true that the {object} is {colour}
+true or false: the {object} is {colour}
+{object} {colour}, (yes or no|true or not)
+there is a {object}. is it {colour}
+(quick question: |)the {object}, is it {colour}
+was the {object} (painted|coloured|drawn|colored) {colour}
+can you confirm that the {object} is {colour}
+does the {object} look {colour}
+i think the {object} is {colour}, (am i right|is that right)
+i was wondering (if|whether) the {object} is {colour}
 """
 
 SAME_COLOUR = """
 (do|have) (they|the two|both|both %THINGS) (have |got |)the same %COLOUR
 are (they|the two|both|both %THINGS|the %THINGS) the same %COLOUR
-are (they|the two|the %THINGS) (different %COLOURs|of the same %COLOUR|equal in %COLOUR)
+are (they|the two|the %THINGS) (of the same %COLOUR|equal in %COLOUR)
 %TELL (if|whether) (they|the two|the %THINGS) have the same %COLOUR
+do they match in %COLOUR
+do their %COLOURs match
+is the %COLOUR of both (%THINGS |)the same
+are both %THINGS of one %COLOUR
+same %COLOUR (for both|or not)
+is it the same %COLOUR for both (of them|%THINGS|)
+they have the same %COLOUR, (right|don't they|correct|yes or no)
+true or false: both %THINGS have the same %COLOUR
+were (both|the two) %THINGS painted (in |)the same %COLOUR
+(quick question: |)are the two %THINGS alike in %COLOUR
+do (both|the two) share (a|one|the same) %COLOUR
+i was wondering (if|whether) both are the same %COLOUR
 """
