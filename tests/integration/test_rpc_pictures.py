@@ -11,6 +11,7 @@ import pytest
 from app_in_process import run_app
 from corpus.evil import BOMBS, SLOW
 from google.rpc import error_details_pb2, status_pb2
+from imports import write_parts
 from llavachat.v1 import chat_pb2 as pb
 from pictures import red_circle
 from processes import Gauge, children, wait_until_gone
@@ -46,6 +47,7 @@ def test_every_call_takes_pictures_by_the_same_way(server: ServerProcess) -> Non
         pb.StartChatRequest(prompt="What is this?", images=[pb.Image(data=red_circle())])
     )
     chat_id = started.event.started.chat_id
+    chat = stub.GetChat(pb.GetChatRequest(chat_id=chat_id)).chat
     for data, says in SMALL_BOMBS:
         images = [pb.Image(data=data)]
         calls = (
@@ -59,6 +61,10 @@ def test_every_call_takes_pictures_by_the_same_way(server: ServerProcess) -> Non
             code, field, details = refusal(call)
             assert (grpc.StatusCode.INVALID_ARGUMENT, "images[0].data") == (code, field)
             assert details.startswith(f"images[0].data: {says}"), details
+        parts = write_parts(chat, [data])
+        code, field, details = refusal(lambda p=parts: stub.ImportChat(iter(p)))
+        assert (grpc.StatusCode.INVALID_ARGUMENT, "image[0]") == (code, field)
+        assert details.startswith(f"image[0]: {says}"), details
 
 
 def test_bombs_cost_the_server_no_memory(server: ServerProcess) -> None:

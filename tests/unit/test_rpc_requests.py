@@ -1,5 +1,6 @@
 """Requests: every field is checked, and a wrong one is named by its path."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -245,3 +246,11 @@ def test_made_up_page_tokens_are_refused_or_read(token: str) -> None:
     else:
         field = "page_token" if query.after else ""
     assert "page_token" == field
+
+
+def test_addresses_pass_where_hosts_are_allowed() -> None:
+    """What may be behind an address is the intake's business; here it is off or on."""
+    limits = replace(LIMITS, takes_urls=True)
+    url = "https://example.org/a.png"
+    (source,) = start_question(start(images=[pb.Image(url=url)]), limits).images
+    assert ImageSource(url=url) == source

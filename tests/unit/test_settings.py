@@ -109,6 +109,11 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
         (["--config", "/no/such"], "config: '/no/such' given; allowed: a TOML file that exists"),
         (["--model", "no such/model/here"], "model: 'no such/model/here' given; allowed: a folder"),
         (["--model", "owner/name"], "model: 'owner/name' is a hub's id and needs --revision"),
+        (
+            ["--image-url-hosts", "example.org, 10.0.0.1"],
+            "--image-url-hosts: 'example.org, 10.0.0.1' given; allowed: names of hosts as in "
+            "pictures.example.org or *.example.org, not '10.0.0.1'",
+        ),
         (["--revision", "a" * 40], "revision: a folder has none"),
         (["--listen", "0.0.0.0:1"], "listen: '0.0.0.0:1' can be reached from other machines and"),
     ],
