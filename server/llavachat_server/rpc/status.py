@@ -190,7 +190,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     InvalidField: lambda error: invalid(error.field, error.expected),
     picture.BadImage: lambda error: invalid("images", str(error)),
     addresses.BadAddress: lambda error: invalid("images", str(error)),
-    intake.IntakeBusy: _retry_later(StatusCode.RESOURCE_EXHAUSTED),
+    intake.IntakeBusy: _limit("images"),
     intake.IntakeUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.BadField: lambda error: invalid(error.field, error.expected),
     chats.NotFound: _not_found,
