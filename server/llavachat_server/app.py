@@ -46,7 +46,13 @@ from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
 from llavachat_server.rpc.tls import BadCertificate, Certificates
 from llavachat_server.rpc.use import UseNotes
-from llavachat_server.settings import Settings, find_keys_files, find_state_folder, is_loopback
+from llavachat_server.settings import (
+    Settings,
+    find_keys_files,
+    find_quantized_folder,
+    find_state_folder,
+    is_loopback,
+)
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import Engine, EngineInfo
 
@@ -371,6 +377,7 @@ def make_batching_engine(
             profile=profile.name,
             revision=profile.revision or None,
             quantization=profile.quantization,
+            quantized_folder=str(find_quantized_folder(settings)),
             device=settings.device,
             max_running=profile.max_running_turns,
             max_queued=profile.max_queued_turns,

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from platformdirs import user_state_path
+from platformdirs import user_cache_path, user_state_path
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     )
     quantization: Literal["none", "int8", "nf4"] | None = Field(
         None, description="the form of the language model's weights (default: the profile's)"
+    )
+    quantized_folder: Path | None = Field(
+        None,
+        description="where quantised weights are kept for the next start (default: quantized in "
+        "$CACHE_DIRECTORY, else in llavachat in the user's folder for caches)",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to compute on; auto takes a GPU where there is one"
@@ -305,6 +310,14 @@ def find_state_folder(settings: Settings) -> Path:
         return settings.state_folder
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     return Path(given) if given else user_state_path("llavachat")
+
+
+def find_quantized_folder(settings: Settings) -> Path:
+    """Where quantised weights are kept: in systemd's CacheDirectory= where there is one."""
+    if settings.quantized_folder is not None:
+        return settings.quantized_folder
+    given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
+    return (Path(given) if given else user_cache_path("llavachat")) / "quantized"
 
 
 def find_keys_files(settings: Settings) -> tuple[Path, ...]:

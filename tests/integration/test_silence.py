@@ -103,7 +103,10 @@ def make_requests(chat_id: str, turn_id: str, image_id: str) -> dict[str, list[A
             pb.GetChatRequest(chat_id=chat_id, include_raw_prompts=True),
             pb.GetChatRequest(chat_id=UNKNOWN),
         ],
-        "GetTurn": [pb.GetTurnRequest(**known), pb.GetTurnRequest(chat_id=chat_id, turn_id=UNKNOWN)],
+        "GetTurn": [
+            pb.GetTurnRequest(**known),
+            pb.GetTurnRequest(chat_id=chat_id, turn_id=UNKNOWN),
+        ],
         "ListChats": [
             pb.ListChatsRequest(labels={"team": f"the {MARK} team"}),
             pb.ListChatsRequest(page_token=MARK),
@@ -120,7 +123,10 @@ def make_requests(chat_id: str, turn_id: str, image_id: str) -> dict[str, list[A
             [pb.ImportChatRequest(chat=chat), pb.ImportChatRequest(image=BROKEN)],
             [pb.ImportChatRequest(image=MARK.encode())],
         ],
-        "DeleteChat": [pb.DeleteChatRequest(chat_id=UNKNOWN), pb.DeleteChatRequest(chat_id=chat_id)],
+        "DeleteChat": [
+            pb.DeleteChatRequest(chat_id=UNKNOWN),
+            pb.DeleteChatRequest(chat_id=chat_id),
+        ],
     }
 
 
