@@ -137,13 +137,15 @@ async def measure_lists(store: SqlStore, num_chats: int) -> None:
         "50 with a label that 1 of 2 has": ChatQuery(labels={"half": "0"}),
         "50 with a label that 1 of 10,000 has": ChatQuery(labels={"rare": "7"}),
         "50 with a label that none has": ChatQuery(labels={"rare": "none"}),
+        "50 with a label that the oldest 1 of 20 have": ChatQuery(labels={"old": "1"}),
+        "50 with two labels that none has both of": ChatQuery(labels={"half": "0", "odd": "1"}),
         "1,000": ChatQuery(limit=1000),
     }
     page = await store.list_chats("lists", ChatQuery(limit=1))
     middle = page.chats[0].updated_at - timedelta(seconds=num_chats / 2)
     queries["50 used before the middle"] = ChatQuery(updated_before=middle)
     for label, query in queries.items():
-        times = [await clock(lambda q=query: store.list_chats("lists", q)) for _ in range(50)]
+        times = [await clock(lambda q=query: store.list_chats("lists", q)) for _ in range(200)]
         show(f"list {label}", times)
 
 
@@ -158,6 +160,8 @@ def fill(store: SqlStore, num_chats: int) -> None:
                 key = 10_000_000 + number
                 time_of_it = now - timedelta(seconds=num_chats - number)
                 labels = {"half": str(number % 2), "rare": str(number % 10_000)}
+                labels |= {"odd": "1"} if number % 2 else {}
+                labels |= {"old": "1"} if number < num_chats // 20 else {}
                 chat = replace(
                     make_chat("lists"), labels=labels, created_at=time_of_it, updated_at=time_of_it
                 )

@@ -184,8 +184,9 @@ def run_server(folder: Path, *flags: str, is_counting: bool = False) -> Iterator
 
 COUNTING_PROGRAM = """
 import sys
-from killed_server import Start, serve
-sys.exit(serve(Start(sys.argv[1:], "")))
+import killed_server
+killed_server.PACE_SECONDS = 0.0
+sys.exit(killed_server.serve(killed_server.Start(sys.argv[1:], "")))
 """
 
 

@@ -248,5 +248,6 @@ def _page_query(
         if label != leading:
             other = labels.alias()
             is_so = (other.c.name == label[0], other.c.value == label[1])
-            page = page.where(sa.exists().where(other.c.chat_key == chats.c.key, *is_so))
+            # Compared with the leading label, so that a chat is read only once it is one.
+            page = page.where(sa.exists().where(other.c.chat_key == labels.c.chat_key, *is_so))
     return page.order_by(time.desc(), chat_id.desc()).limit(query.limit + 1)

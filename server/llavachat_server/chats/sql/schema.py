@@ -91,6 +91,8 @@ labels = Table(
         "updated_at",
         "chat_id",
     ),
+    # Lies in its primary key: whether a chat has a label is one look.
+    sqlite_with_rowid=False,
 )
 
 builds = Table(

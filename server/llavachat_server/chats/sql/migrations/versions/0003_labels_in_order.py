@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.Column("chat_id", sa.String(length=128), nullable=False),
         *_constraints(),
+        sqlite_with_rowid=False,
     )
     op.execute(
         "INSERT INTO labels (chat_key, name, value, tenant, updated_at, chat_id) "
