@@ -1,5 +1,6 @@
 """Prompts are, id for id, what training had; nothing that a user types is structure."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,17 @@ def test_an_added_token_that_could_be_typed_is_refused() -> None:
 
     with pytest.raises(ValueError, match="<tool>"):
         PromptBuilder(tokenizer, SpecialTokens(BOS, EOS, IMAGE))
+
+
+def test_nothing_that_was_asked_is_kept() -> None:
+    """A tokenizer's cache would grow by 8 KiB with each of these questions."""
+
+    def read_memory() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    prompts = PromptBuilder.from_folder(FOLDER, SpecialTokens(BOS, EOS, IMAGE))
+    before = read_memory()
+    for number in range(8000):
+        prompts.build_first_turn(f"What is beside the square number {number}?", num_images=0)
+    assert read_memory() - before < 16 * 1024**2

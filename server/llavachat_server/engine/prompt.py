@@ -57,6 +57,9 @@ class PromptBuilder:
         """
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.encode_special_tokens = True
+        # It would keep the last 10,000 texts, 80 MiB of what people said, for the sake of words
+        # that come again; but without a pre-tokeniser a whole question is one word.
+        self._tokenizer.model._resize_cache(0)
         self.special = special
         added = self._tokenizer.get_added_tokens_decoder()
         typable = [token.content for token in added.values() if not token.special]
