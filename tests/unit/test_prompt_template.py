@@ -243,5 +243,6 @@ def test_nothing_that_was_asked_is_kept() -> None:
     prompts = PromptBuilder.from_folder(FOLDER, SpecialTokens(BOS, EOS, IMAGE))
     before = read_memory()
     for number in range(8000):
-        prompts.build_first_turn(f"What is beside the square number {number}?", num_images=0)
+        # Short enough to be kept, with few words, whose spaces count three bytes each.
+        prompts.build_first_turn(f"{number}{'?' * 180}", num_images=0, system_prompt="")
     assert read_memory() - before < 16 * 1024**2
