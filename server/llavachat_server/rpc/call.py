@@ -142,7 +142,25 @@ class _Guard:
             log.error("a call failed", exc_info=error)
             answer = INTERNAL
         if answer is not None:
-            await self._context.abort(answer.code, answer.message, answer.trailing_metadata())
+            await abort(self._context, answer)
+
+
+async def abort(context: Context, answer: Refusal) -> None:
+    """End a call with a status and its details.
+
+    Raises:
+        AbortError: gRPC's, once it is sent.
+        CancelledError: the call had ended already.
+    """
+    try:
+        await context.abort(answer.code, answer.message, answer.trailing_metadata())
+    except grpc.aio.AbortError:
+        raise
+    except Exception:
+        # The caller has gone, or gRPC itself has refused the call. gRPC would write a stack into
+        # the log for each, and whoever resets calls by the thousand would fill the disk.
+        log.debug("a call had ended before it was refused")
+        raise asyncio.CancelledError from None
 
 
 async def _go_on(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

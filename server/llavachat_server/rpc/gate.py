@@ -16,7 +16,7 @@ import grpc.aio
 
 from llavachat_server.rpc.access import HEALTH_WATCH, RULES, Rule, is_health
 from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing
-from llavachat_server.rpc.call import Call, Handler
+from llavachat_server.rpc.call import Call, Handler, abort
 from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
 from llavachat_server.rpc.places import Places
 from llavachat_server.rpc.quota import Quotas
@@ -184,6 +184,6 @@ def _opens(key: Key, rule: Rule) -> bool:
 
 def _refuse(refusal: Refusal) -> Handler:
     async def end(_: AsyncIterator[Any], context: Any) -> None:
-        await context.abort(refusal.code, refusal.message, refusal.trailing_metadata())
+        await abort(context, refusal)
 
     return grpc.stream_stream_rpc_method_handler(end)

@@ -22,9 +22,10 @@ from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
 from llavachat_server.rpc import imported_chat, messages, requests
 from llavachat_server.rpc.auth import TENANT
+from llavachat_server.rpc.call import abort
 from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.requests import RequestLimits
-from llavachat_server.rpc.status import INTERNAL, Refusal, refusal
+from llavachat_server.rpc.status import INTERNAL, refusal
 from llavachat_server.values import EngineInfo
 
 log = logging.getLogger("llavachat.rpc")
@@ -241,8 +242,3 @@ class answering:  # noqa: N801
             log.error("a call failed", exc_info=error)
             answer = INTERNAL
         await abort(self._context, answer)
-
-
-async def abort(context: Context, answer: Refusal) -> None:
-    """End a call with a status and its details."""
-    await context.abort(answer.code, answer.message, answer.trailing_metadata())
