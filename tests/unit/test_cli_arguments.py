@@ -167,7 +167,7 @@ def test_every_error_has_a_sentence_and_a_code(cls):
     expected = ExitCode.FAILED
     if issubclass(cls, errors.ServerUnavailable):
         expected = ExitCode.UNAVAILABLE
-    elif issubclass(cls, errors.ConfigurationError | errors.ImageError):
+    elif issubclass(cls, errors.ConfigurationError | errors.ImageError | errors.ArchiveError):
         expected = ExitCode.USAGE
     assert expected is failure.code
     assert str(failure).startswith("Something happened.")
