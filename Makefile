@@ -53,7 +53,7 @@ fuzz: .venv/.fuzz ## throw bytes at the wire, the prompt builder and the picture
 		PYTHONPATH=tests $(BIN)/python -m fuzz $$target --seconds $(SECONDS) || exit 1; done
 
 test-kills: .venv/.test ## kill servers, fill a disk, move the clock; KILLS=1000 for more kills
-	$(SAY) "Kills, a full disk, a clock that jumps (about 2 minutes on 2 cores)"
+	$(SAY) "Kills, a full disk, a clock that jumps (2 to 4 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -s tests/system/test_kills.py tests/system/test_server_kills.py \
 		tests/system/test_full_disk.py tests/system/test_clock.py
 
