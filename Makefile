@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-kills test-system test-infra test-deploy check audit protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-attacks test-kills test-system test-infra test-deploy check audit protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,7 +22,7 @@ demo: .venv/.server ## start the server, ask about a picture, ask again, stop
 	@$(BIN)/llavachat demo
 
 test: .venv/.test ## run the tests that need nothing but Python
-	$(SAY) "Tests (about 5 minutes on 2 cores)"
+	$(SAY) "Tests (5 to 8 minutes on 2 cores)"
 	@$(BIN)/python -m pytest
 
 # --- what a developer types ------------------------------------------------------------------
@@ -51,6 +51,10 @@ fuzz: .venv/.fuzz ## throw bytes at the wire, the prompt builder and the picture
 	$(SAY) "Fuzzing, $(SECONDS) s each"
 	@for target in wire prompt picture; do \
 		PYTHONPATH=tests $(BIN)/python -m fuzz $$target --seconds $(SECONDS) || exit 1; done
+
+test-attacks: .venv/.test ## attack a server over raw HTTP/2 while a neighbour works
+	$(SAY) "Attacks (about a minute)"
+	@$(BIN)/python -m pytest tests/attacks
 
 test-kills: .venv/.test ## kill servers, fill a disk, move the clock; KILLS=1000 for more kills
 	$(SAY) "Kills, a full disk, a clock that jumps (2 to 4 minutes on 2 cores)"

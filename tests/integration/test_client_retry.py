@@ -153,7 +153,7 @@ def test_a_connection_that_breaks_is_told(scripted):
         release.wait(10)
 
     scripted.service.answer = answer
-    with Client(scripted.address) as client:
+    with Client(scripted.address, resume_seconds=1) as client:
         pieces = iter(reply := client.start(None, "What?"))
         assert "A red " == next(pieces)
         assert said.wait(5)
