@@ -11,8 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from llavachat_server.flags import SettingsError
 from llavachat_server.ops import logs
-from llavachat_server.settings import SettingsError, load, resolve_profile
+from llavachat_server.settings import load, resolve_profile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,7 +31,8 @@ from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
-from llavachat_server.ops.health import CHAT_SERVICE, Health, warm_up
+from llavachat_server.listener import ListenError, bind, make_server
+from llavachat_server.ops.health import Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
 from llavachat_server.rpc import messages
@@ -39,12 +40,10 @@ from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
 from llavachat_server.rpc.key_watch import watch_keys
-from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
 from llavachat_server.rpc.metering import MeteredEngine
 from llavachat_server.rpc.quota import Quotas
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import ChatService, Desk
-from llavachat_server.rpc.tls import BadCertificate, Certificates
 from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import (
     Settings,
@@ -134,9 +133,15 @@ class App:
             loop.add_signal_handler(number, self._on_signal, number)
         keys = self._read_keys()
         gate = Gate(lambda: keys.ring)
-        server = self._make_server(gate)
+        note_use = UseNotes(self._watch.note_use)
+        server = make_server(self._settings, self._profile, (gate, note_use))
+        chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         await self._health.set_serving(False)
-        address = self._bind(server)
+        try:
+            address = bind(server, self._settings)
+        except ListenError as error:
+            raise StartError(str(error)) from error
         await server.start()
         self.listening.set_result(address)
         self._tell("listening", address=address)
@@ -282,57 +287,6 @@ class App:
         except BadKeyFile as error:
             raise StartError(str(error)) from error
         return self._keys
-
-    def _make_server(self, gate: Gate) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            interceptors=[gate, UseNotes(self._watch.note_use)],
-            options=channel_arguments(
-                max_image_bytes=self._profile.image_limits.max_bytes,
-                max_images=self._profile.max_images_per_turn,
-            ),
-            maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
-        )
-        chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
-        if self._settings.reflection:
-            from grpc_health.v1 import health_pb2
-            from grpc_reflection.v1alpha import reflection
-
-            names = (
-                CHAT_SERVICE,
-                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-                reflection.SERVICE_NAME,
-            )
-            reflection.enable_server_reflection(names, server)
-        return server
-
-    def _bind(self, server: grpc.aio.Server) -> str:
-        listen = self._settings.listen
-        credentials = self._read_credentials()
-        try:
-            if credentials is None:
-                port = server.add_insecure_port(listen)
-            else:
-                port = server.add_secure_port(listen, credentials)
-        except RuntimeError as error:
-            raise StartError(
-                f"listen: {listen!r} can not be opened; another program may use it"
-            ) from error
-        if listen.startswith("unix:"):
-            return listen
-        return f"{listen.rpartition(':')[0]}:{port}"
-
-    def _read_credentials(self) -> grpc.ServerCredentials | None:
-        settings = self._settings
-        if settings.tls_cert_file is None or settings.tls_key_file is None:
-            return None
-        certificates = Certificates(
-            settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file
-        )
-        try:
-            return certificates.make_credentials()
-        except BadCertificate as error:
-            raise StartError(str(error)) from error
 
     def _say_ready(self, address: str) -> None:
         name = self._profile.name

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llavachat_server.chats.audit import list_files, verify
-from llavachat_server.settings import SettingsError, load
+from llavachat_server.flags import SettingsError
+from llavachat_server.settings import load
 from llavachat_server.stores import audit_folder
 
 _USE = "llavachat-server audit verify [FOLDER]"

@@ -4,8 +4,6 @@ Contract: a wrong value, an unknown flag and an unknown key of the file are refu
 sentence that says the name, what was given, and what is allowed. It must not know the engine.
 """
 
-import argparse
-import difflib
 import ipaddress
 import os
 import re
@@ -13,7 +11,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_state_path
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -24,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from llavachat_server import __version__
+from llavachat_server.flags import SettingsError, flag_of, parse_flags, suggest
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.values import Quantization
@@ -34,10 +32,6 @@ KEYS_NAME = "keys"
 """The file of keys in the state folder."""
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-class SettingsError(Exception):
-    """The settings can not be used; one sentence for the operator."""
 
 
 def _listen(value: str) -> str:
@@ -122,6 +116,9 @@ class Settings(BaseSettings):
     )
     max_image_bytes: int | None = Field(
         None, ge=1024, le=64 * 1024**2, description="the largest picture file (default: 10 MiB)"
+    )
+    max_image_cpu_seconds: int | None = Field(
+        None, ge=1, le=8, description="computing to decode one picture (default: 2)"
     )
     max_images_per_turn: int | None = Field(
         None, ge=0, le=16, description="the most pictures in a turn (default: the profile's)"
@@ -221,7 +218,7 @@ def load(arguments: Sequence[str]) -> Settings:
     Raises:
         SettingsError: something is wrong; the message says what would be right.
     """
-    flags = _parse_flags(arguments)
+    flags = parse_flags(arguments, Settings.model_fields, ENVIRONMENT_PREFIX)
     given = flags.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     config = Path(given) if given else None
     if config is not None and not config.is_file():
@@ -286,6 +283,8 @@ def resolve_profile(settings: Settings) -> Profile:
     image_limits = base.image_limits
     if settings.max_image_bytes is not None:
         image_limits = replace(image_limits, max_bytes=settings.max_image_bytes)
+    if settings.max_image_cpu_seconds is not None:
+        image_limits = replace(image_limits, max_cpu_seconds=settings.max_image_cpu_seconds)
     changed = {
         name: getattr(settings, name)
         for name in (
@@ -357,55 +356,6 @@ def is_loopback(listen: str) -> bool:
         return False
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, refusing by exception and in our form."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(message)
-
-
-def _parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
-    words = list(arguments)
-    if words and words[0] == "serve":
-        del words[0]
-    parser = _Parser(
-        prog="llavachat-server",
-        usage="llavachat-server [serve] [--SETTING VALUE ...]",
-        description="Serve chats about pictures over gRPC.",
-        epilog=f"Every setting can also be given as {ENVIRONMENT_PREFIX}NAME in the environment "
-        "or as NAME in the TOML file of --config; flags win over both, the environment over "
-        "the file.",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"llavachat-server {__version__}")
-    parser.add_argument("--config", metavar="FILE", help="a TOML file of settings")
-    for name, field in Settings.model_fields.items():
-        flag = _flag(name)
-        help_text = (field.description or "").replace("%", "%%")
-        if field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
-        else:
-            parser.add_argument(flag, metavar="VALUE", help=help_text)
-    values, unknown = parser.parse_known_args(words)
-    if unknown:
-        word = unknown[0].partition("=")[0]
-        raise SettingsError(
-            f"{word} is not a setting{_nearest(word, [*map(_flag, Settings.model_fields)])}; "
-            "see llavachat-server --help"
-        )
-    return vars(values)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _nearest(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None) -> str:
     """The first thing that is wrong, in one sentence."""
     first = error.errors()[0]
@@ -415,12 +365,11 @@ def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return (
-            f"{name!r} in {str(config)!r} is not a setting"
-            f"{_nearest(name, [*Settings.model_fields])}"
+            f"{name!r} in {str(config)!r} is not a setting{suggest(name, [*Settings.model_fields])}"
         )
     variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
     if name in flags:
-        origin = _flag(name)
+        origin = flag_of(name)
     elif variable in os.environ:
         origin = variable
     else:

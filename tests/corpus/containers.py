@@ -1,5 +1,6 @@
 """The bytes of picture files, written by hand where no encoder would write them so."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
@@ -103,6 +104,14 @@ def jpeg_segment(marker: int, body: bytes) -> bytes:
 def with_segments(jpeg: bytes, *segments: bytes) -> bytes:
     """A JPEG with segments after its start."""
     return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def with_first_scans(jpeg: bytes, num_more: int) -> bytes:
+    """A progressive JPEG with its first scan, which goes through all colours, so often again."""
+    start = jpeg.index(b"\xff\xda")
+    found = re.compile(b"\xff[\xc4\xda]").search(jpeg, start + 2)
+    assert found is not None
+    return jpeg[: found.start()] + jpeg[start : found.start()] * num_more + jpeg[found.start() :]
 
 
 def with_scans(jpeg: bytes, num_scans: int) -> bytes:

@@ -16,6 +16,7 @@ from corpus.containers import (
     png_chunk,
     webp_canvas_claiming,
     webp_claiming,
+    with_first_scans,
     with_scans,
 )
 
@@ -66,17 +67,19 @@ def _progressive(num_scans: int) -> bytes:
 
 @cache
 def _slow() -> bytes:
-    """As many scans as are let through, of as many pixels."""
-    picture = Image.new("RGB", (5000, 5000), "red")
-    return with_scans(encode(picture, "JPEG", progressive=True, quality=50), 100)
+    """As many scans as are let through, of as many pixels in four colours, within 10 MiB."""
+    picture = Image.new("CMYK", (5000, 5000), (10, 200, 30, 0))
+    data = encode(picture, "JPEG", progressive=True, quality=50, subsampling=0)
+    return with_scans(with_first_scans(data, 45), 100)
 
 
 WANTED = "send a JPEG, PNG, WebP or GIF file"
 
 SLOW = Evil(
-    "JPEG of 100 scans of 25 megapixels", _slow, "decoding the picture takes more than 2 s; scale"
+    "JPEG of 100 scans of 25 megapixels", _slow, "decoding the picture takes more than 1 s; scale"
 )
-"""Only the clock of the decoder's process stops it."""
+"""Only the clock of the decoder's process stops it. It takes 2.3 s of computing where it was
+measured, so that the limit that is tested is 1 s."""
 
 BOMBS = (
     Evil(

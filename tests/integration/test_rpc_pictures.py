@@ -101,8 +101,16 @@ def stalls(stub: object, is_over: threading.Event) -> Iterator[float]:
         yield longest
 
 
-def test_slow_pictures_stall_nobody(server: ServerProcess) -> None:
+@pytest.fixture
+def strict_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server that gives a picture a second."""
+    with run_server(tmp_path, "--max-image-cpu-seconds", "1") as running:
+        yield running
+
+
+def test_slow_pictures_stall_nobody(strict_server: ServerProcess) -> None:
     """While pictures are decoded that only the clock stops, a neighbour's streams run on."""
+    server = strict_server
     is_over, outcomes = threading.Event(), []
     slow = SLOW.make()
 

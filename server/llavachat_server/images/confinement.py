@@ -71,17 +71,23 @@ def limit(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
         cpu_seconds: of computing from the process's beginning on; SIGXCPU, then SIGKILL.
         file_bytes: the size up to which files may be written.
     """
-    wanted = {
-        resource.RLIMIT_AS: (used_address_bytes() + memory_bytes,) * 2,
-        resource.RLIMIT_CPU: (cpu_seconds, cpu_seconds + 1),
-        resource.RLIMIT_FSIZE: (file_bytes, file_bytes),
-        resource.RLIMIT_CORE: (0, 0),
-    }
-    for kind, (soft, hard) in wanted.items():
-        ceiling = resource.getrlimit(kind)[1]
-        if ceiling != resource.RLIM_INFINITY:
-            soft, hard = min(soft, ceiling), min(hard, ceiling)
-        resource.setrlimit(kind, (soft, hard))
+    address_bytes = used_address_bytes() + memory_bytes
+    _lower(resource.RLIMIT_AS, address_bytes, address_bytes)
+    _lower(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
+    _lower(resource.RLIMIT_CORE, 0, 0)
+    limit_cpu(cpu_seconds)
+
+
+def limit_cpu(seconds: int) -> None:
+    """End this process when it has computed for so long since its beginning; see `limit`."""
+    _lower(resource.RLIMIT_CPU, seconds, seconds + 1)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    if ceiling != resource.RLIM_INFINITY:
+        soft, hard = min(soft, ceiling), min(hard, ceiling)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def confine(*, may_start_threads: bool = False) -> bool:

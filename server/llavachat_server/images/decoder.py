@@ -34,9 +34,6 @@ from llavachat_server.images.picture import MAX_KEPT_SIDE_PIXELS, BadImage, Imag
 MEMORY_BYTES = 512 * 1024**2
 """For one picture, besides what Python and Pillow take. The largest take nearly that."""
 
-CPU_SECONDS = 2
-"""Of computing for one picture. The largest that are taken need about one."""
-
 WALL_SECONDS = 10.0
 """For one picture. There is nothing to wait for but a processor, so that more than the time of
 computing means a busy machine, not an evil picture."""
@@ -93,7 +90,7 @@ def _answer_once(memory: int, keeper: int, samples: list[bytes]) -> None:
         os.close(_NOTES)
         confinement.limit(
             memory_bytes=MEMORY_BYTES,
-            cpu_seconds=CPU_SECONDS,
+            cpu_seconds=int(WALL_SECONDS),  # until the request says how much
             file_bytes=MAX_KEPT_SIDE_PIXELS**2 * 3,
         )
         _practise(samples)
@@ -105,6 +102,7 @@ def _answer_once(memory: int, keeper: int, samples: list[bytes]) -> None:
         else:
             data = os.pread(memory, request["num_bytes"], 0)
             signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+            confinement.limit_cpu(request["limits"]["max_cpu_seconds"])
             # The library for HEIC can not do without a thread.
             confinement.confine(may_start_threads=is_heic(data))
             answer = _answer(request, data, memory)

@@ -26,11 +26,13 @@ gigabytes of a strip of 16,384 x 1. Twelve times the vision tower's 336 pixels."
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """The largest picture that is taken: bytes of the file, pixels, pixels of the longer side."""
+    """The largest picture that is taken: bytes of the file, pixels, pixels of the longer side, and
+    whole seconds of computing to decode it."""
 
     max_bytes: int = 10 * 1024 * 1024
     max_pixels: int = 25_000_000
     max_side_pixels: int = 16_384
+    max_cpu_seconds: int = 2
 
 
 @dataclass(frozen=True, slots=True)

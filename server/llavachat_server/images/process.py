@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from llavachat_server.images.decoder import CPU_SECONDS, WALL_SECONDS
+from llavachat_server.images.decoder import WALL_SECONDS
 from llavachat_server.images.picture import BadImage
 
 log = logging.getLogger("llavachat.images")
@@ -32,6 +32,8 @@ PARTING_SECONDS = 0.5
 """For a child to end after it has answered; it has nothing left to do."""
 
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "HOME", "TMPDIR")
+"""Nothing else of the server's environment is the decoder's business: where its libraries are."""
+
 _MAX_LINE_BYTES = 4096
 
 
@@ -106,7 +108,7 @@ class DecoderProcess:
                     break
             elif self.notes in ready:
                 self.is_sound = not line
-                _refuse_end(self.read_note(deadline))
+                _refuse_end(self.read_note(deadline), request["limits"]["max_cpu_seconds"])
             else:
                 break
         self.is_parting = True
@@ -126,18 +128,19 @@ def refuse_odd(what: str) -> NoReturn:
     raise BadImage("the picture can not be decoded; save it anew")
 
 
-def _refuse_end(note: dict[str, Any]) -> NoReturn:
+def _refuse_end(note: dict[str, Any], max_cpu_seconds: int) -> NoReturn:
     """Tell why a child ended without an answer."""
     code, cpu_seconds = int(note["code"]), float(note["cpu_seconds"])
     name = signal.Signals(-code).name if code < 0 else str(code)
     fields = {"end": name, "cpu_seconds": round(cpu_seconds, 2)}
     log.warning("a picture's decoder ended early", extra={"fields": fields})
-    if name == "SIGALRM" and cpu_seconds < CPU_SECONDS / 2:
+    if name == "SIGALRM" and cpu_seconds < max_cpu_seconds / 2:
         raise DecoderBroken
     # The kernel counts in ticks when it ends a process, and finer when it tells.
-    if name in ("SIGXCPU", "SIGALRM") or cpu_seconds >= 0.9 * CPU_SECONDS:
+    if name in ("SIGXCPU", "SIGALRM") or cpu_seconds >= 0.9 * max_cpu_seconds:
         raise BadImage(
-            f"decoding the picture takes more than {CPU_SECONDS} s; scale it down or save it anew"
+            f"decoding the picture takes more than {max_cpu_seconds} s; "
+            "scale it down or save it anew"
         )
     raise BadImage("the picture is damaged so that it can not be decoded; save it anew")
 
@@ -154,12 +157,7 @@ def start(command: Sequence[str], memory: int) -> DecoderProcess:
     """
     ours, theirs = socket.socketpair()
     notes, their_notes = os.pipe()
-    # Nothing of the server's environment is the decoder's business but where its libraries are.
-    environment = {
-        name: os.environ[name]
-        for name in ("LD_LIBRARY_PATH", "HOME", "TMPDIR")
-        if name in os.environ
-    }
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         process = subprocess.Popen(  # noqa: S603
             (*command, str(memory)),

@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import cast
 
 from llavachat_server.ops.systemd import Notifier
+from llavachat_server.relay import EngineRelay
 from llavachat_server.values import (
     Delta,
     Engine,
     EngineError,
     EngineEvent,
-    EngineInfo,
     EngineRequest,
     Finished,
     FinishReason,
     Sampling,
-    TurnTokenizer,
 )
 
 BEATS_PER_WATCHDOG = 4
@@ -41,42 +40,16 @@ _STEPS = (FinishReason.EOS, FinishReason.STOP_SEQUENCE, FinishReason.MAX_TOKENS)
 """Ends that only a step of the engine brings about."""
 
 
-class WatchedEngine:
+class WatchedEngine(EngineRelay):
     """An engine whose steps and turns are noted; see `values.Engine`."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self.num_running = 0
         self.num_answered = 0
         self.stepped_at_seconds = time.monotonic()
         self.used_at_seconds = time.monotonic()
         """Monotonic time at which somebody last asked, or was still being answered."""
-
-    @property
-    def info(self) -> EngineInfo:
-        """See `values.Engine`."""
-        return self._engine.info
-
-    @property
-    def prompts(self) -> TurnTokenizer:
-        """See `values.Engine`."""
-        return self._engine.prompts
-
-    async def start(self) -> None:
-        """See `values.Engine.start`."""
-        await self._engine.start()
-
-    async def stop(self) -> None:
-        """See `values.Engine.stop`."""
-        await self._engine.stop()
-
-    def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """See `values.Engine.cancel`."""
-        self._engine.cancel(request_id, reason)
-
-    def forget(self, tenant: str, owner: str) -> None:
-        """See `values.Engine.forget`."""
-        self._engine.forget(tenant, owner)
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """See `values.Engine.generate`."""

@@ -8,20 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
+from llavachat_server.relay import EngineRelay
 from llavachat_server.rpc.auth import CALLER
 from llavachat_server.rpc.quota import Quotas
-from llavachat_server.values import (
-    Engine,
-    EngineEvent,
-    EngineInfo,
-    EngineRequest,
-    Finished,
-    FinishReason,
-    TurnTokenizer,
-)
+from llavachat_server.values import Engine, EngineEvent, EngineRequest, Finished
 
 
-class MeteredEngine:
+class MeteredEngine(EngineRelay):
     """An engine whose use is charged; see `values.Engine`.
 
     Args:
@@ -30,34 +23,8 @@ class MeteredEngine:
     """
 
     def __init__(self, engine: Engine, quotas: Quotas) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._quotas = quotas
-
-    @property
-    def info(self) -> EngineInfo:
-        """What callers must know."""
-        return self._engine.info
-
-    @property
-    def prompts(self) -> TurnTokenizer:
-        """The model's template and tokenizer."""
-        return self._engine.prompts
-
-    async def start(self) -> None:
-        """Load the model and begin to serve."""
-        await self._engine.start()
-
-    async def stop(self) -> None:
-        """End; running requests finish as SHUTDOWN."""
-        await self._engine.stop()
-
-    def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Ask a running request to end."""
-        self._engine.cancel(request_id, reason)
-
-    def forget(self, tenant: str, owner: str) -> None:
-        """Let go of all that is cached for an owner."""
-        self._engine.forget(tenant, owner)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
         """Stream one answer; its prompt is charged with its first event, the rest at its end."""

@@ -1,0 +1,83 @@
+"""The command line of the server: a flag for every setting, and a sentence for what is wrong.
+
+It knows settings by their fields alone; it must not know what they mean.
+"""
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from pydantic.fields import FieldInfo
+
+from llavachat_server import __version__
+
+
+class SettingsError(Exception):
+    """The settings can not be used; one sentence for the operator."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, refusing by exception and in our form."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def parse_flags(
+    arguments: Sequence[str], fields: Mapping[str, FieldInfo], environment_prefix: str
+) -> dict[str, Any]:
+    """Read the command line.
+
+    Args:
+        arguments: without the program's name; "serve" may come first.
+        fields: the settings by name.
+        environment_prefix: for the help.
+
+    Returns:
+        What was given, by the setting's name, as text or as a switch; and `config`.
+
+    Raises:
+        SettingsError: a word is no setting, or lacks its value.
+    """
+    words = list(arguments)
+    if words and words[0] == "serve":
+        del words[0]
+    parser = _Parser(
+        prog="llavachat-server",
+        usage="llavachat-server [serve] [--SETTING VALUE ...]",
+        description="Serve chats about pictures over gRPC.",
+        epilog=f"Every setting can also be given as {environment_prefix}NAME in the environment "
+        "or as NAME in the TOML file of --config; flags win over both, the environment over "
+        "the file.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"llavachat-server {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file of settings")
+    for name, field in fields.items():
+        flag = flag_of(name)
+        help_text = (field.description or "").replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+        else:
+            parser.add_argument(flag, metavar="VALUE", help=help_text)
+    values, unknown = parser.parse_known_args(words)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        raise SettingsError(
+            f"{word} is not a setting{suggest(word, [*map(flag_of, fields)])}; "
+            "see llavachat-server --help"
+        )
+    return vars(values)
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def suggest(word: str, names: Sequence[str]) -> str:
+    """Ask whether the nearest of some names was meant; "" where none is near."""
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""

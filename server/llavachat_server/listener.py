@@ -1,0 +1,86 @@
+"""The open port: a gRPC server with its limits, and the address that it listens on.
+
+It must not know what is served.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+
+from llavachat_server.ops.health import CHAT_SERVICE
+from llavachat_server.profiles import Profile
+from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
+from llavachat_server.rpc.tls import BadCertificate, Certificates
+from llavachat_server.settings import Settings
+
+
+class ListenError(Exception):
+    """The port can not be opened so; one sentence for the operator."""
+
+
+def make_server(
+    settings: Settings, profile: Profile, interceptors: Sequence[grpc.aio.ServerInterceptor]
+) -> grpc.aio.Server:
+    """A server with every limit of the transport, and reflection where it is switched on.
+
+    Args:
+        settings: how to serve.
+        profile: what to serve; its pictures bound the messages.
+        interceptors: stand before every call, the first one first.
+    """
+    server = grpc.aio.server(
+        interceptors=list(interceptors),
+        options=channel_arguments(
+            max_image_bytes=profile.image_limits.max_bytes,
+            max_images=profile.max_images_per_turn,
+        ),
+        maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
+    )
+    if settings.reflection:
+        from grpc_health.v1 import health_pb2
+        from grpc_reflection.v1alpha import reflection
+
+        names = (
+            CHAT_SERVICE,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, server)
+    return server
+
+
+def bind(server: grpc.aio.Server, settings: Settings) -> str:
+    """Open the port, with TLS where there is a certificate.
+
+    Returns:
+        The address that was bound.
+
+    Raises:
+        ListenError: the address is taken, or the certificate can not be used.
+    """
+    listen = settings.listen
+    try:
+        credentials = _read_credentials(settings)
+        if credentials is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, credentials)
+    except BadCertificate as error:
+        raise ListenError(str(error)) from error
+    except RuntimeError as error:
+        raise ListenError(
+            f"listen: {listen!r} can not be opened; another program may use it"
+        ) from error
+    if listen.startswith("unix:"):
+        return listen
+    return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _read_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    certificates = Certificates(
+        settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file
+    )
+    return certificates.make_credentials()

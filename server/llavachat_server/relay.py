@@ -1,0 +1,43 @@
+"""What every wrapper around an engine has in common: all but `generate` goes through as it is.
+
+Contract: see `values.Engine`. It must not know why an engine is wrapped.
+"""
+
+from llavachat_server.values import Engine, EngineInfo, FinishReason, TurnTokenizer
+
+
+class EngineRelay:
+    """Hands everything but `generate` to the engine within.
+
+    Args:
+        engine: what answers.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def info(self) -> EngineInfo:
+        """See `values.Engine`."""
+        return self._engine.info
+
+    @property
+    def prompts(self) -> TurnTokenizer:
+        """See `values.Engine`."""
+        return self._engine.prompts
+
+    async def start(self) -> None:
+        """See `values.Engine.start`."""
+        await self._engine.start()
+
+    async def stop(self) -> None:
+        """See `values.Engine.stop`."""
+        await self._engine.stop()
+
+    def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """See `values.Engine.cancel`."""
+        self._engine.cancel(request_id, reason)
+
+    def forget(self, tenant: str, owner: str) -> None:
+        """See `values.Engine.forget`."""
+        self._engine.forget(tenant, owner)
