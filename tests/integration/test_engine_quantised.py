@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ async def test_a_changed_source_is_quantised_anew(source: Path, tmp_path: Path) 
 
     assert first_hash != second_hash
     assert "quantised copy" in stages
+
+
+async def test_a_copy_leaves_room_for_others(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a copy would take nearly all that is free, none is begun."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9_000_000))
+    ids, _, _ = await answer(source, tmp_path / "shelf", Quantization.INT8)
+
+    assert 24 == len(ids)
+    assert [] == list_names(tmp_path / "shelf")
 
 
 async def test_no_room_for_a_copy_costs_the_copy_alone(source: Path, tmp_path: Path) -> None:

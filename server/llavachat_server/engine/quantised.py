@@ -5,6 +5,7 @@ what came of it is written once and read from then on, with the memory and the t
 size. A copy is used only while its source, the libraries and its own bytes are what they were.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -22,6 +23,8 @@ _MANIFEST = "copy.json"
 _FORMAT = 1
 _SHARD_BYTES = 2 * 1024**3
 """Bounds the host memory that writing takes: one file's worth is gathered at a time."""
+_SPARE_PART = 0.25
+"""Of a copy's size, left free beside it."""
 _SOURCE_FILES = ("*.safetensors", "*.json")
 
 
@@ -113,6 +116,7 @@ class CopyShelf:
         staging = self._folder / f".{form.quantization}-{uuid.uuid4().hex}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _check_room(model, self._folder)
             for left in self._folder.glob(f".{form.quantization}-*"):
                 shutil.rmtree(left, ignore_errors=True)
             save: Any = model.save_pretrained
@@ -139,6 +143,13 @@ class CopyShelf:
         """Remove a copy that is not what was written."""
         _LOG.warning("quantised copy damaged", extra={"fields": {"folder": str(copy.folder)}})
         shutil.rmtree(copy.folder, ignore_errors=True)
+
+
+def _check_room(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    # Others need the disk, too: a copy is not begun that would fill it.
+    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if shutil.disk_usage(folder).free < num_bytes * (1 + _SPARE_PART):
+        raise OSError(errno.ENOSPC, "no room for a quantised copy")
 
 
 def _describe(source: Path, form: CopyForm) -> dict[str, Any]:
