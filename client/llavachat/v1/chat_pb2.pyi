@@ -32,7 +32,8 @@ Errors
   | a turn is already running in this chat              | ABORTED                             |
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
-  | missing or wrong key                                | UNAUTHENTICATED                     |
+  | missing, wrong or revoked key                       | UNAUTHENTICATED                     |
+  | the key's scopes do not open this method            | PERMISSION_DENIED                   |
   | the model failed on this question                   | INTERNAL                            |
   | starting, draining, engine restarting               | UNAVAILABLE + RetryInfo             |
   | deadline                                            | DEADLINE_EXCEEDED, partial turn kept |
