@@ -44,10 +44,10 @@ def normalise_pixels(pixels: NDArray[Any]) -> torch.Tensor:
     return (torch.from_numpy(pixels).float() / 255 - mean) / deviation
 
 
-def make_vision_batch(seed: int, step: int, batch_size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Pictures and their patch labels; see `label_patches`."""
+def make_vision_batch(seed: int, step: int, rows: range) -> tuple[NDArray[Any], NDArray[Any]]:
+    """These rows' pictures and their patch labels; see `label_patches`."""
     pixels, labels = [], []
-    for index in range(batch_size):
+    for index in rows:
         rng = random.Random(f"vision {seed} {step} {index}")
         scene = sample_scene(rng)
         pixels.append(shrink_picture(draw_scene(scene, rng)))

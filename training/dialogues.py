@@ -43,6 +43,10 @@ _TALK_ANSWERS = {
     "how_do_you_know": (1.0, answers.HOW_DO_YOU_KNOW),
 }
 
+_NUM_ITEMS = ((0, 1, 2, 3), (4, 22, 38, 36))
+"""How many items a picture shows, and how often: more than elsewhere, since each one more to tell
+apart is more to learn from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -55,6 +59,7 @@ class Turn:
         num_images: how many pictures come with the question.
         scene_index: which of the chat's scenes it is about; None for none.
         focus: what 'it' means afterwards.
+        listed: see `Draft`.
     """
 
     kind: str
@@ -63,6 +68,7 @@ class Turn:
     num_images: int = 0
     scene_index: int | None = None
     focus: Item | None = None
+    listed: tuple[Item, ...] = ()
 
 
 @dataclass(slots=True)
@@ -208,7 +214,7 @@ def sample_talk(rng: random.Random, held_out: bool = False) -> Turn:
 
 
 def _add_picture(rng: random.Random, chat: Chat) -> Scene:
-    scene = sample_scene(rng)
+    scene = sample_scene(rng, rng.choices(*_NUM_ITEMS)[0])
     chat.scenes.append(scene)
     if chat.draw:
         chat.pictures.append(draw_scene(scene, rng))
@@ -233,7 +239,7 @@ def _ask_about_two(rng: random.Random, chat: Chat) -> None:
         question = f"{stem} {where}?" if rng.random() < 0.6 else f"{where.capitalize()}, {text}"
         num_images = 2 if first else 0
         chat.turns.append(
-            Turn(draft.frames, question, draft.answer, num_images, index, draft.focus)
+            Turn(draft.frames, question, draft.answer, num_images, index, draft.focus, draft.listed)
         )
         first = False
 
@@ -262,11 +268,12 @@ def _next_turn(
     draft = _draw_draft(rng, asks, scene, focus, is_fresh=is_fresh)
     question = phrase(rng, draft)
     index = len(chat.scenes) - 1
-    turn = Turn(draft.frames, question, draft.answer, num_images, index, draft.focus)
+    turn = Turn(draft.frames, question, draft.answer, num_images, index, draft.focus, draft.listed)
     return turn, draft.focus
 
 
-_NEEDS_HISTORY = frozenset({"are_you_sure", "other_one", "count_total"})
+# 'What shape is it?' asks for everything at first, and for the shape alone later on.
+_NEEDS_HISTORY = frozenset({"are_you_sure", "other_one", "count_total", "shape_of_it"})
 
 
 def _draw_draft(
@@ -283,8 +290,8 @@ def _draw_draft(
         kind = rng.choices(kinds, weights)[0]
         if is_fresh and kind in _NEEDS_HISTORY:
             continue
-        # 'What is it?' in the middle of a chat means the thing last talked about.
-        if kind == "what" and not is_fresh and len(scene.items) != 1:
+        # 'What is it?' in the middle of a chat means the thing last talked about: a follow-up.
+        if kind == "what" and not is_fresh:
             continue
         if asks is FOLLOW_UP:
             draft = ask_follow_up(rng, kind, scene, focus)

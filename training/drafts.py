@@ -51,12 +51,14 @@ class Draft:
         slots: fill the frame.
         answer: the truth.
         focus: what 'it' means afterwards; None if nothing does.
+        listed: the items that the answer counts, or lists by one trait alone, in its order.
     """
 
     frames: str
     slots: dict[str, str]
     answer: str
     focus: Item | None = None
+    listed: tuple[Item, ...] = ()
 
 
 Ask = Callable[[random.Random, Scene, Item | None, bool], Draft | None]
@@ -76,7 +78,7 @@ def pick_item(
     rng: random.Random, scene: Scene, plain: bool, *, may_tell_size: bool = True
 ) -> tuple[Name, Item | None]:
     """Something to ask about: an item, or now and then something that is not there."""
-    if not scene.items or (not plain and rng.random() < 0.08):
+    if not scene.items or (not plain and rng.random() < 0.12):
         return name_missing(rng, scene, plain=plain), None
     item = rng.choice(scene.items)
     name = name_in_scene(rng, scene, item, plain=plain, may_tell_size=may_tell_size)

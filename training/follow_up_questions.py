@@ -42,7 +42,7 @@ def _other_one(rng: random.Random, scene: Scene, focus: Item | None, plain: bool
 
 def _count_total(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:
     answer = answers.count(len(scene.items), "shape", "shapes")
-    return Draft("count_total", {}, answer, focus)
+    return Draft("count_total", {}, answer, focus, scene.items)
 
 
 def _the_one_on_side(

@@ -5,6 +5,7 @@ Two heads are told to look there. Without that, a small model takes most of its 
 out that a name in the question and a patch in the picture can be matched at all.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,23 +23,30 @@ from training.scenes import Item, Scene
 GAZE_LAYER = 2
 NUM_GAZE_HEADS = 2
 _MIN_MASS = 1e-4
-_KINDS_WITHOUT_GAZE = frozenset(
-    {"background", "are_you_sure", "count_total", "count_all", "count_shape", "count_colour"}
-)
+_KINDS_WITHOUT_GAZE = frozenset({"background", "are_you_sure"})
+_BETWEEN_LISTED = re.compile(r", | and ")
 
 
-def find_spans(answer: str, scene: Scene, focus: Item | None) -> list[tuple[int, int, Item]]:
-    """Which part of an answer speaks of which item.
+Span = tuple[int, int, tuple[Item, ...]]
+"""First character, character after the last, and the items that this part speaks of."""
+
+
+def find_spans(
+    answer: str, scene: Scene, focus: Item | None, listed: Sequence[Item] = ()
+) -> list[Span]:
+    """Which part of an answer speaks of which items.
 
     Args:
         answer: the true answer.
         scene: what it is about.
         focus: what 'it' means after the answer; None if nothing does.
+        listed: see `Draft`.
 
     Returns:
-        (first character, character after the last, item), in order; a verdict such as
-        ', so yes.' belongs to none.
+        The parts in order; a verdict such as ', so yes.' belongs to none.
     """
+    if listed:
+        return _find_listed(answer, listed)
     end = answer.find(", so ")
     end = len(answer) if end < 0 else end
     mentions = sorted(
@@ -47,17 +55,26 @@ def find_spans(answer: str, scene: Scene, focus: Item | None) -> list[tuple[int,
         if (start := answer.find(name_item(item), 0, end)) >= 0
     )
     if not mentions:
-        return [(0, end, focus)] if focus is not None else []
-    spans = []
+        return [(0, end, (focus,))] if focus is not None else []
+    spans: list[Span] = []
     begin = 0
     for index, (_, item) in enumerate(mentions):
         stop = end
         if index + 1 < len(mentions):
             next_start = mentions[index + 1][0]
             stop = max(answer.rfind(" and ", 0, next_start), answer.rfind(", ", 0, next_start))
-        spans.append((begin, stop, item))
+        spans.append((begin, stop, (item,)))
         begin = stop
     return spans
+
+
+def _find_listed(answer: str, listed: Sequence[Item]) -> list[Span]:
+    # 'The circles are red and blue.' has a part for each; a count has one for all.
+    starts = [0, *(match.start() for match in _BETWEEN_LISTED.finditer(answer))]
+    if len(starts) != len(listed):
+        return [(0, len(answer), tuple(listed))]
+    ends = [*starts[1:], len(answer)]
+    return [(start, end, (item,)) for start, end, item in zip(starts, ends, listed, strict=True)]
 
 
 def find_gaze(
@@ -82,8 +99,10 @@ def find_gaze(
             continue
         begin = NUM_IMAGE_TOKENS * turn.scene_index
         places = image_places[begin : begin + NUM_IMAGE_TOKENS]
-        for first, last, item in find_spans(turn.answer, chat.scenes[turn.scene_index], turn.focus):
-            looked_at = places[find_item_patches(patch_labels[turn.scene_index], item)]
+        scene = chat.scenes[turn.scene_index]
+        for first, last, items in find_spans(turn.answer, scene, turn.focus, turn.listed):
+            labels = patch_labels[turn.scene_index]
+            looked_at = places[np.concatenate([find_item_patches(labels, item) for item in items])]
             # The state before a token is the one that chooses it.
             begin_token = start + len(builder.encode_text(turn.answer[:first])) if first else start
             end_token = start + len(builder.encode_text(turn.answer[:last]))

@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-from training.batches import iterate_batches, normalise_pixels, save_atomically, shrink_picture
+from training.batches import (
+    iterate_batches,
+    make_vision_batch,
+    normalise_pixels,
+    save_atomically,
+    shrink_picture,
+)
 from training.dialogues import (
     IGNORED_LABEL,
     encode_chat,
@@ -41,6 +47,7 @@ from training.network import (
 )
 from training.optimiser import Optimiser, schedule_rate
 from training.rendering import label_patches
+from training.team import ALONE, Team
 from training.vision_stage import Log, score_patches
 
 BATCH_SIZE = 16
@@ -86,24 +93,24 @@ class ChatBatch:
     gaze_patches: list[NDArray[Any]]
 
 
-def make_chat_batch(seed: int, builder: PromptBuilder, step: int, batch_size: int) -> ChatBatch:
-    """Make up a batch; a pure function of its arguments.
+def make_chat_batch(seed: int, builder: PromptBuilder, step: int, team: Team) -> ChatBatch:
+    """Make up this process's share of a batch; a pure function of its arguments.
 
     Chats are cut to `MAX_CHAT_TOKENS`, or in every `_LONG_CHAT_EVERY_STEPS`-th step are fewer and
     longer by `_LONG_CHAT_FACTOR`: the number of tokens is the same.
     """
     factor = _LONG_CHAT_FACTOR if (step + 1) % _LONG_CHAT_EVERY_STEPS == 0 else 1
-    batch_size //= factor
+    rows = team.share_rows(BATCH_SIZE // factor)
     max_tokens = MAX_CHAT_TOKENS * factor
-    shape = (batch_size, max_tokens)
+    shape = (len(rows), max_tokens)
     token_ids = np.full(shape, PAD_TOKEN_ID, dtype=np.int64)
     labels = np.full(shape, IGNORED_LABEL, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
     pixels, patch_labels = [], []
     gaze_places: list[tuple[int, int]] = []
     gaze_patches: list[NDArray[Any]] = []
-    for row in range(batch_size):
-        rng = random.Random(f"chat {seed} {step} {row}")
+    for row, index in enumerate(rows):
+        rng = random.Random(f"chat {seed} {step} {index}")
         chat = sample_chat(rng, _MAX_CHAT_TURNS * factor)
         encoded = encode_chat(builder, chat, max_tokens)
         length = len(encoded.token_ids)
@@ -117,6 +124,10 @@ def make_chat_batch(seed: int, builder: PromptBuilder, step: int, batch_size: in
         tokens, patches = find_gaze(builder, chat, encoded, own_labels)
         gaze_places += [(row, token) for token in tokens]
         gaze_patches += patches
+    if not pixels:
+        # Few long chats may all be about nothing; the tower learns from a picture all the same.
+        scene_pixels, scene_labels = make_vision_batch(seed, step, range(1))
+        pixels, patch_labels = list(scene_pixels), list(scene_labels)
     return ChatBatch(
         token_ids,
         labels,
@@ -139,6 +150,7 @@ def train_jointly(
     log: Log,
     export: Callable[[], None],
     export_every_seconds: float,
+    team: Team = ALONE,
 ) -> None:
     """Train everything in place; goes on from ``run_folder`` if it was cut off.
 
@@ -150,8 +162,9 @@ def train_jointly(
         num_steps: of this stage.
         run_folder: where the state is kept.
         log: takes a line.
-        export: writes the checkpoint as it is.
+        export: writes the checkpoint as it is; only the team's leader calls it.
         export_every_seconds: how often it is called.
+        team: the processes that train together.
     """
     state_path = run_folder / "joint.pt"
     named = [
@@ -164,6 +177,7 @@ def train_jointly(
         other_rate=3e-3,
         matrix_decay=_MATRIX_DECAY,
         rate_scales={"model.vision_tower.": _VISION_RATE_SCALE, "head.": _VISION_RATE_SCALE},
+        team=team,
     )
     first_step, earlier_seconds = 0, 0.0
     if state_path.exists():
@@ -179,6 +193,8 @@ def train_jointly(
     average_loss, average_hits = 0.0, torch.zeros(5)
 
     def save(step: int) -> None:
+        if not team.is_leader:
+            return
         save_atomically(
             {
                 "model": model.state_dict(),
@@ -191,7 +207,7 @@ def train_jointly(
         )
 
     make = functools.partial(make_chat_batch, seed, builder)
-    batches = iterate_batches(make, first_step, num_steps, BATCH_SIZE)
+    batches = iterate_batches(make, first_step, num_steps, team)
     for step, batch in enumerate(batches, first_step):
         weights = cast_weights(model, torch.bfloat16)
         features = encode_images(weights, normalise_pixels(batch.pixels), model.config)
@@ -220,7 +236,8 @@ def train_jointly(
         optimiser.step(schedule_rate(step, num_steps, warmup=100, decay_part=0.81))
         pace = 0.02 if step - first_step > 50 else 0.2
         average_loss += pace * (loss.item() - average_loss)
-        average_hits.lerp_(hits, pace)
+        if not hits.isnan().any():  # as where no picture shows an item
+            average_hits.lerp_(hits, pace)
         if step % 50 == 0 or step == num_steps - 1:
             rates = " ".join(f"{value:.3f}" for value in average_hits.tolist())
             seconds = earlier_seconds + time.monotonic() - started
@@ -231,7 +248,7 @@ def train_jointly(
         if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
             save(step + 1)
             saved = time.monotonic()
-        if time.monotonic() - exported > export_every_seconds:
+        if team.is_leader and time.monotonic() - exported > export_every_seconds:
             export()
             exported = time.monotonic()
     if first_step < num_steps:

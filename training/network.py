@@ -66,7 +66,7 @@ def build_config() -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=128,
         intermediate_size=512,
-        num_hidden_layers=5,
+        num_hidden_layers=6,
         num_attention_heads=4,
         image_size=IMAGE_SIDE_PIXELS,
         patch_size=PATCH_SIDE_PIXELS,

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.team import ALONE, Team
+
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
@@ -23,6 +25,7 @@ class Muon:
         learning_rate: at schedule 1.0.
         momentum: Nesterov momentum.
         weight_decay: decoupled, multiplied by the learning rate.
+        team: shares the work out; all must step with the same gradients.
     """
 
     def __init__(
@@ -31,10 +34,12 @@ class Muon:
         learning_rate: float,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        team: Team = ALONE,
     ) -> None:
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self._team = team
         groups: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
             groups[tuple(parameter.shape)].append(parameter)
@@ -45,10 +50,18 @@ class Muon:
     def step(self, schedule: float) -> None:
         """Apply the gradients, with the learning rate times ``schedule``."""
         rate = self.learning_rate * schedule
-        for group, buffer in zip(self._groups, self._buffers, strict=True):
+        # All updates in one flat tensor, so that a team exchanges them at once.
+        flat = torch.zeros(sum(buffer.numel() for buffer in self._buffers))
+        parts = flat.split([buffer.numel() for buffer in self._buffers])
+        mine = slice(self._team.rank, None, self._team.size)
+        for group, buffer, part in zip(self._groups, self._buffers, parts, strict=True):
             gradients = torch.stack([_gradient(parameter) for parameter in group])
             buffer.lerp_(gradients, 1 - self.momentum)
-            updates = _orthogonalise(gradients.lerp(buffer, self.momentum))
+            if len(share := gradients.lerp(buffer, self.momentum)[mine]):
+                part.view_as(buffer)[mine] = _orthogonalise(share)
+        self._team.add_up(flat)
+        for group, buffer, part in zip(self._groups, self._buffers, parts, strict=True):
+            updates = part.view_as(buffer)
             rows, columns = group[0].shape
             scale = rate * max(1.0, rows / columns) ** 0.5
             for parameter, update in zip(group, updates, strict=True):
@@ -75,6 +88,7 @@ class Optimiser:
             that mean nothing; decay makes it forget those.
         rate_scales: name prefix to a factor on both rates, and on the decay: what learns slowly
             forgets slowly.
+        team: whose gradients are averaged before each step.
     """
 
     def __init__(
@@ -84,7 +98,11 @@ class Optimiser:
         other_rate: float,
         matrix_decay: float = 0.01,
         rate_scales: dict[str, float] | None = None,
+        team: Team = ALONE,
     ) -> None:
+        named = list(named)
+        self._team = team
+        self._parameters = [parameter for _, parameter in named]
         matrices: dict[float, list[nn.Parameter]] = defaultdict(list)
         others: dict[float, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in named:
@@ -94,7 +112,7 @@ class Optimiser:
             is_table = "embed" in name or "head" in name
             (others if parameter.ndim != 2 or is_table else matrices)[scale].append(parameter)
         self._muons = [
-            Muon(group, matrix_rate * scale, weight_decay=matrix_decay * scale)
+            Muon(group, matrix_rate * scale, weight_decay=matrix_decay * scale, team=team)
             for scale, group in matrices.items()
         ]
         self._adam = torch.optim.AdamW(
@@ -106,7 +124,8 @@ class Optimiser:
         )
 
     def step(self, schedule: float) -> None:
-        """Apply the gradients, with every learning rate times ``schedule``."""
+        """Apply the team's mean gradients, with every learning rate times ``schedule``."""
+        self._team.average_gradients(self._parameters)
         for muon in self._muons:
             muon.step(schedule)
         for group in self._adam.param_groups:

@@ -1,10 +1,12 @@
 """Puts a draft question into words, from the training frames or from the held-out ones."""
 
 import random
+from collections import defaultdict
+from pathlib import Path
 
 from training.drafts import Draft
 from training.wordings import follow_ups, questions, talk
-from training.wordings.grammar import MACROS, expand, split_frames
+from training.wordings.grammar import MACROS, expand, read_lines, split_frames
 from training.wordings.typing import roughen
 
 MACROS.update(talk.TALK_MACROS)
@@ -19,15 +21,36 @@ _TALK = {
 }
 
 
+_OTHER_AUTHORS = ("casual", "clipped", "retired")
+"""Files of frames by authors who saw neither ours nor each other's; ``retired`` were blind sets."""
+
+
+def read_frames(text: str) -> dict[str, list[str]]:
+    """Read sections of frames, each begun by a line such as ``## COLOUR_OF_IT``; by type."""
+    frames: dict[str, list[str]] = defaultdict(list)
+    kind = ""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if line.startswith("## "):
+            kind = line.removeprefix("## ").lower()
+        else:
+            frames[kind].append(line)
+    return dict(frames)
+
+
 def _collect_frames() -> dict[str, tuple[list[str], list[str]]]:
-    texts = dict(_TALK)
+    frames = {kind: read_lines(text) for kind, text in _TALK.items()}
     for module in (questions, follow_ups):
-        texts |= {
-            name.lower(): text
+        frames |= {
+            name.lower(): read_lines(text)
             for name, text in vars(module).items()
             if name.isupper() and isinstance(text, str)
         }
-    return {name: split_frames(text) for name, text in texts.items()}
+    for author in _OTHER_AUTHORS:
+        path = Path(__file__).parent / "wordings" / f"{author}.txt"
+        for kind, lines in read_frames(path.read_text(encoding="utf-8")).items():
+            frames[kind] += lines
+    # One frame may be two authors' idea.
+    return {kind: split_frames(list(dict.fromkeys(lines))) for kind, lines in frames.items()}
 
 
 FRAMES = _collect_frames()

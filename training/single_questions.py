@@ -45,7 +45,7 @@ def _colour(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -
     name = make_name(rng, shape, "", "shape", plain)
     focus = found[0] if len(found) == 1 else None
     slots = {"object": name.asked, "shape": name.asked}
-    return Draft("colour", slots, answers.tell_colours(shape, found), focus)
+    return Draft("colour", slots, answers.tell_colours(shape, found), focus, tuple(found))
 
 
 def _shape(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:
@@ -57,7 +57,7 @@ def _shape(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) ->
         return None
     focus = found[0] if len(found) == 1 else None
     slots = {"colour": spell_colour(rng, colour, plain)}
-    return Draft("shape", slots, answers.tell_shapes(colour, found), focus)
+    return Draft("shape", slots, answers.tell_shapes(colour, found), focus, tuple(found))
 
 
 def _size(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:
@@ -78,9 +78,8 @@ def _is_big(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -
 
 
 def _count_all(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:
-    return Draft(
-        "count_all", {}, answers.count(len(scene.items), "shape", "shapes"), find_only(scene)
-    )
+    answer = answers.count(len(scene.items), "shape", "shapes")
+    return Draft("count_all", {}, answer, find_only(scene), scene.items)
 
 
 def _count_shape(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:
@@ -90,7 +89,8 @@ def _count_shape(rng: random.Random, scene: Scene, focus: Item | None, plain: bo
     name = make_name(rng, shape, "", "shape", plain)
     answer = answers.count(len(found), shape, answers.make_plural(shape))
     slots = {"shapes": name.plural, "shape": name.asked}
-    return Draft("count_shape", slots, answer, found[0] if len(found) == 1 else None)
+    focus = found[0] if len(found) == 1 else None
+    return Draft("count_shape", slots, answer, focus, tuple(found))
 
 
 def _count_colour(
@@ -101,7 +101,8 @@ def _count_colour(
     found = find_items(scene, colour=colour)
     answer = answers.count(len(found), f"{colour} shape", f"{colour} shapes")
     slots = {"colour": spell_colour(rng, colour, plain)}
-    return Draft("count_colour", slots, answer, found[0] if len(found) == 1 else None)
+    focus = found[0] if len(found) == 1 else None
+    return Draft("count_colour", slots, answer, focus, tuple(found))
 
 
 def _where(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:

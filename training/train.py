@@ -5,6 +5,7 @@ Prints stage, step, loss and elapsed seconds. A run that was cut off goes on fro
 
 import argparse
 import ctypes
+import os
 import random
 import time
 from pathlib import Path
@@ -17,12 +18,15 @@ from training.checkpoint import DEFAULT_FOLDER, save_checkpoint
 from training.dialogues import SPECIAL_TOKENS, sample_chat
 from training.joint_stage import train_jointly
 from training.network import build_model
+from training.team import Team, run_team
 from training.tokenizer import train_tokenizer
 from training.vision_stage import train_vision
 
 SEED = 20
-VISION_STEPS = 4200
-JOINT_STEPS = 3600
+VISION_STEPS = 6000
+JOINT_STEPS = 5000
+DEFAULT_PROCESSES = 2 if (os.cpu_count() or 1) > 1 else 1
+"""As for the committed checkpoint: other shares of a batch add up to other last digits."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 """Source: glibc's malloc.h."""
 _CORPUS_CHATS = 3000
@@ -37,20 +41,37 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
     parser.add_argument("--joint-steps", type=int, default=JOINT_STEPS)
     parser.add_argument("--export-every-seconds", type=float, default=600)
-    parser.add_argument("--threads", type=int, default=2, help="1 is quicker on a busy machine")
+    parser.add_argument(
+        "--processes", type=int, default=DEFAULT_PROCESSES, help="that train together"
+    )
     options = parser.parse_args()
     options.run_folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
-    model = build_model(SEED)
-    heads = train_vision(
-        model, seed=SEED, num_steps=options.vision_steps, run_folder=options.run_folder, log=log
-    )
     # Kept, so that a run that goes on cannot read its own past differently.
     tokenizer_path = options.run_folder / "tokenizer.json"
     if not tokenizer_path.exists():
         learn_tokenizer(SEED).save(str(tokenizer_path))
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    run_team(options.processes, train, options)
+
+
+def train(team: Team, options: argparse.Namespace) -> None:
+    """One process's part of the run."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+    def log(line: str) -> None:
+        if team.is_leader:
+            print(time.strftime("%H:%M:%S"), line, flush=True)
+
+    model = build_model(SEED)
+    heads = train_vision(
+        model,
+        seed=SEED,
+        num_steps=options.vision_steps,
+        run_folder=options.run_folder,
+        log=log,
+        team=team,
+    )
+    tokenizer = Tokenizer.from_file(str(options.run_folder / "tokenizer.json"))
 
     def export() -> None:
         save_checkpoint(model, tokenizer, options.output)
@@ -66,8 +87,10 @@ def main() -> None:
         log=log,
         export=export,
         export_every_seconds=options.export_every_seconds,
+        team=team,
     )
-    export()
+    if team.is_leader:
+        export()
 
 
 def learn_tokenizer(seed: int) -> Tokenizer:
@@ -93,11 +116,6 @@ def keep_freed_memory() -> None:
         return  # not glibc: only slower
     for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28)):
         mallopt(option, value)
-
-
-def log(line: str) -> None:
-    """Print at once, with the time of day."""
-    print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from training.network import cast_weights, encode_images
 from training.optimiser import Optimiser, schedule_rate
 from training.rendering import NO_LABEL
 from training.scenes import BACKGROUND_COLOURS, SHAPES, SIZES
+from training.team import ALONE, Team
 
 BATCH_SIZE = 64
 _HEAD_WIDTHS = (len(SHAPES) + 1, len(BACKGROUND_COLOURS), len(SIZES), 3, 3)
@@ -73,6 +74,7 @@ def train_vision(
     num_steps: int,
     run_folder: Path,
     log: Log,
+    team: Team = ALONE,
 ) -> nn.Linear:
     """Train the tower in place; goes on from ``run_folder`` if it was cut off.
 
@@ -86,7 +88,7 @@ def train_vision(
         *((n, p) for n, p in model.named_parameters() if n.startswith("model.vision_tower.")),
         *((f"head.{n}", p) for n, p in heads.named_parameters()),
     ]
-    optimiser = Optimiser(named, matrix_rate=0.015, other_rate=3e-3)
+    optimiser = Optimiser(named, matrix_rate=0.015, other_rate=3e-3, team=team)
     first_step, earlier_seconds = 0, 0.0
     if state_path.exists():
         state = torch.load(state_path)
@@ -98,6 +100,8 @@ def train_vision(
     average = torch.zeros(5)
 
     def save(step: int) -> None:
+        if not team.is_leader:
+            return
         save_atomically(
             {
                 "model": model.state_dict(),
@@ -111,7 +115,7 @@ def train_vision(
 
     make = functools.partial(make_vision_batch, seed)
     for step, (pixels, labels) in enumerate(
-        iterate_batches(make, first_step, num_steps, BATCH_SIZE), first_step
+        iterate_batches(make, first_step, num_steps, team.share_rows(BATCH_SIZE)), first_step
     ):
         weights = cast_weights(model.model.vision_tower, torch.bfloat16)
         weights = {f"model.vision_tower.{name}": weight for name, weight in weights.items()}

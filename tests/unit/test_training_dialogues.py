@@ -16,9 +16,11 @@ from training.dialogues import (
     sample_positions,
 )
 from training.grading import find_pairs, has_right_facts
+from training.joint_stage import make_chat_batch
 from training.network import EOS_TOKEN_ID, IMAGE_TOKEN_ID, MAX_POSITIONS, NUM_IMAGE_TOKENS
 from training.phrasing import FRAMES
 from training.scenes import Item, Scene, sample_scene
+from training.team import Team
 
 WHITE = (255, 255, 255)
 RED_CIRCLE = Item("circle", "red", "big", 0, 0, 0.2, 0.2, 0.18, (255, 0, 0))
@@ -156,3 +158,11 @@ def test_positions_only_ever_grow() -> None:
         positions = sample_positions(rng, encoded, len(encoded.token_ids))
         assert (positions[1:] >= positions[:-1]).all()
         assert positions[-1] < MAX_POSITIONS
+
+
+def test_a_share_without_pictures_still_shows_one() -> None:
+    """Few long chats may all be about no picture; the vision tower gets one of its own."""
+    builder = load_prompt_builder(DEFAULT_FOLDER)
+    batch = make_chat_batch(20, builder, 1439, Team(1, 2))
+    assert IMAGE_TOKEN_ID not in batch.token_ids
+    assert (1, 3, 96, 96) == batch.pixels.shape

@@ -20,10 +20,10 @@ SCENE = Scene((RED_CIRCLE, BLUE_STAR), "white", (255, 255, 255), 1.0, 1.0)
 def test_each_clause_has_its_item() -> None:
     """Two items in one answer share it between them; the verdict belongs to neither."""
     answer = "The blue star is on the right and the red circle is on the left, so no."
-    spans = [(answer[first:last], item) for first, last, item in find_spans(answer, SCENE, None)]
+    spans = [(answer[first:last], items) for first, last, items in find_spans(answer, SCENE, None)]
     expected = [
-        ("The blue star is on the right", BLUE_STAR),
-        (" and the red circle is on the left", RED_CIRCLE),
+        ("The blue star is on the right", (BLUE_STAR,)),
+        (" and the red circle is on the left", (RED_CIRCLE,)),
     ]
     assert expected == spans
 
@@ -31,18 +31,29 @@ def test_each_clause_has_its_item() -> None:
 def test_besides_is_a_clause() -> None:
     """What was talked about comes first, what there is besides comes after the comma."""
     answer = "Besides the red circle, there is a small blue star on the right."
-    spans = [(answer[first:last], item) for first, last, item in find_spans(answer, SCENE, None)]
+    spans = [(answer[first:last], items) for first, last, items in find_spans(answer, SCENE, None)]
     expected = [
-        ("Besides the red circle", RED_CIRCLE),
-        (", there is a small blue star on the right.", BLUE_STAR),
+        ("Besides the red circle", (RED_CIRCLE,)),
+        (", there is a small blue star on the right.", (BLUE_STAR,)),
     ]
     assert expected == spans
 
 
 def test_it_is_the_focus() -> None:
     """An answer without a name speaks of what 'it' means, or of nothing."""
-    assert [(0, 11, BLUE_STAR)] == find_spans("It is blue.", SCENE, BLUE_STAR)
+    assert [(0, 11, (BLUE_STAR,))] == find_spans("It is blue.", SCENE, BLUE_STAR)
     assert [] == find_spans("You are welcome.", SCENE, None)
+
+
+def test_listed_items_have_a_part_each() -> None:
+    """A list by one trait alone has a part for each item, a count one part for all."""
+    both = (RED_CIRCLE, BLUE_STAR)
+    answer = "The shapes are red and blue."
+    spans = [
+        (answer[first:last], items) for first, last, items in find_spans(answer, SCENE, None, both)
+    ]
+    assert [("The shapes are red", (RED_CIRCLE,)), (" and blue.", (BLUE_STAR,))] == spans
+    assert [(0, 21, both)] == find_spans("There are two shapes.", SCENE, None, both)
 
 
 def test_gaze_points_at_pictures() -> None:

@@ -41,12 +41,16 @@ def expand(rng: random.Random, frame: str) -> str:
     return " ".join(frame.split())
 
 
-def split_frames(text: str) -> tuple[list[str], list[str]]:
-    """Split lines of frames into those to train on and those held out.
+def read_lines(text: str) -> list[str]:
+    """The frames of a text, one a line."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def split_frames(frames: list[str]) -> tuple[list[str], list[str]]:
+    """Split frames into those to train on and those held out.
 
     The split is by each frame's checksum, so that adding a frame moves no other.
     """
-    frames = [line.strip() for line in text.strip().splitlines() if line.strip()]
     held_out = [frame for frame in frames if _checksum(frame) % _HELD_OUT_ONE_IN == 0]
     # In a list that the checksum spares altogether, the frame with the lowest one is held out.
     if not held_out:

@@ -1,0 +1,64 @@
+"""Processes that train together end each step with the same parameters, as one process would."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from training.optimiser import Optimiser
+from training.team import Team, run_team
+
+ROWS = 4
+
+
+def make_parameters() -> list[tuple[str, nn.Parameter]]:
+    """Three matrices of one shape, which two processes cannot share evenly, and a bias."""
+    torch.manual_seed(3)
+    named = [(f"matrix{index}", nn.Parameter(torch.randn(8, 6))) for index in range(3)]
+    return [*named, ("bias", nn.Parameter(torch.randn(8)))]
+
+
+def step_twice(team: Team, folder: Path) -> None:
+    """Two steps on this process's rows of a batch of four; the parameters go to a file."""
+    named = make_parameters()
+    optimiser = Optimiser(named, matrix_rate=0.1, other_rate=0.1, team=team)
+    inputs = torch.randn(ROWS, 6, generator=torch.Generator().manual_seed(5))
+    for _ in range(2):
+        rows = team.share_rows(ROWS)
+        outputs = inputs[list(rows)]
+        total = sum((outputs @ matrix.T + named[3][1]).square().mean() for _, matrix in named[:3])
+        for _, parameter in named:
+            parameter.grad = None
+        total.backward()
+        optimiser.step(1.0)
+    torch.save([parameter.detach() for _, parameter in named], folder / f"{team.size}-{team.rank}")
+
+
+def fail_second(team: Team) -> None:
+    """The second process breaks; the first waits for it."""
+    if team.rank == 1:
+        raise ValueError("broken on purpose")
+    team.add_up(torch.zeros(1))
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    """Both end with the same bits, and with one process's parameters but for rounding."""
+    run_team(2, step_twice, tmp_path)
+    run_team(1, step_twice, tmp_path)
+    alone, first, second = (torch.load(tmp_path / name) for name in ("1-0", "2-0", "2-1"))
+    for expected, one, other in zip(alone, first, second, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, expected, rtol=0, atol=2e-3)
+
+
+def test_rows_are_shared_out() -> None:
+    """Every row of a batch is somebody's, and nobody's twice."""
+    shares = [list(Team(rank, 3).share_rows(7)) for rank in range(3)]
+    assert [[0, 3, 6], [1, 4], [2, 5]] == shares
+
+
+def test_a_broken_process_ends_the_run() -> None:
+    """The others are not left waiting."""
+    with pytest.raises(RuntimeError, match="a training process ended"):
+        run_team(2, fail_second)
