@@ -116,7 +116,7 @@ clean: ## remove the environments
 
 .venv/.test: .venv/.server
 	$(SAY) "Set-up: test libraries"
-	@$(PIP) --group test
+	@$(PIP) -e '.[server,otel]' --group test
 	@touch $@
 
 .venv/.check: .venv/.test

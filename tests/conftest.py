@@ -4,8 +4,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from llavachat_server.images.intake import ImageLimits, Intake
 from server_process import ServerProcess, run_server
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
 
 # No test's server keeps its chats in the home of who runs the tests.
 os.environ.setdefault("LLAVACHAT_STORE", "memory")

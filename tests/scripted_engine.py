@@ -15,6 +15,7 @@ from llavachat_server.values import (
     Delta,
     EngineEvent,
     EngineInfo,
+    EngineLoad,
     EngineRequest,
     Finished,
     FinishReason,
@@ -69,6 +70,11 @@ class ScriptedEngine:
         self.cancelled: dict[str, FinishReason] = {}
         self.forgotten: list[tuple[str, str]] = []
         self._cancellations: dict[str, asyncio.Event] = {}
+
+    @property
+    def load(self) -> EngineLoad:
+        """Nothing is cached, and nobody waits."""
+        return EngineLoad(cache_tokens=self.info.context_tokens)
 
     async def start(self) -> None:
         """Nothing to load."""

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 from llavachat.v1 import chat_pb2_grpc
 
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 """Far above what a start takes, for machines that do other things as well."""
 
 STOP_SECONDS = 60.0
@@ -46,21 +46,24 @@ class ServerProcess:
 
 
 @contextmanager
-def run_server(folder: Path, *flags: str) -> Iterator[ServerProcess]:
+def run_server(
+    folder: Path, *flags: str, environment: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
     """Start a server on a free port of this machine and wait until it serves.
 
     Args:
         folder: for its log and its ready file.
         flags: more of the server's flags.
+        environment: more of its variables.
     """
     ready, log = folder / "ready", folder / "server.log"
     command = [sys.executable, "-m", "llavachat_server", "--listen", "127.0.0.1:0"]
     command += ["--ready-file", str(ready), "--store", "memory", *flags]
     # One thread: a test machine has few cores, and two would wait for each other.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     began = time.monotonic()
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, env=environment)
+        process = subprocess.Popen(command, stderr=stderr, env=variables)
     try:
         while not ready.exists():
             if process.poll() is not None or time.monotonic() - began > START_SECONDS:

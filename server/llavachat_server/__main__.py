@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llavachat_server.app import App, EngineEnded, StartError
 
     async def serve() -> None:
-        await App(settings, profile).run()
+        await App(settings, profile, read_settings=lambda: load(words)).run()
 
     try:
         asyncio.run(serve())

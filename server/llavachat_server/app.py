@@ -32,9 +32,12 @@ from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
 from llavachat_server.listener import ListenError, bind, make_server
+from llavachat_server.measuring import MetricsPort, make_telemetry, watch_server
+from llavachat_server.network import is_loopback
 from llavachat_server.ops.health import Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
+from llavachat_server.reloading import reload_settings
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.imported_chat import ChatLimits
@@ -50,7 +53,6 @@ from llavachat_server.settings import (
     find_keys_files,
     find_quantized_folder,
     find_state_folder,
-    is_loopback,
 )
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import Engine, EngineInfo
@@ -94,14 +96,20 @@ class App:
         settings: how to serve.
         profile: what to serve, settings applied.
         make_engine: makes the engine, not started yet; gets both, and whom to tell of progress.
+        read_settings: reads the settings anew, at a SIGHUP. None: there is nothing to read.
     """
 
     def __init__(
-        self, settings: Settings, profile: Profile, make_engine: "EngineMaker | None" = None
+        self,
+        settings: Settings,
+        profile: Profile,
+        make_engine: "EngineMaker | None" = None,
+        read_settings: Callable[[], Settings] | None = None,
     ) -> None:
         self._settings = settings
         self._profile = profile
         self._make_engine = make_engine or make_batching_engine
+        self._read_settings = read_settings
         loop = asyncio.get_running_loop()
         self.listening: asyncio.Future[str] = loop.create_future()
         """Done once the port is open: the address that was bound."""
@@ -113,6 +121,10 @@ class App:
         self._num_signals = 0
         self._health = Health()
         self._watch = Watch()
+        self._telemetry = make_telemetry(settings)
+        self._metrics_port: MetricsPort | None = None
+        self.metrics_address = ""
+        """Where the figures are, once the port for callers is open; "" for nowhere."""
         self._service = ChatService()
         self._hosts = AllowedHosts.parse(settings.image_url_hosts)
         self._intake = Intake(profile.image_limits, _make_fetcher(self._hosts))
@@ -131,8 +143,10 @@ class App:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+        if self._read_settings is not None and not has_terminal():
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         keys = self._read_keys()
-        gate = Gate(lambda: keys.ring)
+        gate = Gate(lambda: keys.ring, observe=self._telemetry.note_call)
         note_use = UseNotes(self._watch.note_use)
         server = make_server(self._settings, self._profile, (gate, note_use))
         chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
@@ -143,8 +157,9 @@ class App:
         except ListenError as error:
             raise StartError(str(error)) from error
         await server.start()
-        self.listening.set_result(address)
         self._tell("listening", address=address)
+        await self._open_metrics(gate)
+        self.listening.set_result(address)
         self._watch.begin()
         start = asyncio.create_task(self._start_engine(gate.quotas))
         watch = asyncio.create_task(watch_keys(keys, gate))
@@ -207,6 +222,7 @@ class App:
             defaults=profile.default_sampling,
             max_turn_seconds=profile.max_turn_seconds,
             abandon_grace_seconds=settings.abandon_grace_seconds,
+            observe=self._telemetry.note_turn,
         )
         if opened.kept is not None:
             age_days, max_bytes = settings.max_chat_age_days, settings.max_chats_bytes
@@ -253,7 +269,9 @@ class App:
         if self._turns is not None:
             self._tell("stopping", grace_seconds=self._settings.grace_seconds)
             self._watch.say_stopping(self._settings.grace_seconds)
+            began = time.monotonic()
             await self._turns.stop(self._settings.grace_seconds)
+            self._telemetry.note_drain(time.monotonic() - began)
         await gate.wait_until_idle(_ANSWER_SECONDS)
         await server.stop(_CLOSE_SECONDS)
         if self._engine is not None:
@@ -263,6 +281,9 @@ class App:
         self._intake.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
+        await self._telemetry.close()
+        if self._metrics_port is not None:
+            await self._metrics_port.close()
         self._tell("stopped")
 
     async def _wait_for_end(self, stop: asyncio.Task[bool]) -> None:
@@ -279,6 +300,24 @@ class App:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if fatal.done() and not stop.done():
             raise EngineEnded(fatal.result())
+
+    async def _open_metrics(self, gate: Gate) -> None:
+        """From here on the server can be watched.
+
+        Raises:
+            StartError: the port can not be opened.
+        """
+        watch_server(
+            self._telemetry, lambda: gate.state, lambda: self._watch.num_turns, lambda: self._engine
+        )
+        if not self._settings.metrics_listen:
+            return
+        self._metrics_port = MetricsPort(self._settings, self._telemetry, gate)
+        try:
+            self.metrics_address = await self._metrics_port.open()
+        except ListenError as error:
+            raise StartError(str(error)) from error
+        self._tell("metrics", address=self.metrics_address)
 
     def _read_keys(self) -> KeyFiles:
         self._keys = KeyFiles(find_keys_files(self._settings))
@@ -308,6 +347,10 @@ class App:
             os._exit(130)
         self.stop()
 
+    def _reload(self) -> None:
+        assert self._read_settings is not None
+        reload_settings(self._settings, self._read_settings)
+
     def _tell_stage(self, stage: str, took_seconds: float | None) -> None:
         if took_seconds is None:
             self._watch.say_starting(f"loading the model ({stage})")
@@ -319,6 +362,15 @@ class App:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._began, 2)
+
+
+def has_terminal() -> bool:
+    """Whether a SIGHUP would mean that this process' terminal was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def make_batching_engine(

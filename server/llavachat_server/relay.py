@@ -3,7 +3,7 @@
 Contract: see `values.Engine`. It must not know why an engine is wrapped.
 """
 
-from llavachat_server.values import Engine, EngineInfo, FinishReason, TurnTokenizer
+from llavachat_server.values import Engine, EngineInfo, EngineLoad, FinishReason, TurnTokenizer
 
 
 class EngineRelay:
@@ -25,6 +25,11 @@ class EngineRelay:
     def prompts(self) -> TurnTokenizer:
         """See `values.Engine`."""
         return self._engine.prompts
+
+    @property
+    def load(self) -> EngineLoad:
+        """See `values.Engine`."""
+        return self._engine.load
 
     async def start(self) -> None:
         """See `values.Engine.start`."""

@@ -4,7 +4,6 @@ Contract: a wrong value, an unknown flag and an unknown key of the file are refu
 sentence that says the name, what was given, and what is allowed. It must not know the engine.
 """
 
-import ipaddress
 import os
 import re
 import tomllib
@@ -24,6 +23,8 @@ from pydantic_settings import (
 
 from llavachat_server.flags import SettingsError, flag_of, parse_flags, suggest
 from llavachat_server.images.addresses import AllowedHosts
+from llavachat_server.network import check_address, check_http_address, is_loopback
+from llavachat_server.ops.telemetry import TelemetryMissing, check_installed
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.values import Quantization
 
@@ -32,19 +33,6 @@ KEYS_NAME = "keys"
 """The file of keys in the state folder."""
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def _listen(value: str) -> str:
-    if value.startswith("unix:") and len(value) > len("unix:"):
-        return value
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(
-            "allowed: HOST:PORT with a port of 0 (any free one) to 65535, or unix:PATH"
-        )
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("allowed: an IPv6 address in brackets, as in [::1]:50051")
-    return value
 
 
 def _revision(value: str) -> str:
@@ -81,7 +69,7 @@ class Settings(BaseSettings):
         env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: Annotated[str, AfterValidator(check_address)] = Field(
         "127.0.0.1:50051", description="HOST:PORT or unix:PATH to listen on; port 0: any free one"
     )
     profile: Profiles = Field(
@@ -183,15 +171,22 @@ class Settings(BaseSettings):
     allow_open_network: bool = Field(
         False, description="listen beyond this machine without TLS or without keys"
     )
+    metrics_listen: Annotated[str, AfterValidator(check_http_address)] = Field(
+        "",
+        description="HOST:PORT to answer Prometheus on, as in 127.0.0.1:9464; needs the extra otel "
+        "(default: none)",
+    )
     reflection: bool = Field(False, description="answer gRPC reflection")
     grace_seconds: float = Field(
         30.0, ge=0, le=3600, description="time for running turns when the server stops"
     )
-    log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="auto: text on a terminal, else JSON lines"
+    log_format: Literal["auto", "text", "json", "journal"] = Field(
+        "auto",
+        description="auto: text on a terminal, entries with fields in systemd's journal, else "
+        "JSON lines",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="the least that is logged"
+        "info", description="the least that is logged; taken up anew at a SIGHUP"
     )
     ready_file: Path | None = Field(
         None, description="written with the bound address once the server serves"
@@ -250,6 +245,7 @@ def load(arguments: Sequence[str]) -> Settings:
     except ValidationError as error:
         raise SettingsError(_sentence(error, flags, config)) from error
     check_network(settings)
+    check_extras(settings)
     return settings
 
 
@@ -329,31 +325,33 @@ def check_network(settings: Settings) -> None:
     """Refuse to be open to a network by accident.
 
     Raises:
-        SettingsError: the address is not this machine's own, and TLS or keys are missing.
+        SettingsError: an address is not this machine's own, and TLS or keys are missing.
     """
-    if is_loopback(settings.listen) or settings.allow_open_network:
+    if settings.allow_open_network:
         return
     missing = [] if settings.tls_cert_file is not None else ["tls_cert_file"]
     if not any(path.is_file() for path in find_keys_files(settings)):
         missing.append("keys_file")
-    if missing:
-        raise SettingsError(
-            f"listen: {settings.listen!r} can be reached from other machines and needs "
-            f"{' and '.join(missing)}; or listen on 127.0.0.1, or set allow_open_network"
-        )
+    for name in ("listen", "metrics_listen"):
+        address = getattr(settings, name)
+        if missing and address and not is_loopback(address):
+            raise SettingsError(
+                f"{name}: {address!r} can be reached from other machines and needs "
+                f"{' and '.join(missing)}; or listen on 127.0.0.1, or set allow_open_network"
+            )
 
 
-def is_loopback(listen: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    if listen.startswith("unix:"):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def check_extras(settings: Settings) -> None:
+    """Refuse what needs a library that is not installed.
+
+    Raises:
+        SettingsError: says what to install.
+    """
+    if settings.metrics_listen:
+        try:
+            check_installed("metrics_listen")
+        except TelemetryMissing as error:
+            raise SettingsError(str(error)) from error
 
 
 def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None) -> str:

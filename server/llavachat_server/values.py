@@ -71,6 +71,40 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of a turn: "intake", "queue", "vision", "prefill", "decode", "commit_question" or
+    "commit_answer"; from when to when, by ``time.perf_counter``.
+    """
+
+    name: str
+    began_seconds: float
+    ended_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is at this moment, and what its caches have done since its start.
+
+    Args:
+        num_running, num_queued: requests inside, and in the line.
+        cache_tokens: places of the key-value cache.
+        held_tokens: of them, those of running requests.
+        kept_tokens: of them, those that hold a prefix which nobody uses at the moment.
+        image_hits, image_misses: pictures whose features were there, or had to be computed.
+        num_restarts: how often the generation loop was begun anew.
+    """
+
+    num_running: int = 0
+    num_queued: int = 0
+    cache_tokens: int = 0
+    held_tokens: int = 0
+    kept_tokens: int = 0
+    image_hits: int = 0
+    image_misses: int = 0
+    num_restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Which model answers, in which form; see ``ModelInfo`` in the contract."""
 
@@ -148,7 +182,7 @@ class Finished:
     """The last event of a request.
 
     `token_ids` are the answer's ids without a closing eos; with a stop sequence, cut so that
-    they spell the delivered text (as closely as tokens allow).
+    they spell the delivered text (as closely as tokens allow). `phases`: what the engine did when.
     """
 
     finish_reason: FinishReason
@@ -156,6 +190,7 @@ class Finished:
     token_ids: tuple[int, ...]
     usage: Usage
     timings: Timings
+    phases: tuple[Phase, ...] = ()
 
 
 EngineEvent = Queued | Delta | Finished
@@ -267,6 +302,11 @@ class Engine(Protocol):
     @property
     def prompts(self) -> TurnTokenizer:
         """The model's template and tokenizer; there once `start` has returned."""
+        ...
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy it is; from any thread, at any time. Cheap."""
         ...
 
     async def start(self) -> None:

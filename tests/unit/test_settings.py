@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from llavachat_server.__main__ import main
 from llavachat_server.flags import SettingsError
+from llavachat_server.network import is_loopback
 from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
-from llavachat_server.settings import Settings, is_loopback, load, resolve_profile
+from llavachat_server.settings import Settings, load, resolve_profile
 from llavachat_server.values import Quantization
 
 

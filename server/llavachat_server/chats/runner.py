@@ -6,7 +6,6 @@ intake and the engine's protocol; it must not know who else is asking.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
+from llavachat_server.chats.account import TurnAccount
 from llavachat_server.chats.context import Context, ContextBuilder
 from llavachat_server.chats.errors import NotFound, ShuttingDown
 from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
@@ -33,8 +33,6 @@ from llavachat_server.values import (
     Sampling,
 )
 
-log = logging.getLogger("llavachat.turns")
-
 REFUSAL_WINDOW_SECONDS = 0.1
 """The engine refuses at once or not at all. This long its first word is waited for before the
 turn is recorded, so that a refusal is a plain error and not a failed turn."""
@@ -45,11 +43,12 @@ STOP_RETRY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A question of a tenant, and those who wait for its answer."""
+    """A question of a tenant, those who wait for its answer, and what is noted of it."""
 
     tenant: str
     question: Question
     live: LiveTurn
+    account: TurnAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +82,9 @@ class TurnRunner:
                 was refused, or failed.
             ShuttingDown: it was ended because the server stops.
         """
-        new = tuple(
-            [
-                await self._take_picture(job.tenant, index, source)
-                for index, source in enumerate(job.question.images)
-            ]
-        )
+        new = await self._take_pictures(job)
         turn, context = self._plan(job.question, setting, new)
+        job.account.note_turn(setting.chat.id, turn)
         known = {picture.info.id: picture for picture in new}
         for image in context.images:
             if image.id not in known:
@@ -154,6 +149,17 @@ class TurnRunner:
         )
         return turn, context
 
+    async def _take_pictures(self, job: Job) -> tuple[Picture, ...]:
+        if not job.question.images:
+            return ()
+        with job.account.phase("intake"):
+            return tuple(
+                [
+                    await self._take_picture(job.tenant, index, source)
+                    for index, source in enumerate(job.question.images)
+                ]
+            )
+
     async def _take_picture(self, tenant: str, index: int, source: ImageSource) -> Picture:
         if source.image_id is not None:
             return await self.store.get_picture(tenant, source.image_id)
@@ -168,10 +174,12 @@ class TurnRunner:
             claim = RequestClaim(
                 job.tenant, question.request_id, question.body_sha256, chat.id, turn.id
             )
-        if setting.is_new:
-            await self.store.begin_chat(chat, turn, pictures, claim)
-        else:
-            await self.store.begin_turn(job.tenant, chat.id, turn, pictures, claim)
+        with job.account.phase("commit_question"):
+            if setting.is_new:
+                await self.store.begin_chat(chat, turn, pictures, claim)
+            else:
+                await self.store.begin_turn(job.tenant, chat.id, turn, pictures, claim)
+        job.account.is_kept = True
 
     async def _follow(
         self,
@@ -190,6 +198,7 @@ class TurnRunner:
                 event = await anext(events, None)
             if event is None or event.finish_reason is FinishReason.ERROR:
                 raise EngineFailed
+            job.account.phases += event.phases
         except asyncio.CancelledError:
             # The engine did not end the turn in time; what came is kept all the same.
             cut = turn.break_off(live.answer, TurnState.CANCELLED, FinishReason.SHUTDOWN)
@@ -205,9 +214,10 @@ class TurnRunner:
         return Ended(event.finish_reason, event.matched_stop, event.usage, event.timings)
 
     async def _keep_end(self, job: Job, chat_id: str, turn: Turn) -> None:
-        with suppress(NotFound):  # the chat was erased while it ran
+        job.account.turn = turn
+        with suppress(NotFound), job.account.phase("commit_answer"):
+            # Not found: the chat was erased while it ran.
             await self.store.finish_turn(job.tenant, chat_id, turn)
-        _log_end(job, chat_id, turn)
 
 
 def tell_start(live: LiveTurn, chat_id: str, turn: Turn, num_tokens: int) -> None:
@@ -221,23 +231,3 @@ async def _dismiss(future: asyncio.Future[EngineEvent]) -> None:
     future.cancel()
     with suppress(BaseException):
         await future
-
-
-def _log_end(job: Job, chat_id: str, turn: Turn) -> None:
-    """One line a turn; never a word of what was said."""
-    fields: dict[str, object] = {
-        "request_id": job.question.request_id,
-        "tenant": job.tenant,
-        "chat_id": chat_id,
-        "turn_id": turn.id,
-        "finish_reason": turn.finish_reason.value if turn.finish_reason else "",
-        "num_images": len(turn.images),
-    }
-    if turn.usage is not None:
-        fields["prompt_tokens"] = turn.usage.text_tokens + turn.usage.image_tokens
-        fields["cached_tokens"] = turn.usage.cached_tokens
-        fields["completion_tokens"] = turn.usage.completion_tokens
-    if turn.timings is not None:
-        fields["first_token_seconds"] = round(turn.timings.first_token_seconds, 4)
-        fields["decode_seconds"] = round(turn.timings.decode_seconds, 4)
-    log.info("turn", extra={"fields": fields})

@@ -9,9 +9,10 @@ It must not know gRPC or torch.
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
+from llavachat_server.chats.account import TurnAccount
 from llavachat_server.chats.context import ContextBuilder, TokenCount
 from llavachat_server.chats.errors import (
     BadField,
@@ -32,6 +33,7 @@ from llavachat_server.chats.setting import read_setting
 from llavachat_server.chats.sources import check_new
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import Intake
+from llavachat_server.observation import TurnReport, name_error
 from llavachat_server.values import Delta, Engine, FinishReason, Sampling
 
 _CANCEL_SECONDS = 5.0
@@ -48,6 +50,7 @@ class Turns:
         defaults: sampling of a request that names none.
         max_turn_seconds: the longest that a turn may take, waiting included.
         abandon_grace_seconds: how long a turn goes on that nobody follows any more.
+        observe: gets the account of each turn before its end is told; it must not raise.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Turns:
         defaults: Sampling,
         max_turn_seconds: float,
         abandon_grace_seconds: float = 0.0,
+        observe: Callable[[TurnReport], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -69,6 +73,7 @@ class Turns:
         self._runner = TurnRunner(engine, store, intake, self._contexts, defaults, max_turn_seconds)
         self._replayer = Replayer(engine, store, self._contexts, max_turn_seconds)
         self._abandon_grace_seconds = abandon_grace_seconds
+        self._observe = observe
         self._tasks: dict[LiveTurn, asyncio.Task[None]] = {}
         self._requests: dict[tuple[str, str], LiveTurn] = {}
         self._running: dict[tuple[str, str], LiveTurn] = {}
@@ -94,7 +99,8 @@ class Turns:
         live = LiveTurn(question.body_sha256, self._end, self._abandon_grace_seconds)
         if question.request_id:
             self._requests[key] = live
-        self._tasks[live] = asyncio.create_task(self._run(Job(tenant, question, live)))
+        account = TurnAccount(tenant, question, self._engine.info.model)
+        self._tasks[live] = asyncio.create_task(self._run(Job(tenant, question, live, account)))
         return live
 
     async def resume(self, tenant: str, chat_id: str, turn_id: str, char_offset: int) -> LiveTurn:
@@ -263,9 +269,13 @@ class Turns:
             else:
                 await self._settle(job)
         except asyncio.CancelledError:
-            live.fail(ShuttingDown(STOP_RETRY_SECONDS))
+            shutdown = ShuttingDown(STOP_RETRY_SECONDS)
+            is_own_end = live.end_reason is FinishReason.CANCELLED
+            self._observe(job.account.report("cancelled" if is_own_end else name_error(shutdown)))
+            live.fail(shutdown)
             raise
         except Exception as error:
+            self._observe(job.account.report(name_error(error)))
             live.fail(error)
         finally:
             del self._tasks[live]
@@ -303,5 +313,6 @@ class Turns:
             ended = await self._runner.run(job, setting)
         finally:
             del self._running[slot]
+        self._observe(job.account.report())
         # Told last, so that who has read it may ask again at once.
         job.live.publish(ended)

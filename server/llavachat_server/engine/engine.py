@@ -25,6 +25,7 @@ from llavachat_server.values import (
     EngineEvent,
     EngineFailed,
     EngineInfo,
+    EngineLoad,
     EngineRequest,
     EngineUnavailable,
     FinishReason,
@@ -87,6 +88,7 @@ class BatchingEngine:
         self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
         self._is_usable = asyncio.Event()
         self._epoch = 0
+        self._num_restarts = 0
         self._mean_turn_seconds = 1.0
         self._info: EngineInfo | None = None
         # Set by `start`.
@@ -118,6 +120,23 @@ class BatchingEngine:
         if self._info is None:
             raise EngineUnavailable(RETRY_SECONDS)
         return self._backend.loaded.facts.prompts
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy it is; all zeros until the model is loaded."""
+        if self._info is None:
+            return EngineLoad()
+        core, pictures = self._loop.core, self._pictures
+        return EngineLoad(
+            num_running=self._admission.num_running,
+            num_queued=self._admission.num_queued,
+            cache_tokens=core.capacity_tokens,
+            held_tokens=core.held_tokens,
+            kept_tokens=core.kept_tokens,
+            image_hits=pictures.num_hits,
+            image_misses=pictures.num_misses,
+            num_restarts=self._num_restarts,
+        )
 
     async def start(self) -> None:
         """Load the model and begin to serve.
@@ -369,6 +388,7 @@ class BatchingEngine:
             self._die("the generation loop ended again after a restart")
             return
         self.state = EngineState.RESTARTING
+        self._num_restarts += 1
         self._spawn(self._restart())
 
     async def _restart(self) -> None:

@@ -50,6 +50,9 @@ class PictureDesk:
         self._bank = ImageBank(
             num_slots, facts.num_image_tokens, backend.embedding.first_image_id, flush_prefixes
         )
+        self.num_hits = 0
+        """Pictures whose features were there, or on their way."""
+        self.num_misses = 0
         self._fillings: dict[int, asyncio.Task[None]] = {}
         self._aliases: dict[str, int] = {}
         self._has_news = asyncio.Event()
@@ -96,7 +99,7 @@ class PictureDesk:
         if not await self._pin(run, keys):
             return False
         if await self._fill(run.slots, pixels):
-            run.note_vision(time.perf_counter() - start)
+            run.note_vision(start, time.perf_counter())
         return True
 
     async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
@@ -113,9 +116,12 @@ class PictureDesk:
         """Encode what is new; True when there was something."""
         pending = set()
         for slot, picture in zip(slots, pixels, strict=True):
+            is_new = not slot.is_filled and slot.index not in self._fillings
+            self.num_misses += is_new
+            self.num_hits += not is_new
             if slot.is_filled:
                 continue
-            if slot.index not in self._fillings:
+            if is_new:
                 task = asyncio.create_task(self._fill_slot(slot, picture))
                 self._fillings[slot.index] = task
             pending.add(self._fillings[slot.index])

@@ -7,7 +7,7 @@ thread.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from llavachat_server.engine.admission import Ticket
 from llavachat_server.engine.bank import Slot
@@ -19,6 +19,7 @@ from llavachat_server.values import (
     EngineRequest,
     Finished,
     FinishReason,
+    Phase,
     Queued,
     Timings,
     Usage,
@@ -70,7 +71,7 @@ class Run:
         self._token_ids: list[int] = []
         self._num_chars = 0
         self._cached_tokens = 0
-        self._vision_seconds = 0.0
+        self._vision: tuple[float, float] | None = None
         self._admitted_at: float | None = None
         self._submitted_at: float | None = None
         self._scheduled_at: float | None = None
@@ -98,9 +99,9 @@ class Run:
         self._admitted_at = time.perf_counter()
         self._position = None
 
-    def note_vision(self, seconds: float) -> None:
-        """Encoding its new pictures took this long."""
-        self._vision_seconds = seconds
+    def note_vision(self, began_seconds: float, ended_seconds: float) -> None:
+        """Its new pictures were encoded in this time."""
+        self._vision = (began_seconds, ended_seconds)
 
     def note_submission(self) -> None:
         """The job goes to the generation loop."""
@@ -160,6 +161,7 @@ class Run:
                     context_left_tokens=self.room_tokens - kept,
                 ),
                 timings=self._measure(),
+                phases=tuple(self._list_phases()),
             )
         )
 
@@ -214,8 +216,21 @@ class Run:
         first = self._first_token_at
         return Timings(
             queue_seconds=(admitted - self.arrived_at_seconds) + (scheduled - submitted),
-            vision_seconds=self._vision_seconds,
+            vision_seconds=self._vision[1] - self._vision[0] if self._vision else 0.0,
             prefill_seconds=max(0.0, first - scheduled) if first else 0.0,
             first_token_seconds=first - self.arrived_at_seconds if first else 0.0,
             decode_seconds=(self._last_token_at or 0.0) - first if first else 0.0,
         )
+
+    def _list_phases(self) -> Iterator[Phase]:
+        # Waiting comes twice: for a place, and, once prepared, for the loop to take the job up.
+        yield Phase("queue", self.arrived_at_seconds, self._admitted_at or time.perf_counter())
+        if self._vision is not None:
+            yield Phase("vision", *self._vision)
+        first, last = self._first_token_at, self._last_token_at
+        if self._submitted_at is None or self._scheduled_at is None or first is None:
+            return
+        scheduled = max(self._scheduled_at, self._submitted_at)
+        yield Phase("queue", self._submitted_at, scheduled)
+        yield Phase("prefill", scheduled, max(scheduled, first))
+        yield Phase("decode", first, last or first)

@@ -1,6 +1,7 @@
-"""Logs: text for a person at a terminal, JSON lines for everything else.
+"""Logs: text for a person at a terminal, JSON lines for everything else, and fields in the journal.
 
-Contract: one event a line, on stderr; what is logged never holds a prompt, an answer, a picture
+Contract: one event a line, on stderr, or one entry of systemd's journal where stderr leads there;
+what is logged never holds a prompt, an answer, a picture
 or a key, because nobody who has them passes them here. It must not know what the server does.
 """
 
@@ -12,21 +13,38 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from llavachat_server.ops.journal import SOCKET, JournalHandler, is_journal
 
-def set_up(form: Literal["auto", "text", "json"], level: str, stream: TextIO | None = None) -> None:
-    """Send all logging to one stream, in one form.
+Form = Literal["auto", "text", "json", "journal"]
+
+OWN_LOGGERS = ("llavachat", "llavachat_server")
+"""Whose level is set: names by subject, and names by module."""
+
+
+def set_up(form: Form, level: str, stream: TextIO | None = None) -> None:
+    """Send all logging one way, in one form.
 
     Args:
-        form: "auto" is text on a terminal and JSON elsewhere.
+        form: "auto" is text on a terminal, "journal" where the stream leads into systemd's
+            journal, and JSON lines elsewhere.
         level: the least that is logged, such as "info".
         stream: stderr when not given.
     """
     target = stream or sys.stderr
-    is_text = form == "text" or (form == "auto" and target.isatty())
-    handler = logging.StreamHandler(target)
-    handler.setFormatter(TextLines() if is_text else JsonLines())
+    if form == "auto":
+        form = "text" if target.isatty() else "journal" if is_journal(target) else "json"
+    handler: logging.Handler = logging.StreamHandler(target)
+    if form == "journal":
+        handler = JournalHandler(SOCKET, target)
+    handler.setFormatter(TextLines() if form == "text" else JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("llavachat").setLevel(level.upper())
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the least that is logged; at any time."""
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
 
 
 class JsonLines(logging.Formatter):

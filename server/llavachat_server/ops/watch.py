@@ -44,6 +44,11 @@ class Watch:
         self._engine = WatchedEngine(engine)
         return self._engine
 
+    @property
+    def num_turns(self) -> int:
+        """Turns that run or wait; the pulse's own are none."""
+        return 0 if self._engine is None else self._engine.num_running
+
     def note_use(self) -> None:
         """Somebody called."""
         if self._engine is not None:

@@ -16,6 +16,7 @@ import grpc.aio
 
 from llavachat_server.rpc.access import Rule
 from llavachat_server.rpc.auth import Key
+from llavachat_server.rpc.notes import NOTES
 from llavachat_server.rpc.requests import InvalidField
 from llavachat_server.rpc.status import INTERNAL, Refusal, invalid, refusal, too_slow
 
@@ -134,6 +135,8 @@ class _Guard:
         answer: Refusal | None = None
         if isinstance(error, asyncio.CancelledError):
             answer = self._call.take_end()
+            if answer is None:
+                NOTES.get().is_left = True
         elif isinstance(error, _Refused):
             answer = error.answer
         elif isinstance(error, InvalidField):
@@ -152,11 +155,15 @@ async def abort(context: Context, answer: Refusal) -> None:
         AbortError: gRPC's, once it is sent.
         CancelledError: the call had ended already.
     """
+    notes = NOTES.get()
     try:
+        # Noted first: the caller may have the status before this goes on.
+        notes.refusal = answer
         await context.abort(answer.code, answer.message, answer.trailing_metadata())
     except grpc.aio.AbortError:
         raise
     except Exception:
+        notes.is_left = True
         # The caller has gone, or gRPC itself has refused the call. gRPC would write a stack into
         # the log for each, and whoever resets calls by the thousand would fill the disk.
         log.debug("a call had ended before it was refused")

@@ -2,22 +2,25 @@
 
 Contract: everything is refused unless the table of access lets it through. A refused call is
 ended before its body is read: it is answered as a stream of requests whose first one is never
-asked for. A key that is revoked ends its running calls.
+asked for. A key that is revoked ends its running calls. How each call ended is told to whoever
+watches.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from llavachat_server.observation import TRACE, CallReport, TraceContext
 from llavachat_server.rpc.access import HEALTH_WATCH, RULES, Rule, is_health
-from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing
+from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing, Scope
 from llavachat_server.rpc.call import Call, Handler, abort
 from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
+from llavachat_server.rpc.notes import NOTES, CallNotes
 from llavachat_server.rpc.places import Places
 from llavachat_server.rpc.quota import Quotas
 from llavachat_server.rpc.status import (
@@ -49,6 +52,7 @@ class Gate(grpc.aio.ServerInterceptor):
         find_keys: who may call at this moment; None lets everybody in, as one tenant.
         quotas: counts what each key uses.
         rules: how each method is guarded; what is not there is refused.
+        observe: gets a report of each call that has ended; it must not raise.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class Gate(grpc.aio.ServerInterceptor):
         find_keys: Callable[[], KeyRing | None],
         quotas: Quotas | None = None,
         rules: Mapping[str, Rule] = RULES,
+        observe: Callable[[CallReport], None] = lambda _: None,
     ) -> None:
         self.state = GateState.STARTING
         self.quotas = quotas or Quotas()
         self._find_keys = find_keys
         self._rules = rules
+        self._observe = observe
         self._tasks: set[asyncio.Task[Any]] = set()
         self._places = Places()
         self._num_arrived = 0
@@ -75,6 +81,10 @@ class Gate(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         task = asyncio.current_task()
         assert task is not None
+        TRACE.set(_read_trace(handler_call_details))
+        notes = CallNotes(method if method in self._rules else "", TRACE.get())
+        NOTES.set(notes)
+        task.add_done_callback(lambda _: self._observe(notes.report()))
         if is_health(method):
             key, answer = None, self._judge_health(method, task)
         else:
@@ -86,7 +96,9 @@ class Gate(grpc.aio.ServerInterceptor):
         self._enter(call, task)
         TENANT.set(OPEN_TENANT if key is None else key.tenant)
         CALLER.set(key)
-        return call.wrap(await continuation(handler_call_details))
+        handler = await continuation(handler_call_details)
+        notes.is_stream = handler is not None and handler.response_streaming
+        return call.wrap(handler)
 
     def end_revoked(self) -> None:
         """End the calls of keys that are no more, or do not open their method any more."""
@@ -100,6 +112,33 @@ class Gate(grpc.aio.ServerInterceptor):
             if key is None or not _opens(key, call.rule):
                 call.end(UNAUTHENTICATED)
         self.quotas.forget(ring)
+
+    @contextmanager
+    def reading_figures(self, authorization: str) -> Iterator[Refusal | None]:
+        """Let somebody read the server's figures, who does not come by gRPC.
+
+        Args:
+            authorization: the header's value; "" where there was none.
+
+        Yields:
+            What is refused and why; None lets it pass.
+        """
+        ring = self._find_keys()
+        if ring is None:
+            yield None
+            return
+        key = ring.find(authorization)
+        if key is None:
+            yield UNAUTHENTICATED
+        elif Scope.METRICS not in key.scopes:
+            yield not_in_scope("metrics", [Scope.METRICS.value])
+        elif (answer := self.quotas.of(key).admit(generates=False)) is not None:
+            yield answer
+        else:
+            try:
+                yield None
+            finally:
+                self.quotas.leave(key)
 
     async def wait_until_idle(self, max_seconds: float) -> None:
         """Wait until every call has got its status and none has come for a moment.
@@ -132,9 +171,11 @@ class Gate(grpc.aio.ServerInterceptor):
             return key, not_in_scope(details.method, [s.value for s in rule.scopes or ()])
         unavailable = grpc.StatusCode.UNAVAILABLE
         if self.state is GateState.STARTING:
-            return key, retry(unavailable, "the server is starting", _START_RETRY_SECONDS)
+            sentence, seconds = "the server is starting", _START_RETRY_SECONDS
+            return key, retry(unavailable, sentence, seconds, reason="starting")
         if self.state is GateState.STOPPING:
-            return key, retry(unavailable, "the server is stopping", _STOP_RETRY_SECONDS)
+            sentence, seconds = "the server is stopping", _STOP_RETRY_SECONDS
+            return key, retry(unavailable, sentence, seconds, reason="stopping")
         if key is None:
             return None, None
         if (answer := self._places.refuse(key.tenant)) is not None:
@@ -172,10 +213,21 @@ class Gate(grpc.aio.ServerInterceptor):
 
 
 def _find_key(ring: KeyRing, details: grpc.HandlerCallDetails) -> Key | None:
-    headers = [value for key, value in details.invocation_metadata if key == "authorization"]
-    if len(headers) != 1 or not isinstance(headers[0], str):
+    header = _read_header(details, "authorization")
+    return None if header is None else ring.find(header)
+
+
+def _read_trace(details: grpc.HandlerCallDetails) -> TraceContext | None:
+    parent = _read_header(details, "traceparent")
+    if parent is None:
         return None
-    return ring.find(headers[0])
+    return TraceContext.parse(parent, _read_header(details, "tracestate") or "")
+
+
+def _read_header(details: grpc.HandlerCallDetails, name: str) -> str | None:
+    """A header that came once, as text."""
+    values = [value for key, value in details.invocation_metadata if key == name]
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else None
 
 
 def _opens(key: Key, rule: Rule) -> bool:

@@ -20,6 +20,7 @@ CROWDED_OUT = over_limit(
     "server/waiting_calls",
     "too many calls have not sent their requests yet",
     _RETRY_SECONDS,
+    "crowded_out",
 )
 
 
@@ -55,6 +56,7 @@ class Places:
             f"tenant:{tenant}/calls",
             f"at most {self._max_of_tenant} calls of one tenant run side by side",
             _RETRY_SECONDS,
+            "tenant_calls",
         )
 
     def enter(self, call: Call) -> None:

@@ -96,7 +96,8 @@ class Quota:
 
     def _refuse(self, limit: str, sentence: str, after_seconds: float) -> Refusal:
         subject = f"key:{self.key.tenant}/{limit}"
-        return over_limit(StatusCode.RESOURCE_EXHAUSTED, subject, sentence, after_seconds)
+        code = StatusCode.RESOURCE_EXHAUSTED
+        return over_limit(code, subject, sentence, after_seconds, reason=limit)
 
 
 class Quotas:

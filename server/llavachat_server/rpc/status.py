@@ -5,7 +5,7 @@ defect of the server: the caller learns no more than that, and the log says the 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf import any_pb2
@@ -16,6 +16,7 @@ from grpc import StatusCode
 from llavachat_server import values
 from llavachat_server.chats import errors as chats
 from llavachat_server.images import addresses, intake, picture
+from llavachat_server.observation import name_error
 from llavachat_server.rpc.messages import duration
 from llavachat_server.rpc.requests import InvalidField
 
@@ -25,11 +26,23 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a call ends: a status, a sentence for the caller, and details for programs."""
+    """How a call ends: a status, a sentence for the caller, and details for programs.
+
+    `reason` is for the operator: one of a few short names, the same for all refusals of a kind.
+    """
 
     code: StatusCode
     message: str
     details: tuple[Message, ...] = ()
+    reason: str = ""
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """When to try again; None where that would not help."""
+        for detail in self.details:
+            if isinstance(detail, error_details_pb2.RetryInfo):
+                return float(detail.retry_delay.ToTimedelta().total_seconds())
+        return None
 
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
         """The trailer that carries the details; empty without any."""
@@ -47,10 +60,12 @@ class Refusal:
 _RUNNING_RETRY_SECONDS = 1.0
 """When to ask a chat again that is answering: about a short answer's time."""
 
-INTERNAL = Refusal(StatusCode.INTERNAL, "the server failed on this call")
+INTERNAL = Refusal(StatusCode.INTERNAL, "the server failed on this call", reason="internal")
 """For errors without a row."""
 
-UNKNOWN_METHOD = Refusal(StatusCode.UNIMPLEMENTED, "this server does not have this method")
+UNKNOWN_METHOD = Refusal(
+    StatusCode.UNIMPLEMENTED, "this server does not have this method", reason="unknown_method"
+)
 """For what the table of access does not name, whether there is such a method or not."""
 
 
@@ -61,6 +76,7 @@ def invalid(field: str, expected: str) -> Refusal:
         StatusCode.INVALID_ARGUMENT,
         f"{field}: {expected}",
         (error_details_pb2.BadRequest(field_violations=[violation]),),
+        "invalid_field",
     )
 
 
@@ -73,6 +89,7 @@ def _unauthenticated() -> Refusal:
         StatusCode.UNAUTHENTICATED,
         expected,
         (error_details_pb2.BadRequest(field_violations=[violation]),),
+        "unauthenticated",
     )
 
 
@@ -80,17 +97,20 @@ UNAUTHENTICATED = _unauthenticated()
 """For calls without a key that opens this server, and for those whose key was revoked."""
 
 
-def retry(code: StatusCode, message: str, after_seconds: float) -> Refusal:
+def retry(code: StatusCode, message: str, after_seconds: float, reason: str = "") -> Refusal:
     """A refusal for now: try again after a while."""
     info = error_details_pb2.RetryInfo(retry_delay=duration(after_seconds))
-    return Refusal(code, message, (info,))
+    return Refusal(code, message, (info,), reason)
 
 
-def over_limit(code: StatusCode, subject: str, limit: str, after_seconds: float) -> Refusal:
+def over_limit(
+    code: StatusCode, subject: str, limit: str, after_seconds: float, reason: str = ""
+) -> Refusal:
     """A limit was reached: which, whose, and when to try again."""
     info = error_details_pb2.RetryInfo(retry_delay=duration(after_seconds))
     violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=limit)
-    return Refusal(code, limit, (info, error_details_pb2.QuotaFailure(violations=[violation])))
+    failure = error_details_pb2.QuotaFailure(violations=[violation])
+    return Refusal(code, limit, (info, failure), reason)
 
 
 TOO_MANY_WATCHES = over_limit(
@@ -98,6 +118,7 @@ TOO_MANY_WATCHES = over_limit(
     "health",
     "as many watch this server's health as may; ask by Check instead",
     10.0,
+    "too_many_watches",
 )
 """For watches of health above their number."""
 
@@ -108,7 +129,12 @@ def not_in_scope(method: str, scopes: Iterable[str]) -> Refusal:
     resource = error_details_pb2.ResourceInfo(
         resource_type="method", resource_name=method, description=f"needs the scope {needed}"
     )
-    return Refusal(StatusCode.PERMISSION_DENIED, f"this key lacks the scope {needed}", (resource,))
+    return Refusal(
+        StatusCode.PERMISSION_DENIED,
+        f"this key lacks the scope {needed}",
+        (resource,),
+        "not_in_scope",
+    )
 
 
 def too_slow(max_seconds: float) -> Refusal:
@@ -120,6 +146,7 @@ def too_slow(max_seconds: float) -> Refusal:
         StatusCode.DEADLINE_EXCEEDED,
         f"the request was not here within {max_seconds:g} s",
         (error_details_pb2.BadRequest(field_violations=[violation]),),
+        "too_slow",
     )
 
 
@@ -209,7 +236,28 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
 }
 
 
+REASONS = frozenset(
+    {
+        *(name_error(kind) for kind in ROWS),
+        "crowded_out",
+        "internal",
+        "max_concurrent",
+        "not_in_scope",
+        "requests_per_minute",
+        "starting",
+        "stopping",
+        "tenant_calls",
+        "tokens_per_minute",
+        "too_many_watches",
+        "too_slow",
+        "unauthenticated",
+        "unknown_method",
+    }
+)
+"""Every reason that there is; a test walks the refusals."""
+
+
 def refusal(error: Exception) -> Refusal | None:
     """The row of an error; None where there is none."""
     row = ROWS.get(type(error))
-    return row(error) if row else None
+    return replace(row(error), reason=name_error(type(error))) if row else None

@@ -1,4 +1,4 @@
-"""The server's certificate, read again whenever its files change.
+"""The server's certificate, read again whenever its files change: for gRPC's port, and for HTTP's.
 
 Contract: the next connection gets the new certificate and open ones go on; files that do not
 belong together, as in the middle of a change, are not taken up. gRPC speaks TLS 1.2 and 1.3 and
@@ -50,6 +50,42 @@ class Certificates:
             self._fetch,  # type: ignore[arg-type] # None is allowed, by gRPC's documentation
             require_client_authentication=self._client_ca_file is not None,
         )
+
+    def make_context(self) -> ssl.SSLContext:
+        """The same for a listener that is not gRPC's. The clients' authority is read once.
+
+        Raises:
+            BadCertificate: the files can not be used.
+        """
+        self._stamps = self._look()
+        context = self._read_context()
+
+        def renew(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+            nonlocal context
+            stamps = self._look()
+            if stamps != self._stamps:
+                self._stamps = stamps
+                try:
+                    context = self._read_context()
+                    log.info("certificate changed")
+                except BadCertificate as error:
+                    fields = {"why": str(error)}
+                    log.error("the certificate of before stays in use", extra={"fields": fields})
+            connection.context = context
+
+        context.sni_callback = renew
+        return context
+
+    def _read_context(self) -> ssl.SSLContext:
+        check_pair(self._cert_file, self._key_file)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._cert_file, self._key_file)
+        if self._client_ca_file is not None:
+            _check_authority(self._client_ca_file)
+            context.load_verify_locations(self._client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """What the next connection gets; None: what the last one got.

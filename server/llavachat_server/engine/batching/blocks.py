@@ -62,6 +62,11 @@ class BlockPool:
         """Blocks that `allocate` can still hand out."""
         return self._num_blank + len(self._kept)
 
+    @property
+    def num_kept(self) -> int:
+        """Blocks that hold a prefix, and nobody's at the moment."""
+        return len(self._kept)
+
     def count_blocks(self, num_tokens: int) -> int:
         """Blocks that so many tokens fill, a partly filled one included."""
         return -(-num_tokens // self.block_tokens)

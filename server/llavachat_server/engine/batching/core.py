@@ -57,6 +57,18 @@ class Core:
         pool = self._scheduler.pool
         return pool.num_blocks * pool.block_tokens
 
+    @property
+    def held_tokens(self) -> int:
+        """Places of the cache that jobs hold, whole blocks; from any thread."""
+        pool = self._scheduler.pool
+        return (pool.num_blocks - pool.num_available) * pool.block_tokens
+
+    @property
+    def kept_tokens(self) -> int:
+        """Places that hold a prefix, and nobody's at the moment; from any thread."""
+        pool = self._scheduler.pool
+        return pool.num_kept * pool.block_tokens
+
     def add(self, job: Job) -> None:
         """Take a job in.
 
