@@ -15,7 +15,7 @@ from scripted_engine import ScriptedEngine
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

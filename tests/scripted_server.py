@@ -12,9 +12,10 @@ from scripted_engine import Hold, ScriptedEngine
 async def serve() -> None:
     """Serve until a signal says stop."""
     settings = load(sys.argv[1:])
-    logs.set_up("json", "info")
+    logs.set_up("json", settings.log_level)
     engine = ScriptedEngine("warm", Hold("So far"))
-    await App(settings, resolve_profile(settings), lambda *_: engine).run()
+    app = App(settings, resolve_profile(settings), lambda *_: engine, lambda: load(sys.argv[1:]))
+    await app.run()
 
 
 asyncio.run(serve())

@@ -1,6 +1,7 @@
 """Signals: to a process with the server's real start and stop, on a scripted engine."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from grpc import StatusCode
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 300.0
 TESTS = Path(__file__).parent.parent
 
 
@@ -36,9 +37,9 @@ class Answering:
 
 
 def start_process(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process whose stderr goes to a file."""
+    """Start a process whose stderr goes to a file, and that has no terminal: as a service."""
     with log.open("wb") as stderr:
-        return subprocess.Popen(command, stderr=stderr)
+        return subprocess.Popen(command, stderr=stderr, start_new_session=True)
 
 
 @asynccontextmanager
@@ -113,3 +114,31 @@ async def test_a_start_can_be_broken_off(tmp_path: Path) -> None:
         process.wait()
     assert "stopped while starting" in log.read_text()
     assert "serving" not in log.read_text()
+
+
+async def test_a_hangup_takes_the_level_up(tmp_path: Path) -> None:
+    """The settings file is read again, the answer goes on, and the log says what was done."""
+    file, log = tmp_path / "server.toml", tmp_path / "log"
+    file.write_text("")
+    flags = ("--config", str(file), "--grace-seconds", "0.2")
+    async with answering(tmp_path, *flags) as server:
+
+        def told() -> list[dict[str, Any]]:
+            lines = map(json.loads, log.read_text().splitlines())
+            return [line for line in lines if line["event"] == "settings read again"]
+
+        async def read() -> list[dict[str, Any]]:
+            return told()
+
+        for number, level in enumerate(("debug", "info"), 1):
+            file.write_text(f'log_level = "{level}"\nmax_queued_turns = 5\n')
+            server.process.send_signal(signal.SIGHUP)
+            lines = await until(read, lambda found, number=number: len(found) == number)
+            assert (level, "max_queued_turns") == (
+                lines[-1]["log_level"],
+                lines[-1]["needs_restart"],
+            )
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGTERM)
+        assert StatusCode.UNAVAILABLE is await end(server.replies)
+        assert 0 == await server.end()

@@ -122,6 +122,8 @@ def test_drop_in_names_only_credentials_that_exist() -> None:
     plain = units.render_drop_in(Options(), set())
     assert "LoadCredential" not in plain
     assert "IPAddressAllow" not in plain
+    assert "Environment=LLAVACHAT_METRICS_LISTEN=127.0.0.1:9464\n" in plain
+    assert "METRICS" not in units.render_drop_in(Options(metrics_listen="off"), set())
     keyed = units.render_drop_in(Options(), {"keys", "api-key"})
     assert "LoadCredential=keys:/etc/llavachat/credentials/keys\n" in keyed
     assert "--keys-file ${CREDENTIALS_DIRECTORY}/keys" in keyed
@@ -136,6 +138,8 @@ def test_open_network_needs_every_credential() -> None:
     text = units.render_drop_in(wide, {"keys", "tls.crt", "tls.key"})
     assert "IPAddressAllow=10.0.0.0/8 172.16.0.0/12 192.168.0.0/16\n" in text
     assert "169.254" not in text
+    with pytest.raises(HostError, match=r"metrics-listen: 0\.0\.0\.0:9464 can be reached from"):
+        units.render_drop_in(Options(metrics_listen="0.0.0.0:9464"), set())
 
 
 def test_options_are_kept_and_checked(tmp_path: Path) -> None:
@@ -148,8 +152,9 @@ def test_options_are_kept_and_checked(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(HostError, match="correct or delete it"):
         load_options(path)
-    for wrong in ({"profile": "gpt"}, {"listen": "50051"}, {"weights": "bucket"}):
-        with pytest.raises(HostError, match=next(iter(wrong))):
+    wrongs = ({"profile": "gpt"}, {"listen": "50051"}, {"weights": "bucket"})
+    for wrong in (*wrongs, {"metrics_listen": "no"}, {"listen": "off"}):
+        with pytest.raises(HostError, match=next(iter(wrong)).replace("_", "-")):
             replace(Options(), **wrong).check()
 
 

@@ -1,6 +1,7 @@
 """Statuses: every error has its row, and what is told leaks nothing."""
 
 import inspect
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,9 @@ from grpc import StatusCode
 from llavachat_server import values
 from llavachat_server.chats import errors as chats
 from llavachat_server.images import addresses, intake, picture
-from llavachat_server.rpc import requests
-from llavachat_server.rpc.status import DETAILS_KEY, INTERNAL, ROWS, refusal
+from llavachat_server.rpc import gate, places, quota, requests, status
+from llavachat_server.rpc.auth import Key
+from llavachat_server.rpc.status import DETAILS_KEY, INTERNAL, REASONS, ROWS, Refusal, refusal
 
 BASES = {values.EngineError, chats.ChatError}
 """Classes that are never raised themselves."""
@@ -149,3 +151,40 @@ def test_what_has_no_row_tells_nothing() -> None:
     """An unknown error is not ours to explain, and its text is not told."""
     assert None is refusal(RuntimeError("/secret/path"))
     assert "the server failed on this call" == INTERNAL.message
+
+
+def fixed_refusals() -> list[Refusal]:
+    """Those that are made beforehand, and one of each that is made when it is needed."""
+    found = [
+        value
+        for module in (status, places, gate)
+        for value in vars(module).values()
+        if isinstance(value, Refusal)
+    ]
+    key = Key("anna", bytes(32), requests_per_minute=1, tokens_per_minute=1, max_concurrent=1)
+    for limit in ("requests_per_minute", "tokens_per_minute", "max_concurrent"):
+        own = quota.Quotas(lambda: 0.0).of(Key("anna", bytes(32), **{limit: getattr(key, limit)}))
+        own.admit(generates=True)
+        own.charge(1)
+        answer = own.admit(generates=True)
+        assert answer is not None
+        found.append(answer)
+    crowded = places.Places(max_of_tenant=0).refuse("anna")
+    assert crowded is not None
+    others = [status.too_slow(1.0), status.not_in_scope("m", ["chat"]), status.invalid("f", "x")]
+    return [*found, crowded, *others]
+
+
+def test_every_refusal_has_a_reason() -> None:
+    """One of a list that is known beforehand: an operator counts them, and none tells more."""
+    answers = [refusal(error) for error, _, _ in ERRORS]
+    reasons = {answer.reason for answer in (*answers, *fixed_refusals()) if answer is not None}
+    # The gate's own are told when it starts and stops; a test of the gate sees them.
+    assert reasons | {"starting", "stopping"} == REASONS
+
+
+def test_every_reason_is_explained() -> None:
+    """In the operator's guide."""
+    guide = Path(__file__).parents[2] / "docs" / "observability" / "README.md"
+    explained = guide.read_text().partition("## Every reason")[2]
+    assert [] == sorted(reason for reason in REASONS if f"`{reason}`" not in explained)

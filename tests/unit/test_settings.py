@@ -6,6 +6,7 @@ import pytest
 from llavachat_server.__main__ import main
 from llavachat_server.flags import SettingsError
 from llavachat_server.network import is_loopback
+from llavachat_server.ops import telemetry
 from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
 from llavachat_server.settings import Settings, load, resolve_profile
 from llavachat_server.values import Quantization
@@ -118,6 +119,13 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
         ),
         (["--revision", "a" * 40], "revision: a folder has none"),
         (["--listen", "0.0.0.0:1"], "listen: '0.0.0.0:1' can be reached from other machines and"),
+        (
+            ["--metrics-listen", "0.0.0.0:1"],
+            "metrics_listen: '0.0.0.0:1' can be reached from other machines and needs "
+            "tls_cert_file and keys_file",
+        ),
+        (["--metrics-listen", "9464"], "--metrics-listen: '9464' given; allowed: HOST:PORT"),
+        (["--metrics-listen", "unix:/a"], "--metrics-listen: 'unix:/a' given; allowed: HOST:PORT"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(arguments: list[str], says: str) -> None:
@@ -234,3 +242,13 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_metrics_without_their_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install; and a server that is not asked for them needs none."""
+    monkeypatch.setattr(telemetry, "_NEEDED", ("opentelemetry.not_there", "not_there"))
+    assert refusal("--metrics-listen", "127.0.0.1:0") == (
+        "metrics_listen needs OpenTelemetry, which is not installed; "
+        "install it by pip install 'llavachat[otel]'"
+    )
+    load([])

@@ -57,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "profile": "what to serve: shapes, llava-1.5-7b or llava-1.5-13b",
         "quantization": "form of the weights: none, int8 or nf4 (default: the profile's)",
         "listen": "HOST:PORT; beyond 127.0.0.1 the credentials folder must hold keys and TLS",
+        "metrics_listen": "HOST:PORT to answer Prometheus on, by the same rules; or off",
         "weights": "s3://BUCKET/PREFIX that mirrors published weights",
         "idle_minutes": "stop the machine after so long without a call; 0: never",
         "stop_command": "what stops the machine",

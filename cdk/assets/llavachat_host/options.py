@@ -10,6 +10,8 @@ from typing import Any
 from llavachat_host import layout
 from llavachat_host.steps import HostError
 
+OFF = "off"
+
 
 @dataclass(frozen=True)
 class Need:
@@ -56,6 +58,7 @@ class Options:
         profile: what to serve.
         quantization: form of the weights; empty for the profile's own.
         listen: HOST:PORT; beyond loopback it takes TLS and keys from the credentials folder.
+        metrics_listen: HOST:PORT to answer Prometheus on, by the same rules; "off" for none.
         weights: ``s3://BUCKET[/PREFIX]`` that mirrors published weights; empty for none.
         idle_minutes: stop the machine after so long without a call; 0 for never.
         stop_command: what stops the machine.
@@ -64,6 +67,7 @@ class Options:
     profile: str = "shapes"
     quantization: str = ""
     listen: str = "127.0.0.1:50051"
+    metrics_listen: str = "127.0.0.1:9464"
     weights: str = ""
     idle_minutes: float = 0
     stop_command: str = "systemctl poweroff"
@@ -76,7 +80,19 @@ class Options:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can call."""
-        return self.listen.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
+        return not self.open_addresses
+
+    @property
+    def open_addresses(self) -> dict[str, str]:
+        """The addresses that other machines can reach, by option."""
+        addresses = {"listen": self.listen}
+        if self.metrics_listen != OFF:
+            addresses["metrics-listen"] = self.metrics_listen
+        return {
+            name: address
+            for name, address in addresses.items()
+            if address.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]")
+        }
 
     def needs_restart(self, other: Options) -> bool:
         """Whether the service must start anew to follow other options."""
@@ -94,9 +110,15 @@ class Options:
             raise HostError(f"profile: {self.profile!r} given; allowed: {', '.join(NEEDS)}")
         if self.quantization not in ("", "none", "int8", "nf4"):
             raise HostError(f"quantization: {self.quantization!r} given; allowed: none, int8, nf4")
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise HostError(f"listen: {self.listen!r} given; allowed: HOST:PORT, port 1 to 65535")
+        for name, address in (("listen", self.listen), ("metrics-listen", self.metrics_listen)):
+            if name != "listen" and address == OFF:
+                continue
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                other = "" if name == "listen" else f", or {OFF}"
+                raise HostError(
+                    f"{name}: {address!r} given; allowed: HOST:PORT, port 1 to 65535{other}"
+                )
         if self.weights and not self.weights.startswith("s3://"):
             raise HostError(f"weights: {self.weights!r} given; allowed: s3://BUCKET/PREFIX")
         if self.idle_minutes < 0:

@@ -107,7 +107,7 @@ def build_environment(source: Source, python: Path, steps: Steps) -> Path:
         # torch first and by itself, so that no other package can draw in another build of it.
         run([*pip, "torch"], failure="torch can not be installed")
         steps.say("libraries: torch is there, the others follow")
-        run([*pip, f"{source.wheel}[server]"], failure="the libraries can not be installed")
+        run([*pip, f"{source.wheel}[server,otel]"], failure="the libraries can not be installed")
         # The wheel came along to say what it needs; each release brings its own.
         run(
             [*pip[:3], "uninstall", "--quiet", "--yes", "llavachat"],

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from llavachat_host import layout
-from llavachat_host.options import Options, write_whole
+from llavachat_host.options import OFF, Options, write_whole
 from llavachat_host.steps import HostError, Steps, probe, run
 
 JOURNAL_LINES = 20
@@ -51,14 +51,17 @@ def render_drop_in(options: Options, credentials: set[str]) -> str:
     """
     missing = {"keys", "tls.crt", "tls.key"} - credentials
     if not options.is_loopback and missing:
+        name, address = next(iter(options.open_addresses.items()))
         raise HostError(
-            f"listen: {options.listen} can be reached from other machines, and "
+            f"{name}: {address} can be reached from other machines, and "
             f"{layout.CREDENTIALS} lacks {', '.join(sorted(missing))}"
         )
     lines = ["# Written by the installer from host.json; server.toml is yours.", "[Service]"]
     lines += [f"Environment=LLAVACHAT_PROFILE={options.profile} LLAVACHAT_LISTEN={options.listen}"]
     if options.quantization:
         lines += [f"Environment=LLAVACHAT_QUANTIZATION={options.quantization}"]
+    if options.metrics_listen != OFF:
+        lines += [f"Environment=LLAVACHAT_METRICS_LISTEN={options.metrics_listen}"]
     flags = [f"--config {layout.SERVER_SETTINGS}"]
     for name, flag in (
         ("keys", "keys-file"),
