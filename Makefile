@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-attacks test-kills test-system test-infra test-deploy check audit protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-attacks test-kills test-observability test-system test-infra test-deploy check audit protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,7 +36,7 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, REA
 	$(SAY) "import rules"
 	@$(BIN)/lint-imports
 	$(SAY) "README commands"
-	@$(BIN)/python scripts/check_readme.py README.md CONTRIBUTING.md docs/*.md
+	@$(BIN)/python scripts/check_readme.py README.md CONTRIBUTING.md docs/*.md docs/*/*.md
 	$(SAY) "secrets"
 	@BIN=$(BIN) scripts/scan-secrets
 	$(SAY) "known vulnerabilities of dependencies"
@@ -60,6 +60,12 @@ test-kills: .venv/.test ## kill servers, fill a disk, move the clock; KILLS=1000
 	$(SAY) "Kills, a full disk, a clock that jumps (2 to 4 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -s tests/system/test_kills.py tests/system/test_server_kills.py \
 		tests/system/test_full_disk.py tests/system/test_clock.py
+
+# pythonpath: the script that writes the dashboard.
+test-observability: .venv/.observability ## a real Prometheus scrapes a server; needs prometheus
+	$(SAY) "Observability (about a minute)"
+	@command -v promtool >/dev/null || { echo "apt-get install prometheus" >&2; exit 1; }
+	@$(BIN)/python -m pytest -o pythonpath=scripts tests/observability
 
 test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
 	$(SAY) "What the system tests stand on (some minutes, only once)"
@@ -122,6 +128,11 @@ clean: ## remove the environments
 .venv/.check: .venv/.test
 	$(SAY) "Set-up: linters"
 	@$(PIP) --group check
+	@touch $@
+
+.venv/.observability: .venv/.test
+	$(SAY) "Set-up: Grafana's library of dashboards"
+	@$(PIP) --group observability
 	@touch $@
 
 .venv/.fuzz: .venv/.test

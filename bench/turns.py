@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -153,7 +153,12 @@ def read_memory(process: int) -> float:
 
 
 @contextmanager
-def run_server(folder: Path, *flags: str, is_counting: bool = False) -> Iterator[tuple[str, int]]:
+def run_server(
+    folder: Path,
+    *flags: str,
+    is_counting: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, int]]:
     """A server in a process of its own: its address and process id."""
     folder.mkdir()
     ready = folder / "ready"
@@ -169,7 +174,12 @@ def run_server(folder: Path, *flags: str, is_counting: bool = False) -> Iterator
         process = subprocess.Popen(
             [sys.executable, *program, *words],
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": path,
+                **(environment or {}),
+            },
         )
     try:
         while not ready.exists():

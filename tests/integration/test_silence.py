@@ -1,7 +1,8 @@
-"""What callers say stays between them and the model: no log, error or record repeats it.
+"""What callers say stays between them and the model: no log, error, record, metric or trace
+repeats it.
 
 Every method is called with marked prompts, pictures, labels and keys, rightly and wrongly, at the
-debug level, over a real socket; then everything that the server wrote or said is searched.
+debug level, over a real socket; then everything that the server wrote, said or sent is searched.
 """
 
 import base64
@@ -14,15 +15,18 @@ from typing import Any
 
 import grpc
 import pytest
+from figures_text import find_address, scrape
 from google.protobuf.message import Message
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
+from otlp_receiver import receive_by_grpc
 from pictures import draw_shape
 from PIL import Image, PngImagePlugin
 from server_process import run_server
 
 KEY = "sk-zephyr-of-the-quixotic-canary-0123456789"
 WRONG_KEY = "sk-wrong-quixotic-canary-9876543210"
+SCRAPER_KEY = "sk-scraper-quixotic-canary-1357924680"
 MARK = "quixotic"
 """In every text that a caller sends."""
 UNKNOWN = "0" * 32
@@ -132,7 +136,8 @@ def make_requests(chat_id: str, turn_id: str, image_id: str) -> dict[str, list[A
 
 def call_everything(address: str, said: Said) -> None:
     """Call every method with every request, and each first one with a wrong key as well."""
-    right = (("authorization", f"Bearer {KEY}"),)
+    # A header that is none of the standard's is said as well.
+    right = (("authorization", f"Bearer {KEY}"), ("traceparent", f"00-{MARK}"))
     wrong = (("authorization", f"Bearer {WRONG_KEY}"),)
     with grpc.insecure_channel(address) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
@@ -162,24 +167,38 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     """All that the server wrote and said, by where it did."""
     folder = tmp_path_factory.mktemp("silence")
     keys = folder / "keys"
-    keys.write_text(f"anna {sha256(KEY.encode()).hexdigest()}\n")
+    keys.write_text(
+        f"anna {sha256(KEY.encode()).hexdigest()}\n"
+        f"monitor {sha256(SCRAPER_KEY.encode()).hexdigest()} scopes=metrics\n"
+    )
     state = folder / "state"
     flags = ["--log-level", "debug", "--keys-file", str(keys)]
     flags += ["--store", "sqlite", "--state-folder", str(state)]
+    flags += ["--metrics-listen", "127.0.0.1:0"]
     said = Said([])
-    with run_server(folder, *flags) as server:
-        call_everything(server.address, said)
-        assert 0 == server.stop()
+    with receive_by_grpc() as received:
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": received.address,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        }
+        with run_server(folder, *flags, environment=environment) as server:
+            call_everything(server.address, said)
+            figures = scrape(find_address(server.log.read_text()), SCRAPER_KEY).text
+            # What was not sent yet is sent at the end.
+            assert 0 == server.stop()
         yield {
             "the log": server.log.read_text(),
             "the audit record": "".join(
                 path.read_text() for path in sorted((state / "audit").glob("*.jsonl"))
             ),
             "errors": "\n".join(said.lines),
+            "the figures": figures,
+            "the spans": "\n".join(map(str, received.traces)),
+            "the metrics": "\n".join(map(str, received.metrics)),
         }
 
 
-PLACES = ("the log", "the audit record", "errors")
+PLACES = ("the log", "the audit record", "errors", "the figures", "the spans", "the metrics")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -194,6 +213,7 @@ def test_no_key_is_repeated(written: dict[str, str], place: str) -> None:
     """Neither a right one nor a wrong one, nor the better half of it."""
     assert KEY[10:] not in written[place]
     assert WRONG_KEY[10:] not in written[place]
+    assert SCRAPER_KEY[10:] not in written[place]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -203,6 +223,17 @@ def test_no_picture_is_repeated(written: dict[str, str], place: str) -> None:
     assert part.hex() not in written[place]
     assert base64.b64encode(PICTURE[39:120]).decode() not in written[place]
     assert repr(part)[2:-1] not in written[place]
+
+
+def test_everything_was_told_of(written: dict[str, str]) -> None:
+    """Or the search above would prove nothing: turns are in each place, and refusals."""
+    assert '"event": "turn"' in written["the log"]
+    assert '"event": "call refused"' in written["the log"]
+    assert 'llavachat_turns_total{finish_reason="max_tokens"}' in written["the figures"]
+    assert 'llavachat_refusals_total{reason="bad_image"} 1.0' in written["the figures"]
+    assert "gen_ai.conversation.id" in written["the spans"]
+    assert "bad_image" in written["the spans"]
+    assert "llavachat.tokens" in written["the metrics"]
 
 
 def test_refusals_are_told_without_the_inside(written: dict[str, str]) -> None:

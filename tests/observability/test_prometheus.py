@@ -58,7 +58,10 @@ def _read_output(run: Any, words: list[str]) -> str:
 @pytest.fixture(scope="module")
 def server(folder: Path, keys: dict[str, str]) -> Iterator[ServerProcess]:
     """The real server, open to the network for scrapers, with TLS and keys, and with a GPU."""
-    _read_output(run_certs, ["self-signed", "--folder", str(folder), "--name", "localhost"])
+    _read_output(
+        run_certs,
+        ["self-signed", "--folder", str(folder), "--name", "localhost", "--ip", "127.0.0.1"],
+    )
     flags = ["--metrics-listen", "0.0.0.0:0", "--state-folder", str(folder / "state")]
     flags += ["--tls-cert-file", str(folder / "tls.crt"), "--tls-key-file", str(folder / "tls.key")]
     flags += ["--store", "sqlite"]
@@ -102,7 +105,7 @@ def work(server: ServerProcess, folder: Path, key: str) -> None:
             next(iter(reply))
     authority = (folder / "tls.crt").read_bytes()
     with grpc.secure_channel(
-        server.address.replace("127.0.0.1", "localhost"),
+        server.address,
         grpc.ssl_channel_credentials(authority),
     ) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)

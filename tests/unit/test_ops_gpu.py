@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llavachat_server.ops.gpu import GpuReader
-from nvml_library import build_library
+import pytest
+from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
 
 LOOK = """
 import dataclasses, json
@@ -30,6 +31,7 @@ def look(**environment: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.skipif(COMPILER is None, reason=WITHOUT_COMPILER)
 def test_a_card_is_read(tmp_path: Path) -> None:
     """Shares from 0 to 1, bytes, degrees; what the card does not tell is left out."""
     assert [
