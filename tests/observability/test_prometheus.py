@@ -17,7 +17,7 @@ from figures_text import find_address, scrape
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
-from llavachat import Client, InvalidRequest
+from llavachat import Client, LlavaChatError
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.certs_command import run as run_certs
@@ -99,8 +99,8 @@ def work(server: ServerProcess, folder: Path, key: str) -> None:
             reply = client.start(red_circle(), "What is in the picture?")
             reply.read()
             reply.chat.ask("What colour is it?").read()
-        with suppress(InvalidRequest):
-            client.start(b"no picture", "What?").read()
+        with suppress(LlavaChatError):
+            client.chat("0" * 32).ask("What?").read()
         with client.start(red_circle(), "Describe it.", max_tokens=500) as reply:
             next(iter(reply))
     authority = (folder / "tls.crt").read_bytes()

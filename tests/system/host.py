@@ -117,6 +117,13 @@ class Host:
             time.sleep(0.05)  # a server that is down can not tell when it is up
         return time.monotonic() - began
 
+    def wait_until(self, look: Callable[[], object], seconds: float = 60.0) -> None:
+        """Look again and again until there is something; for what nobody tells of."""
+        end = time.monotonic() + seconds
+        while not look():
+            assert time.monotonic() < end, self.machine.read_journal("-u", SERVICE, "-n", "50")
+            time.sleep(0.05)
+
     def read_property(self, name: str) -> str:
         """A property of the service's unit."""
         return self.machine.read_property(SERVICE, name)

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ PACE_SECONDS = 0.002
 
 SLOW_PACE_SECONDS = 0.05
 """Where the question says "slowly"."""
+
+NO_PACE_SECONDS = 3600.0
+"""Where it says "for ever": one word, and then nothing until the turn is ended."""
 
 NUM_WORDS = 40
 
@@ -69,12 +73,16 @@ class CountingEngine(ScriptedEngine):
         question = self.prompts.render(request.token_ids).rpartition("USER:")[2]
         self.script = [count_on(question) if re.search(r"\d", question) else "Yes"]
         pace_seconds = SLOW_PACE_SECONDS if "slowly" in question else PACE_SECONDS
+        if "for ever" in question:
+            pace_seconds = NO_PACE_SECONDS
         try:
             async for event in super().generate(request):
                 reason = self.cancelled.get(request.request_id)
                 if reason is None:
                     yield event
-                    await asyncio.sleep(pace_seconds)
+                    with suppress(TimeoutError):
+                        cancelled = self._cancellations[request.request_id].wait()
+                        await asyncio.wait_for(cancelled, pace_seconds)
                 elif isinstance(event, Finished):
                     yield replace(event, finish_reason=reason)
         finally:

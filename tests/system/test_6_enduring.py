@@ -1,0 +1,152 @@
+"""The service on a real systemd when memory runs out, the disk is full, the clock jumps, and its
+credentials change; each with its time."""
+
+import time
+from pathlib import Path
+
+import pytest
+from clock import HOUR_SECONDS, Clock
+from figures import Figures
+from host import PORT, SERVICE, Host, Releases, Streams
+from llavachat import AuthenticationFailed, CannotConnect, Client, LimitReached, ServerUnavailable
+from pictures import red_circle
+
+STATE = "/var/lib/private/llavachat"
+LONG_TOKENS = 1024
+MIB = 2**20
+
+
+def test_memory_runs_out(host: Host, figures: Figures) -> None:
+    """The kernel kills it amid answers: they end UNAVAILABLE, systemd says why, and it is back."""
+    machine = host.machine
+    streams = Streams(host, red_circle(), 4, max_tokens=LONG_TOKENS)
+    used = int(host.read_property("MemoryCurrent"))
+    process, began = host.process_id, time.monotonic()
+    limit = ("systemctl", "set-property", "--runtime", SERVICE)
+    try:
+        machine.run(*limit, f"MemoryMax={used // 2}")
+        host.wait_until(lambda: host.process_id != process)
+        killed = time.monotonic() - began
+    finally:
+        # There is memory again, or no start would come to its end.
+        machine.run(*limit, "MemoryMax=infinity")
+    assert {ServerUnavailable} == {type(outcome) for _, outcome in streams.results(30)}
+    host.wait_until_serving()
+    figures.add("memory runs out: killed, serving again", time.monotonic() - began)
+    figures.add("memory runs out: killed", killed)
+    journal = machine.read_journal("-u", SERVICE, "-n", "400")
+    assert "A process of this unit has been killed by the OOM killer" in journal
+    assert "Failed with result 'oom-kill'" in journal
+    assert host.ask(red_circle()).strip()
+
+
+def test_a_full_disk_refuses_and_recovers(host: Host, figures: Figures) -> None:
+    """New turns are refused with a time to come back, chats are read; room is all it takes."""
+    machine = host.machine
+    machine.run("systemctl", "stop", SERVICE)
+    machine.shell(f"mount -t tmpfs -o size=16M,mode=0700 none {STATE}")
+    try:
+        machine.run("systemctl", "start", SERVICE)
+        host.wait_until_serving()
+        process = host.process_id
+        with host.client() as client:
+            with client.start(red_circle(), "What is this?") as reply:
+                answer = reply.read()
+            chat_id = reply.chat.id
+            machine.shell(f"cat /dev/zero >{STATE}/ballast || true")
+            refusal = ask_until_refused(client)
+            assert refusal.retry_after_seconds
+            assert answer == client.chat(chat_id).record().turns[0].answer
+            machine.run("rm", f"{STATE}/ballast")
+            began = time.monotonic()
+            host.wait_until(lambda: _is_answered(client))
+            figures.add("full disk: room again, answering", time.monotonic() - began)
+        assert process == host.process_id
+    finally:
+        machine.run("systemctl", "stop", SERVICE)
+        machine.run("umount", STATE)
+
+
+def ask_until_refused(client: Client) -> LimitReached:
+    """What had been set aside takes a turn or two."""
+    for number in range(200):
+        try:
+            client.start(None, f"What is {number}?", max_tokens=1).read()
+        except LimitReached as refusal:
+            return refusal
+    raise AssertionError("a full disk takes whatever it is given")
+
+
+def _is_answered(client: Client) -> bool:
+    try:
+        return bool(client.start(red_circle(), "What is this?", timeout_seconds=30).read().strip())
+    except LimitReached:
+        return False
+
+
+def test_a_clock_that_jumps_ends_nothing(host: Host, figures: Figures) -> None:
+    """An hour ahead and an hour back, amid answers: the watchdog stays quiet, nothing is cut."""
+    machine = host.machine
+    folder = machine.root / "opt/llavachat/clock"
+    folder.mkdir(exist_ok=True)
+    clock = Clock(folder / "time")
+    clock.set(0)
+    variables = clock.variables()
+    library = folder / "libfaketimeMT.so.1"
+    library.write_bytes(Path(variables["LD_PRELOAD"]).read_bytes())
+    variables |= {
+        "LD_PRELOAD": "/opt/llavachat/clock/libfaketimeMT.so.1",
+        "FAKETIME_TIMESTAMP_FILE": "/opt/llavachat/clock/time",
+    }
+    lines = "".join(f"Environment={name}={value}\n" for name, value in variables.items())
+    drop_in = machine.root / "etc/systemd/system" / f"{SERVICE}.d" / "90-test.conf"
+    drop_in.write_text(f"[Service]\n{lines}")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", SERVICE)
+    process, restarts = host.process_id, host.read_property("NRestarts")
+    streams = Streams(host, red_circle(), 4, max_tokens=LONG_TOKENS)
+    for hours in (1, -1, 0):
+        clock.set(hours * HOUR_SECONDS)
+        with host.client() as client, client.start(red_circle(), "What is this?") as reply:
+            assert reply.read().strip()
+            created = reply.chat.record().turns[0].create_time.timestamp()
+        assert abs(created - time.time() - hours * HOUR_SECONDS) < HOUR_SECONDS / 2
+    assert {str} == {type(outcome) for _, outcome in streams.results(120)}
+    # Longer than the watchdog waits.
+    host.wait_until(lambda: "waiting for a question" in host.read_property("StatusText"))
+    assert (process, restarts) == (host.process_id, host.read_property("NRestarts"))
+    figures.note("clock moved by an hour, twice, amid 4 answers", "none cut, no restart")
+
+
+def test_credentials_are_rotated(host: Host, releases: Releases, figures: Figures) -> None:
+    """A new certificate and a new key by one run of the installer; the old ones open nothing."""
+    wide = ("--listen", f"0.0.0.0:{PORT}")
+    machine = host.machine
+    folder = machine.root / "etc/llavachat/credentials"
+    server = "/opt/llavachat/current/venv/bin/llavachat-server"
+    pins = []
+    try:
+        for key in ("first-key", "second-key"):
+            said = machine.run(
+                server, "certs", "self-signed", "--folder", f"/tmp/{key}", "--name", "localhost"
+            )
+            pins.append(next(word for word in said.split() if word.startswith("sha256:")))
+            machine.shell(f"cp /tmp/{key}/tls.* /etc/llavachat/credentials")
+            (folder / "api-key").write_text(key)
+            began = time.monotonic()
+            host.install(releases.this, *wide)
+            assert ask_with(key, pins[-1]).strip()
+        figures.add("credentials rotated: old ones out, answering", time.monotonic() - began)
+        with pytest.raises(AuthenticationFailed):
+            ask_with("first-key", pins[1])
+        with pytest.raises(CannotConnect):
+            ask_with("second-key", pins[0])
+    finally:
+        machine.shell("rm -rf /etc/llavachat/credentials/* /tmp/first-key /tmp/second-key")
+        host.install(releases.this, "--listen", f"127.0.0.1:{PORT}")
+
+
+def ask_with(key: str, pin: str) -> str:
+    """One answer with a key, from the server whose certificate this is."""
+    with Client(f"localhost:{PORT}", tls_pin=pin, api_key=key) as client:
+        return client.start(red_circle(), "What is this?", timeout_seconds=30).read()
