@@ -9,9 +9,13 @@ round each server answers `--talkers` questions at once, in an order that change
 tokens per second and the computing time of the server's process for each token, which other
 programs on the machine do not disturb as much; the ratios are of one round's servers to each
 other, so that a machine that grows slower or faster harms no comparison.
+
+Before that, what one report of a turn costs in this process, by `time.process_time`: for the log
+alone, with metrics, and with traces as well.
 """
 
 import argparse
+import asyncio
 import os
 import re
 import statistics
@@ -31,9 +35,14 @@ from turns import ROOT_FOLDER, ask_one, find_seeds, run_server
 
 sys.path.insert(0, str(ROOT_FOLDER / "tests"))
 
+from llavachat_server.ops import logs
+from llavachat_server.ops.export import Exports
+from llavachat_server.ops.telemetry import Telemetry
 from otlp_receiver import receive_by_grpc
+from reports import make_report
 
 SCRAPE_SECONDS = 1.0
+NUM_REPORTS, NUM_TRIES = 200, 5
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -69,6 +78,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--talkers", type=int, default=8)
     options = parser.parse_args()
+    for name, microseconds in measure_reports():
+        print(f"a report: {microseconds:6.1f} us of computing for {name}")
     with (
         tempfile.TemporaryDirectory(dir=ROOT_FOLDER / "bench") as folder,
         receive_by_grpc() as received,
@@ -97,6 +108,29 @@ def main() -> None:
     # The first round warms up.
     report({name: (arm.rates[1:], arm.costs[1:]) for name, arm in arms.items()})
     print(f"{num_spans} spans received; {os.getloadavg()[1]:.1f} load over the last 5 minutes")
+
+
+def measure_reports() -> Iterator[tuple[str, float]]:
+    """Microseconds of computing for each report of a turn."""
+    report = make_report()
+    with receive_by_grpc() as received, open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        logs.set_up("json", "info", nowhere)
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = received.address
+        for name, exports, is_scraped in (
+            ("the log", Exports(), False),
+            ("log and metrics", Exports(), True),
+            ("log, metrics and traces", Exports(traces="grpc"), True),
+        ):
+            telemetry = Telemetry([], exports, is_scraped=is_scraped)
+            best = float("inf")
+            for _ in range(NUM_TRIES):
+                began = time.process_time()
+                for _ in range(NUM_REPORTS):
+                    telemetry.note_turn(report)
+                best = min(best, (time.process_time() - began) / NUM_REPORTS)
+            asyncio.run(telemetry.close())
+            yield name, 1e6 * best
+        del os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]
 
 
 def report(results: dict[str, tuple[list[float], list[float]]]) -> None:

@@ -156,10 +156,10 @@ class App:
             address = bind(server, self._settings)
         except ListenError as error:
             raise StartError(str(error)) from error
-        await server.start()
-        self._tell("listening", address=address)
         await self._open_metrics(gate)
+        await server.start()
         self.listening.set_result(address)
+        self._tell("listening", address=address)
         self._watch.begin()
         start = asyncio.create_task(self._start_engine(gate.quotas))
         watch = asyncio.create_task(watch_keys(keys, gate))
