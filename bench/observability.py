@@ -92,11 +92,13 @@ def main() -> None:
         }
         arms: dict[str, Arm] = {}
         for name, environment in (("plain", {}), ("scraped", {}), ("traced", traced)):
-            flags = () if name == "plain" else ("--metrics-listen", "127.0.0.1:0")
+            flags = ["--store", "memory"]
+            if name != "plain":
+                flags += ["--metrics-listen", "127.0.0.1:0"]
             own = Path(folder) / name
             address, process = stack.enter_context(run_server(own, *flags, environment=environment))
             arms[name] = Arm(stack.enter_context(Client(address, timeout_seconds=600.0)), process)
-            if flags:
+            if name != "plain":
                 stack.enter_context(scraping((own / "log").read_text()))
         seeds = find_seeds(arms["plain"].client)
         batch = [seeds[number % len(seeds)] for number in range(options.talkers)]

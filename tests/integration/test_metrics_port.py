@@ -10,7 +10,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from app_in_process import RunningApp, run_app, until
+from app_in_process import PATIENCE_SECONDS, RunningApp, run_app, until
 from figures_text import Figures, scrape
 from llavachat_server.app import StartError
 from llavachat_server.keys_command import run as run_keys
@@ -40,7 +40,7 @@ async def talk(app: RunningApp, said: bytes, *, until_closed: bool = True) -> by
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(said)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await reader.read() if until_closed else await reader.read(2**16)
     except ConnectionError:
         return b""

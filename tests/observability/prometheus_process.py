@@ -17,7 +17,7 @@ import yaml
 T = TypeVar("T")
 
 DOCS = Path(__file__).parents[2] / "docs" / "observability"
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 600.0
 SCRAPE_SECONDS = 1
 
 
@@ -39,7 +39,7 @@ class Prometheus:
         """
         url = f"{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=30) as response:
+            with urllib.request.urlopen(url, timeout=300) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from error

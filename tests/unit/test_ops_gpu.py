@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llavachat_server.ops.gpu import GpuReader
 import pytest
+from llavachat_server.ops.gpu import GpuReader
 from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
 
 LOOK = """
