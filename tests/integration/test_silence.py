@@ -22,6 +22,7 @@ from llavachat.v1 import chat_pb2_grpc
 from otlp_receiver import receive_by_grpc
 from pictures import draw_shape
 from PIL import Image, PngImagePlugin
+from reports import SPAN_ID, TRACE_ID
 from server_process import run_server
 
 KEY = "sk-zephyr-of-the-quixotic-canary-0123456789"
@@ -136,8 +137,9 @@ def make_requests(chat_id: str, turn_id: str, image_id: str) -> dict[str, list[A
 
 def call_everything(address: str, said: Said) -> None:
     """Call every method with every request, and each first one with a wrong key as well."""
-    # A header that is none of the standard's is said as well.
-    right = (("authorization", f"Bearer {KEY}"), ("traceparent", f"00-{MARK}"))
+    # A state of a trace that is none is said as well.
+    trace = (("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01"), ("tracestate", f"{MARK}, not so"))
+    right = (("authorization", f"Bearer {KEY}"), *trace)
     wrong = (("authorization", f"Bearer {WRONG_KEY}"),)
     with grpc.insecure_channel(address) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)

@@ -145,6 +145,8 @@ class Telemetry:
 
         from llavachat_server.ops.tracing import trace_turn
 
+        # It repeats, word for word, what a caller sends as a state of a trace and is none.
+        logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
         provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(make_span_exporter(protocol)))
         self._providers.append(provider)
