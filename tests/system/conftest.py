@@ -11,7 +11,8 @@ from figures import Figures
 from host import Host, Releases
 
 CACHE = Path(os.environ.get("LLAVACHAT_TEST_CACHE", "/var/cache/llavachat-tests"))
-FIGURES_FILE = Path(__file__).resolve().parents[2] / "build" / "system-figures.md"
+BUILD = Path(__file__).resolve().parents[2] / "build"
+FIGURES_FILE = BUILD / "system-figures.md"
 
 _FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
 
@@ -59,7 +60,7 @@ def machine(figures: Figures) -> Iterator[Container]:
 @pytest.fixture(scope="session")
 def releases(machine: Container) -> Releases:
     """This tree's release, and others made from it."""
-    return Releases(machine, next((CACHE / "wheel").glob("llavachat-*.whl")))
+    return Releases(machine, next((BUILD / "system-wheel").glob("llavachat-*.whl")))
 
 
 @pytest.fixture(scope="session")

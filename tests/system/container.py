@@ -10,7 +10,10 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
+
+from control_group import ControlGroup
 
 CLONE_NEWNET = 0x40000000
 BOOT_SECONDS = 60.0
@@ -47,20 +50,22 @@ class Container:
         subprocess.run(
             ["mount", "-t", "overlay", "overlay", "-o", layers, str(self.root)], check=True
         )
+        self._name = f"llavachat-{uuid.uuid4().hex[:8]}"
+        self._group = ControlGroup(self._name)
         self._nspawn: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> float:
         """Boot to multi-user; the seconds it took."""
         began = time.monotonic()
         command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot"]
-        command += ["--register=no", "--keep-unit", "--console=pipe", "--machine=llavachat-test"]
+        command += ["--register=no", "--keep-unit", "--console=pipe", f"--machine={self._name}"]
         command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no"]
         # What the service's sandbox asks of the kernel, and nspawn does not pass on by itself.
         command += ["--capability=CAP_NET_ADMIN,CAP_BPF", "--system-call-filter=bpf"]
         command += [f"--bind-ro={self._wheels}:/wheels"]
         log = (self._folder / "console").open("wb")
         self._nspawn = subprocess.Popen(
-            command,
+            self._group.words(*command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -127,8 +132,24 @@ class Container:
             except subprocess.TimeoutExpired:
                 self._nspawn.kill()
                 self._nspawn.wait()
+        self._group.remove()
         subprocess.run(["umount", "--lazy", str(self.root)], check=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def find_process(self, number: int) -> int:
+        """A process's number outside, by its number inside. Source: NSpid in proc(5)."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                words = status.read_text().partition("NSpid:")[2].partition("\n")[0].split()
+                is_ours = len(words) > 1 and words[-1] == str(number)
+                if is_ours and (status.parent / "ns/pid").readlink() == self._read_namespace():
+                    return int(words[0])
+            except OSError:
+                continue  # it has just ended
+        raise ProcessLookupError(number)
+
+    def _read_namespace(self) -> Path:
+        return Path(f"/proc/{self._find_leader()}/ns/pid").readlink()
 
     def _find_leader(self) -> int:
         """The process that is number 1 inside."""

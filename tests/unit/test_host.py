@@ -1,4 +1,4 @@
-"""The installer's judgements: what a machine lacks, where the model goes, when it may stop."""
+"""What the installer keeps, writes and judges: options, units, releases, weights, idleness."""
 
 import json
 import os
@@ -12,9 +12,8 @@ from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cdk" / "assets"))
 
-from llavachat_host import layout, machine, model, release, units
+from llavachat_host import layout, model, release, units
 from llavachat_host.idleness import explain_use
-from llavachat_host.machine import Gpu, Machine, find_instance_disk, list_faults, read_system
 from llavachat_host.options import (
     DEFAULT_QUANTIZATION,
     NEEDS,
@@ -24,17 +23,6 @@ from llavachat_host.options import (
     write_whole,
 )
 from llavachat_host.steps import HostError, InstallationRuns, hold_lock
-
-FIT = Machine(
-    system="amzn 2023",
-    python=Path("/usr/bin/python3.12"),
-    gpu=Gpu("NVIDIA A10G", 22.5, "580.95.05"),
-    has_nvidia_device=True,
-    systemd=252,
-    memory_gib=15.4,
-    architecture="x86_64",
-)
-SEVEN = Options(profile="llava-1.5-7b")
 
 
 def test_needs_are_those_of_the_servers_profiles() -> None:
@@ -50,71 +38,6 @@ def test_needs_are_those_of_the_servers_profiles() -> None:
         for name, need in NEEDS.items()
     }
     assert expected == actual
-
-
-@pytest.mark.parametrize(
-    ("changes", "options", "fault"),
-    [
-        ({"architecture": "aarch64"}, SEVEN, "x86_64 is needed"),
-        ({"systemd": 245}, SEVEN, "systemd: 245; 247"),
-        ({"python": None}, SEVEN, "dnf install -y python3.12"),
-        ({"memory_gib": 7.0}, SEVEN, "memory: 7.0 GiB; llava-1.5-7b needs 12 GiB"),
-        ({"gpu": None}, SEVEN, "nvidia-smi does not answer"),
-        ({"gpu": None, "has_nvidia_device": False}, SEVEN, "GPU: none is plugged in"),
-        ({"gpu": Gpu("T4", 15.0, "535.1")}, SEVEN, "GPU driver: 535.1; the libraries need 580"),
-        (
-            {"gpu": Gpu("T4", 15.0, "580.1")},
-            replace(SEVEN, quantization="none"),
-            "T4 has 15.0 GiB; llava-1.5-7b as none needs 17.6 GiB",
-        ),
-    ],
-)
-def test_each_fault_is_told(
-    changes: dict[str, object], options: Options, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Exactly what is wrong is named; the same machine without it is fit."""
-    monkeypatch.setattr(machine, "SYSTEMD_RUNS", Path("/"))
-    assert [] == list_faults(FIT, SEVEN, needs_libraries=False)
-    faults = list_faults(replace(FIT, **changes), options, needs_libraries=False)  # type: ignore[arg-type]
-    assert 1 == len(faults)
-    assert fault in faults[0]
-
-
-def test_machine_without_gpu_is_fit_for_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded model asks for no GPU."""
-    monkeypatch.setattr(machine, "SYSTEMD_RUNS", Path("/"))
-    plain = replace(FIT, gpu=None, has_nvidia_device=False, memory_gib=2.0)
-    assert [] == list_faults(plain, Options(), needs_libraries=False)
-
-
-def test_system_is_read_from_os_release() -> None:
-    """With quotes and without, and other lines around."""
-    text = 'NAME="Ubuntu"\nVERSION_ID="22.04"\nID=ubuntu\nID_LIKE=debian\n'
-    assert "ubuntu 22.04" == read_system(text)
-    assert "unknown" == read_system("")
-
-
-def lsblk(*devices: dict[str, object]) -> str:
-    """What lsblk prints."""
-    return json.dumps({"blockdevices": list(devices)})
-
-
-def test_instance_disk_is_found_by_its_model() -> None:
-    """Blank, mounted by the image, in use otherwise, or not there."""
-    root = {"name": "/dev/nvme0n1", "model": "Amazon Elastic Block Store", "mountpoint": "/"}
-    own: dict[str, object] = {
-        "name": "/dev/nvme1n1",
-        "model": "Amazon EC2 NVMe Instance Storage",
-        "mountpoint": None,
-        "fstype": None,
-    }
-    assert find_instance_disk(lsblk(root)) is None
-    assert machine.Disk("/dev/nvme1n1", "", is_blank=True) == find_instance_disk(lsblk(root, own))
-    mounted = {**own, "children": [{"name": "/dev/vg-lv", "mountpoint": "/opt/dlami/nvme"}]}
-    found = find_instance_disk(lsblk(root, mounted))
-    assert machine.Disk("/dev/vg-lv", "/opt/dlami/nvme", is_blank=False) == found
-    foreign = find_instance_disk(lsblk(root, {**own, "fstype": "xfs"}))
-    assert machine.Disk("/dev/nvme1n1", "", is_blank=False) == foreign
 
 
 def test_drop_in_names_only_credentials_that_exist() -> None:

@@ -18,8 +18,9 @@ GIB = 1024**3
 SYSTEMD_RUNS = Path("/run/systemd/system")
 """There where systemd is process 1. Source: sd_booted(3)."""
 MIN_PYTHON = (3, 11)
-MIN_SYSTEMD = 247
-"""The first that passes credentials to a service. Source: systemd's NEWS for 247."""
+MIN_SYSTEMD = 248
+"""The first that can keep a service from running what it writes (NoExecPaths=); credentials came
+in 247. Source: systemd's NEWS."""
 MIN_DRIVER = 580
 """The first driver for CUDA 13, which the pinned torch is built with.
 Source: NVIDIA, CUDA 13.0 release notes, table of minimum driver versions."""
@@ -30,7 +31,7 @@ PYTHON_PACKAGES = {
     "amzn 2023": "dnf install -y python3.12",
     "ubuntu 22.04": "apt-get install -y python3.11 python3.11-venv",
     "ubuntu 24.04": "apt-get install -y python3.12 python3.12-venv",
-    "debian 12": "apt-get install -y python3 python3-venv",
+    "debian 12": "apt-get install -y python3.11 python3.11-venv",
 }
 
 
@@ -68,10 +69,17 @@ def read_system(text: str) -> str:
     return f"{values.get('ID', 'unknown')} {values.get('VERSION_ID', '')}".strip()
 
 
-def find_python() -> Path | None:
-    """The newest interpreter that can run the server and make virtual environments."""
+def find_python(folders: str = "/usr/local/bin:/usr/bin:/bin") -> Path | None:
+    """The newest interpreter that can run the server and make virtual environments.
+
+    Debian and Ubuntu ship interpreters whose venv module lacks what it needs (ensurepip) until
+    another package is there; such a one is passed over.
+
+    Args:
+        folders: where to look, divided by colons.
+    """
     for name in ("python3.13", "python3.12", "python3.11", "python3"):
-        path = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin")
+        path = shutil.which(name, path=folders)
         if path is None:
             continue
         code = f"import sys, venv, ensurepip; sys.exit(sys.version_info < {MIN_PYTHON})"
@@ -86,8 +94,13 @@ def find_gpu() -> Gpu | None:
     answer = probe(["nvidia-smi", query, "--format=csv,noheader,nounits"])
     if not answer or not answer.strip():
         return None
-    name, mebibytes, driver = (part.strip() for part in answer.splitlines()[0].split(","))
-    return Gpu(name, float(mebibytes) / 1024, driver)
+    words = [part.strip() for part in answer.splitlines()[0].split(",")]
+    try:
+        name, mebibytes, driver = words
+        return Gpu(name, float(mebibytes) / 1024, driver)
+    except ValueError:
+        # A card that shares the machine's memory has "[N/A]" of its own.
+        return None
 
 
 def has_nvidia_device(folder: Path = Path("/sys/bus/pci/devices")) -> bool:
