@@ -35,6 +35,7 @@ from training.dialogues import (
 )
 from training.gaze import GAZE_LAYER, NUM_GAZE_HEADS, find_gaze, score_gaze
 from training.network import (
+    COMPUTE_DTYPE,
     EMBEDDING_ROWS,
     IMAGE_TOKEN_ID,
     NUM_IMAGE_TOKENS,
@@ -209,7 +210,7 @@ def train_jointly(
     make = functools.partial(make_chat_batch, seed, builder)
     batches = iterate_batches(make, first_step, num_steps, team)
     for step, batch in enumerate(batches, first_step):
-        weights = cast_weights(model, torch.bfloat16)
+        weights = cast_weights(model, COMPUTE_DTYPE)
         features = encode_images(weights, normalise_pixels(batch.pixels), model.config)
         vision_loss, hits = score_patches(heads, features, torch.from_numpy(batch.patch_labels))
         # The state at a place predicts the token at the next.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.network import COMPUTE_DTYPE
 from training.team import ALONE, Team
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -165,11 +166,11 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def _orthogonalise(matrices: Tensor) -> Tensor:
-    # (batch, rows, columns), in bfloat16: the iteration only has to be roughly right.
+    # (batch, rows, columns); the iteration only has to be roughly right.
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(COMPUTE_DTYPE)
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x

@@ -21,7 +21,7 @@ from training.batches import (
     normalise_pixels,
     save_atomically,
 )
-from training.network import cast_weights, encode_images
+from training.network import COMPUTE_DTYPE, cast_weights, encode_images
 from training.optimiser import Optimiser, schedule_rate
 from training.rendering import NO_LABEL
 from training.scenes import BACKGROUND_COLOURS, SHAPES, SIZES
@@ -117,7 +117,7 @@ def train_vision(
     for step, (pixels, labels) in enumerate(
         iterate_batches(make, first_step, num_steps, team.share_rows(BATCH_SIZE)), first_step
     ):
-        weights = cast_weights(model.model.vision_tower, torch.bfloat16)
+        weights = cast_weights(model.model.vision_tower, COMPUTE_DTYPE)
         weights = {f"model.vision_tower.{name}": weight for name, weight in weights.items()}
         features = encode_images(weights, normalise_pixels(pixels), model.config)
         loss, hits = score_patches(heads, features, torch.from_numpy(labels))
