@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-attacks test-kills test-observability test-system test-infra test-deploy check audit protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-attacks test-kills test-observability test-system test-infra test-deploy bench check audit protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,12 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
 	$(SAY) "The life of a deployment, machines booted"
 	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
+
+# BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
+BENCH ?=
+bench: .venv/.server ## measure this server beside others' on this machine (BENCH="--quick" to try)
+	$(SAY) "Side by side: set-up once (20 to 40 minutes, 15 GB), then three rounds"
+	@$(BIN)/python -m bench.served run $(BENCH)
 
 protos: .venv-protos/.ready ## generate the stubs from the contract
 	@scripts/generate-protos client
