@@ -59,7 +59,8 @@ test-attacks: .venv/.test ## attack a server over raw HTTP/2 while a neighbour w
 test-kills: .venv/.test ## kill and stop servers, fill a disk, move the clock; KILLS=1000 for more
 	$(SAY) "Kills, stops, a full disk, a clock that jumps (3 to 6 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -s tests/system/test_kills.py tests/system/test_server_kills.py \
-		tests/system/test_full_disk.py tests/system/test_clock.py tests/system/test_drains.py
+		tests/system/test_full_disk.py tests/system/test_clock.py tests/system/test_drains.py \
+		tests/system/test_deadlines.py
 
 # pythonpath: the script that writes the dashboard.
 test-observability: .venv/.observability ## a real Prometheus scrapes a server; needs prometheus

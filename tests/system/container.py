@@ -7,7 +7,6 @@ It shares the network of the process that boots it, so that tests call its servi
 import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import time
 import uuid
@@ -124,14 +123,10 @@ class Container:
         return self.run("journalctl", "--quiet", "--no-pager", "--output=cat", *words)
 
     def remove(self) -> None:
-        """Power off and leave nothing behind."""
-        if self._nspawn is not None and self._nspawn.poll() is None:
-            self._nspawn.send_signal(signal.SIGTERM)
-            try:
-                self._nspawn.wait(30)
-            except subprocess.TimeoutExpired:
-                self._nspawn.kill()
-                self._nspawn.wait()
+        """Pull the plug and leave nothing behind."""
+        self._group.kill()
+        if self._nspawn is not None:
+            self._nspawn.wait()
         self._group.remove()
         subprocess.run(["umount", "--lazy", str(self.root)], check=True)
         shutil.rmtree(self._folder, ignore_errors=True)

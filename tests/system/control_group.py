@@ -32,6 +32,10 @@ class ControlGroup:
         enter = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
         return ["sh", "-c", enter, str(self.folder), *command]
 
+    def kill(self) -> None:
+        """End all of its processes at once."""
+        (self.folder / "cgroup.kill").write_text("1")
+
     def remove(self) -> None:
         """With all groups below; its processes have ended."""
         deadline = time.monotonic() + REMOVAL_SECONDS

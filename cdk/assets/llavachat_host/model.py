@@ -160,7 +160,10 @@ def copy_from_bucket(options: Options, snapshot: Path, steps: Steps) -> bool:
 
 
 def fetch_from_hub(need: Need, python: Path) -> None:
-    """Fetch the pinned revision; interrupted, it goes on where it was."""
+    """Fetch the pinned revision; interrupted, it goes on with the files that had not come whole."""
+    # The hub's library never comes back to a half file of a process that was killed.
+    for half in find_snapshot(need).parents[1].glob("blobs/*.incomplete"):
+        half.unlink()
     arguments = json.dumps([need.model, need.revision, str(layout.HUB), PATTERNS])
     run([python, "-c", FETCH, arguments], failure=f"{need.model} can not be fetched from the hub")
 
