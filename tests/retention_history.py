@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alembic import command
 from hypothesis import HealthCheck, given, settings
@@ -73,7 +73,12 @@ async def _check(store: SqlStore, kept: list[Kept], max_bytes: int) -> None:
         # Within a minute too, later chats were used later.
         minutes = wish.minute + number / 100
         chat = make_chat(tenant, minutes)
-        pictures = tuple(make_picture(shade, (40, 30)) for shade in wish.shades)
+        # One of two files for each picture, and for every third none.
+        pictures = tuple(
+            replace(picture, original=bytes([shade, number % 2]) * 500 if shade % 3 else None)
+            for shade in wish.shades
+            for picture in (make_picture(shade, (40, 30)),)
+        )
         turn = make_turn("?", tuple(picture.info for picture in pictures), minutes)
         await store.begin_chat(chat, turn, pictures, None)
         before = await store.count_bytes()

@@ -180,6 +180,37 @@ class StoreContract:
         await store.begin_chat(second, replace(turn, id=make_id()), (known,), None)
         assert picture.info == (await store.get_picture("ada", picture.info.id)).info
 
+    async def test_keeps_the_files_of_pictures(self, store: ChatStore) -> None:
+        """The first that was kept is told, each goes with the last chat that brought it."""
+        photo = make_picture(11)
+        files = [replace(photo.info, media_type=f"image/{name}") for name in ("jpeg", "webp")]
+        chats = [make_chat(), make_chat(), make_chat()]
+        for chat, info, file in zip(
+            chats, (*files, files[1]), (b"first", b"second", b"second"), strict=True
+        ):
+            picture = replace(photo, info=info, original=file)
+            await store.begin_chat(chat, make_turn(images=(info,)), (picture,), None)
+        assert (files[0], b"first") == await store.get_original("ada", photo.info.id)
+        with pytest.raises(NotFound):
+            await store.get_original("bob", photo.info.id)
+        for gone in chats[:2]:
+            await store.delete_chat("ada", gone.id)
+            assert (files[1], b"second") == await store.get_original("ada", photo.info.id)
+        await store.delete_chat("ada", chats[2].id)
+        with pytest.raises(NotFound):
+            await store.get_original("ada", photo.info.id)
+
+    async def test_keeps_no_file_that_it_was_not_given(self, store: ChatStore) -> None:
+        """A picture of which only pixels are kept has none; an imported one may have."""
+        pixels, file = make_picture(12), replace(make_picture(13), original=b"a file")
+        chat = make_import(pixels, file)
+        await store.add_chat(chat, (pixels, file))
+        assert (file.info, b"a file") == await store.get_original("ada", file.info.id)
+        for image_id in (pixels.info.id, "0" * 64):
+            with pytest.raises(NotFound) as caught:
+                await store.get_original("ada", image_id)
+            assert "no file of such a picture is kept" == str(caught.value)
+
     async def test_lists_pages_by_last_use(self, store: ChatStore) -> None:
         """Pages together hold every chat once, the most recently used first."""
         chats = [make_chat(minutes=index // 2) for index in range(7)]

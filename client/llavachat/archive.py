@@ -9,7 +9,7 @@ it is a `ChatArchive` or one sentence. Whether the chat makes sense is the serve
 import base64
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, TypeVar
@@ -49,15 +49,14 @@ def write_archive(archive: ChatArchive) -> str:
     for turn in turns:
         del turn["raw_prompt"]
     names = ("id", "title", "system_prompt", "labels", "create_time")
-    pictures = {
-        image_id: base64.b64encode(data).decode() for image_id, data in archive.pictures.items()
-    }
     whole = {
         "format": FORMAT,
         **{name: chat[name] for name in names},
         "turns": turns,
-        "pictures": pictures,
+        "pictures": _write_files(archive.pictures),
     }
+    if archive.originals:
+        whole["originals"] = _write_files(archive.originals)
     return json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
 
 
@@ -87,8 +86,12 @@ def read_archive(source: str | bytes) -> ChatArchive:
         num_turns=len(turns),
         turns=turns,
     )
-    pictures = root.object("pictures")
-    return ChatArchive(chat, {name: pictures.base64(name) for name in pictures.members})
+    originals = root.object("originals").files() if root.has("originals") else {}
+    return ChatArchive(chat, root.object("pictures").files(), originals)
+
+
+def _write_files(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {image_id: base64.b64encode(data).decode() for image_id, data in files.items()}
 
 
 def _read_json(source: str | bytes) -> Any:
@@ -265,8 +268,11 @@ class _Object:
             raise _refuse(self._at(name), f"one of {allowed}")
         return found
 
-    def base64(self, name: str) -> bytes:
-        """A file in Base64."""
+    def files(self) -> dict[str, bytes]:
+        """All members, as files in Base64 by their names."""
+        return {name: self._base64(name) for name in self.members}
+
+    def _base64(self, name: str) -> bytes:
         try:
             return base64.b64decode(self.text(name), validate=True)
         except ValueError:

@@ -1,10 +1,11 @@
 """One chat, for threads. Its twin for asyncio is `llavachat.aio.AsyncChat`."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from llavachat._wire import requests
-from llavachat.errors import IncompleteReply
+from llavachat.errors import IncompleteReply, NotFound
 from llavachat.export import check_format, list_pictures, write_export
 from llavachat.images import Images, load_pictures
 from llavachat.reply import Reply
@@ -142,25 +143,38 @@ class Chat:
         write = {"markdown": write_markdown, "json": write_json}[format]
         return write(self.record(timeout_seconds=timeout_seconds))
 
-    def export(self, format: ExportFormat = "json", *, timeout_seconds: float | None = None) -> str:
+    def export(
+        self,
+        format: ExportFormat = "json",
+        *,
+        originals: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> str:
         """The chat to carry away.
 
         Args:
             format: "json" holds everything, pictures too, and can be read again by
                 `Client.import_chat`; "html" is one page with its pictures; "markdown" is the
                 transcript. A turn that still runs is not part of the JSON.
+            originals: JSON also holds the files in which pictures came, with all their metadata,
+                where the server kept them.
             timeout_seconds: the deadline of each of the calls that it takes.
 
         Raises:
             NotFound: the server does not know the chat (any more).
         """
-        wanted = check_format(format)
+        wanted = check_format(format, originals=originals)
         record = self.record(timeout_seconds=timeout_seconds)
         pictures: dict[str, bytes] = {}
+        files: dict[str, bytes] = {}
         for image_id in list_pictures(record, wanted):
             picture = self._client.image(image_id, timeout_seconds=timeout_seconds)
             pictures[image_id] = picture.data
-        return write_export(ChatArchive(record, pictures), wanted)
+            if originals:
+                with suppress(NotFound):
+                    file = self._client.original(image_id, timeout_seconds=timeout_seconds)
+                    files[image_id] = file.data
+        return write_export(ChatArchive(record, pictures, files), wanted)
 
     def raw_prompt(
         self, turn: Turn | str | None = None, *, timeout_seconds: float | None = None

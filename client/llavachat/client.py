@@ -220,6 +220,21 @@ class Client:
         parts = self._open(exchange.get_image(image_id), timeout_seconds)
         return exchange.join_image(parts)
 
+    def original(self, image: ImageInfo | str, *, timeout_seconds: float | None = None) -> Picture:
+        """The file in which a picture of your chats came, with all its metadata.
+
+        Args:
+            image: what the server told of it, or its id.
+            timeout_seconds: as everywhere.
+
+        Raises:
+            NotFound: no chat of yours has it, or the server does not keep such files; see
+                `ServerInfo.keeps_originals`.
+        """
+        image_id = image.id if isinstance(image, ImageInfo) else image
+        parts = self._open(exchange.get_original(image_id), timeout_seconds)
+        return exchange.join_original(list(parts))
+
     def import_chat(self, source: str | bytes, *, timeout_seconds: float | None = None) -> Chat:
         """Bring a chat to this server that was exported as JSON, from here or elsewhere.
 

@@ -16,14 +16,16 @@ _WRITERS: Mapping[ExportFormat, Callable[[ChatArchive], str]] = {
 }
 
 
-def check_format(name: str) -> ExportFormat:
+def check_format(name: str, *, originals: bool = False) -> ExportFormat:
     """Let a format through.
 
     Raises:
-        ArchiveError: there is no such format.
+        ArchiveError: there is no such format, or it has no room for pictures' files.
     """
     if name not in _WRITERS:
         raise ArchiveError(f"There is no format {name!r}; take one of {', '.join(_WRITERS)}.")
+    if originals and name != "json":
+        raise ArchiveError("Only JSON holds pictures' files as they came; export to JSON.")
     return cast("ExportFormat", name)
 
 

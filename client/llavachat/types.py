@@ -248,11 +248,13 @@ class ChatRecord:
 class ChatArchive:
     """A chat with its pictures, on its way out of a server or into one.
 
-    `pictures` are PNG files by `ImageInfo.id`.
+    `pictures` are PNG files by `ImageInfo.id`; `originals` the files in which some of them came,
+    with all their metadata.
     """
 
     chat: ChatRecord
     pictures: Mapping[str, bytes]
+    originals: Mapping[str, bytes] = field(default_factory=dict)
 
 
 ExportFormat = Literal["json", "markdown", "html"]
@@ -308,3 +310,4 @@ class ServerInfo:
     device: str
     start_time: datetime | None
     library_versions: Mapping[str, str] = field(default_factory=dict)
+    keeps_originals: bool = False

@@ -127,7 +127,11 @@ class App:
         """Where the figures are, once the port for callers is open; "" for nowhere."""
         self._service = ChatService()
         self._hosts = AllowedHosts.parse(settings.image_url_hosts)
-        self._intake = Intake(profile.image_limits, _make_fetcher(self._hosts))
+        self._intake = Intake(
+            profile.image_limits,
+            _make_fetcher(self._hosts),
+            keep_originals=settings.keep_originals,
+        )
         self._engine: ServedEngine | None = None
         self._store: OpenedStore | None = None
         self._turns: Turns | None = None
@@ -243,7 +247,13 @@ class App:
             vocab_size=info.vocab_size,
             takes_urls=bool(self._hosts),
         )
-        server_info = _describe(profile, info, media_types, self._started_at)
+        server_info = _describe(
+            profile,
+            info,
+            media_types,
+            self._started_at,
+            keeps_originals=settings.keep_originals,
+        )
         chat_limits = ChatLimits(
             request_limits, settings.max_turns_per_chat, profile.image_limits.max_side_pixels
         )
@@ -404,7 +414,12 @@ def _make_fetcher(hosts: AllowedHosts) -> "Fetcher | None":
 
 
 def _describe(
-    profile: Profile, info: EngineInfo, media_types: Sequence[str], started_at: datetime
+    profile: Profile,
+    info: EngineInfo,
+    media_types: Sequence[str],
+    started_at: datetime,
+    *,
+    keeps_originals: bool,
 ) -> pb.GetServerInfoResponse:
     return pb.GetServerInfoResponse(
         model=messages.model_info(info.model),
@@ -427,6 +442,7 @@ def _describe(
         library_versions=info.library_versions,
         device=info.device,
         start_time=messages.timestamp(started_at),
+        keeps_originals=keeps_originals,
     )
 
 

@@ -120,6 +120,10 @@ class Settings(BaseSettings):
     max_picture_memory_bytes: int = Field(
         1024**3, ge=1024**2, description="memory for the pictures of kept chats"
     )
+    keep_originals: bool = Field(
+        False,
+        description="keep pictures' files as they came, with all their metadata, beside the pixels",
+    )
     max_turns_per_chat: int = Field(
         10_000, ge=1, le=10_000, description="turns of one chat, asked or imported"
     )

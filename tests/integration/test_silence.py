@@ -122,10 +122,15 @@ def make_requests(chat_id: str, turn_id: str, image_id: str) -> dict[str, list[A
         ],
         "GetServerInfo": [pb.GetServerInfoRequest()],
         "CancelTurn": [pb.CancelTurnRequest(**known), pb.CancelTurnRequest(chat_id=UNKNOWN)],
-        "GetImage": [pb.GetImageRequest(image_id=image_id), pb.GetImageRequest(image_id=UNKNOWN)],
+        "GetImage": [
+            pb.GetImageRequest(image_id=image_id),
+            pb.GetImageRequest(image_id=image_id, original=True),
+            pb.GetImageRequest(image_id=UNKNOWN),
+        ],
         "ImportChat": [
             [pb.ImportChatRequest(chat=chat)],
             [pb.ImportChatRequest(chat=chat), pb.ImportChatRequest(image=BROKEN)],
+            [pb.ImportChatRequest(chat=chat), pb.ImportChatRequest(original=PICTURE)],
             [pb.ImportChatRequest(image=MARK.encode())],
         ],
         "DeleteChat": [
@@ -175,7 +180,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     )
     state = folder / "state"
     flags = ["--log-level", "debug", "--keys-file", str(keys)]
-    flags += ["--store", "sqlite", "--state-folder", str(state)]
+    flags += ["--store", "sqlite", "--state-folder", str(state), "--keep-originals"]
     flags += ["--metrics-listen", "127.0.0.1:0"]
     said = Said([])
     with receive_by_grpc() as received:

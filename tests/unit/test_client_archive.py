@@ -15,10 +15,14 @@ from llavachat.archive import FORMAT, read_archive, write_archive
 from llavachat.types import ChatArchive, FinishReason, TurnState
 
 
-@given(chat=chats, pictures=st.dictionaries(texts, st.binary(max_size=20), max_size=2))
-def test_what_is_written_is_read(chat, pictures):
+@given(
+    chat=chats,
+    originals=st.dictionaries(texts, st.binary(max_size=20), max_size=2),
+    pictures=st.dictionaries(texts, st.binary(max_size=20), max_size=2),
+)
+def test_what_is_written_is_read(chat, originals, pictures):
     """Every value of a chat comes back equal."""
-    archive = ChatArchive(chat, pictures)
+    archive = ChatArchive(chat, pictures, originals)
     assert archive == read_archive(write_archive(archive))
     assert archive == read_archive(write_archive(archive).encode())
 

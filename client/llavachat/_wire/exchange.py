@@ -1,7 +1,7 @@
 """Chats and pictures on their way out of a server and into one."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -36,10 +36,34 @@ def join_image(parts: Iterable[bytes]) -> Picture:
     return Picture(data, "image/png", width, height)
 
 
+def get_original(image_id: str) -> Operation[chat_pb2.GetImageResponse]:
+    """GetImage: the next bytes of the file as it came."""
+    request = chat_pb2.GetImageRequest(image_id=check_id("image_id", image_id), original=True)
+    return Operation("GetImage", request, lambda response: response)
+
+
+def join_original(parts: Sequence[chat_pb2.GetImageResponse]) -> Picture:
+    """The file whose parts `get_original` told.
+
+    Raises:
+        IncompleteReply: they do not begin with what is known of the picture.
+    """
+    if not parts or not parts[0].HasField("image"):
+        raise IncompleteReply("The server sent something else than a picture.")
+    image, data = parts[0].image, b"".join(part.data for part in parts)
+    return Picture(data, image.media_type, image.width_pixels, image.height_pixels)
+
+
 def import_chat(archive: ChatArchive) -> Operation[ChatRecord]:
-    """ImportChat: the chat, then its pictures."""
+    """ImportChat: the chat, then each picture once, in the file that it came in if there is one."""
+    files = archive.originals
     parts = [chat_pb2.ImportChatRequest(chat=_write_chat(archive.chat))]
-    parts += [chat_pb2.ImportChatRequest(image=data) for data in archive.pictures.values()]
+    parts += [chat_pb2.ImportChatRequest(original=data) for data in files.values()]
+    parts += [
+        chat_pb2.ImportChatRequest(image=data)
+        for image_id, data in archive.pictures.items()
+        if image_id not in files
+    ]
     return Operation("ImportChat", iter(parts), lambda answer: responses.read_chat(answer.chat))
 
 

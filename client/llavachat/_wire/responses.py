@@ -229,6 +229,7 @@ def read_server_info(response: chat_pb2.GetServerInfoResponse) -> ServerInfo:
         device=response.device,
         start_time=_read_time(response, "start_time"),
         library_versions=dict(response.library_versions),
+        keeps_originals=response.keeps_originals,
     )
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from llavachat._wire import requests
 from llavachat.aio.reply import AsyncReply
-from llavachat.errors import IncompleteReply
+from llavachat.errors import IncompleteReply, NotFound
 from llavachat.export import check_format, list_pictures, write_export
 from llavachat.images import Images, load_pictures
 from llavachat.transcript import write_json, write_markdown
@@ -144,7 +145,11 @@ class AsyncChat:
         return write(await self.record(timeout_seconds=timeout_seconds))
 
     async def export(
-        self, format: ExportFormat = "json", *, timeout_seconds: float | None = None
+        self,
+        format: ExportFormat = "json",
+        *,
+        originals: bool = False,
+        timeout_seconds: float | None = None,
     ) -> str:
         """The chat to carry away.
 
@@ -152,18 +157,25 @@ class AsyncChat:
             format: "json" holds everything, pictures too, and can be read again by
                 `AsyncClient.import_chat`; "html" is one page with its pictures; "markdown" is the
                 transcript. A turn that still runs is not part of the JSON.
+            originals: JSON also holds the files in which pictures came, with all their metadata,
+                where the server kept them.
             timeout_seconds: the deadline of each of the calls that it takes.
 
         Raises:
             NotFound: the server does not know the chat (any more).
         """
-        wanted = check_format(format)
+        wanted = check_format(format, originals=originals)
         record = await self.record(timeout_seconds=timeout_seconds)
         pictures: dict[str, bytes] = {}
+        files: dict[str, bytes] = {}
         for image_id in list_pictures(record, wanted):
             picture = await self._client.image(image_id, timeout_seconds=timeout_seconds)
             pictures[image_id] = picture.data
-        return await asyncio.to_thread(write_export, ChatArchive(record, pictures), wanted)
+            if originals:
+                with suppress(NotFound):
+                    file = await self._client.original(image_id, timeout_seconds=timeout_seconds)
+                    files[image_id] = file.data
+        return await asyncio.to_thread(write_export, ChatArchive(record, pictures, files), wanted)
 
     async def raw_prompt(
         self, turn: Turn | str | None = None, *, timeout_seconds: float | None = None

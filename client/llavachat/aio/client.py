@@ -226,6 +226,23 @@ class AsyncClient:
         parts = self._open(exchange.get_image(image_id), timeout_seconds)
         return exchange.join_image([part async for part in parts])
 
+    async def original(
+        self, image: ImageInfo | str, *, timeout_seconds: float | None = None
+    ) -> Picture:
+        """The file in which a picture of your chats came, with all its metadata.
+
+        Args:
+            image: what the server told of it, or its id.
+            timeout_seconds: as everywhere.
+
+        Raises:
+            NotFound: no chat of yours has it, or the server does not keep such files; see
+                `ServerInfo.keeps_originals`.
+        """
+        image_id = image.id if isinstance(image, ImageInfo) else image
+        parts = self._open(exchange.get_original(image_id), timeout_seconds)
+        return exchange.join_original([part async for part in parts])
+
     async def import_chat(
         self, source: str | bytes, *, timeout_seconds: float | None = None
     ) -> AsyncChat:

@@ -259,6 +259,14 @@ def export_(
             show_default=False,
         ),
     ] = None,
+    originals: Annotated[
+        bool,
+        typer.Option(
+            "--originals",
+            help="In JSON: also the files in which pictures came, with all their metadata, where "
+            "the server kept them.",
+        ),
+    ] = False,
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
@@ -268,7 +276,14 @@ def export_(
     from llavachat.cli.exchange import export_chat
 
     server = options.ServerOptions(address, tls, ca_file, timeout)
-    return export_chat(chat_id, server, continue_last=last, output=output, format=format)
+    return export_chat(
+        chat_id,
+        server,
+        continue_last=last,
+        output=output,
+        format=format,
+        originals=originals,
+    )
 
 
 @app.command("import")

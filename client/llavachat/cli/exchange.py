@@ -32,6 +32,7 @@ def export_chat(
     continue_last: bool,
     output: str | None,
     format: Enum | None,
+    originals: bool,
 ) -> ExitCode:
     """Write a chat to a file or to stdout.
 
@@ -46,7 +47,7 @@ def export_chat(
     wanted = _FORMATS[format.value] if format is not None else choose_format(output)
     with Client.from_environment(**server.overrides()) as client:
         chat = client.chat(find_last_chat(client) if chat_id is None else chat_id)
-        text = chat.export(wanted)
+        text = chat.export(wanted, originals=originals)
     if output in (None, "-"):
         write(text)
         return ExitCode.OK

@@ -1468,16 +1468,23 @@ class GetImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_ID_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """`ImageInfo.id` of a picture in one of the tenant's chats. Required."""
+    original: _builtins.bool
+    """The file as it came, with all its metadata, instead of the pixels. NOT_FOUND where the server
+    did not keep it; see `GetServerInfoResponse.keeps_originals`. Of several files with these
+    pixels it is the one that came first.
+    """
     def __init__(
         self,
         *,
         image_id: _builtins.str = ...,
+        original: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_id", b"image_id", "original", b"original"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1492,7 +1499,9 @@ class GetImageResponse(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The next bytes of a PNG file: the pixels that the model saw, upright, RGB, without metadata."""
+    """The next bytes of a PNG file: the pixels that the model saw, upright, RGB, without metadata.
+    Of the file as it came, if `GetImageRequest.original` asked for it; `image.media_type` is its.
+    """
     @_builtins.property
     def image(self) -> Global___ImageInfo:
         """What is known of the picture. Set in the first message alone."""
@@ -1519,9 +1528,14 @@ class ImportChatRequest(_message.Message):
 
     CHAT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
     """A picture as GetImage told it, whole. Its pixels must have the `ImageInfo.id` that a turn
     names. Refusals count the pictures of a request from 0, as in "image[2]".
+    """
+    original: _builtins.bytes
+    """In place of `image`: the file as it came, as GetImage told it with `original`. Its pixels
+    are taken, and a server that keeps such files keeps it. Refusals say "original[2]".
     """
     @_builtins.property
     def chat(self) -> Global___Chat:
@@ -1536,12 +1550,13 @@ class ImportChatRequest(_message.Message):
         *,
         chat: Global___Chat | None = ...,
         image: _builtins.bytes = ...,
+        original: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "image", b"image", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "image", b"image", "original", b"original", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "image", b"image", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "image", b"image", "original", b"original", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["chat", "image"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["chat", "image", "original"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -1714,10 +1729,13 @@ class GetServerInfoResponse(_message.Message):
     LIBRARY_VERSIONS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    KEEPS_ORIGINALS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """The release of llavachat that runs here."""
     device: _builtins.str
     """What the model computes on, such as "cpu" or "NVIDIA A10G"."""
+    keeps_originals: _builtins.bool
+    """Whether pictures' files are kept as they came, with all their metadata, beside the pixels."""
     @_builtins.property
     def model(self) -> Global___ModelInfo:
         """The model."""
@@ -1748,10 +1766,11 @@ class GetServerInfoResponse(_message.Message):
         library_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         device: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        keeps_originals: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_params", b"default_params", "limits", b"limits", "model", b"model", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_params", b"default_params", "device", b"device", "library_versions", b"library_versions", "limits", b"limits", "model", b"model", "server_version", b"server_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_params", b"default_params", "device", b"device", "keeps_originals", b"keeps_originals", "library_versions", b"library_versions", "limits", b"limits", "model", b"model", "server_version", b"server_version", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

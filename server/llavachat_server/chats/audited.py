@@ -118,6 +118,10 @@ class AuditedStore:
         """See `ChatStore.get_png`."""
         return await self._store.get_png(tenant, image_id)
 
+    async def get_original(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """See `ChatStore.get_original`."""
+        return await self._store.get_original(tenant, image_id)
+
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`; a repeat is not told either before its record is written."""
         await self._catch_up()

@@ -25,13 +25,15 @@ class ChatError(Exception):
 class NotFound(ChatError):
     """There is no such thing, or it is another tenant's: the two look alike.
 
-    `kind` is "chat", "turn" or "image"; `id` is what the caller sent.
+    `kind` is "chat", "turn", "image" or "original"; `id` is what the caller sent.
     """
 
     kind: str
     id: str
 
     def __str__(self) -> str:
+        if self.kind == "original":
+            return "no file of such a picture is kept"
         return f"there is no such {self.kind}"
 
 

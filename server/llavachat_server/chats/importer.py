@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llavachat_server.chats.errors import BadField, ChatError, ImportStalled
 from llavachat_server.chats.record import Chat, Turn
@@ -38,6 +38,19 @@ RETRY_SECONDS = 5.0
 
 _BATCH_TURNS = 32
 """Tokenised in one go; after each, an import whose caller is gone can end."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture of a chat that comes in: its pixels as a PNG, or the file in which it once came."""
+
+    data: bytes
+    is_original: bool = False
+
+    @property
+    def part(self) -> str:
+        """Its name in refusals."""
+        return "original" if self.is_original else "image"
 
 
 class Importer:
@@ -69,7 +82,7 @@ class Importer:
         # One thread, whoever imports: those who ask need the other cores.
         self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="import")
 
-    async def take(self, chat: Chat, files: AsyncIterable[bytes]) -> Chat:
+    async def take(self, chat: Chat, files: AsyncIterable[PictureFile]) -> Chat:
         """Take one chat in.
 
         Args:
@@ -102,20 +115,23 @@ class Importer:
         """Tokenise no more."""
         self._tokenising.shutdown(wait=False, cancel_futures=True)
 
-    async def _take_pictures(self, chat: Chat, files: AsyncIterable[bytes]) -> tuple[Picture, ...]:
+    async def _take_pictures(
+        self, chat: Chat, files: AsyncIterable[PictureFile]
+    ) -> tuple[Picture, ...]:
         named = {image.id for turn in chat.turns for image in turn.images}
         taken: dict[str, Picture] = {}
         num_bytes = sum(len(turn.prompt) + len(turn.answer) for turn in chat.turns)
         index = 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                async for data in files:
-                    picture = await self._take_picture(chat.tenant, index, data)
-                    _check_picture(f"image[{index}]", picture, named, taken.keys())
-                    num_bytes += picture.num_bytes
+                async for file in files:
+                    field = f"{file.part}[{index}]"
+                    picture = await self._take_picture(chat.tenant, field, file)
+                    _check_picture(field, picture, named, taken.keys())
+                    num_bytes += picture.num_bytes + len(picture.original or b"")
                     if num_bytes > self._max_bytes:
                         raise BadField(
-                            f"image[{index}]",
+                            field,
                             f"words and pixels of the chat up to here take {num_bytes:,} bytes; "
                             f"at most {self._max_bytes:,} in one chat",
                         )
@@ -126,11 +142,13 @@ class Importer:
         _check_told(chat, taken)
         return tuple(taken.values())
 
-    async def _take_picture(self, tenant: str, index: int, data: bytes) -> Picture:
+    async def _take_picture(self, tenant: str, field: str, file: PictureFile) -> Picture:
         try:
-            return await self._intake.take(data, tenant=tenant, max_bytes=MAX_FILE_BYTES)
+            picture = await self._intake.take(file.data, tenant=tenant, max_bytes=MAX_FILE_BYTES)
         except BadImage as error:
-            raise BadField(f"image[{index}]", str(error)) from error
+            raise BadField(field, str(error)) from error
+        # A PNG that a server made of the pixels is nobody's file.
+        return picture if file.is_original else replace(picture, original=None)
 
     async def _settle(self, chat: Chat) -> Chat:
         """The chat under new ids, with its token ids."""
@@ -197,7 +215,7 @@ def _check_picture(
         raise BadField(
             field,
             f"no turn names this picture, whose id is {picture.info.id}; send the pixels as "
-            "GetImage told them",
+            "GetImage told them without `original`",
         )
     if picture.info.id in taken:
         raise BadField(field, f"the picture {picture.info.id} came before; send each once")

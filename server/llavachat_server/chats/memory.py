@@ -23,7 +23,7 @@ class MemoryStore:
 
     Args:
         max_chats: more forget the chat that was used longest ago; one with a running turn stays.
-        max_picture_bytes: likewise, for the decoded pixels of all kept pictures.
+        max_picture_bytes: likewise, for the decoded pixels and the files of all kept pictures.
         max_turns_per_chat: a chat takes no more turns than this.
     """
 
@@ -42,6 +42,8 @@ class MemoryStore:
         self._claims: dict[tuple[str, str], RequestClaim] = {}
         self._pictures: dict[tuple[str, str], Picture] = {}
         self._picture_users: dict[tuple[str, str], set[str]] = {}
+        # By picture, then by the chat that brought the file; the first one first.
+        self._originals: dict[tuple[str, str], dict[str, Picture]] = {}
         self._picture_bytes = 0
 
     async def begin_chat(
@@ -125,6 +127,12 @@ class MemoryStore:
         picture = await self.get_picture(tenant, image_id)
         return picture.info, await asyncio.to_thread(write_png, picture.pixels)
 
+    async def get_original(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """See `ChatStore.get_original`."""
+        for picture in self._originals.get((tenant, image_id), {}).values():
+            return picture.info, picture.original or b""
+        raise NotFound("original", image_id)
+
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`."""
         return self._claims.get((tenant, request_id))
@@ -145,9 +153,13 @@ class MemoryStore:
         for picture in pictures:
             key = (tenant, picture.info.id)
             if key not in self._pictures:
-                self._pictures[key] = picture
+                self._pictures[key] = replace(picture, original=None)
                 self._picture_bytes += picture.num_bytes
             self._picture_users.setdefault(key, set()).add(chat_id)
+            files = self._originals.get(key, {})
+            if picture.original is not None and chat_id not in files:
+                self._originals.setdefault(key, files)[chat_id] = picture
+                self._picture_bytes += len(picture.original)
         if claim is not None:
             self._claims[tenant, claim.request_id] = claim
         self._chats.move_to_end((tenant, chat_id))
@@ -158,6 +170,7 @@ class MemoryStore:
         while True:
             new = {p.info.id: p for p in pictures if (tenant, p.info.id) not in self._pictures}
             num_bytes = self._picture_bytes + sum(p.num_bytes for p in new.values())
+            num_bytes += sum(len(p.original or b"") for p in pictures)
             if len(self._chats) + more_chats <= self._max_chats and (
                 num_bytes <= self._max_picture_bytes
             ):
@@ -174,11 +187,15 @@ class MemoryStore:
         chat = self._chats.pop((tenant, chat_id))
         for image_id in {image.id for turn in chat.turns for image in turn.images}:
             key = (tenant, image_id)
+            brought = self._originals.get(key, {}).pop(chat_id, None)
+            if brought is not None:
+                self._picture_bytes -= len(brought.original or b"")
             users = self._picture_users.get(key, set())
             users.discard(chat_id)
             if not users and key in self._pictures:
                 self._picture_bytes -= self._pictures.pop(key).num_bytes
                 self._picture_users.pop(key, None)
+                self._originals.pop(key, None)
         turn_ids = {turn.id for turn in chat.turns}
         stale = [key for key, claim in self._claims.items() if claim.turn_id in turn_ids]
         for key in stale:

@@ -119,7 +119,8 @@ class ChatStore(Protocol):
         ...
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
-        """Erase a chat, its claims, and the pictures that no other chat of the tenant uses.
+        """Erase a chat, its claims, the pictures that no other chat of the tenant uses, and the
+        files that it alone brought.
 
         Raises:
             NotFound: no such chat.
@@ -139,6 +140,16 @@ class ChatStore(Protocol):
 
         Raises:
             NotFound: no such picture.
+        """
+        ...
+
+    async def get_original(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """Read the file of a picture that a chat of this tenant brought, as it came.
+
+        Of several files with these pixels it is the one that was kept first.
+
+        Raises:
+            NotFound: no such picture, or no file of it is kept.
         """
         ...
 

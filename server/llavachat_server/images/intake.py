@@ -96,6 +96,7 @@ class Intake:
         limits: what is taken.
         fetcher: brings pictures from addresses; without it, none are fetched.
         workers: decode beside each other.
+        keep_originals: hand each file on beside its pixels.
     """
 
     def __init__(
@@ -103,8 +104,11 @@ class Intake:
         limits: ImageLimits,
         fetcher: "Fetcher | None" = None,
         workers: Sequence[Worker] = (),
+        *,
+        keep_originals: bool = False,
     ) -> None:
         self.limits = limits
+        self.keeps_originals = keep_originals
         self._fetcher = fetcher
         self._workers = workers or [Worker() for _ in range(NUM_WORKERS)]
         num_workers = len(self._workers)
@@ -156,7 +160,8 @@ class Intake:
             IntakeUnavailable: the decoders do not work.
         """
         limits = self.limits if max_bytes is None else replace(self.limits, max_bytes=max_bytes)
-        return await self._hand_over(tenant, data, limits, _take)
+        picture = await self._hand_over(tenant, data, limits, _take)
+        return replace(picture, original=data) if self.keeps_originals else picture
 
     async def check(self, data: bytes, *, tenant: str = "") -> None:
         """Check one file's header without decoding it.

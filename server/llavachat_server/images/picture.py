@@ -51,10 +51,14 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that was taken in: what is told about it, and its upright RGB pixels."""
+    """A picture that was taken in: what is told about it, and its upright RGB pixels.
+
+    `original` is the file as it came, where such files are to be kept; with all its metadata.
+    """
 
     info: ImageInfo
     pixels: Image.Image
+    original: bytes | None = None
 
     @property
     def num_bytes(self) -> int:

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from llavachat.v1 import chat_pb2 as pb
 
+from llavachat_server.chats.importer import PictureFile
 from llavachat_server.chats.record import WHOLE, Chat, Turn, TurnState
 from llavachat_server.images.picture import HEIC_MEDIA_TYPE, MEDIA_TYPES, ImageInfo
 from llavachat_server.rpc import requests
@@ -76,7 +77,9 @@ async def receive_chat(
     return await asyncio.to_thread(read_chat, first.chat, tenant, limits)
 
 
-async def receive_images(parts: AsyncIterator[pb.ImportChatRequest]) -> AsyncGenerator[bytes, None]:
+async def receive_images(
+    parts: AsyncIterator[pb.ImportChatRequest],
+) -> AsyncGenerator[PictureFile, None]:
     """Read the other parts.
 
     Raises:
@@ -84,9 +87,13 @@ async def receive_images(parts: AsyncIterator[pb.ImportChatRequest]) -> AsyncGen
     """
     index = 0
     async for part in parts:
-        if part.WhichOneof("part") != "image":
-            raise InvalidField(f"image[{index}]", "after the chat come its pictures alone")
-        yield part.image
+        match part.WhichOneof("part"):
+            case "image":
+                yield PictureFile(part.image)
+            case "original":
+                yield PictureFile(part.original, is_original=True)
+            case _:
+                raise InvalidField(f"image[{index}]", "after the chat come its pictures alone")
         index += 1
 
 

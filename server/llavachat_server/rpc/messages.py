@@ -167,13 +167,13 @@ def turn(value: Turn, num_image_tokens: int, raw_prompt: str | None = None) -> p
 
 
 def image_parts(
-    image: ImageInfo, num_image_tokens: int, png: bytes
+    image: ImageInfo, num_image_tokens: int, file: bytes
 ) -> Iterator[pb.GetImageResponse]:
     """See ``GetImageResponse``; the first part tells what is known of the picture."""
-    for begin in range(0, len(png), IMAGE_PART_BYTES):
+    for begin in range(0, len(file), IMAGE_PART_BYTES):
         yield pb.GetImageResponse(
             image=None if begin else image_info(image, num_image_tokens),
-            data=png[begin : begin + IMAGE_PART_BYTES],
+            data=file[begin : begin + IMAGE_PART_BYTES],
         )
 
 

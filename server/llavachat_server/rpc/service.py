@@ -120,8 +120,10 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             image_id = requests.known_image_id("image_id", request.image_id)
-            image, png = await self.desk.store.get_png(TENANT.get(), image_id)
-            for part in messages.image_parts(image, self._image_tokens, png):
+            store = self.desk.store
+            read = store.get_original if request.original else store.get_png
+            image, file = await read(TENANT.get(), image_id)
+            for part in messages.image_parts(image, self._image_tokens, file):
                 await context.write(part)
 
     async def ImportChat(  # noqa: N802

@@ -17,11 +17,13 @@ from llavachat_server.chats.record import (
     TurnState,
 )
 from llavachat_server.chats.sql import rows
+from llavachat_server.chats.sql.originals import count_own_bytes
 from llavachat_server.chats.sql.schema import (
     builds,
     chats,
     claims,
     labels,
+    originals,
     pictures,
     turn_pictures,
     turns,
@@ -145,16 +147,16 @@ def read_idle(connection: Connection, before: datetime, limit: int) -> list[tupl
 
 
 def read_num_bytes(connection: Connection) -> int:
-    """About what all chats take; read from two indexes."""
+    """About what all chats take; read from three indexes."""
     sums = [
         sa.select(sa.func.coalesce(sa.func.sum(table.c.num_bytes), 0)).scalar_subquery()
-        for table in (turns, pictures)
+        for table in (turns, pictures, originals)
     ]
-    return int(connection.execute(sa.select(sums[0] + sums[1])).scalar_one())
+    return int(connection.execute(sa.select(sums[0] + sums[1] + sums[2])).scalar_one())
 
 
 def read_own_bytes(connection: Connection, tenant: str, chat_id: str) -> int:
-    """About what the erasure of a chat would free: its turns, and pictures that it alone uses."""
+    """About what the erasure of a chat would free: its turns, and what it alone uses."""
     of_chat = sa.select(chats.c.key).where(chats.c.tenant == tenant, chats.c.id == chat_id)
     chat_key = connection.execute(of_chat).scalar_one_or_none()
     if chat_key is None:
@@ -171,7 +173,7 @@ def read_own_bytes(connection: Connection, tenant: str, chat_id: str) -> int:
         pictures.c.key.in_(used.where(turns.c.chat_key == chat_key)), ~elsewhere.exists()
     )
     sums = (connection.execute(query).scalar_one() for query in (own_turns, own_pictures))
-    return sum(map(int, sums))
+    return sum(map(int, sums)) + count_own_bytes(connection, chat_key)
 
 
 def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageInfo]]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; a database that has it needs none."""
 
 
@@ -171,6 +171,27 @@ turn_pictures = Table(
     Column("media_type", Text, nullable=False),
 )
 """The pictures of a turn; size and media type are those of the file that this turn brought."""
+
+originals = Table(
+    "originals",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("tenant", FreeText, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("file", LargeBinary, nullable=False),
+    Column("num_bytes", BigInteger, nullable=False, index=True),
+    UniqueConstraint("tenant", "sha256"),
+)
+"""Files as they came, each once for a tenant; empty unless an operator has them kept."""
+
+turn_originals = Table(
+    "turn_originals",
+    metadata,
+    Column("turn_key", ForeignKey("turns.key", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("original_key", ForeignKey("originals.key"), nullable=False, index=True),
+)
+"""Which file a picture of `turn_pictures` came in."""
 
 claims = Table(
     "claims",

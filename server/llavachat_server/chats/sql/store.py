@@ -6,7 +6,7 @@ unpacked on theirs. It belongs to one event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,14 +20,14 @@ from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
 from llavachat_server.chats.sql.database import Database, is_full
+from llavachat_server.chats.sql.originals import Original, read_original
 from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
-from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureMissing
+from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureFiles, PictureMissing
 from llavachat_server.chats.store import ChatPage, ChatQuery
 from llavachat_server.images.intake import ImageInfo, Picture
 
 T = TypeVar("T")
-Pngs = dict[str, tuple[ImageInfo, bytes]]
 
 log = logging.getLogger("llavachat.store")
 
@@ -86,7 +86,7 @@ class SqlStore:
         await self._write_with_pictures(
             chat.tenant,
             pictures,
-            lambda connection, pngs: writing.add_chat(connection, chat, turn, pngs, claim),
+            lambda connection, files: writing.add_chat(connection, chat, turn, files, claim),
         )
 
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
@@ -99,8 +99,8 @@ class SqlStore:
         await self._write_with_pictures(
             chat.tenant,
             pictures,
-            lambda connection, pngs: writing.add_whole_chat(
-                connection, chat, turn_rows, build_rows, pngs
+            lambda connection, files: writing.add_whole_chat(
+                connection, chat, turn_rows, build_rows, files
             ),
         )
 
@@ -116,8 +116,8 @@ class SqlStore:
         await self._write_with_pictures(
             tenant,
             pictures,
-            lambda connection, pngs: writing.add_turn(
-                connection, tenant, chat_id, turn, pngs, claim, self._max_turns_per_chat
+            lambda connection, files: writing.add_turn(
+                connection, tenant, chat_id, turn, files, claim, self._max_turns_per_chat
             ),
         )
 
@@ -159,6 +159,10 @@ class SqlStore:
         """See `ChatStore.get_png`."""
         return await self._read(lambda connection: reading.read_png(connection, tenant, image_id))
 
+    async def get_original(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
+        """See `ChatStore.get_original`."""
+        return await self._read(lambda connection: read_original(connection, tenant, image_id))
+
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`."""
         return await self._read(
@@ -183,7 +187,7 @@ class SqlStore:
         self,
         tenant: str,
         pictures: tuple[Picture, ...],
-        work: Callable[[Connection, Pngs], None],
+        work: Callable[[Connection, PictureFiles], None],
     ) -> None:
         """Write, with those of the pictures packed that are not kept yet."""
         by_id = {picture.info.id: picture for picture in pictures}
@@ -192,15 +196,17 @@ class SqlStore:
             known = await self._read(
                 lambda connection: reading.read_known_ids(connection, tenant, set(by_id))
             )
-        pngs = await self._pack([by_id[image_id] for image_id in by_id if image_id not in known])
+        new = [by_id[image_id] for image_id in by_id if image_id not in known]
+        originals = await self._hash_originals(by_id.values())
+        files = PictureFiles(await self._pack(new), originals)
         try:
-            await self._write(lambda connection: work(connection, pngs))
+            await self._write(lambda connection: work(connection, files))
         except PictureMissing:
             # Erased with another chat, just now.
-            pngs = await self._pack(list(by_id.values()))
-            await self._write(lambda connection: work(connection, pngs))
+            files = PictureFiles(await self._pack(by_id.values()), originals)
+            await self._write(lambda connection: work(connection, files))
 
-    async def _pack(self, pictures: list[Picture]) -> Pngs:
+    async def _pack(self, pictures: Iterable[Picture]) -> dict[str, tuple[ImageInfo, bytes]]:
         loop = asyncio.get_running_loop()
         return {
             picture.info.id: (
@@ -208,6 +214,16 @@ class SqlStore:
                 await loop.run_in_executor(self._readers, write_png, picture.pixels),
             )
             for picture in pictures
+        }
+
+    async def _hash_originals(self, pictures: Iterable[Picture]) -> dict[str, Original]:
+        loop = asyncio.get_running_loop()
+        return {
+            picture.info.id: await loop.run_in_executor(
+                self._readers, Original.of, picture.original
+            )
+            for picture in pictures
+            if picture.original is not None
         }
 
     async def _write(self, work: Callable[[Connection], T], *, is_owed: bool = False) -> T:

@@ -1,6 +1,7 @@
 """What the store writes: each function is one work for `writer.Writer`, inside its transaction."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -10,6 +11,12 @@ from sqlalchemy import Connection, Table
 from llavachat_server.chats.errors import ChatError, NotFound, StoreFull, TurnRunning
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.sql import rows
+from llavachat_server.chats.sql.originals import (
+    Original,
+    erase_unused,
+    find_originals,
+    keep_originals,
+)
 from llavachat_server.chats.sql.schema import (
     builds,
     chats,
@@ -25,6 +32,19 @@ from llavachat_server.values import FinishReason
 FULL_RETRY_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class PictureFiles:
+    """What is written of a request's pictures, by their ids.
+
+    Args:
+        pngs: the pixels of those that may not be kept yet.
+        originals: the files of those whose files are to be kept.
+    """
+
+    pngs: Mapping[str, tuple[ImageInfo, bytes]]
+    originals: Mapping[str, Original]
+
+
 class PictureMissing(ChatError):
     """A picture that was thought to be kept is not; never leaves the store."""
 
@@ -33,12 +53,12 @@ def add_chat(
     connection: Connection,
     chat: Chat,
     turn: Turn,
-    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    files: PictureFiles,
     claim: RequestClaim | None,
 ) -> None:
     """Keep a new chat with its first turn."""
     chat_key = _insert_chat(connection, chat)
-    _add_turn(connection, chat.tenant, chat_key, 0, turn, pngs, claim)
+    _add_turn(connection, chat.tenant, chat_key, 0, turn, files, claim)
 
 
 def add_whole_chat(
@@ -46,7 +66,7 @@ def add_whole_chat(
     chat: Chat,
     turn_rows: list[dict[str, Any]],
     build_rows: list[dict[str, Any]],
-    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    files: PictureFiles,
 ) -> None:
     """Keep a chat with turns that have ended; as few statements as it takes, for others wait.
 
@@ -69,7 +89,7 @@ def add_whole_chat(
     query = sa.select(turns.c.key).where(turns.c.chat_key == chat_key).order_by(turns.c.position)
     turn_keys = connection.execute(query).scalars().all()
     by_key = zip(turn_keys, (turn.images for turn in chat.turns), strict=True)
-    _keep_pictures(connection, chat.tenant, by_key, pngs)
+    _keep_pictures(connection, chat.tenant, by_key, files)
 
 
 def add_turn(
@@ -77,7 +97,7 @@ def add_turn(
     tenant: str,
     chat_id: str,
     turn: Turn,
-    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    files: PictureFiles,
     claim: RequestClaim | None,
     max_turns: int,
 ) -> None:
@@ -91,7 +111,7 @@ def add_turn(
     if num_turns >= max_turns:
         raise StoreFull(FULL_RETRY_SECONDS)
     _touch(connection, chat_key, max(updated_at, rows.write_time(turn.created_at)))
-    _add_turn(connection, tenant, chat_key, num_turns, turn, pngs, claim)
+    _add_turn(connection, tenant, chat_key, num_turns, turn, files, claim)
 
 
 def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> None:
@@ -107,7 +127,7 @@ def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> N
 
 
 def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
-    """Erase a chat, the pictures that no other chat uses, and what it alone told of builds."""
+    """Erase a chat, pictures and files that no other chat uses, what it alone told of builds."""
     chat_key, _, _ = _lock_chat(connection, tenant, chat_id)
     used = (
         sa.select(turn_pictures.c.picture_key)
@@ -118,7 +138,9 @@ def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
     picture_keys = connection.execute(used).scalars().all()
     answered = sa.select(turns.c.build_key).distinct().where(turns.c.chat_key == chat_key)
     build_keys = connection.execute(answered).scalars().all()
+    original_keys = find_originals(connection, chat_key)
     connection.execute(chats.delete().where(chats.c.key == chat_key))
+    erase_unused(connection, original_keys)
     for picture_key in picture_keys:
         still = sa.exists().where(turn_pictures.c.picture_key == picture_key)
         connection.execute(pictures.delete().where(pictures.c.key == picture_key, ~still))
@@ -178,7 +200,7 @@ def _add_turn(
     chat_key: int,
     position: int,
     turn: Turn,
-    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    files: PictureFiles,
     claim: RequestClaim | None,
 ) -> None:
     row: dict[str, Any] = {
@@ -189,7 +211,7 @@ def _add_turn(
     }
     turn_key = _insert(connection, turns, row)
     connection.execute(chats.update().where(chats.c.key == chat_key).values(num_turns=position + 1))
-    _keep_pictures(connection, tenant, ((turn_key, turn.images),), pngs)
+    _keep_pictures(connection, tenant, ((turn_key, turn.images),), files)
     if claim is not None:
         _keep_claim(connection, chat_key, claim)
 
@@ -206,14 +228,17 @@ def _keep_pictures(
     connection: Connection,
     tenant: str,
     images_by_turn: Iterable[tuple[int, Iterable[ImageInfo]]],
-    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    files: PictureFiles,
 ) -> None:
     keys: dict[str, int] = {}
     links: list[dict[str, Any]] = []
+    brought: list[tuple[int, int, Original]] = []
     for turn_key, images in images_by_turn:
         for position, image in enumerate(images):
             if image.id not in keys:
-                keys[image.id] = _keep_picture(connection, tenant, image.id, pngs)
+                keys[image.id] = _keep_picture(connection, tenant, image.id, files)
+            if image.id in files.originals:
+                brought.append((turn_key, position, files.originals[image.id]))
             links.append(
                 {
                     "turn_key": turn_key,
@@ -226,21 +251,22 @@ def _keep_pictures(
             )
     if links:
         connection.execute(turn_pictures.insert(), links)
+    keep_originals(connection, tenant, brought)
 
 
 def _keep_picture(
     connection: Connection,
     tenant: str,
     image_id: str,
-    pngs: Mapping[str, tuple[ImageInfo, bytes]],
+    files: PictureFiles,
 ) -> int:
     query = sa.select(pictures.c.key).where(pictures.c.tenant == tenant, pictures.c.id == image_id)
     known = connection.execute(query).scalar_one_or_none()
     if known is not None:
         return cast("int", known)
-    if image_id not in pngs:
+    if image_id not in files.pngs:
         raise PictureMissing
-    info, png = pngs[image_id]
+    info, png = files.pngs[image_id]
     row = {
         "tenant": tenant,
         "id": image_id,
