@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.served.peers import PEERS
 from bench.served.report import write_report
 from bench.served.rows import Scale
-from bench.served.run import LOCAL, Plan, carry_out, default_folder, say
+from bench.served.run import LOCAL, Plan, carry_out, default_folder, draw_charts, say
 
 QUICK = Scale(chats=(1, 4), answer_tokens=16, repeats=1)
 
@@ -25,9 +25,15 @@ def main() -> None:
     add_run_flags(runner)
     reporter = commands.add_parser("report", help="the tables of a run, as Markdown")
     reporter.add_argument("run", type=Path, help="the JSON file of a run")
+    painter = commands.add_parser("charts", help="the charts of a run, as PNG files")
+    painter.add_argument("run", type=Path, help="the JSON file of a run")
+    painter.add_argument("folder", type=Path, help="where the charts go")
     arguments = parser.parse_args()
     if arguments.command == "report":
         print(write_report(json.loads(arguments.run.read_text())))
+        return
+    if arguments.command == "charts":
+        draw_charts(arguments.run, arguments.folder)
         return
     print(write_report(carry_out(make_plan(arguments))))
     say(f"the whole run is in {arguments.output}")

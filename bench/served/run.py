@@ -17,7 +17,7 @@ from typing import Any
 from bench.served.contest import Failed, compete
 from bench.served.machine import describe_machine, read_date, read_load
 from bench.served.peers import PEERS
-from bench.served.peers.peer import OFFLINE, ROOT_FOLDER, NotInstalled, Place, run
+from bench.served.peers.peer import OFFLINE, ROOT_FOLDER, NotInstalled, Peer, Place, run
 from bench.served.rows import Scale
 from bench.served.workload import WORDS_NAME
 
@@ -149,6 +149,20 @@ def measure_locally(name: str, place: Place, seed: str, scale: Scale, log: Path)
     run(words, log, OFFLINE)
     measured: dict[str, Any] = json.loads(output.read_text())
     return measured
+
+
+def draw_charts(run_file: Path, folder: Path) -> None:
+    """Draw a run in an environment with matplotlib.
+
+    Raises:
+        NotInstalled: that can not be had, or failed; with its last line.
+    """
+    place = Place(default_folder(), default_folder() / "checkpoint", 1)
+    painter = Peer()
+    painter.environment = "charts"
+    painter.install(place)
+    words = [str(painter.python(place)), "-m", "bench.served.charts"]
+    run([*words, str(run_file), str(folder)], place.folder / "logs" / "charts.log")
 
 
 def say(text: str) -> None:

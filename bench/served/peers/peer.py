@@ -56,6 +56,9 @@ class Peer:
     name = ""
     environment = ""
     packages: Sequence[str] = ()
+    unneeded: Sequence[str] = ()
+    """Packages that are removed where they can not be imported. torchvision's wheels fit one build
+    of torch, and not always the one that is there; nothing that is measured needs it."""
 
     def python(self, place: Place) -> Path:
         """The interpreter of its environment."""
@@ -82,6 +85,12 @@ class Peer:
         for first in [pin for pin in pins if pin.startswith("torch==")]:
             run([*pip, first], log)
         run([*pip, "-r", str(requirements)], log)
+        for package in self.unneeded:
+            check = subprocess.run(
+                [str(python), "-c", f"import {package}"], capture_output=True, check=False
+            )
+            if check.returncode:
+                run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", package], log)
         stamp.write_text(state)
 
     def prepare(self, place: Place) -> None:

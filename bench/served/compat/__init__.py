@@ -1,0 +1,1 @@
+"""What makes others' wheels fit together where their indexes do not; see each module."""

@@ -1,0 +1,1 @@
+"""Brings the checkpoint into the forms of others, in their own environments."""
