@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-attacks test-kills test-observability test-system test-infra test-deploy bench check audit protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-attacks test-browser test-kills test-observability test-system test-infra test-deploy bench check audit protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,11 @@ fuzz: .venv/.fuzz ## throw bytes at the wire, the prompt builder and the picture
 test-attacks: .venv/.test ## attack a server over raw HTTP/2 while a neighbour works
 	$(SAY) "Attacks (about a minute)"
 	@$(BIN)/python -m pytest tests/attacks
+
+test-browser: .venv/.browser ## look at exported chats; needs chromium and chromium-driver
+	$(SAY) "Browser (a minute)"
+	@command -v chromedriver >/dev/null || { echo "apt-get install chromium chromium-driver" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/browser
 
 test-kills: .venv/.test ## kill and stop servers, fill a disk, move the clock; KILLS=1000 for more
 	$(SAY) "Kills, stops, a full disk, a clock that jumps (3 to 6 minutes on 2 cores)"
@@ -140,6 +145,11 @@ clean: ## remove the environments
 .venv/.observability: .venv/.test
 	$(SAY) "Set-up: Grafana's library of dashboards"
 	@$(PIP) --group observability
+	@touch $@
+
+.venv/.browser: .venv/.test
+	$(SAY) "Set-up: what drives a browser"
+	@$(PIP) --group browser
 	@touch $@
 
 .venv/.fuzz: .venv/.test
