@@ -73,11 +73,11 @@ test-observability: .venv/.observability ## a real Prometheus scrapes a server; 
 	@command -v promtool >/dev/null || { echo "apt-get install prometheus" >&2; exit 1; }
 	@$(BIN)/python -m pytest -o pythonpath=scripts tests/observability
 
-test-system: .venv/.test ## the host's tests on a real systemd in a container; needs root
+test-system: .venv/.test .venv-cdk/.ready ## the host's tests on a real systemd in a container; needs root
 	$(SAY) "What the system tests stand on (some minutes, only once)"
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
-	$(SAY) "System tests"
-	@$(BIN)/python -m pytest tests/system
+	$(SAY) "The host, from nothing to a reboot (10 to 15 minutes on 2 cores)"
+	@$(BIN)/python -m pytest --durations=0 --durations-min=5 tests/system/test_[0-9]*.py
 
 test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
 	$(SAY) "Stack tests"

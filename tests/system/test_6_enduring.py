@@ -1,6 +1,7 @@
 """The service on a real systemd when memory runs out, the disk is full, the clock jumps, and its
 credentials change; each with its time."""
 
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -158,3 +159,31 @@ def ask_with(key: str, pin: str) -> str:
     """One answer with a key, from the server whose certificate this is."""
     with Client(f"localhost:{PORT}", tls_pin=pin, api_key=key) as client:
         return client.start(red_circle(), "What is this?", timeout_seconds=30).read()
+
+
+def test_weights_are_quantised_once(host: Host, releases: Releases, figures: Figures) -> None:
+    """The first start keeps what it has quantised, inside the sandbox; the next ones read that."""
+    machine = host.machine
+    list_copy = "cd /var/cache/private/llavachat-server && find . -type f -printf '%p %i %T@\\n'"
+    took = []
+    try:
+        host.install(releases.this, "--quantization", "nf4")
+        first = sorted(machine.shell(list_copy).splitlines())
+        assert [line for line in first if ".safetensors" in line], first
+        for _ in range(2):
+            took.append(read_loading_seconds(host))
+            machine.run("systemctl", "restart", SERVICE)
+            assert host.ask(red_circle()).strip()
+            assert first == sorted(machine.shell(list_copy).splitlines())
+        figures.note("weights loaded: quantised, then read", f"{took[0]:.1f} s, {took[1]:.1f} s")
+    finally:
+        host.install(releases.this, "--quantization", "")
+        machine.shell("rm -rf /var/cache/private/llavachat-server/*")
+
+
+def read_loading_seconds(host: Host) -> float:
+    """How long the present server took to load its weights, by its journal."""
+    (line,) = host.machine.read_journal(
+        f"_PID={host.process_id}", "LLAVACHAT_EVENT=loaded weights"
+    ).splitlines()
+    return float(json.loads(line)["took_seconds"])
