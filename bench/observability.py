@@ -2,13 +2,13 @@
 
     python bench/observability.py [--rounds 30] [--talkers 8]
 
-Three servers on the embedded model are asked the same in turns, one at a time: `plain`; `scraped`,
-whose figures are read every second, fifteen times as often as is usual; and `traced`, which is
-scraped likewise and sends every span and its metrics by OTLP to a receiver in this process. In a
-round each server answers `--talkers` questions at once, in an order that changes. Printed are the
-tokens per second and the computing time of the server's process for each token, which other
-programs on the machine do not disturb as much; the ratios are of one round's servers to each
-other, so that a machine that grows slower or faster harms no comparison.
+Three servers on the embedded model are asked the same about a picture, one server at a time:
+`plain`; `scraped`, whose figures are read every second, fifteen times as often as is usual; and
+`traced`, which is scraped likewise and sends every span and its metrics by OTLP to a receiver in
+this process. In a round each server answers `--talkers` questions at once, in an order that
+changes. Printed are the tokens per second and the computing time of the server's process for each
+token, which other programs on the machine do not disturb as much; the ratios are of one round's
+servers to each other, so that a machine that grows slower or faster harms no comparison.
 
 Before that, what one report of a turn costs in this process, by `time.process_time`: for the log
 alone, with metrics, and with traces as well.
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llavachat import Client
-from turns import ROOT_FOLDER, ask_one, find_seeds, run_server
+from turns import ROOT_FOLDER, run_server
 
 sys.path.insert(0, str(ROOT_FOLDER / "tests"))
 
@@ -39,8 +39,10 @@ from llavachat_server.ops import logs
 from llavachat_server.ops.export import Exports
 from llavachat_server.ops.telemetry import Telemetry
 from otlp_receiver import receive_by_grpc
+from pictures import red_circle
 from reports import make_report
 
+ANSWER_TOKENS = 64
 SCRAPE_SECONDS = 1.0
 NUM_REPORTS, NUM_TRIES = 200, 5
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -62,12 +64,10 @@ class Arm:
     rates: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
 
-    def run(self, seeds: list[int], pool: ThreadPoolExecutor) -> None:
+    def run(self, talkers: int, pool: ThreadPoolExecutor) -> None:
         """One round."""
         began, computed = time.perf_counter(), read_computing(self.process)
-        tokens = sum(
-            result[2] for result in pool.map(lambda seed: ask_one(self.client, seed), seeds)
-        )
+        tokens = sum(pool.map(lambda _: ask(self.client), range(talkers)))
         self.rates.append(tokens / (time.perf_counter() - began))
         self.costs.append((read_computing(self.process) - computed) / tokens)
 
@@ -100,16 +100,29 @@ def main() -> None:
             arms[name] = Arm(stack.enter_context(Client(address, timeout_seconds=600.0)), process)
             if name != "plain":
                 stack.enter_context(scraping((own / "log").read_text()))
-        seeds = find_seeds(arms["plain"].client)
-        batch = [seeds[number % len(seeds)] for number in range(options.talkers)]
         names = list(arms)
         for number in range(options.rounds + 1):
             for name in (*names[number % 3 :], *names[: number % 3]):
-                arms[name].run(batch, pool)
+                arms[name].run(options.talkers, pool)
         num_spans = len(received.spans)
     # The first round warms up.
     report({name: (arm.rates[1:], arm.costs[1:]) for name, arm in arms.items()})
     print(f"{num_spans} spans received; {os.getloadavg()[1]:.1f} load over the last 5 minutes")
+
+
+def ask(client: Client) -> int:
+    """One turn about a picture; the tokens of its answer, which are as many as may be: a penalty
+    far below 1 makes the model say again what was said."""
+    reply = client.start(
+        red_circle(),
+        "Describe the picture.",
+        max_tokens=ANSWER_TOKENS,
+        temperature=0.0,
+        repetition_penalty=0.1,
+    )
+    reply.read()
+    assert reply.usage is not None
+    return reply.usage.completion_tokens
 
 
 def measure_reports() -> Iterator[tuple[str, float]]:

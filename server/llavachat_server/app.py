@@ -11,24 +11,28 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
-from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-from llavachat_server import __version__
+from llavachat_server.assembly import (
+    Chats,
+    EngineMaker,
+    ServedEngine,
+    make_batching_engine,
+    make_desk,
+    make_fetcher,
+)
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
-from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
 from llavachat_server.listener import ListenError, bind, make_server
@@ -37,28 +41,16 @@ from llavachat_server.network import is_loopback
 from llavachat_server.ops.health import Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
-from llavachat_server.reloading import reload_settings
-from llavachat_server.rpc import messages
+from llavachat_server.reloading import has_terminal, reload_settings
 from llavachat_server.rpc.gate import Gate, GateState
-from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
 from llavachat_server.rpc.key_watch import watch_keys
 from llavachat_server.rpc.metering import MeteredEngine
 from llavachat_server.rpc.quota import Quotas
-from llavachat_server.rpc.requests import RequestLimits
-from llavachat_server.rpc.service import ChatService, Desk
+from llavachat_server.rpc.service import ChatService
 from llavachat_server.rpc.use import UseNotes
-from llavachat_server.settings import (
-    Settings,
-    find_keys_files,
-    find_quantized_folder,
-    find_state_folder,
-)
+from llavachat_server.settings import Settings, find_keys_files
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
-from llavachat_server.values import Engine, EngineInfo
-
-if TYPE_CHECKING:
-    from llavachat_server.images.fetcher import Fetcher
 
 log = logging.getLogger("llavachat")
 
@@ -75,18 +67,6 @@ class StartError(Exception):
 
 class EngineEnded(Exception):
     """The engine failed and can not go on; one sentence for the operator."""
-
-
-class ServedEngine(Engine, Protocol):
-    """An engine that says when the process should end.
-
-    `fatal`, from `start` on: done, with a sentence for the log, when it can not go on.
-    """
-
-    fatal: asyncio.Future[str] | None
-
-
-EngineMaker = Callable[[Settings, Profile, Callable[[str, float | None], None]], ServedEngine]
 
 
 class App:
@@ -129,7 +109,7 @@ class App:
         self._hosts = AllowedHosts.parse(settings.image_url_hosts)
         self._intake = Intake(
             profile.image_limits,
-            _make_fetcher(self._hosts),
+            make_fetcher(self._hosts),
             keep_originals=settings.keep_originals,
         )
         self._engine: ServedEngine | None = None
@@ -240,31 +220,14 @@ class App:
             info.num_image_tokens,
             max_bytes=settings.max_import_bytes,
         )
-        request_limits = RequestLimits(
-            max_prompt_chars=profile.max_prompt_chars,
-            max_images_per_turn=profile.max_images_per_turn,
-            max_tokens=profile.max_tokens,
-            vocab_size=info.vocab_size,
-            takes_urls=bool(self._hosts),
-        )
-        server_info = _describe(
+        self._service.desk = make_desk(
+            settings,
             profile,
             info,
-            media_types,
-            self._started_at,
-            keeps_originals=settings.keep_originals,
-        )
-        chat_limits = ChatLimits(
-            request_limits, settings.max_turns_per_chat, profile.image_limits.max_side_pixels
-        )
-        self._service.desk = Desk(
-            info,
-            self._turns,
-            opened.store,
-            self._importer,
-            request_limits,
-            chat_limits,
-            server_info,
+            Chats(self._turns, opened.store, self._importer),
+            takes_urls=bool(self._hosts),
+            media_types=media_types,
+            started_at=self._started_at,
         )
 
     async def _shut_down(self, server: grpc.aio.Server, gate: Gate) -> None:
@@ -372,78 +335,6 @@ class App:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._began, 2)
-
-
-def has_terminal() -> bool:
-    """Whether a SIGHUP would mean that this process' terminal was closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
-
-
-def make_batching_engine(
-    settings: Settings, profile: Profile, progress: Callable[[str, float | None], None]
-) -> BatchingEngine:
-    """Make the engine of a profile, not started yet."""
-    return BatchingEngine(
-        EngineSettings(
-            model=profile.model,
-            profile=profile.name,
-            revision=profile.revision or None,
-            quantization=profile.quantization,
-            quantized_folder=str(find_quantized_folder(settings)),
-            device=settings.device,
-            max_running=profile.max_running_turns,
-            max_queued=profile.max_queued_turns,
-            max_tokens=profile.max_tokens,
-            hashes_folder=str(find_state_folder(settings) / "models"),
-        ),
-        progress,
-    )
-
-
-def _make_fetcher(hosts: AllowedHosts) -> "Fetcher | None":
-    if not hosts:
-        return None
-    # Its library takes time to import, and few servers need it.
-    from llavachat_server.images.fetcher import Fetcher
-
-    return Fetcher(hosts)
-
-
-def _describe(
-    profile: Profile,
-    info: EngineInfo,
-    media_types: Sequence[str],
-    started_at: datetime,
-    *,
-    keeps_originals: bool,
-) -> pb.GetServerInfoResponse:
-    return pb.GetServerInfoResponse(
-        model=messages.model_info(info.model),
-        limits=pb.Limits(
-            max_image_bytes=profile.image_limits.max_bytes,
-            max_image_pixels=profile.image_limits.max_pixels,
-            max_image_side_pixels=profile.image_limits.max_side_pixels,
-            max_images_per_turn=profile.max_images_per_turn,
-            max_prompt_chars=profile.max_prompt_chars,
-            context_tokens=info.context_tokens,
-            max_tokens=profile.max_tokens,
-            tokens_per_image=info.num_image_tokens,
-            max_running_turns=info.max_running,
-            max_queued_turns=info.max_queued,
-            max_turn_duration=messages.duration(profile.max_turn_seconds),
-            media_types=media_types,
-        ),
-        default_params=messages.params(profile.default_sampling),
-        server_version=__version__,
-        library_versions=info.library_versions,
-        device=info.device,
-        start_time=messages.timestamp(started_at),
-        keeps_originals=keeps_originals,
-    )
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 from grpc import StatusCode
 
+from llavachat_server.interfaces import Engine
 from llavachat_server.listener import ListenError
 from llavachat_server.network import is_loopback, split_address
 from llavachat_server.ops.export import BadExport, Exports
@@ -21,7 +22,9 @@ from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.status import REASONS
 from llavachat_server.rpc.tls import BadCertificate, Certificates
 from llavachat_server.settings import Settings
-from llavachat_server.values import Engine, EngineLoad
+from llavachat_server.values import (
+    EngineLoad,
+)
 
 log = logging.getLogger("llavachat")
 

@@ -1,9 +1,14 @@
 """What every wrapper around an engine has in common: all but `generate` goes through as it is.
 
-Contract: see `values.Engine`. It must not know why an engine is wrapped.
+Contract: see `interfaces.Engine`. It must not know why an engine is wrapped.
 """
 
-from llavachat_server.values import Engine, EngineInfo, EngineLoad, FinishReason, TurnTokenizer
+from llavachat_server.interfaces import Engine, TurnTokenizer
+from llavachat_server.values import (
+    EngineInfo,
+    EngineLoad,
+    FinishReason,
+)
 
 
 class EngineRelay:
@@ -18,31 +23,31 @@ class EngineRelay:
 
     @property
     def info(self) -> EngineInfo:
-        """See `values.Engine`."""
+        """See `interfaces.Engine`."""
         return self._engine.info
 
     @property
     def prompts(self) -> TurnTokenizer:
-        """See `values.Engine`."""
+        """See `interfaces.Engine`."""
         return self._engine.prompts
 
     @property
     def load(self) -> EngineLoad:
-        """See `values.Engine`."""
+        """See `interfaces.Engine`."""
         return self._engine.load
 
     async def start(self) -> None:
-        """See `values.Engine.start`."""
+        """See `interfaces.Engine.start`."""
         await self._engine.start()
 
     async def stop(self) -> None:
-        """See `values.Engine.stop`."""
+        """See `interfaces.Engine.stop`."""
         await self._engine.stop()
 
     def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """See `values.Engine.cancel`."""
+        """See `interfaces.Engine.cancel`."""
         self._engine.cancel(request_id, reason)
 
     def forget(self, tenant: str, owner: str) -> None:
-        """See `values.Engine.forget`."""
+        """See `interfaces.Engine.forget`."""
         self._engine.forget(tenant, owner)

@@ -35,6 +35,7 @@ class Releases:
         name: str,
         *,
         edit: Callable[[str, str], str] | None = None,
+        more: dict[str, str] | None = None,
         constraints: str = "",
     ) -> str:
         """A release made from this tree's.
@@ -42,6 +43,7 @@ class Releases:
         Args:
             name: of its folder.
             edit: given each Python file's name and text, returns its text.
+            more: files to add to the wheel, by their names.
             constraints: lines to add to the constraints.
 
         Returns:
@@ -53,8 +55,8 @@ class Releases:
             folder / "assets",
             ignore=shutil.ignore_patterns("__pycache__", ".*_cache"),
         )
-        text = (ROOT / "constraints.txt").read_text() + constraints
-        (folder / "constraints.txt").write_text(text)
+        pins = (ROOT / "constraints.txt").read_text() + constraints
+        (folder / "constraints.txt").write_text(pins)
         with (
             zipfile.ZipFile(self._wheel) as old,
             zipfile.ZipFile(folder / self._wheel.name, "w", zipfile.ZIP_DEFLATED) as new,
@@ -64,6 +66,8 @@ class Releases:
                 if edit is not None and entry.filename.endswith(".py"):
                     data = edit(entry.filename, data.decode()).encode()
                 new.writestr(entry, data)
+            for file, text in (more or {}).items():
+                new.writestr(file, text)
         return f"/srv/{name}"
 
 

@@ -3,7 +3,8 @@
 import time
 
 from figures import Figures
-from host import Host, Releases
+from host import SERVICE, Host, Releases
+from llavachat_server.chats.sql.schema import HEAD
 from pictures import red_circle
 
 
@@ -54,6 +55,42 @@ def test_update_that_does_not_start(host: Host, releases: Releases, figures: Fig
     assert f"{before} runs as before" in done.stdout
     assert before == host.release
     assert host.ask(red_circle()).strip()
+
+
+MIGRATION = """
+from alembic import op
+revision = "later"
+down_revision = "{head}"
+def upgrade():
+    op.execute("CREATE TABLE later (number INTEGER)")
+"""
+
+
+def test_update_that_fails_after_it_changed_the_database(host: Host, releases: Releases) -> None:
+    """It has brought the chats to a form that the old release does not know, and does not answer:
+    the old one has them back in their old form, with every chat."""
+
+    def break_start(name: str, text: str) -> str:
+        if name.endswith("sql/schema.py"):
+            return text.replace(f'HEAD = "{HEAD}"', 'HEAD = "later"')
+        if name.endswith("_server/assembly.py"):
+            return f"{text}\ndef make_batching_engine(*_):\n    raise SystemExit(3)\n"
+        return text
+
+    with host.client() as client, client.start(red_circle(), "What is this?") as reply:
+        answer, chat_id = reply.read(), reply.chat.id
+    before = host.release
+    versions = "llavachat_server/chats/sql/migrations/versions"
+    migration = {f"{versions}/9999_later.py": MIGRATION.format(head=HEAD)}
+    folder = releases.make("migrating", edit=break_start, more=migration)
+    done = host.machine.run_raw(f"{folder}/assets/install", "run")
+    assert 1 == done.returncode
+    assert f"{before} runs as before" in done.stdout, done.stdout
+    assert '"event": "store migration"' in host.machine.read_journal("-u", SERVICE, "-b")
+    with host.client() as client:
+        assert [answer] == [turn.answer for turn in client.chat(chat_id).record().turns]
+        assert client.chat(chat_id).ask("What colour is it?", timeout_seconds=30).read().strip()
+    assert "chats.db.before" not in host.machine.run("ls", "/var/lib/private/llavachat")
 
 
 def test_update_onto_a_full_disk(host: Host, releases: Releases) -> None:

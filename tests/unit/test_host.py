@@ -12,7 +12,7 @@ from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cdk" / "assets"))
 
-from llavachat_host import layout, model, release, units
+from llavachat_host import database, layout, model, release, units
 from llavachat_host.idleness import explain_use
 from llavachat_host.options import (
     DEFAULT_QUANTIZATION,
@@ -22,7 +22,7 @@ from llavachat_host.options import (
     save_options,
     write_whole,
 )
-from llavachat_host.steps import HostError, InstallationRuns, hold_lock
+from llavachat_host.steps import HostError, InstallationRuns, Steps, hold_lock
 
 
 def test_needs_are_those_of_the_servers_profiles() -> None:
@@ -192,3 +192,51 @@ def test_one_installation_at_a_time(tmp_path: Path) -> None:
         pass
     with hold_lock(lock):
         pass
+
+
+def make_release(folder: Path, *migrations: str) -> Path:
+    """A release as far as its database goes."""
+    packages = folder / "venv" / "lib" / "python3.11" / "site-packages"
+    versions = packages / "llavachat_server" / "chats" / "sql" / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    for name in migrations:
+        (versions / name).touch()
+    return folder
+
+
+def test_chats_are_copied_only_for_another_form(tmp_path: Path) -> None:
+    """Not for the first release, not without a database, not for a release with the same one."""
+    state = tmp_path / "state"
+    state.mkdir()
+    first = make_release(tmp_path / "first", "0001_chats.py")
+    same = make_release(tmp_path / "same", "0001_chats.py")
+    later = make_release(tmp_path / "later", "0001_chats.py", "0002_more.py")
+    assert not database.needs_copy(first, later, state)
+    (state / database.NAME).touch()
+    assert not database.needs_copy(None, later, state)
+    assert not database.needs_copy(first, same, state)
+    assert database.needs_copy(first, later, state)
+    assert database.needs_copy(later, first, state)
+
+
+def test_chats_are_put_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what SQLite had beside them, and without what the later release has left there."""
+    chats, beside = tmp_path / "chats.db", tmp_path / "chats.db-wal"
+    chats.write_text("before")
+    database.keep(Steps(), tmp_path)
+    chats.write_text("after")
+    beside.write_text("after, too")
+    database.put_back(Steps(), tmp_path)
+    assert [chats] == list(tmp_path.iterdir())
+    assert "before" == chats.read_text()
+    beside.write_text("before, too")
+    database.keep(Steps(), tmp_path)
+    beside.unlink()
+    database.put_back(Steps(), tmp_path)
+    assert "before, too" == beside.read_text()
+    database.keep(Steps(), tmp_path)
+    database.drop(tmp_path)
+    assert {chats, beside} == set(tmp_path.iterdir())
+    monkeypatch.setattr(database, "free_gib", lambda _: 0.3)
+    with pytest.raises(HostError, match=r"disk: 0\.3 GiB free .* a copy of it needs 0\.5 GiB"):
+        database.check_room(tmp_path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llavachat_host import layout
+from llavachat_host import database, layout
 from llavachat_host.machine import describe, list_faults, look
 from llavachat_host.model import prepare_model
 from llavachat_host.options import Options, load_options, save_options
@@ -23,7 +23,13 @@ from llavachat_host.release import (
     read_link,
 )
 from llavachat_host.steps import HostError, Steps, hold_lock
-from llavachat_host.units import enable_units, install_units, read_property, restart_service
+from llavachat_host.units import (
+    enable_units,
+    install_units,
+    read_property,
+    restart_service,
+    stop_service,
+)
 
 
 def check_machine(source: Source | None, options: Options, steps: Steps) -> Path:
@@ -89,9 +95,15 @@ def switch(running: Path | None, release: Path, options: Options, steps: Steps) 
     """Let a complete release take over.
 
     Raises:
-        HostError: it does not answer; the release that ran before answers again.
+        HostError: it does not answer; the release that ran before answers again, on the chats as
+            they were.
     """
     kept = load_options()
+    has_copy = database.needs_copy(running, release)
+    if has_copy:
+        database.check_room()
+        stop_service(steps)
+        database.keep(steps)
     try:
         use(release, options, steps)
     except HostError as error:
@@ -99,10 +111,14 @@ def switch(running: Path | None, release: Path, options: Options, steps: Steps) 
             raise
         steps.say(str(error))
         with steps.step(f"back to {running.name}"):
+            if has_copy:
+                stop_service(steps)
+                database.put_back(steps)
             use(running, kept, steps)
         raise HostError(
             f"{release.name} does not answer, see above; {running.name} runs as before"
         ) from error
+    database.drop()
 
 
 def use(release: Path, options: Options, steps: Steps) -> None:

@@ -23,6 +23,9 @@ CREDENTIALS = CONFIGURATION / "credentials"
 CREDENTIALS_SEEN = CONFIGURATION / "credentials.sha256"
 ALERT_HOOK = CONFIGURATION / "alert"
 
+STATE = Path("/var/lib/private/llavachat")
+"""The service's StateDirectory= as root sees it, with DynamicUser=."""
+
 CACHE = Path("/var/cache/llavachat")
 HUB = CACHE / "hub"
 """A Hugging Face hub cache; a link to a faster disk where there is one."""

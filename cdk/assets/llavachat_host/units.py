@@ -117,13 +117,18 @@ def restart_service(steps: Steps) -> None:
     """
     for unit in (layout.MODEL_SERVICE, layout.SERVICE):
         probe(["systemctl", "reset-failed", unit])
-    with steps.step("stop"):
-        # By itself, since it would come back up with the model's unit, and then be restarted.
-        systemctl("stop", layout.SERVICE)
+    # By itself, since it would come back up with the model's unit, and then be restarted.
+    stop_service(steps)
     with steps.step("first answer"):
         for unit in (layout.MODEL_SERVICE, layout.SERVICE):
             start(unit)
     steps.say(f"service: {read_property(layout.SERVICE, 'StatusText')}")
+
+
+def stop_service(steps: Steps) -> None:
+    """Let running turns come to their end; one that does not run stays so."""
+    with steps.step("stop"):
+        systemctl("stop", layout.SERVICE)
 
 
 def start(unit: str) -> None:

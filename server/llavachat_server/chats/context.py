@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from llavachat_server.chats.record import Turn
 from llavachat_server.images.intake import ImageInfo
-from llavachat_server.values import ContextFull, TurnTokenizer
+from llavachat_server.interfaces import TurnTokenizer
+from llavachat_server.values import (
+    ContextFull,
+)
 
 
 @dataclass(frozen=True, slots=True)

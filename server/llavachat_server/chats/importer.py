@@ -23,7 +23,10 @@ from llavachat_server.images.intake import (
     Picture,
     kept_size,
 )
-from llavachat_server.values import QueueFull, TurnTokenizer
+from llavachat_server.interfaces import TurnTokenizer
+from llavachat_server.values import (
+    QueueFull,
+)
 
 MAX_FILE_BYTES = MAX_KEPT_SIDE_PIXELS**2 * 3 + 1024**2
 """The largest PNG that a server gives away: it may be larger than the JPEG that it once was."""

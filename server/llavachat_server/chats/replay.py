@@ -20,9 +20,9 @@ from llavachat_server.chats.errors import (
 from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.runner import STOP_RETRY_SECONDS
 from llavachat_server.chats.store import ChatStore
+from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
     Delta,
-    Engine,
     EngineEvent,
     EngineFailed,
     EngineInfo,

@@ -23,8 +23,8 @@ from llavachat_server.chats.setting import Setting
 from llavachat_server.chats.sources import take_new
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import Intake, Picture
+from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
-    Engine,
     EngineEvent,
     EngineFailed,
     EngineRequest,

@@ -33,8 +33,13 @@ from llavachat_server.chats.setting import read_setting
 from llavachat_server.chats.sources import check_new
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import Intake
+from llavachat_server.interfaces import Engine
 from llavachat_server.observation import TurnReport, name_error
-from llavachat_server.values import Delta, Engine, FinishReason, Sampling
+from llavachat_server.values import (
+    Delta,
+    FinishReason,
+    Sampling,
+)
 
 _CANCEL_SECONDS = 5.0
 """The engine ends a cancelled turn within a few steps; past this it is not waited for."""

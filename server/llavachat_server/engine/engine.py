@@ -20,6 +20,7 @@ from llavachat_server.engine.admission import AdmissionQueue, Ticket
 from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run, name_owner
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.interfaces import TurnTokenizer
 from llavachat_server.values import (
     EngineError,
     EngineEvent,
@@ -30,7 +31,6 @@ from llavachat_server.values import (
     EngineUnavailable,
     FinishReason,
     InvalidRequest,
-    TurnTokenizer,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class EngineState(Enum):
 
 
 class BatchingEngine:
-    """The engine on the batching core; see `values.Engine`.
+    """The engine on the batching core; see `interfaces.Engine`.
 
     Args:
         settings: which model, and how much of the machine.
@@ -174,7 +174,7 @@ class BatchingEngine:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
-        """Stream one answer; see `values.Engine.generate`."""
+        """Stream one answer; see `interfaces.Engine.generate`."""
         run = self._take_in(request)
         try:
             async for event in run.read_events():
@@ -189,7 +189,7 @@ class BatchingEngine:
             self._conclude(run, reason)
 
     def forget(self, tenant: str, owner: str) -> None:
-        """Forget an owner's cached prefixes and pictures; see `values.Engine.forget`."""
+        """Forget an owner's cached prefixes and pictures; see `interfaces.Engine.forget`."""
         name = name_owner(tenant, owner)
         if name is None:
             return

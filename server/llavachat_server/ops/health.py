@@ -10,7 +10,13 @@ from grpc_health.v1 import health, health_pb2
 from PIL import Image, ImageDraw
 
 from llavachat_server.images.intake import Intake
-from llavachat_server.values import Engine, EngineRequest, Finished, FinishReason, Sampling
+from llavachat_server.interfaces import Engine
+from llavachat_server.values import (
+    EngineRequest,
+    Finished,
+    FinishReason,
+    Sampling,
+)
 
 CHAT_SERVICE = "llavachat.v1.ChatService"
 

@@ -17,11 +17,11 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import cast
 
+from llavachat_server.interfaces import Engine
 from llavachat_server.ops.systemd import Notifier
 from llavachat_server.relay import EngineRelay
 from llavachat_server.values import (
     Delta,
-    Engine,
     EngineError,
     EngineEvent,
     EngineRequest,
@@ -41,7 +41,7 @@ _STEPS = (FinishReason.EOS, FinishReason.STOP_SEQUENCE, FinishReason.MAX_TOKENS)
 
 
 class WatchedEngine(EngineRelay):
-    """An engine whose steps and turns are noted; see `values.Engine`."""
+    """An engine whose steps and turns are noted; see `interfaces.Engine`."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -52,7 +52,7 @@ class WatchedEngine(EngineRelay):
         """Monotonic time at which somebody last asked, or was still being answered."""
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
-        """See `values.Engine.generate`."""
+        """See `interfaces.Engine.generate`."""
         self.num_running += 1
         self.note_use()
         try:

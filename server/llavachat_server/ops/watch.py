@@ -7,6 +7,7 @@ gRPC, chats or torch.
 
 import asyncio
 
+from llavachat_server.interfaces import Engine
 from llavachat_server.ops.pulse import (
     MAX_START_SECONDS,
     Pulse,
@@ -15,7 +16,6 @@ from llavachat_server.ops.pulse import (
     find_activity_file,
 )
 from llavachat_server.ops.systemd import Notifier
-from llavachat_server.values import Engine
 
 
 class Watch:

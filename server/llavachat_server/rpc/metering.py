@@ -8,14 +8,19 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
+from llavachat_server.interfaces import Engine
 from llavachat_server.relay import EngineRelay
 from llavachat_server.rpc.auth import CALLER
 from llavachat_server.rpc.quota import Quotas
-from llavachat_server.values import Engine, EngineEvent, EngineRequest, Finished
+from llavachat_server.values import (
+    EngineEvent,
+    EngineRequest,
+    Finished,
+)
 
 
 class MeteredEngine(EngineRelay):
-    """An engine whose use is charged; see `values.Engine`.
+    """An engine whose use is charged; see `interfaces.Engine`.
 
     Args:
         engine: what answers.
