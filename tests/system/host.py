@@ -28,7 +28,11 @@ class Releases:
     def __init__(self, machine: Container, wheel: Path) -> None:
         self._machine = machine
         self._wheel = wheel
+        # Read once: the tree may change while its tests run.
+        self._pins = (ROOT / "constraints.txt").read_text()
+        self._assets = ROOT / "cdk" / "assets"
         self.this = self.make("this")
+        self._assets = machine.root / "srv" / "this" / "assets"
 
     def make(
         self,
@@ -51,12 +55,11 @@ class Releases:
         """
         folder = self._machine.root / "srv" / name
         shutil.copytree(
-            ROOT / "cdk" / "assets",
+            self._assets,
             folder / "assets",
             ignore=shutil.ignore_patterns("__pycache__", ".*_cache"),
         )
-        pins = (ROOT / "constraints.txt").read_text() + constraints
-        (folder / "constraints.txt").write_text(pins)
+        (folder / "constraints.txt").write_text(self._pins + constraints)
         with (
             zipfile.ZipFile(self._wheel) as old,
             zipfile.ZipFile(folder / self._wheel.name, "w", zipfile.ZIP_DEFLATED) as new,
