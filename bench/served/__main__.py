@@ -6,10 +6,14 @@ python -m bench.served report docs/benchmark.json
 
 import argparse
 import json
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from bench.served.peers import PEERS
+from bench.served.peers.peer import ROOT_FOLDER
+from bench.served.publish import publish
 from bench.served.report import write_report
 from bench.served.rows import Scale
 from bench.served.run import LOCAL, Plan, carry_out, default_folder, draw_charts, say
@@ -28,6 +32,8 @@ def main() -> None:
     painter = commands.add_parser("charts", help="the charts of a run, as PNG files")
     painter.add_argument("run", type=Path, help="the JSON file of a run")
     painter.add_argument("folder", type=Path, help="where the charts go")
+    publisher = commands.add_parser("publish", help="put a run into README.md and docs")
+    publisher.add_argument("run", type=Path, help="the JSON file of a run")
     arguments = parser.parse_args()
     if arguments.command == "report":
         print(write_report(json.loads(arguments.run.read_text())))
@@ -35,6 +41,11 @@ def main() -> None:
     if arguments.command == "charts":
         draw_charts(arguments.run, arguments.folder)
         return
+    if arguments.command == "publish":
+        publish(arguments.run, ROOT_FOLDER)
+        return
+    # So that a server that is being measured ends with a run that is told to.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     print(write_report(carry_out(make_plan(arguments))))
     say(f"the whole run is in {arguments.output}")
 

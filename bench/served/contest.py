@@ -12,7 +12,8 @@ from bench.served.processes import ServerDied, ServerProcess, find_free_port
 from bench.served.rows import Measured, Scale, UnequalWork, measure
 from bench.served.workload import Workload
 
-START_SECONDS = 300.0
+START_SECONDS = 900.0
+"""A first start may compile; on a busy machine that takes minutes."""
 POLL_SECONDS = 0.05
 
 

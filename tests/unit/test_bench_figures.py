@@ -7,6 +7,7 @@ import pytest
 from bench.served.figures import Spread, compare, percentile
 from bench.served.goals import judge
 from bench.served.limits import find_limit
+from bench.served.publish import replace_between_marks, write_summary
 from bench.served.report import write_report
 from bench.served.rows import make_rows
 
@@ -87,3 +88,18 @@ def test_report_leaves_nobody_out() -> None:
     assert "| one stream | 2.00x (1.00 to 3.00) |" in text
     assert "- vLLM: no wheel" in text
     assert "- OpenVINO GenAI, round 2: it died" in text
+
+
+def test_a_run_is_published_between_the_marks() -> None:
+    """Nothing around the marks changes, a second run replaces the first, and no marks are told."""
+    report = make_report({"ours": dict.fromkeys(make_rows((1, 16)), 10.0)}, absent="no wheel")
+    summary = write_summary(report)
+    assert "| llavachat | 10.0 | 10.0 |" in summary
+    assert "Without figures: vLLM." in summary
+    text = "before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n"
+    once = replace_between_marks(text, summary)
+    assert once == replace_between_marks(once, summary)
+    assert once.startswith("before\n<!-- benchmark -->\n| median |")
+    assert once.endswith("<!-- /benchmark -->\nafter\n")
+    with pytest.raises(ValueError, match="no <!-- benchmark -->"):
+        replace_between_marks("text", summary)
