@@ -7,7 +7,7 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "cli.md"
 BEGIN, END = "<!-- help: begin -->\n", "<!-- help: end -->\n"
-COMMANDS = ("", "ask", "chat", "chats", "replay", "export", "import", "demo")
+COMMANDS = ("", "ask", "chat", "chats", "replay", "export", "import", "profiles", "demo")
 
 
 def read_help(command):

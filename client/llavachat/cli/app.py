@@ -310,6 +310,51 @@ def import_(
     return import_chat(file, options.ServerOptions(address, tls, ca_file, timeout))
 
 
+@app.command()
+def profiles(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Use this server from now on.", show_default=False),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", "-a", metavar="HOST[:PORT]", help="Save it first, under NAME."),
+    ] = None,
+    key_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Holds its key; the key itself is not copied."),
+    ] = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="PEM of the authority behind its certificate."),
+    ] = None,
+    pin: Annotated[
+        str | None,
+        typer.Option(metavar="sha256:HEX", help="Trust this certificate and no other."),
+    ] = None,
+    server_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name to expect in its certificate.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Forget it.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Use none of them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """List saved servers, or use one from now on."""
+    from llavachat.cli.servers import profiles as run_profiles
+
+    return run_profiles(
+        name,
+        address=address,
+        key_file=key_file,
+        ca_file=ca_file,
+        pin=pin,
+        server_name=server_name,
+        delete=delete,
+        none=none,
+        as_json=as_json,
+    )
+
+
 @app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

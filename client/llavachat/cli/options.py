@@ -32,7 +32,7 @@ Address = Annotated[
         "-a",
         metavar="HOST[:PORT]",
         envvar="LLAVACHAT_ADDRESS",
-        help="The server; port 50051 unless named. [default: localhost:50051]",
+        help="The server; port 50051 unless named. [default: the saved one, or localhost:50051]",
         show_default=False,
     ),
 ]
@@ -115,14 +115,21 @@ class ServerOptions:
     timeout_seconds: float | None
 
     def overrides(self) -> dict[str, Any]:
-        """As arguments of `Client.from_environment`."""
+        """As arguments of `Client.from_environment`, completed from a saved server.
+
+        Raises:
+            Failure: that server can not be used.
+        """
+        from llavachat.cli.profiles import complete_arguments
+
         arguments = {
             "address": self.address,
             "tls": self.tls,
             "tls_ca_file": self.ca_file,
             "timeout_seconds": self.timeout_seconds,
         }
-        return {name: value for name, value in arguments.items() if value is not None}
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return complete_arguments(given)
 
 
 @dataclass(frozen=True, slots=True)
