@@ -43,7 +43,7 @@ class Steps:
         line = f"{time.monotonic() - self._began:7.1f} s  {text}"
         print(line, flush=True)  # noqa: T201
         if self._log is not None:
-            stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")  # noqa: UP017 - 3.9
+            stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             # A full disk is told about by the step that needs it, not by the log.
             try:
                 with self._log.open("a") as file:
