@@ -78,8 +78,8 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole answer."""
-        return "".join(self.pieces)
+        """The whole answer, without the space that some servers put in front."""
+        return "".join(self.pieces).strip()
 
     @property
     def first_token_ms(self) -> float:

@@ -65,7 +65,7 @@ def carry_out(plan: Plan) -> dict[str, Any]:
     began = time.perf_counter()
     for number in range(plan.num_rounds):
         # Each round begins with another contender, so that none is always the first.
-        turn = number % len(present)
+        turn = number % max(len(present), 1)
         order = [*present[turn:], *present[:turn]]
         contenders: dict[str, Any] = {}
         entry = {"load": round(read_load(), 2), "order": order, "contenders": contenders}
@@ -80,6 +80,9 @@ def carry_out(plan: Plan) -> dict[str, Any]:
             )
             report["seconds"] = round(time.perf_counter() - began)
             plan.output.write_text(json.dumps(report, indent=1) + "\n")
+        left = report["seconds"] / (number + 1) * (plan.num_rounds - number - 1)
+        if left:
+            say(f"{left / 60:.0f} minutes more, if the other rounds take as long")
     return report
 
 
@@ -127,6 +130,8 @@ def measure_one(
         measured = asdict(asyncio.run(compete(PEERS[name], place, words, seed, scale, log)))
     except (Failed, NotInstalled) as error:
         return {"failed": str(error)}
+    except Exception as error:  # whatever it is, the others have their turn
+        return {"failed": f"{type(error).__name__}: {error}"}
     return measured
 
 

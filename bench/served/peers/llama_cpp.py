@@ -64,10 +64,14 @@ class LlamaCpp(Peer):
         run([cmake, "--build", build, "--target", "llama-server", "-j", str(NUM_JOBS)], log)
 
     def prepare(self, place: Place) -> None:
-        """GGUF files."""
+        """GGUF files, and the template for a server that puts the picture's mark into the text."""
         module = "bench.served.exports.gguf_files"
         words = [str(self.python(place)), "-m", module, str(place.checkpoint)]
         run([*words, str(self._files(place))], place.folder / "logs" / "gguf.log")
+        template = (place.checkpoint / "chat_template.jinja").read_text()
+        plain = "{%- if content is string -%}{{- content -}}"
+        with_line = """{%- if content is string -%}{{- content | replace('__>', '__>\\n') -}}"""
+        self._template(place).write_text(template.replace(plain, with_line, 1))
 
     def command(self, place: Place, port: int) -> Command:
         """See the server's README for the flags."""
@@ -75,7 +79,7 @@ class LlamaCpp(Peer):
         words = [str(self._server(place)), "--host", "127.0.0.1", "--port", str(port)]
         words += ["-m", str(files / "model.gguf"), "--mmproj", str(files / "mmproj.gguf")]
         words += ["-np", str(slots), "-c", str(slots * CONTEXT_TOKENS), "--jinja"]
-        words += ["--chat-template-file", str(place.checkpoint / "chat_template.jinja")]
+        words += ["--chat-template-file", str(self._template(place))]
         words += ["-ctk", "f32", "-ctv", "f32", "-t", "2", "--offline"]
         return Command(words, {})
 
@@ -97,3 +101,6 @@ class LlamaCpp(Peer):
 
     def _files(self, place: Place) -> Path:
         return place.folder / "checkpoint-gguf"
+
+    def _template(self, place: Place) -> Path:
+        return self._files(place) / "chat_template.jinja"

@@ -35,6 +35,13 @@ class Vllm(Peer):
         (packages / "bench.pth").write_text(f"import bench_{module.stem}\n")
         run(words, place.folder / "logs" / "install-vllm.log")
 
+    def prepare(self, place: Place) -> None:
+        """Forget what an earlier run compiled: one that was cut short left halves of it.
+
+        So the first round's start compiles, and those after it find what it compiled.
+        """
+        shutil.rmtree(self._cache(place), ignore_errors=True)
+
     def command(self, place: Place, port: int) -> Command:
         """The threads and the allocator as its documentation for processors has them."""
         environment = self.python(place).parent.parent
@@ -49,10 +56,13 @@ class Vllm(Peer):
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
             "VLLM_NO_USAGE_STATS": "1",
             "LD_PRELOAD": str(environment / "lib" / "libiomp5.so"),
-            "VLLM_CACHE_ROOT": str(place.folder / "vllm-cache"),
+            "VLLM_CACHE_ROOT": str(self._cache(place)),
         }
         return Command(words, variables)
 
     def connect(self, place: Place, port: int) -> Interface:
         """Chat completions."""
         return OpenAiClient(port, str(place.checkpoint), {"ignore_eos": True})
+
+    def _cache(self, place: Place) -> Path:
+        return place.folder / "vllm-cache"
