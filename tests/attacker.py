@@ -1,6 +1,8 @@
 """Attacks on a server by raw HTTP/2 frames: what no gRPC client would send.
 
-    python tests/attacker.py ATTACK HOST:PORT SECONDS
+    python tests/attacker.py ATTACK HOST:PORT SECONDS [SOURCE]
+
+SOURCE is an address of this machine to come from.
 
 It goes on for so long, whatever the server does to it, and prints how much of it got through.
 """
@@ -35,6 +37,8 @@ WATCH = "/grpc.health.v1.Health/Watch"
 EMPTY_MESSAGE = b"\x00\x00\x00\x00\x00"
 MAX_STREAM_ID = 2**31 - 1
 STALLED_SECONDS = 1.0
+CONNECT_SECONDS = 2.0
+SOURCE = sys.argv[4] if __name__ == "__main__" and len(sys.argv) > 4 else ""
 
 
 class Connection:
@@ -42,9 +46,9 @@ class Connection:
 
     def __init__(self, address: str, *, polite: bool = True) -> None:
         host, _, port = address.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), 10)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setblocking(False)
+        self.socket = socket.create_connection((host, int(port)), CONNECT_SECONDS, (SOURCE, 0))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
         self._encoder = Encoder()
         self._next_stream = 1
         if polite:
@@ -59,9 +63,9 @@ class Connection:
         view = memoryview(data)
         while view:
             try:
-                view = view[self._socket.send(view) :]
+                view = view[self.socket.send(view) :]
             except BlockingIOError:
-                _, writable, _ = select.select((), (self._socket,), (), STALLED_SECONDS)
+                _, writable, _ = select.select((), (self.socket,), (), STALLED_SECONDS)
                 if not writable:
                     raise ConnectionError("stalled") from None
             self.drain()
@@ -73,7 +77,7 @@ class Connection:
             ConnectionError: the server has closed.
         """
         with suppress(BlockingIOError):
-            if self._socket.recv(1 << 16) == b"":
+            if self.socket.recv(1 << 16) == b"":
                 raise ConnectionError("closed")
 
     def request(self, path: str, *, extra: tuple[tuple[str, str], ...] = ()) -> HeadersFrame:
@@ -102,7 +106,7 @@ class Connection:
 
     def close(self) -> None:
         """Leave without a word."""
-        self._socket.close()
+        self.socket.close()
 
 
 def join(frames: list[Frame]) -> bytes:

@@ -35,7 +35,7 @@ from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
-from llavachat_server.listener import ListenError, bind, make_server
+from llavachat_server.listener import ListenError, bind, make_floods, make_server, watch_floods
 from llavachat_server.measuring import MetricsPort, make_telemetry, watch_server
 from llavachat_server.network import is_loopback
 from llavachat_server.ops.health import Health, warm_up
@@ -130,7 +130,8 @@ class App:
         if self._read_settings is not None and not has_terminal():
             loop.add_signal_handler(signal.SIGHUP, self._reload)
         keys = self._read_keys()
-        gate = Gate(lambda: keys.ring, observe=self._telemetry.note_call)
+        floods = make_floods(self._settings, self._telemetry.note_flood)
+        gate = Gate(lambda: keys.ring, observe=self._telemetry.note_call, on_spoilt=floods.note)
         note_use = UseNotes(self._watch.note_use)
         server = make_server(self._settings, self._profile, (gate, note_use))
         chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
@@ -147,6 +148,7 @@ class App:
         self._watch.begin()
         start = asyncio.create_task(self._start_engine(gate.quotas))
         watch = asyncio.create_task(watch_keys(keys, gate))
+        guard = asyncio.create_task(watch_floods(floods, address))
         stop = asyncio.create_task(self._stop_asked.wait())
         try:
             await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -164,6 +166,7 @@ class App:
             await self._wait_for_end(stop)
         finally:
             watch.cancel()
+            guard.cancel()
             await self._shut_down(server, gate)
             self._watch.end()
 

@@ -3,14 +3,18 @@
 It must not know what is served.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 import grpc.aio
 
+from llavachat_server.network import read_networks, split_address
+from llavachat_server.observation import FloodAction
 from llavachat_server.ops.health import CHAT_SERVICE
 from llavachat_server.profiles import Profile
+from llavachat_server.rpc.floods import FloodLimits, Floods
 from llavachat_server.rpc.limits import MAX_RUNNING_CALLS, channel_arguments
+from llavachat_server.rpc.sockets import Sockets
 from llavachat_server.rpc.tls import BadCertificate, Certificates
 from llavachat_server.settings import Settings
 
@@ -75,6 +79,33 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
     if listen.startswith("unix:"):
         return listen
     return f"{listen.rpartition(':')[0]}:{port}"
+
+
+def make_floods(settings: Settings, observe: Callable[[FloodAction, int], None]) -> Floods:
+    """Who counts calls that come to nothing.
+
+    Args:
+        settings: how many may.
+        observe: is told of what is done.
+    """
+    limits = FloodLimits(
+        settings.max_spoilt_calls_per_second,
+        settings.flood_block_seconds,
+        read_networks(settings.flood_exempt),
+    )
+    return Floods(limits, observe)
+
+
+async def watch_floods(floods: Floods, address: str) -> None:
+    """Send away who floods the port, until this is cancelled.
+
+    Args:
+        floods: knows who does.
+        address: that was bound.
+    """
+    # Whoever comes by a unix socket has no address, and is on this machine.
+    if not address.startswith("unix:"):
+        await floods.act(Sockets(split_address(address)[1]))
 
 
 def _read_credentials(settings: Settings) -> grpc.ServerCredentials | None:

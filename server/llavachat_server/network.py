@@ -1,9 +1,11 @@
-"""Addresses to listen on: which may be named, and whom they can be reached from.
+"""Addresses: to listen on, whom those can be reached from, and networks of callers.
 
 Pure. It must not know what listens there.
 """
 
 import ipaddress
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def check_address(value: str) -> str:
@@ -30,6 +32,22 @@ def split_address(value: str) -> tuple[str, int]:
     """Host and port of an address that was checked; an IPv6 host without its brackets."""
     host, _, port = value.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def read_networks(value: str) -> tuple[Network, ...]:
+    """Addresses and networks with commas between, as in "192.0.2.7, 10.0.0.0/8".
+
+    Raises:
+        ValueError: says what is allowed.
+    """
+    try:
+        return tuple(
+            ipaddress.ip_network(each.strip()) for each in value.split(",") if each.strip()
+        )
+    except ValueError:
+        raise ValueError(
+            'allowed: IP addresses and networks with commas between, as in "192.0.2.7, 10.0.0.0/8"'
+        ) from None
 
 
 def is_loopback(listen: str) -> bool:

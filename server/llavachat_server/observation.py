@@ -8,6 +8,7 @@ may import gRPC, torch, or a library of measurements.
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum
 
 from llavachat_server.values import FinishReason, ModelInfo, Phase, Sampling, Timings, Usage
 
@@ -110,6 +111,15 @@ class CallReport:
     is_stream: bool
     seconds: float
     trace: TraceContext | None
+
+
+class FloodAction(Enum):
+    """What was done against a flood of calls that come to nothing."""
+
+    CLOSED = "closed"
+    """A connection was closed."""
+    BLOCKED = "blocked"
+    """An address could not connect for a while."""
 
 
 def name_error(error: BaseException | type[BaseException]) -> str:

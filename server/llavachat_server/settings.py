@@ -23,7 +23,12 @@ from pydantic_settings import (
 
 from llavachat_server.flags import SettingsError, flag_of, parse_flags, suggest
 from llavachat_server.images.addresses import AllowedHosts
-from llavachat_server.network import check_address, check_http_address, is_loopback
+from llavachat_server.network import (
+    check_address,
+    check_http_address,
+    is_loopback,
+    read_networks,
+)
 from llavachat_server.ops.telemetry import TelemetryMissing, check_installed
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.values import Quantization
@@ -49,6 +54,11 @@ def _store(value: str) -> str:
 
 def _hosts(value: str) -> str:
     AllowedHosts.parse(value)
+    return value
+
+
+def _networks(value: str) -> str:
+    read_networks(value)
     return value
 
 
@@ -166,6 +176,25 @@ class Settings(BaseSettings):
         None,
         description="keys as lines of NAME SHA256-OF-KEY, besides those that `llavachat-server "
         "keys add` keeps in state_folder; without any, everybody may call",
+    )
+    max_spoilt_calls_per_second: int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="calls of one connection without a readable request or a known key; twice as "
+        "many of one address; who goes on is sent away",
+    )
+    flood_block_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="for how long after the last an address that sends too many of those can not "
+        "connect; 0: it always can",
+    )
+    flood_exempt: Annotated[str, AfterValidator(_networks)] = Field(
+        "127.0.0.1, ::1",
+        description="addresses and networks that are never sent away, as those of proxies, which "
+        "stand for many callers",
     )
     tls_cert_file: File | None = Field(None, description="PEM of the server's certificate chain")
     tls_key_file: File | None = Field(None, description="PEM of the certificate's private key")

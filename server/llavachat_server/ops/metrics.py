@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from opentelemetry.metrics import Histogram, Meter
 
-from llavachat_server.observation import CallReport, TurnReport
+from llavachat_server.observation import CallReport, FloodAction, TurnReport
 from llavachat_server.values import FinishReason, ModelInfo
 
 PROVIDER = "llavachat"
@@ -128,6 +128,11 @@ class Metrics:
         self._dropped = meter.create_counter(
             "llavachat.streams.dropped", "{call}", "Streams whose reader was gone before the end"
         )
+        self._floods = meter.create_counter(
+            "llavachat.floods",
+            "{action}",
+            "Connections closed, and addresses blocked, for calls that came to nothing",
+        )
         self._begin(reasons)
 
     def _begin(self, reasons: Sequence[str]) -> None:
@@ -140,6 +145,8 @@ class Metrics:
         for reason in sorted(reasons):
             self._refusals.add(0, {"reason": reason})
         self._dropped.add(0)
+        for action in FloodAction:
+            self._floods.add(0, {"action": action.value})
 
     def note_turn(self, report: TurnReport) -> None:
         """A question was answered or refused."""
@@ -192,6 +199,10 @@ class Metrics:
             self._refusals.add(1, {"reason": report.reason})
         if report.code == "CANCELLED" and method.rpartition("/")[2] in _DROPPABLE:
             self._dropped.add(1)
+
+    def note_flood(self, action: FloodAction, number: int) -> None:
+        """Somebody who floods the server was sent away."""
+        self._floods.add(number, {"action": action.value})
 
     def note_drain(self, seconds: float) -> None:
         """The server has waited for its turns, and stops."""

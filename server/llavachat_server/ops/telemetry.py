@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llavachat_server import __version__
-from llavachat_server.observation import CallReport, TurnReport
+from llavachat_server.observation import CallReport, FloodAction, TurnReport
 from llavachat_server.ops.export import (
     Exports,
     make_metric_exporter,
@@ -80,6 +80,12 @@ class Telemetry:
         log_call(report)
         if self._metrics is not None:
             _guard(self._metrics.note_call, report)
+
+    def note_flood(self, action: FloodAction, number: int) -> None:
+        """Somebody who floods the server was sent away, so many times."""
+        if self._metrics is not None:
+            metrics = self._metrics
+            _guard(lambda each: metrics.note_flood(each, number), action)
 
     def note_drain(self, seconds: float) -> None:
         """The server has waited for its turns, and stops."""

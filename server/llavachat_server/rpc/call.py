@@ -40,6 +40,8 @@ class Call:
         rule: the method's.
         task: what gRPC answers the call in, from its arrival to its status.
         on_request: called when the request is there.
+        on_spoilt: called with the caller's connection, as gRPC names it, when the call has ended
+            without a request that can be read.
     """
 
     def __init__(
@@ -48,11 +50,14 @@ class Call:
         rule: Rule,
         task: "asyncio.Task[Any]",
         on_request: "Callable[[Call], None]" = lambda _: None,
+        on_spoilt: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.key = key
         self.rule = rule
         self._task = task
         self._on_request = on_request
+        self._on_spoilt = on_spoilt
+        self._has_request = False
         self._end: Refusal | None = None
 
     def end(self, answer: Refusal) -> None:
@@ -100,10 +105,16 @@ class Call:
         self._on_request(self)
         if isinstance(first, _Malformed) or (first is None and not method.request_streaming):
             raise _Refused(invalid("request", _EXPECTED))
+        self._has_request = True
         return _go_on(first, requests) if method.request_streaming else first
 
     def _guard(self, context: Context) -> "_Guard":
         return _Guard(self, context)
+
+    def note_end(self, context: Context) -> None:
+        """The call ends."""
+        if not self._has_request:
+            self._on_spoilt(context.peer())
 
     def take_end(self) -> Refusal | None:
         """What the call was ended with; from then on its task counts as not cancelled."""
@@ -132,6 +143,7 @@ class _Guard:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """End the call, if it is for us to end."""
+        self._call.note_end(self._context)
         answer: Refusal | None = None
         if isinstance(error, asyncio.CancelledError):
             answer = self._call.take_end()

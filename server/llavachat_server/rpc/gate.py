@@ -53,6 +53,8 @@ class Gate(grpc.aio.ServerInterceptor):
         quotas: counts what each key uses.
         rules: how each method is guarded; what is not there is refused.
         observe: gets a report of each call that has ended; it must not raise.
+        on_spoilt: gets the connection, as gRPC names it, of each call that had no readable request
+            or no known key; it must not raise.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Gate(grpc.aio.ServerInterceptor):
         quotas: Quotas | None = None,
         rules: Mapping[str, Rule] = RULES,
         observe: Callable[[CallReport], None] = lambda _: None,
+        on_spoilt: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state = GateState.STARTING
         self.quotas = quotas or Quotas()
         self._find_keys = find_keys
         self._rules = rules
         self._observe = observe
+        self._on_spoilt = on_spoilt
         self._tasks: set[asyncio.Task[Any]] = set()
         self._places = Places()
         self._num_arrived = 0
@@ -91,8 +95,8 @@ class Gate(grpc.aio.ServerInterceptor):
             self._count(task)
             key, answer = self._judge(handler_call_details)
         if answer is not None:
-            return _refuse(answer)
-        call = Call(key, self._rules[method], task, self._places.take_request)
+            return self._refuse(answer)
+        call = Call(key, self._rules[method], task, self._places.take_request, self._on_spoilt)
         self._enter(call, task)
         TENANT.set(OPEN_TENANT if key is None else key.tenant)
         CALLER.set(key)
@@ -193,6 +197,14 @@ class Gate(grpc.aio.ServerInterceptor):
             task.add_done_callback(self._forget_watch)
         return None
 
+    def _refuse(self, refusal: Refusal) -> Handler:
+        async def end(_: AsyncIterator[Any], context: Any) -> None:
+            if refusal in (UNAUTHENTICATED, UNKNOWN_METHOD):
+                self._on_spoilt(context.peer())
+            await abort(context, refusal)
+
+        return grpc.stream_stream_rpc_method_handler(end)
+
     def _forget_watch(self, _: "asyncio.Task[Any]") -> None:
         self._num_watches -= 1
 
@@ -232,10 +244,3 @@ def _read_header(details: grpc.HandlerCallDetails, name: str) -> str | None:
 
 def _opens(key: Key, rule: Rule) -> bool:
     return rule.scopes is None or bool(rule.scopes & key.scopes)
-
-
-def _refuse(refusal: Refusal) -> Handler:
-    async def end(_: AsyncIterator[Any], context: Any) -> None:
-        await abort(context, refusal)
-
-    return grpc.stream_stream_rpc_method_handler(end)
