@@ -98,6 +98,12 @@ bench: .venv/.server ## measure this server beside others' on this machine (BENC
 	$(SAY) "Side by side: set-up once (20 to 40 minutes, 15 GB), then three rounds"
 	@$(BIN)/python -m bench.served run $(BENCH)
 
+architecture: .venv-cdk/.ready ## draw docs/architecture.svg from the synthesised template
+	@CDK_OUTDIR=build/architecture JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 \
+		.venv-cdk/bin/python cdk/app.py
+	@.venv-cdk/bin/python scripts/draw_architecture.py \
+		build/architecture/llavachat.template.json docs/architecture.svg
+
 protos: .venv-protos/.ready ## generate the stubs from the contract
 	@scripts/generate-protos client
 

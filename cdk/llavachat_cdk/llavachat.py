@@ -1,6 +1,6 @@
 """`LlavaChat`: the whole service as one construct, for a stack of ours or of others."""
 
-from aws_cdk import Stack, Tags
+from aws_cdk import Duration, Stack, Tags
 from aws_cdk import aws_route53 as route53
 from constructs import Construct
 
@@ -65,5 +65,10 @@ class LlavaChat(Construct):
         """The machine's name inside its network."""
         zone = route53.PrivateHostedZone(self, "Zone", zone_name=domain, vpc=self.network.vpc)
         route53.ARecord(
-            self, "Address", zone=zone, target=route53.RecordTarget.from_ip_addresses(address)
+            self,
+            "Address",
+            zone=zone,
+            target=route53.RecordTarget.from_ip_addresses(address),
+            # An update replaces the machine; callers are to find the new one within a minute.
+            ttl=Duration.minutes(1),
         )

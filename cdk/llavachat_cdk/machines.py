@@ -1,7 +1,7 @@
 """What the machines and models on offer are: memory and money. Plain values, no CDK.
 
-Prices are on-demand Linux list prices of us-east-1 in US dollars; other regions differ by up to
-a half. They serve estimates and budgets, never bills.
+Prices are on-demand Linux list prices of us-east-1 in US dollars as known in June 2026; other
+regions differ by up to a half. They serve estimates and budgets, never bills: check before quoting.
 Source: https://aws.amazon.com/ec2/pricing/on-demand/, https://aws.amazon.com/ebs/pricing/
 """
 
@@ -26,10 +26,14 @@ SPOT_SHARE = 0.45
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """An instance type: GPU and host memory in GiB, list price in US dollars per hour."""
+    """An instance type: GPU and host memory in GiB, list price in US dollars per hour.
+
+    Memory is what EC2's DescribeInstanceTypes says, which for a card sold as 24 GB is 22.4 GiB;
+    `tests/infra` compares.
+    """
 
     gpu: str
-    gpu_gib: int
+    gpu_gib: float
     host_gib: int
     usd_per_hour: float
 
@@ -49,15 +53,15 @@ class Need:
 MACHINES = {
     "g4dn.xlarge": Machine("T4", 16, 16, 0.526),
     "g4dn.2xlarge": Machine("T4", 16, 32, 0.752),
-    "g5.xlarge": Machine("A10G", 24, 16, 1.006),
-    "g5.2xlarge": Machine("A10G", 24, 32, 1.212),
-    "g5.4xlarge": Machine("A10G", 24, 64, 1.624),
-    "g6.xlarge": Machine("L4", 24, 16, 0.805),
-    "g6.2xlarge": Machine("L4", 24, 32, 0.978),
-    "g6.4xlarge": Machine("L4", 24, 64, 1.323),
-    "g6e.xlarge": Machine("L40S", 48, 32, 1.861),
-    "g6e.2xlarge": Machine("L40S", 48, 64, 2.242),
-    "t3.large": Machine("none", 0, 8, 0.083),
+    "g5.xlarge": Machine("A10G", 22.4, 16, 1.006),
+    "g5.2xlarge": Machine("A10G", 22.4, 32, 1.212),
+    "g5.4xlarge": Machine("A10G", 22.4, 64, 1.624),
+    "g6.xlarge": Machine("L4", 22.4, 16, 0.805),
+    "g6.2xlarge": Machine("L4", 22.4, 32, 0.978),
+    "g6.4xlarge": Machine("L4", 22.4, 64, 1.323),
+    "g6e.xlarge": Machine("L40S", 44.7, 32, 1.861),
+    "g6e.2xlarge": Machine("L40S", 44.7, 64, 2.242),
+    "t3.large": Machine("none", 0, 8, 0.0832),
     "m7i.large": Machine("none", 0, 8, 0.101),
 }
 """The last two have no GPU: they serve the embedded model, for a rehearsal at a few cents."""

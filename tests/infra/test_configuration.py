@@ -1,5 +1,10 @@
 """Options: typed, checked together, refused by name."""
 
+import gzip
+import json
+from pathlib import Path
+
+import moto.ec2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,3 +163,23 @@ def test_nat_costs_while_standing_and_spot_less_while_running() -> None:
     )
     assert nat[1] - plain[1] > 30
     assert spot[0] < plain[0] / 2
+
+
+INSTANCE_TYPES = Path(moto.ec2.__file__).parent / "resources" / "instance_types.json.gz"
+"""What EC2's DescribeInstanceTypes answered, as moto ships it."""
+
+
+def test_machines_have_the_memory_that_ec2_says() -> None:
+    """In GiB, of the GPU rounded to a tenth; and the GPU's name."""
+    known = json.loads(gzip.decompress(INSTANCE_TYPES.read_bytes()))
+    none = {"Gpus": [{"Name": "none", "MemoryInfo": {"SizeInMiB": 0}}]}
+    said = {}
+    for name in MACHINES:
+        (gpu,) = known[name].get("GpuInfo", none)["Gpus"]
+        said[name] = (
+            gpu["Name"],
+            round(gpu["MemoryInfo"]["SizeInMiB"] / 1024, 1),
+            known[name]["MemoryInfo"]["SizeInMiB"] / 1024,
+        )
+    expected = {name: (each.gpu, each.gpu_gib, each.host_gib) for name, each in MACHINES.items()}
+    assert expected == said

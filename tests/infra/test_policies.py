@@ -1,7 +1,13 @@
 """Every right that the deployment gives, statement by statement."""
 
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import cfnlint
+import pytest
 from conftest import Template, find, find_one, flatten
 
 BUCKET = "ChatServiceWeights9B177997"
@@ -148,3 +154,72 @@ def test_a_spot_machine_may_end_itself(synthesise: Any, template: Template) -> N
     assert expected == read_statements(spot)["GoIdle"]
     plain = find_one(template, "AWS::IAM::Policy", "ChatHostPolicy")["Properties"]
     assert "GoIdle" not in read_statements(plain)
+
+
+REFERENCE = Path(cfnlint.__file__).parent / "data" / "AdditionalSpecs" / "Policies.json"
+"""AWS's service authorization reference as cfn-lint ships it."""
+
+
+def list_everything_given(template: Template) -> Iterator[dict[str, Any]]:
+    """Every statement of every role, inline or attached."""
+    for resource in template["Resources"].values():
+        kind, properties = resource["Type"], resource.get("Properties", {})
+        documents = []
+        if kind == "AWS::IAM::Policy":
+            documents = [properties["PolicyDocument"]]
+        elif kind == "AWS::IAM::Role":
+            documents = [each["PolicyDocument"] for each in properties.get("Policies", [])]
+        for document in documents:
+            yield from document["Statement"]
+
+
+def as_list(value: Any) -> list[Any]:
+    """What a policy writes as one or many."""
+    return value if isinstance(value, list) else [value]
+
+
+def read_kinds(template: Template, resource: Any) -> str:
+    """A resource as an ARN whose references are told by what they refer to."""
+    if isinstance(resource, dict):
+        (reference,) = resource.values()
+        name = reference[0] if isinstance(reference, list) else reference
+        if name == "AWS::StackId":
+            return "arn:p:cloudformation:r:a:stack/x"
+        kind = template["Resources"].get(name, {}).get("Type", "")
+        if kind == "AWS::SecretsManager::Secret":
+            return "arn:p:secretsmanager:r:a:secret:x"
+        if kind == "AWS::S3::Bucket":
+            return "arn:p:s3:::x"
+        if kind == "AWS::Logs::LogGroup":
+            return "arn:p:logs:r:a:log-group:x"
+    text = re.sub(r"<AWS::\w+>|\$\{AWS::\w+\}", "x", str(flatten(resource)))
+    return re.sub(r"^<\w+\.Arn>", "arn:p:s3:::x", text)
+
+
+def fits(reference: dict[str, Any], action: str, arn: str) -> bool:
+    """Whether an action can be given for a resource, by AWS's reference."""
+    service, _, name = action.partition(":")
+    kinds = reference[service]["Actions"][name.lower()].get("Resources", [])
+    known = {key.lower(): each for key, each in reference[service]["Resources"].items()}
+    formats = [form for kind in kinds for form in known[kind.lower()]["ARNFormats"]]
+    patterns = [re.sub(r"\$\{\w+\}", "[^:]*", form) for form in formats]
+    return any(re.fullmatch(pattern, arn) for pattern in patterns)
+
+
+@pytest.mark.parametrize("spot", [False, True])
+def test_every_right_is_one_that_aws_has(synthesise: Callable[..., Template], spot: bool) -> None:
+    """Each action is known, and applies to a resource that its statement names."""
+    reference = json.loads(REFERENCE.read_text())
+    template = synthesise(spot=True) if spot else synthesise()
+    statements = list(list_everything_given(template))
+    assert len(statements) > 15
+    wrong = []
+    for statement in statements:
+        arns = [read_kinds(template, each) for each in as_list(statement["Resource"])]
+        for action in as_list(statement["Action"]):
+            service, _, name = action.partition(":")
+            if name.lower() not in reference[service]["Actions"]:
+                wrong.append(f"{action}: unknown")
+            elif "*" not in arns and not any(fits(reference, action, arn) for arn in arns):
+                wrong.append(f"{action}: not for {arns}")
+    assert [] == wrong

@@ -29,7 +29,7 @@ class Machine(Container):
 
     instance = ""
 
-    def _wait_for_boot(self, before: int | None) -> None:
+    def _wait_for_boot(self) -> None:
         """Do not."""
 
     def inside(self, *words: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
