@@ -88,9 +88,11 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
 	$(SAY) "The life of a deployment, without machines"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_life_cycle.py
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
+		tests/infra/deploy/test_life_cycle.py
 	$(SAY) "The life of a deployment, machines booted"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy tests/infra/deploy/test_booted.py
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
+		tests/infra/deploy/test_booted.py
 
 # BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
 BENCH ?=

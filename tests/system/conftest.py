@@ -1,16 +1,15 @@
 """One machine for all system tests: booted once, installed once, well again before each test."""
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from container import Container, enter_own_network
 from figures import Figures
 from host import Host, Releases
+from memory_disk import memory_disk
 
 CACHE = Path(os.environ.get("LLAVACHAT_TEST_CACHE", "/var/cache/llavachat-tests"))
 BUILD = Path(__file__).resolve().parents[2] / "build"
@@ -52,31 +51,13 @@ def machine(figures: Figures) -> Iterator[Container]:
     if os.geteuid() != 0 or not (CACHE / "wheels").exists():
         pytest.fail("run `make test-system`: root and tests/system/prepare are needed")
     enter_own_network()
-    with memory_disk(CACHE / f"run-{os.getpid()}") as folder:
+    with memory_disk(CACHE / f"run-{os.getpid()}", ROOM_BYTES) as folder:
         container = Container(CACHE / "bookworm", folder / "machine", CACHE / "wheels")
         try:
             figures.add("container boots", container.boot())
             yield container
         finally:
             container.remove()
-
-
-@contextmanager
-def memory_disk(folder: Path) -> Iterator[Path]:
-    """A folder whose files lie in memory, where there is enough: libraries of a gigabyte come and
-    go faster, and other tests on this machine keep their disk."""
-    folder.mkdir()
-    memory = Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()
-    has_room = int(memory[0]) * 1024 > 2 * ROOM_BYTES
-    if has_room:
-        words = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_BYTES},mode=0755", "none", str(folder)]
-        subprocess.run(words, check=True)
-    try:
-        yield folder
-    finally:
-        if has_room:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-        folder.rmdir()
 
 
 @pytest.fixture(scope="session")
