@@ -56,6 +56,7 @@ def make_batching_engine(
             quantization=profile.quantization,
             quantized_folder=str(find_quantized_folder(settings)),
             device=settings.device,
+            exact=settings.exact,
             max_running=profile.max_running_turns,
             max_queued=profile.max_queued_turns,
             max_tokens=profile.max_tokens,

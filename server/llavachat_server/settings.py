@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to compute on; auto takes a GPU where there is one"
     )
+    exact: bool = Field(
+        False,
+        description="compute one answer at a time and without what others left in the cache, so "
+        "that a replay gives the same tokens in any company; slower",
+    )
     max_running_turns: int | None = Field(
         None, ge=1, le=256, description="turns answered side by side (default: the profile's)"
     )

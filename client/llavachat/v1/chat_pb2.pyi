@@ -274,7 +274,8 @@ class GenerationParams(_message.Message):
     """The same seed, question and history draw the same random numbers, whoever else is being
     answered. On the same server build that gives the same answer as long as the arithmetic
     does not depend on the neighbours: in 32-bit floating point and in int8; in 16-bit and nf4,
-    rounding may differ with them, and a near tie may fall the other way.
+    rounding may differ with them, and a near tie may fall the other way. A server whose `device`
+    ends in "exact" gives the same answer whatever the arithmetic.
     Not set: the server draws one and tells it in `TurnStarted.params`.
     """
     @_builtins.property
@@ -1733,7 +1734,9 @@ class GetServerInfoResponse(_message.Message):
     server_version: _builtins.str
     """The release of llavachat that runs here."""
     device: _builtins.str
-    """What the model computes on, such as "cpu" or "NVIDIA A10G"."""
+    """What the model computes on, such as "cpu" or "NVIDIA A10G"; "cpu, exact" where each answer is
+    computed alone.
+    """
     keeps_originals: _builtins.bool
     """Whether pictures' files are kept as they came, with all their metadata, beside the pixels."""
     @_builtins.property

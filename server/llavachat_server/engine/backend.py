@@ -15,6 +15,7 @@ from llavachat_server.engine.batching.cache import (
     size_cache,
 )
 from llavachat_server.engine.batching.core import Core
+from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.graphs import DecodeGraphs
 from llavachat_server.engine.batching.paged import PagedAttention
 from llavachat_server.engine.batching.runner import Decoder, Runner
@@ -86,9 +87,13 @@ class Backend:
                 "the key-value cache does not fit into memory; "
                 "lower kv_cache_tokens, max_batch_tokens or max_running"
             ) from error
-        loop = GenerationLoop(core, self.decoder.tune, deliver, on_end, self._num_threads)
+        prepare = self._leave_untuned if settings.exact else self.decoder.tune
+        loop = GenerationLoop(core, prepare, deliver, on_end, self._num_threads)
         loop.start()
         return loop, seen
+
+    def _leave_untuned(self) -> None:
+        """What `Decoder.tune` finds depends on the moment, and sums depend on what it finds."""
 
     def _make_core(self, seen: SeenTokens) -> Core:
         settings, placement, decoder = self._settings, self.loaded.placement, self.decoder
@@ -105,16 +110,25 @@ class Backend:
             placement.page_tokens,
             decoder.dtype,
             decoder.device,
+            exact=settings.exact,
         )
         graphs = None
         if placement.records_decoding and isinstance(attention, PagedAttention):
             context_tokens = self.loaded.facts.context_tokens
             graphs = DecodeGraphs(decoder, attention, settings.max_running, context_tokens)
             graphs.record()
-        budget = GapBudget(placement.gap_seconds, placement.max_batch_tokens)
+        scheduler = (
+            ExactScheduler(pool, placement.max_batch_tokens, settings.max_running)
+            if settings.exact
+            else Scheduler(
+                pool,
+                GapBudget(placement.gap_seconds, placement.max_batch_tokens),
+                settings.max_running,
+            )
+        )
         return Core(
             Runner(decoder, attention, graphs),
-            Scheduler(pool, budget, settings.max_running),
+            scheduler,
             seen,
             self.loaded.facts.silent_ids,
         )
@@ -127,6 +141,7 @@ class Backend:
         """What callers must know; the context is bounded by what one cache can hold."""
         loaded, facts, settings = self.loaded, self.loaded.facts, self._settings
         device = self.embedding.weight.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         return EngineInfo(
             model=ModelInfo(
                 profile=settings.profile,
@@ -135,7 +150,8 @@ class Backend:
                 quantization=settings.quantization,
                 weights_sha256=loaded.weights_sha256,
             ),
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            # Told with every turn, so that a replay knows what it compares.
+            device=f"{name}, exact" if settings.exact else name,
             context_tokens=min(facts.context_tokens, request_capacity_tokens),
             num_image_tokens=facts.num_image_tokens,
             vocab_size=facts.vocab_size,

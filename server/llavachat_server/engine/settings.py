@@ -41,6 +41,9 @@ class EngineSettings:
         max_batch_tokens: the most prompt tokens of one forward pass. While answers are running
             the loop takes fewer, so that their next tokens do not wait too long. None: 256 on a
             CPU, 1,024 on a GPU.
+        exact: answers are computed one at a time and from their beginning, so that the same prompt
+            and seed give the same tokens in any company; see `batching.exact`. Several times
+            slower where many ask.
         num_bank_images: pictures whose features are kept on the device, 1 or more.
         num_threads: CPU threads for the model. None: what torch finds.
     """
@@ -60,6 +63,7 @@ class EngineSettings:
     kv_cache_tokens: int | None = None
     kv_memory_fraction: float = 0.85
     max_batch_tokens: int | None = None
+    exact: bool = False
     num_bank_images: int = 64
     num_threads: int | None = None
 

@@ -107,6 +107,8 @@ class PieceAttention:
         dtype: of keys and values.
         device: where they lie.
         block_tokens: tokens of a block.
+        max_pieces: what lies in more pieces is copied together for a step. 0: everything is, so
+            that the result does not depend on where blocks lie.
     """
 
     def __init__(
@@ -116,8 +118,11 @@ class PieceAttention:
         dtype: torch.dtype,
         device: torch.device,
         block_tokens: int,
+        *,
+        max_pieces: int = MAX_PIECES,
     ) -> None:
         self.block_tokens = block_tokens
+        self._max_pieces = max_pieces
         self._num_kv_heads = shape.num_kv_heads
         self._group = shape.num_heads // shape.num_kv_heads
         size = (2 * shape.num_kv_heads, num_blocks * block_tokens, shape.head_dim)
@@ -206,7 +211,7 @@ class PieceAttention:
             .permute(1, 2, 0, 3)
             .reshape(1, heads, self._group * num_rows, head_dim)
         )
-        if len(pieces) > MAX_PIECES:
+        if len(pieces) > self._max_pieces:
             stores = [torch.cat([store[:, start:end] for start, end in pieces], 1)]
         else:
             stores = [store[:, start:end] for start, end in pieces]

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from llavachat_server.engine.batching.attention import PieceAttention, Shape
+from llavachat_server.engine.batching.attention import MAX_PIECES, PieceAttention, Shape
 from llavachat_server.engine.batching.blocks import BlockPool
 from llavachat_server.engine.batching.paged import PagedAttention
 
@@ -50,6 +50,8 @@ def make_cache(
     block_tokens: int,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    exact: bool = False,
 ) -> tuple[PieceAttention | PagedAttention, BlockPool]:
     """A store, and the books for its blocks.
 
@@ -60,7 +62,14 @@ def make_cache(
         block_tokens: tokens of a block.
         dtype: of keys and values.
         device: where they lie.
+        exact: results do not depend on where blocks lie, see `exact`.
     """
-    store = PagedAttention if kind == "paged" else PieceAttention
-    attention = store(shape, num_blocks, dtype, device, block_tokens)
-    return attention, BlockPool(num_blocks, block_tokens)
+    pool = BlockPool(num_blocks, block_tokens)
+    if kind == "paged":
+        # Its kernel goes through the table of pages, wherever they are.
+        return PagedAttention(shape, num_blocks, dtype, device, block_tokens), pool
+    max_pieces = 0 if exact else MAX_PIECES
+    attention = PieceAttention(
+        shape, num_blocks, dtype, device, block_tokens, max_pieces=max_pieces
+    )
+    return attention, pool

@@ -110,6 +110,9 @@ class Scheduler:
         """A chunk is in the cache: name the blocks that it filled."""
         sequence = chunk.sequence
         sequence.num_computed = chunk.start + chunk.num_tokens
+        self._name_blocks(sequence)
+
+    def _name_blocks(self, sequence: Sequence) -> None:
         size = self.pool.block_tokens
         while (len(sequence.digests) + 1) * size <= sequence.num_computed:
             index = len(sequence.digests)
@@ -164,8 +167,7 @@ class Scheduler:
         if len(self.running) >= self.max_running:
             return False
         pool = self.pool
-        job = sequence.job
-        blocks, digests = pool.acquire_prefix(sequence.token_ids, job.salt, job.owner)
+        blocks, digests = self._find_prefix(sequence)
         needed = pool.count_blocks(len(sequence.token_ids)) - len(blocks)
         # A block for each running answer, or they would soon push the newcomer out again.
         if self.running and needed + len(self.running) > pool.num_available:
@@ -181,6 +183,10 @@ class Scheduler:
         self.waiting.popleft()
         self.running.append(sequence)
         return True
+
+    def _find_prefix(self, sequence: Sequence) -> tuple[list[int], list[bytes]]:
+        job = sequence.job
+        return self.pool.acquire_prefix(sequence.token_ids, job.salt, job.owner)
 
     def _step_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
