@@ -240,3 +240,16 @@ def test_chats_are_put_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(database, "free_gib", lambda _: 0.3)
     with pytest.raises(HostError, match=r"disk: 0\.3 GiB free .* a copy of it needs 0\.5 GiB"):
         database.check_room(tmp_path)
+
+
+def test_assets_can_be_run_however_they_came(tmp_path: Path) -> None:
+    """A zip that was unpacked under a narrow umask keeps nobody from running the installer."""
+    (tmp_path / "assets" / "units").mkdir(parents=True, mode=0o700)
+    for name in ("install", "units/llavachat.service"):
+        (tmp_path / "assets" / name).touch(mode=0o600)
+    release.open_assets(tmp_path / "assets")
+    modes = [
+        (tmp_path / "assets" / name).stat().st_mode & 0o777
+        for name in ("install", "units", "units/llavachat.service")
+    ]
+    assert [0o755, 0o755, 0o644] == modes

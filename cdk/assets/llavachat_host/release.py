@@ -117,6 +117,16 @@ def build_environment(source: Source, python: Path, steps: Steps) -> Path:
     return folder
 
 
+def open_assets(folder: Path) -> None:
+    """Let everybody read the assets, and run the installer, as its unit does.
+
+    How they came says nothing: a release that was unpacked from a zip has lost who may run what,
+    and under a narrow umask who may read.
+    """
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path == folder / "install" else 0o644)
+
+
 def build_release(source: Source, environment: Path, steps: Steps) -> Path:
     """A release's own folder, complete and not yet in use."""
     folder = layout.RELEASES / source.name
@@ -150,6 +160,7 @@ def build_release(source: Source, environment: Path, steps: Steps) -> Path:
         )
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source.assets, folder / "assets", ignore=ignore)
+        open_assets(folder / "assets")
         shutil.copy(source.wheel, folder)
         shutil.copy(source.constraints, folder / "constraints.txt")
         write_whole(folder / "environment", environment.name + "\n")
