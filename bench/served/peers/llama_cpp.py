@@ -42,8 +42,6 @@ class LlamaCpp(Peer):
             [
                 *pip,
                 "--no-binary",
-                ":none:",
-                "--no-binary",
                 SDIST.split("==")[0],
                 "-d",
                 str(download),
