@@ -1,7 +1,8 @@
 # llavachat's first boot: fetch the release, hand over to it. All else is in the release.
 set -euo pipefail
 umask 077
-mkdir -p /etc/llavachat
+# The service's own user reads its settings there.
+mkdir -p -m 755 /etc/llavachat
 cat >/etc/llavachat/deployment.json <<'END'
 @DEPLOYMENT@
 END
