@@ -33,7 +33,7 @@ def describe_run(report: dict[str, Any]) -> str:
     return (
         f"{report['date']}, {machine['cores']} cores of {machine['processor']} ({sets}), "
         f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}; "
-        f"{len(rounds)} rounds in {report.get('seconds', 0) / 60:.0f} minutes; the machine's load "
+        f"rounds: {len(rounds)}, in {report.get('seconds', 0) / 60:.0f} minutes; the load "
         f"when they began: {', '.join(f'{load:.1f}' for load in loads)}. float32, greedy, "
         f"{report['scale']['answer_tokens']} new tokens."
     )
