@@ -1,8 +1,10 @@
 """Certificates: made for a private network, known by their pin, changed under open streams."""
 
 import asyncio
+import os
 import socket
 import ssl
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.app import StartError
 from llavachat_server.certs_command import run as run_certs
+from PIL import Image
 from scripted_engine import Hold, ScriptedEngine
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
@@ -67,6 +70,30 @@ async def test_a_pin_is_all_that_a_client_needs(
         async with AsyncClient(app.address, tls_ca_file=tmp_path / "tls.crt") as client:
             with pytest.raises(CannotConnect, match="for another name"):
                 await client.server_info(timeout_seconds=10)
+
+
+async def test_the_command_line_takes_a_pin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--pin`` lets in; with another one nothing is asked, and the sentence says what was seen."""
+    pin = make(tmp_path, capsys, "--name", "llavachat.internal")
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (4, 4), "red").save(picture)
+    engine = ScriptedEngine("warm", "Red.")
+    async with run_app(engine, *flags_of(tmp_path)) as app:
+        for given, code in ((pin, 0), ("0" * 64, 2)):
+            command = ["ask", str(picture), "What?", "--address", app.address, "--pin", given]
+            asked = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "llavachat", *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "LLAVACHAT_STATE_DIR": str(tmp_path / "state")},
+            )
+            answer, error = await asked.communicate()
+            assert code == asked.returncode, error.decode()
+            assert ("Red.\n" if code == 0 else "") == answer.decode()
+            assert code == 0 or pin in error.decode()
 
 
 async def test_another_certificate_is_told_and_nothing_is_sent(

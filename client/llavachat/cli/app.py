@@ -102,6 +102,7 @@ def ask(
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
+    pin: options.Pin = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Ask one question about a picture.
@@ -124,7 +125,7 @@ def ask(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    server = options.ServerOptions(address, tls, ca_file, timeout)
+    server = options.ServerOptions(address, tls, ca_file, pin, timeout)
     arguments = [*(pictures or ()), *([prompt] if prompt is not None else ())]
     return run_ask(arguments, question, server, as_json=as_json, show_usage=show_usage)
 
@@ -154,6 +155,7 @@ def chat(
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
+    pin: options.Pin = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Talk about pictures.
@@ -177,7 +179,7 @@ def chat(
         repetition_penalty=repetition_penalty,
         seed=seed,
     )
-    server = options.ServerOptions(address, tls, ca_file, timeout)
+    server = options.ServerOptions(address, tls, ca_file, pin, timeout)
     return run_chat(pictures or (), question, server)
 
 
@@ -200,12 +202,13 @@ def chats(
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
+    pin: options.Pin = None,
     timeout: options.Timeout = None,
 ) -> int:
     """List chats, show one, or erase one."""
     from llavachat.cli.chats import chats as run_chats
 
-    server = options.ServerOptions(address, tls, ca_file, timeout)
+    server = options.ServerOptions(address, tls, ca_file, pin, timeout)
     return run_chats(
         chat_id, server, as_json=as_json, raw=raw, delete=delete, limit=limit, labels=label
     )
@@ -224,12 +227,13 @@ def replay(
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
+    pin: options.Pin = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Have an answer generated again from its record, and compare token by token."""
     from llavachat.cli.replay import replay as run_replay
 
-    server = options.ServerOptions(address, tls, ca_file, timeout)
+    server = options.ServerOptions(address, tls, ca_file, pin, timeout)
     return run_replay(chat_id, turn_id, server, as_json=as_json)
 
 
@@ -270,12 +274,13 @@ def export_(
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
+    pin: options.Pin = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Write a chat to a file, with its pictures in JSON and HTML."""
     from llavachat.cli.exchange import export_chat
 
-    server = options.ServerOptions(address, tls, ca_file, timeout)
+    server = options.ServerOptions(address, tls, ca_file, pin, timeout)
     return export_chat(
         chat_id,
         server,
@@ -299,6 +304,7 @@ def import_(
     address: options.Address = None,
     tls: options.Tls = None,
     ca_file: options.CaFile = None,
+    pin: options.Pin = None,
     timeout: options.Timeout = None,
 ) -> int:
     """Bring an exported chat to the server.
@@ -307,7 +313,7 @@ def import_(
     """
     from llavachat.cli.exchange import import_chat
 
-    return import_chat(file, options.ServerOptions(address, tls, ca_file, timeout))
+    return import_chat(file, options.ServerOptions(address, tls, ca_file, pin, timeout))
 
 
 @app.command()

@@ -41,7 +41,7 @@ Tls = Annotated[
     typer.Option(
         "--tls/--no-tls",
         envvar="LLAVACHAT_TLS",
-        help="Encrypt. [default: when a CA file is given]",
+        help="Encrypt. [default: when a CA file or a pin is given]",
         show_default=False,
     ),
 ]
@@ -51,6 +51,15 @@ CaFile = Annotated[
         metavar="FILE",
         envvar="LLAVACHAT_TLS_CA_FILE",
         help="PEM of the authority behind the server's certificate.",
+    ),
+]
+Pin = Annotated[
+    str | None,
+    typer.Option(
+        "--pin",
+        metavar="sha256:DIGITS",
+        envvar="LLAVACHAT_TLS_PIN",
+        help="Trust the certificate with this SHA-256, and no other.",
     ),
 ]
 Timeout = Annotated[
@@ -112,6 +121,7 @@ class ServerOptions:
     address: str | None
     tls: bool | None
     ca_file: str | None
+    pin: str | None
     timeout_seconds: float | None
 
     def overrides(self) -> dict[str, Any]:
@@ -126,6 +136,7 @@ class ServerOptions:
             "address": self.address,
             "tls": self.tls,
             "tls_ca_file": self.ca_file,
+            "tls_pin": self.pin,
             "timeout_seconds": self.timeout_seconds,
         }
         given = {name: value for name, value in arguments.items() if value is not None}
