@@ -90,6 +90,9 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 	$(SAY) "The life of a deployment, without machines"
 	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
 		tests/infra/deploy/test_life_cycle.py
+	$(SAY) "llavachat up and the like, a real server in the machine's place (4 to 5 minutes)"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
+		tests/infra/deploy/test_commands.py
 	$(SAY) "The life of a deployment, machines booted"
 	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
 		tests/infra/deploy/test_booted.py
@@ -142,7 +145,7 @@ clean: ## remove the environments
 
 .venv/.test: .venv/.server
 	$(SAY) "Set-up: test libraries"
-	@$(PIP) -e '.[server,otel]' --group test
+	@$(PIP) -e '.[server,otel,deploy]' --group test
 	@touch $@
 
 .venv/.check: .venv/.test

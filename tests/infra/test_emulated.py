@@ -14,6 +14,7 @@ from llavachat_cdk.configuration import GPU_IMAGE_PARAMETER
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
 from moto.cloudformation.responses import CloudFormationResponse
+from moto.ssm.responses import SimpleSystemManagerResponse
 
 REGION = {"region_name": "us-east-1"}
 WAITING = {
@@ -55,6 +56,10 @@ class TestPlainMoto:
     def test_nothing_can_be_signalled(self) -> None:
         """There is no SignalResource."""
         assert not hasattr(CloudFormationResponse, "signal_resource")
+
+    def test_no_session_can_be_started(self) -> None:
+        """There is no StartSession."""
+        assert not hasattr(SimpleSystemManagerResponse, "start_session")
 
     @pytest.mark.parametrize(
         "kind", ["SecretsManager::Secret", "CloudWatch::Alarm", "S3::BucketPolicy"]

@@ -7,7 +7,10 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "cli.md"
 BEGIN, END = "<!-- help: begin -->\n", "<!-- help: end -->\n"
-COMMANDS = ("", "ask", "chat", "chats", "replay", "export", "import", "profiles", "demo")
+COMMANDS = (
+    *("", "ask", "chat", "chats", "replay", "export", "import", "profiles", "demo"),
+    *("up", "status", "logs", "tunnel", "stop", "start", "down", "doctor"),
+)
 
 
 def read_help(command):

@@ -1,4 +1,4 @@
-"""The command line: ``llavachat ask | chat | chats | serve | demo``.
+"""The command line: ``llavachat ask | chat | chats | serve | demo``, and ``up`` and the like.
 
 ``app`` declares the commands; each is done in the module of its name. Needs the extra `cli`.
 
@@ -8,7 +8,11 @@ picture); 3 no server answers, or it is not ready; 130 stopped by Ctrl-C.
 
 import sys
 
-_EXTRA = {"platformdirs", "prompt_toolkit", "rich", "typer"}
+_EXTRAS = {
+    **dict.fromkeys(("platformdirs", "prompt_toolkit", "rich", "typer"), "cli"),
+    **dict.fromkeys(("boto3", "botocore"), "deploy"),
+}
+"""Which extra brings a package."""
 
 
 def main() -> None:
@@ -19,11 +23,13 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
+        subject = "The command line" if extra == "cli" else "This command"
         print(  # noqa: T201 - rich may not be there
-            "llavachat: The command line needs some more packages; "
-            "install them with: pip install 'llavachat[cli]'",
+            f"llavachat: {subject} needs some more packages; "
+            f"install them with: pip install 'llavachat[{extra}]'",
             file=sys.stderr,
         )
         code = 1

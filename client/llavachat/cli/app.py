@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from llavachat.cli import options
+from llavachat.cli.deploy import commands as deployment
 from llavachat.cli.failure import ExitCode, Failure, judge
 from llavachat.errors import LlavaChatError
 
@@ -381,6 +382,9 @@ def demo() -> int:
     from llavachat.cli.demo import demo as run_demo
 
     return run_demo()
+
+
+deployment.register(app)
 
 
 def _quieten() -> None:

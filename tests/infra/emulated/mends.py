@@ -21,6 +21,9 @@ from moto.ec2.models.elastic_block_store import EBSBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.s3.models import FakeBucket
+from moto.ssm.responses import SimpleSystemManagerResponse
+
+from emulated import sessions
 
 if TYPE_CHECKING:
     from emulated.account import Account
@@ -217,6 +220,11 @@ def mended(account: Account) -> Iterator[None]:
         stack.enter_context(
             patch.object(
                 CloudFormationResponse, "signal_resource", signal_resource(account), create=True
+            )
+        )
+        stack.enter_context(
+            patch.object(
+                SimpleSystemManagerResponse, "start_session", sessions.start_session, create=True
             )
         )
         yield

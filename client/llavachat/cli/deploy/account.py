@@ -1,0 +1,82 @@
+"""An AWS account in one region: boto3's clients, and its errors as sentences."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProfileNotFound,
+)
+
+from llavachat.cli.failure import ExitCode, Failure, wrong_use
+
+_SETTINGS = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=10)
+_NO_LOGIN = {"InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException", "AuthFailure"}
+
+
+class Account:
+    """Clients of one region, made when they are asked for.
+
+    Args:
+        region: None for the one that the environment or AWS's own configuration names.
+
+    Raises:
+        Failure: no region is named.
+    """
+
+    def __init__(self, region: str | None) -> None:
+        try:
+            self.session = boto3.Session(region_name=region)
+        except ProfileNotFound as error:
+            raise wrong_use(f"{error}; see AWS_PROFILE.") from None
+        self._clients: dict[str, Any] = {}
+        if not self.session.region_name:
+            raise wrong_use(
+                "No AWS region is named; give --region, or set AWS_REGION, or run `aws configure`."
+            )
+        self.region = str(self.session.region_name)
+
+    def client(self, service: str) -> Any:
+        """The client of a service."""
+        if service not in self._clients:
+            self._clients[service] = self.session.client(service, config=_SETTINGS)
+        return self._clients[service]
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Turns AWS's errors into sentences.
+
+    Raises:
+        Failure: in place of them.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise explain(error) from None
+    except NoCredentialsError:
+        raise wrong_use(
+            "There are no AWS credentials; run `aws configure`, or set AWS_PROFILE."
+        ) from None
+    except EndpointConnectionError as error:
+        raise Failure(f"AWS can not be reached: {error}", ExitCode.UNAVAILABLE) from None
+    except BotoCoreError as error:
+        raise Failure(f"AWS could not be asked: {error}") from None
+
+
+def explain(error: ClientError) -> Failure:
+    """A refusal by AWS: what was asked, what was said, what to do."""
+    code = str(error.response["Error"].get("Code", ""))
+    message = str(error.response["Error"].get("Message", code)).rstrip(".")
+    hint = ""
+    if code in _NO_LOGIN:
+        hint = " The credentials are wrong or have expired; sign in again."
+    elif "AccessDenied" in code or code == "UnauthorizedOperation":
+        hint = " The credentials lack that right."
+    return Failure(f"AWS refused {error.operation_name}: {message}.{hint}")

@@ -1,0 +1,169 @@
+"""``llavachat doctor``: all that a deployment needs, looked at before anything is spent."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from llavachat.cli.deploy import toolkit
+from llavachat.cli.deploy.account import Account
+from llavachat.cli.failure import ExitCode, Failure
+from llavachat.cli.output import write
+
+ON_DEMAND, SPOT = "L-DB2E81BA", "L-3819A6DF"
+"""Quotas for G and VT instances, in vCPUs. Source: the Service Quotas console, EC2."""
+
+MIN_NODE = 20
+_VCPUS = {"large": 2, "xlarge": 4, "2xlarge": 8, "4xlarge": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        remedy: what to do; "" where it is well.
+        needed: False: a deployment works without it.
+    """
+
+    name: str
+    seen: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def doctor(account: Account, instance_type: str, *, spot: bool) -> ExitCode:
+    """Look at everything, and tell each on a line; 1 where something must be mended."""
+    failed = False
+    for finding in examine(account, instance_type, spot=spot):
+        failed |= bool(finding.remedy) and finding.needed
+        write(describe(finding) + "\n")
+    return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def describe(finding: Finding) -> str:
+    """A finding as a line: ok, what is wrong and what to do."""
+    mark = "ok  " if not finding.remedy else "FAIL" if finding.needed else "warn"
+    line = f"{mark}  {finding.name}: {finding.seen}"
+    return f"{line}; {finding.remedy}" if finding.remedy else line
+
+
+def examine(account: Account, instance_type: str, *, spot: bool) -> Iterator[Finding]:
+    """Each finding when it is known, the cheapest first. Asks only, changes nothing."""
+    yield look_at_node()
+    yield look_at_cdk()
+    yield look_at_app()
+    yield look_at_plugin()
+    yield Finding("region", account.region)
+    identity = look_at_credentials(account)
+    yield identity
+    if identity.remedy:
+        return
+    yield look_at_quota(account, instance_type, spot=spot)
+    yield look_at_bootstrap(account)
+
+
+def look_at_node() -> Finding:
+    """The CDK command line runs on Node.js."""
+    remedy = f"install Node.js {MIN_NODE} or newer, from nodejs.org or your distribution"
+    version = read_version("node", "--version")
+    if version is None:
+        return Finding("Node.js", "not found", remedy)
+    major = re.match(r"v?(\d+)", version)
+    old = not major or int(major[1]) < MIN_NODE
+    return Finding("Node.js", version, remedy if old else "")
+
+
+def look_at_cdk() -> Finding:
+    """The command line, of a release that reads our app."""
+    try:
+        return Finding("CDK", " ".join(toolkit.find_cdk()))
+    except Failure as failure:
+        return Finding("CDK", "not usable", str(failure))
+
+
+def look_at_app() -> Finding:
+    """The CDK app, which comes with the source and not with the wheel."""
+    try:
+        return Finding("CDK app", str(toolkit.find_app().folder))
+    except Failure as failure:
+        return Finding("CDK app", "not usable", str(failure))
+
+
+def look_at_plugin() -> Finding:
+    """Without it a deployment stands, but can not be reached from here."""
+    version = read_version("session-manager-plugin", "--version")
+    if version is None:
+        return Finding("Session Manager plugin", "not found", toolkit.PLUGIN_REMEDY)
+    return Finding("Session Manager plugin", version)
+
+
+def look_at_credentials(account: Account) -> Finding:
+    """Who we are to AWS."""
+    try:
+        answer = account.client("sts").get_caller_identity()
+    except NoCredentialsError:
+        return Finding("credentials", "none", "run `aws configure`, or set AWS_PROFILE")
+    except (ClientError, BotoCoreError) as error:
+        return Finding("credentials", str(error), "sign in again, or set AWS_PROFILE")
+    return Finding("credentials", str(answer["Arn"]))
+
+
+def look_at_quota(account: Account, instance_type: str, *, spot: bool) -> Finding:
+    """GPU machines need vCPUs of a quota that new accounts have none of."""
+    if not instance_type.startswith("g"):
+        return Finding("quota", f"{instance_type} needs none for GPUs")
+    code = SPOT if spot else ON_DEMAND
+    name = f"quota {code}"
+    need = _VCPUS[instance_type.partition(".")[2]]
+    remedy = (
+        "ask for an increase: aws service-quotas request-service-quota-increase --service-code ec2 "
+        f"--quota-code {code} --desired-value {max(need, 8)} --region {account.region}; it takes "
+        "hours to days"
+    )
+    try:
+        answer = account.client("service-quotas").get_service_quota(
+            ServiceCode="ec2", QuotaCode=code
+        )
+    except (ClientError, BotoCoreError) as error:
+        return Finding(name, f"not readable ({error})", "look in the console", needed=False)
+    have = int(answer["Quota"]["Value"])
+    seen = f"{have} vCPUs, {instance_type} needs {need}"
+    return Finding(name, seen, remedy if have < need else "")
+
+
+def look_at_bootstrap(account: Account) -> Finding:
+    """CDK's own bucket and roles."""
+    try:
+        version = find_bootstrap(account)
+    except (ClientError, BotoCoreError) as error:
+        return Finding("bootstrap", f"not readable ({error})", "see the rights", needed=False)
+    if version is None:
+        return Finding("bootstrap", "not done", "`llavachat up` does it", needed=False)
+    return Finding("bootstrap", f"version {version}")
+
+
+def find_bootstrap(account: Account) -> str | None:
+    """The version of CDK's bootstrap stack in this region. None: it is not there."""
+    try:
+        name = "/cdk-bootstrap/hnb659fds/version"
+        answer = account.client("ssm").get_parameter(Name=name)
+    except ClientError as error:
+        if error.response["Error"].get("Code") == "ParameterNotFound":
+            return None
+        raise
+    return str(answer["Parameter"]["Value"])
+
+
+def read_version(*command: str) -> str | None:
+    """What a program says of its version. None: there is no such program."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (done.stdout.strip() or done.stderr.strip()).splitlines()[0] if done.stdout else "?"

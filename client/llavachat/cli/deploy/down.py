@@ -1,0 +1,83 @@
+"""``llavachat down``: everything that was deployed goes, after a question."""
+
+import sys
+
+from botocore.exceptions import WaiterError
+
+from llavachat.cli.deploy.account import Account
+from llavachat.cli.deploy.credentials import forget_profile
+from llavachat.cli.deploy.power import refuse_changing
+from llavachat.cli.deploy.stack import Deployment, need_deployment
+from llavachat.cli.deploy.tunnel import forget
+from llavachat.cli.failure import ExitCode, Failure, wrong_use
+from llavachat.cli.output import say
+
+_WAIT = {"Delay": 3, "MaxAttempts": 600}
+
+
+def down(account: Account, name: str, *, yes: bool) -> ExitCode:
+    """Say what will be lost, ask, delete the stack and wait.
+
+    Raises:
+        Failure: there is no such deployment, nobody can be asked, or it does not go.
+    """
+    deployment = need_deployment(account, name)
+    refuse_changing(deployment)
+    say(describe_loss(account, deployment))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise wrong_use("Nobody can be asked here; give --yes to remove it all the same.")
+        sys.stderr.write(f"Type {name} to remove it: ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip() != name:
+            say("Nothing was removed.")
+            return ExitCode.FAILED
+    stacks = account.client("cloudformation")
+    stacks.delete_stack(StackName=name)
+    try:
+        stacks.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=_WAIT)
+    except WaiterError:
+        raise Failure(
+            f"{name} could not be removed whole: {find_reason(account, name)} "
+            "Mend that and run `llavachat down` again."
+        ) from None
+    forget(name)
+    forget_profile(name, account.region)
+    say(f"{name} is removed.")
+    return ExitCode.OK
+
+
+def describe_loss(account: Account, deployment: Deployment) -> str:
+    """What goes and what stays."""
+    name = deployment.name
+    stays = "what is left of the chats, and how to begin from it, is in docs/deploy.md"
+    policy = read_deletion_policy(account, name)
+    chats = {
+        "Snapshot": "a last snapshot of the chats is kept (about USD 0.05 a month for each GiB); ",
+        "Retain": "the chats' volume is kept, and costs on; ",
+        "Delete": "ALL CHATS ARE LOST, but for daily snapshots not yet expired; ",
+    }
+    return (
+        f"Removes {name} in {account.region}: the machine, its network, key, certificate, alarms "
+        f"and the mirror of the weights. Of the chats: {chats.get(policy, '')}{stays}."
+    )
+
+
+def read_deletion_policy(account: Account, name: str) -> str:
+    """What the template says becomes of the chats' volume; "" where it has none."""
+    answer = account.client("cloudformation").get_template(StackName=name)
+    body = answer["TemplateBody"]
+    resources = body.get("Resources", {}) if isinstance(body, dict) else {}
+    for resource in resources.values():
+        if resource["Type"] == "AWS::EC2::Volume":
+            return str(resource.get("DeletionPolicy", "Delete"))
+    return ""
+
+
+def find_reason(account: Account, name: str) -> str:
+    """The newest reason that CloudFormation gave for a failure."""
+    events = account.client("cloudformation").describe_stack_events(StackName=name)
+    for event in events["StackEvents"]:
+        if event["ResourceStatus"].endswith("_FAILED") and event.get("ResourceStatusReason"):
+            return f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
+    return "CloudFormation gives no reason."
