@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from llavachat_server.images.intake import BadImage, Intake
-from processes import children
+from processes import wait_for_child
 
 MAKE = """
 import io, sys
@@ -61,7 +61,8 @@ async def test_damaged_heic_is_refused(intake: Intake, photograph: bytes) -> Non
     with pytest.raises(BadImage):
         await intake.take(bytes(bent))
     assert before == intake.process_ids
-    assert all(children(pid) for pid in before)
+    # Each has its next child ready again, in a moment.
+    assert all(wait_for_child(pid) for pid in before)
 
 
 def test_without_the_library_heic_is_named(photograph: bytes) -> None:
