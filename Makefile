@@ -145,7 +145,7 @@ clean: ## remove the environments
 
 .venv/.test: .venv/.server
 	$(SAY) "Set-up: test libraries"
-	@$(PIP) -e '.[server,otel,deploy]' --group test
+	@$(PIP) -e '.[server,otel,deploy,compiled]' --group test
 	@touch $@
 
 .venv/.check: .venv/.test

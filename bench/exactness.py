@@ -19,7 +19,8 @@ import torch
 from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.exact import ExactScheduler
-from llavachat_server.engine.batching.runner import Decoder, Input, Runner
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.sampling import SeenTokens

@@ -55,6 +55,8 @@ def make_batching_engine(
             revision=profile.revision or None,
             quantization=profile.quantization,
             quantized_folder=str(find_quantized_folder(settings)),
+            compile_steps=settings.compiled,
+            compiled_folder=str(find_quantized_folder(settings).with_name("compiled")),
             device=settings.device,
             exact=settings.exact,
             max_running=profile.max_running_turns,

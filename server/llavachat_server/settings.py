@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,6 +100,10 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to compute on; auto takes a GPU where there is one"
+    )
+    compiled: bool = Field(
+        False,
+        description="decode on a CPU by kernels compiled for it; on trial, with the extra compiled",
     )
     exact: bool = Field(
         False,
@@ -385,6 +390,8 @@ def check_extras(settings: Settings) -> None:
     Raises:
         SettingsError: says what to install.
     """
+    if settings.compiled and find_spec("numba") is None:
+        raise SettingsError("compiled: needs numba; pip install 'llavachat[server,compiled]'")
     if settings.metrics_listen:
         try:
             check_installed("metrics_listen")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core, CoreBroken
-from llavachat_server.engine.batching.runner import Decoder, Input, Runner
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.sampling import SeenTokens
@@ -21,7 +22,7 @@ VOCABULARY = 97
 BLOCK = 4
 
 
-def make_model(num_kv_heads: int = 4) -> Any:
+def make_model(num_kv_heads: int = 4, *, has_biases: bool = False) -> Any:
     """A decoder of two layers whose random weights are wide enough for varied answers."""
     torch.manual_seed(num_kv_heads)
     config = LlamaConfig(
@@ -33,7 +34,7 @@ def make_model(num_kv_heads: int = 4) -> Any:
         vocab_size=VOCABULARY,
         max_position_embeddings=512,
         initializer_range=0.3,
-        attention_bias=num_kv_heads != 4,
+        attention_bias=has_biases,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
@@ -42,9 +43,12 @@ def make_model(num_kv_heads: int = 4) -> Any:
 class Bench:
     """A model, its decoder, and cores for the asking."""
 
-    def __init__(self, num_kv_heads: int, *, packed: bool) -> None:
-        self.model = make_model(num_kv_heads)
-        self.decoder = Decoder(self.model, 512, pack_weights=packed)
+    def __init__(self, num_kv_heads: int, make: str, *, has_biases: bool) -> None:
+        self.model = make_model(num_kv_heads, has_biases=has_biases)
+        self.decoder = Decoder(
+            self.model, 512, pack_weights=make != "modules", compile_steps=make == "compiled"
+        )
+        assert (make == "compiled") == (self.decoder.native is not None)
         self.decoder.tune()
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
@@ -78,15 +82,27 @@ class Bench:
 
 @pytest.fixture(
     scope="module",
-    params=[(4, True), (2, True), (2, False)],
-    ids=["packed", "packed, grouped heads and biases", "modules, grouped heads"],
+    params=[
+        (4, "compiled", False),
+        (2, "compiled", False),
+        (4, "packed", False),
+        (2, "packed", True),
+        (2, "modules", True),
+    ],
+    ids=[
+        "compiled",
+        "compiled, grouped heads",
+        "packed",
+        "packed, grouped heads and biases",
+        "modules, grouped heads and biases",
+    ],
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Each make of the layers."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    num_kv_heads, packed = request.param
-    yield Bench(num_kv_heads, packed=packed)
+    num_kv_heads, make, has_biases = request.param
+    yield Bench(num_kv_heads, make, has_biases=has_biases)
     torch.set_num_threads(num_threads)
 
 

@@ -34,17 +34,21 @@ QUESTIONS = [
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["lively weights", "embedded model"]
+    scope="module",
+    loop_scope="module",
+    params=["lively weights", "lively weights, compiled", "embedded model"],
 )
 async def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[BatchingEngine, Reference]]:
     """An engine and generate() on one checkpoint."""
     folder = SHAPES_FOLDER
-    if request.param == "lively weights":
+    if request.param.startswith("lively weights"):
         folder = write_lively_checkpoint(tmp_path_factory.mktemp("model") / "lively")
-    engine = make_engine(Path(folder))
+    is_compiled = "compiled" in request.param
+    engine = make_engine(Path(folder), compile_steps=is_compiled, num_threads=1 + is_compiled)
     await engine.start()
+    assert ("cpu, compiled" if is_compiled else "cpu") == engine.info.device
     yield engine, Reference(folder, engine)
     await engine.stop()
 

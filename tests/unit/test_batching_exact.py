@@ -8,7 +8,8 @@ from llavachat_server.engine.batching.blocks import BlockPool
 from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.exact import ExactScheduler
-from llavachat_server.engine.batching.runner import Decoder, Input, Runner
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.batching.sequence import Sequence as Running
 from llavachat_server.engine.sampling import SeenTokens

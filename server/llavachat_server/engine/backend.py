@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from llavachat_server.engine import native
 from llavachat_server.engine.batching.cache import (
     count_free_bytes,
     count_token_bytes,
@@ -64,7 +65,14 @@ class Backend:
             facts.num_image_tokens,
         )
         model.set_input_embeddings(self.embedding)
-        self.decoder = Decoder(model, facts.context_tokens, release_weights=True)
+        if settings.compile_steps:
+            native.keep_compiled(settings.compiled_folder)
+        self.decoder = Decoder(
+            model,
+            facts.context_tokens,
+            compile_steps=settings.compile_steps,
+            release_weights=True,
+        )
         try:
             self.table = TokenTable(facts.tokenizer)
         except ValueError as error:
@@ -142,6 +150,8 @@ class Backend:
         loaded, facts, settings = self.loaded, self.loaded.facts, self._settings
         device = self.embedding.weight.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        compiled = ("compiled",) if self.decoder.native is not None else ()
+        exact = ("exact",) if settings.exact else ()
         return EngineInfo(
             model=ModelInfo(
                 profile=settings.profile,
@@ -151,7 +161,7 @@ class Backend:
                 weights_sha256=loaded.weights_sha256,
             ),
             # Told with every turn, so that a replay knows what it compares.
-            device=f"{name}, exact" if settings.exact else name,
+            device=", ".join((name, *compiled, *exact)),
             context_tokens=min(facts.context_tokens, request_capacity_tokens),
             num_image_tokens=facts.num_image_tokens,
             vocab_size=facts.vocab_size,

@@ -28,6 +28,10 @@ class EngineSettings:
             `provenance`. None: nowhere.
         quantized_folder: where quantised weights are kept for the next start; see
             `llavachat_server.engine.quantised`. None: they are quantised at every start.
+        compile_steps: on a CPU in float32, decode by kernels that are compiled for the processor at
+            the first start; needs numba. See `llavachat_server.engine.native`.
+        compiled_folder: where the machine code of the kernels for a CPU is kept for the next
+            start; see `llavachat_server.engine.native`. None: compiled at every start.
         dtype: "auto", "float32", "bfloat16" or "float16". "auto": float32 on a CPU; on a GPU
             bfloat16 with NF4 and float16 otherwise.
         device: "auto", "cpu" or "cuda". "auto": the first GPU, or the CPU where there is none.
@@ -54,6 +58,8 @@ class EngineSettings:
     quantization: Quantization = Quantization.NONE
     int8_threshold: float = 0.0
     quantized_folder: str | None = None
+    compile_steps: bool = False
+    compiled_folder: str | None = None
     hashes_folder: str | None = None
     dtype: str = "auto"
     device: str = "auto"

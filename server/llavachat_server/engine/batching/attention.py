@@ -126,9 +126,9 @@ class PieceAttention:
         self._num_kv_heads = shape.num_kv_heads
         self._group = shape.num_heads // shape.num_kv_heads
         size = (2 * shape.num_kv_heads, num_blocks * block_tokens, shape.head_dim)
-        self._stores = [
-            torch.empty(size, dtype=dtype, device=device) for _ in range(shape.num_layers)
-        ]
+        self.num_slots = num_blocks * block_tokens
+        self.memory = torch.empty((shape.num_layers, *size), dtype=dtype, device=device)
+        self._stores = list(self.memory)
         self._singles: list[_Plan] = []
         self._chunks: list[_Plan] = []
         self._single_slots: Tensor | None = None

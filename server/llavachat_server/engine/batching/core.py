@@ -14,7 +14,8 @@ from collections.abc import Sequence as Ids
 import torch
 from torch import Tensor
 
-from llavachat_server.engine.batching.runner import Input, Runner
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Runner
 from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
 from llavachat_server.engine.batching.sequence import Job, Output, Sequence
 from llavachat_server.engine.sampling import SeenTokens, perturb_scores

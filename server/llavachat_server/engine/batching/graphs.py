@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from llavachat_server.engine.batching.attention import Rows
+from llavachat_server.engine.batching.inputs import Input
 from llavachat_server.engine.batching.paged import PagedAttention, Pages, list_slots
-from llavachat_server.engine.batching.runner import Decoder, Input
+from llavachat_server.engine.batching.runner import Decoder
 
 _WARM_UPS = 2
 

@@ -5,15 +5,17 @@
 scheduler and no sampling.
 """
 
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from llavachat_server.engine.batching.attention import Attention, Rows, Shape
+from llavachat_server.engine import native
+from llavachat_server.engine.batching.attention import Attention, PieceAttention, Rows, Shape
+from llavachat_server.engine.batching.inputs import Input
 from llavachat_server.engine.batching.layers import (
     Head,
     Layer,
@@ -30,22 +32,10 @@ from llavachat_server.engine.batching.linears import (
     measure_row_counts,
 )
 
+if TYPE_CHECKING:
+    from llavachat_server.engine.native.steps import NativeDecoder
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One request's tokens in a step.
-
-    Args:
-        token_ids: the tokens to compute.
-        start: position of the first of them.
-        blocks: the request's blocks, enough for these tokens.
-        wants_logits: the last token's logits are needed.
-    """
-
-    token_ids: Sequence[int]
-    start: int
-    blocks: Sequence[int]
-    wants_logits: bool
+_log = logging.getLogger(__name__)
 
 
 def read_shape(model: Any) -> Shape:
@@ -67,7 +57,8 @@ class Decoder:
         model: Llama or Llava, with its output head; its input embedding turns every id that
             will come, virtual ones too, into a row.
         context_tokens: positions that may come.
-        pack_weights: on a CPU, lay unquantised weights out for oneDNN.
+        pack_weights: on a CPU, lay unquantised weights out for the kernels or for oneDNN.
+        compile_steps: take the kernels where they fit; see `engine.native`.
         release_weights: give the model's own copy of packed weights back; it can not be run
             by itself afterwards.
     """
@@ -78,16 +69,28 @@ class Decoder:
         context_tokens: int,
         *,
         pack_weights: bool = True,
+        compile_steps: bool = False,
         release_weights: bool = False,
     ) -> None:
         decoder, output = model.get_decoder(), model.get_output_embeddings()
-        is_packed = pack_weights and can_pack(decoder, output)
-        layer_type: type[Layer] = PackedLayer if is_packed else ModuleLayer
-        head_type: type[Head] = PackedHead if is_packed else ModuleHead
         self.shape = read_shape(model)
         self.embed = model.get_input_embeddings()
         self.device: torch.device = decoder.norm.weight.device
         self.dtype: torch.dtype = decoder.norm.weight.dtype
+        self.native: NativeDecoder | None = None
+        self._is_packed = False
+        self._row_counts: list[int] = []
+        if pack_weights and compile_steps and self._can_compile(decoder, output):
+            from llavachat_server.engine.native import steps
+
+            with torch.inference_mode():
+                self.native = steps.NativeDecoder(
+                    decoder, output, self.shape, context_tokens, release=release_weights
+                )
+            return
+        is_packed = pack_weights and can_pack(decoder, output)
+        layer_type: type[Layer] = PackedLayer if is_packed else ModuleLayer
+        head_type: type[Head] = PackedHead if is_packed else ModuleHead
         with torch.inference_mode():
             self.rotations = build_rotations(decoder, context_tokens, packed=is_packed)
             self.layers = [
@@ -95,7 +98,20 @@ class Decoder:
             ]
             self.head = head_type(decoder.norm, output)
         self._is_packed = is_packed
-        self._row_counts: list[int] = []
+
+    def _can_compile(self, decoder: Any, output: Any) -> bool:
+        # The one place where it is decided; quantised models and GPUs import no numba.
+        if not can_pack(decoder, output):
+            return False
+        obstacle = native.find_obstacle()
+        if obstacle is None:
+            from llavachat_server.engine.native.weights import can_pack as fits
+
+            if not fits(decoder, output, self.shape):
+                obstacle = "this model has biases, or widths that are not multiples of 16"
+        if obstacle is not None:
+            _log.info("decoding by torch's operations: %s", obstacle)
+        return obstacle is None
 
     @torch.inference_mode()
     def tune(self, max_seconds: float = 1.0) -> None:
@@ -168,6 +184,8 @@ class Runner:
         """
         if self._recorded is not None and self._recorded.can_run(inputs):
             return self._recorded.run(inputs)
+        if self._decoder.native is not None:
+            return self._run_native(self._decoder.native, inputs)
         token_ids: list[int] = []
         positions: list[int] = []
         batch: list[Rows] = []
@@ -191,3 +209,9 @@ class Runner:
         if len(wanted) < len(token_ids):
             hidden = decoder.pad(hidden[torch.tensor(wanted, device=device)])
         return decoder.head(hidden)[: len(wanted)].float()
+
+    def _run_native(self, decoder: "NativeDecoder", inputs: Sequence[Input]) -> Tensor:
+        assert isinstance(self._attention, PieceAttention)
+        token_ids = [token_id for item in inputs for token_id in item.token_ids]
+        hidden = self._decoder.embed(torch.tensor(token_ids).unsqueeze(0))[0]
+        return decoder.run(hidden, inputs, self._attention)

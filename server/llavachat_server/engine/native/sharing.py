@@ -1,0 +1,97 @@
+"""How threads share a step: units of a phase are taken one by one, by whoever is free.
+
+A phase is over when all its units are done, not when all threads have come, so that a thread
+that the system has not let run yet holds nobody up. Counters belong to one step.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+STRIDE = 16
+"""Elements of int64 between two phases' counters: two cache lines, so that threads in
+different phases do not disturb each other."""
+
+_ENTERED, _LEFT, _IS_OVER = 0, 1, 2
+_NUM_SPINS = 2000
+"""Looks at a counter before the processor is offered to others; some microseconds."""
+
+_sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic
+def _raise(_: Any, array: Any, index: Any) -> Any:
+    # Adds one; the value before. All threads see all counters change in one order.
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        one = ir.Constant(ir.IntType(64), 1)
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), one, "seq_cst")
+
+    return types.int64(array, types.intp), build
+
+
+@intrinsic
+def _look(_: Any, array: Any, index: Any) -> Any:
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
+
+    return types.int64(array, types.intp), build
+
+
+@njit(nogil=True)
+def _wait(counters: Any, index: int, value: int) -> None:
+    spins = 0
+    while _look(counters, index) < value:
+        spins += 1
+        if spins > _NUM_SPINS:
+            _sched_yield()
+
+
+@njit(nogil=True)
+def enter(counters: Any) -> bool:
+    """Whether a thread may take part: False when the step is over already."""
+    _raise(counters, _ENTERED)
+    if _look(counters, _IS_OVER) > 0:
+        _raise(counters, _LEFT)
+        return False
+    return True
+
+
+@njit(nogil=True)
+def leave(counters: Any) -> None:
+    """A helping thread's last word."""
+    _raise(counters, _LEFT)
+
+
+@njit(nogil=True)
+def close(counters: Any) -> None:
+    """End the step, by the thread that began it: nobody touches its buffers from now on."""
+    _raise(counters, _IS_OVER)
+    while _look(counters, _LEFT) < _look(counters, _ENTERED):
+        _sched_yield()
+
+
+@njit(nogil=True)
+def take(counters: Any, phase: int) -> int:
+    """The number of a unit that nobody has taken; the phase's size or more when none is left."""
+    return _raise(counters, STRIDE * (1 + phase))
+
+
+@njit(nogil=True)
+def finish(counters: Any, phase: int) -> None:
+    """A unit that was taken is done."""
+    _raise(counters, STRIDE * (1 + phase) + 1)
+
+
+@njit(nogil=True)
+def await_all(counters: Any, phase: int, num_units: int) -> None:
+    """Until every unit of a phase is done."""
+    _wait(counters, STRIDE * (1 + phase) + 1, num_units)
+
+
+def count_counters(num_phases: int) -> int:
+    """Elements of a step's counters, int64, zero at its beginning."""
+    return STRIDE * (1 + num_phases)

@@ -1,0 +1,143 @@
+"""Runs a decoder's steps by the kernels, on threads of its own.
+
+See `batching.runner.RecordedSteps` for what the loop asks of it. It knows the cache's memory
+and no requests beyond a step.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llavachat_server.engine.batching.attention import PieceAttention, Shape
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.native.kernels import (
+    PHASES_PER_LAYER,
+    Buffers,
+    Sizes,
+    Step,
+    count_scratch,
+    run_step,
+)
+from llavachat_server.engine.native.sharing import count_counters
+from llavachat_server.engine.native.vectors import LANES
+from llavachat_server.engine.native.weights import build_angles, pack_weights
+
+
+class NativeDecoder:
+    """A decoder's packed weights, and the threads that compute with them.
+
+    Args:
+        decoder: Llama's layers and final norm; see `weights.can_pack`.
+        head: the output head.
+        shape: of the model.
+        context_tokens: positions that may come.
+        release: give the model's own copy of the weights back.
+    """
+
+    def __init__(
+        self, decoder: Any, head: Any, shape: Shape, context_tokens: int, *, release: bool
+    ) -> None:
+        self._shape = shape
+        self._context_tokens = context_tokens
+        self._hidden = int(decoder.config.hidden_size)
+        self._inner = int(decoder.config.intermediate_size)
+        self._vocabulary = int(head.weight.shape[0])
+        self._floor = np.float32(decoder.norm.variance_epsilon)
+        self._weights = pack_weights(decoder, head, shape, release=release)
+        self._angles = build_angles(decoder, context_tokens)
+        self._helpers: ThreadPoolExecutor | None = None
+        self._num_rows = 0
+        self._buffers: dict[str, Any] = {}
+        self._scratch: list[Any] = []
+        # One step, so that everything is compiled before anybody waits.
+        cache = PieceAttention(shape, 1, torch.float32, torch.device("cpu"), 16)
+        self.run(torch.zeros(1, self._hidden), [Input([0], 0, [0], True)], cache)
+
+    def run(self, hidden: Tensor, inputs: Sequence[Input], attention: PieceAttention) -> Tensor:
+        """Compute a step; see `batching.runner.Runner.forward`.
+
+        Args:
+            hidden: (rows, hidden), the embedded tokens.
+            inputs: whose tokens they are.
+            attention: the cache.
+        """
+        step = _describe(inputs, attention.block_tokens)
+        shape, num_rows = self._shape, len(step.positions)
+        is_wanted = len(step.wanted) > 0
+        if not is_wanted:
+            # Keys and values are needed all the same; one row's answer is thrown away.
+            step = step._replace(wanted=step.positions[:1] * 0)
+        self._make_room(num_rows, torch.get_num_threads())
+        torch.from_numpy(self._buffers["hidden"])[: hidden.numel()].copy_(hidden.flatten())
+        sizes = Sizes(
+            shape.num_layers,
+            self._hidden,
+            shape.num_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            self._inner,
+            self._vocabulary + -self._vocabulary % LANES,
+            attention.block_tokens,
+            attention.num_slots,
+        )
+        logits = np.empty(len(step.wanted) * sizes.vocabulary, np.float32)
+        cosines, sines = (table.view(-1).numpy() for table in self._angles)
+        buffers = Buffers(
+            self._weights.numpy(),
+            cosines,
+            sines,
+            attention.memory.view(-1).numpy(),
+            logits=logits,
+            **self._buffers,
+        )
+        counters = np.zeros(count_counters(shape.num_layers * PHASES_PER_LAYER + 1), np.int64)
+        common = (sizes, buffers, step, self._floor, counters)
+        if self._helpers is not None:
+            for scratch in self._scratch[1:]:
+                self._helpers.submit(run_step, *common, scratch, True)
+        run_step(*common, self._scratch[0], False)
+        rows = torch.from_numpy(logits).view(-1, sizes.vocabulary)
+        return rows[:, : self._vocabulary] if is_wanted else hidden.new_empty(0, 0)
+
+    def _make_room(self, num_rows: int, num_threads: int) -> None:
+        if num_rows <= self._num_rows and num_threads == len(self._scratch):
+            return
+        if num_threads != len(self._scratch):
+            self._helpers = (
+                ThreadPoolExecutor(num_threads - 1, "llavachat-step") if num_threads > 1 else None
+            )
+        self._num_rows = num_rows = max(num_rows, self._num_rows)
+        heads = self._shape.num_heads * self._shape.head_dim
+        widths = {
+            "hidden": self._hidden,
+            "middle": self._hidden,
+            "query": heads,
+            "mixed": heads,
+            "gated": self._inner,
+        }
+        self._buffers = {
+            name: np.zeros(num_rows * width, np.float32) for name, width in widths.items()
+        }
+        size = count_scratch(num_rows, self._context_tokens)
+        self._scratch = [np.zeros(size, np.float32) for _ in range(num_threads)]
+
+
+def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:
+    positions: list[int] = []
+    slots: list[int] = []
+    first_blocks: list[int] = []
+    tables: list[int] = []
+    wanted: list[int] = []
+    for item in inputs:
+        own = range(item.start, item.start + len(item.token_ids))
+        positions += own
+        slots += [item.blocks[p // block_tokens] * block_tokens + p % block_tokens for p in own]
+        first_blocks += [len(tables)] * len(own)
+        tables += item.blocks
+        if item.wants_logits:
+            wanted.append(len(positions) - 1)
+    return Step(*(np.array(v, np.int64) for v in (positions, slots, first_blocks, tables, wanted)))
