@@ -152,8 +152,10 @@ class Machines:
             machine.power_off()
 
     def attach(self, account: Account, volume: str, instance: str) -> None:
-        """A volume appears in a running machine."""
-        self.show_disk(self.running[instance], volume)
+        """A volume appears in a running machine; one that is down shows it when it is booted."""
+        machine = self.running[instance]
+        if machine._nspawn is not None and machine._nspawn.poll() is None:
+            self.show_disk(machine, volume)
 
     def detach(self, account: Account, volume: str) -> None:
         """A volume goes; the machine that had it is down, or has unmounted it."""
