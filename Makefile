@@ -22,7 +22,7 @@ demo: .venv/.server ## start the server, ask about a picture, ask again, stop
 	@$(BIN)/llavachat demo
 
 test: .venv/.test ## run the tests that need nothing but Python
-	$(SAY) "Tests (5 to 8 minutes on 2 cores)"
+	$(SAY) "Tests (8 to 13 minutes on 2 cores)"
 	@$(BIN)/python -m pytest
 
 # --- what a developer types ------------------------------------------------------------------
