@@ -1,6 +1,7 @@
 """The command line: ``llavachat ask | chat | chats | serve | demo``, and ``up`` and the like.
 
-``app`` declares the commands; each is done in the module of its name. Needs the extra `cli`.
+`commands` and `deploy.commands` declare them, `app` runs one; each is done in the module of its
+name. Needs the extra `cli`.
 
 Exit codes: 0 it worked; 1 the server refused or failed; 2 wrong use (a flag, a missing file, no
 picture); 3 no server answers, or it is not ready; 130 stopped by Ctrl-C.

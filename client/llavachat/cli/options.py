@@ -1,4 +1,7 @@
-"""The options that commands share: how to reach the server, and how to draw an answer."""
+"""The options that commands share: how to reach the server, and how to draw an answer.
+
+A dataclass whose fields are options is a group, see `groups`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,104 +28,60 @@ class Format(Enum):
     html = "html"
 
 
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        "-a",
-        metavar="HOST[:PORT]",
-        envvar="LLAVACHAT_ADDRESS",
-        help="The server; port 50051 unless named. [default: the saved one, or localhost:50051]",
-        show_default=False,
-    ),
-]
-Tls = Annotated[
-    bool | None,
-    typer.Option(
-        "--tls/--no-tls",
-        envvar="LLAVACHAT_TLS",
-        help="Encrypt. [default: when a CA file or a pin is given]",
-        show_default=False,
-    ),
-]
-CaFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        envvar="LLAVACHAT_TLS_CA_FILE",
-        help="PEM of the authority behind the server's certificate.",
-    ),
-]
-Pin = Annotated[
-    str | None,
-    typer.Option(
-        "--pin",
-        metavar="sha256:DIGITS",
-        envvar="LLAVACHAT_TLS_PIN",
-        help="Trust the certificate with this SHA-256, and no other.",
-    ),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        envvar="LLAVACHAT_TIMEOUT_SECONDS",
-        help="The longest to wait for a whole answer. [default: 300]",
-        show_default=False,
-    ),
-]
-System = Annotated[
-    str | None,
-    typer.Option(
-        "--system", "-s", metavar="TEXT", help="Replaces the model's own system sentence."
-    ),
-]
-MaxTokens = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="The longest answer in tokens.")
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option("--temperature", "-t", min=0, max=2, help="Randomness; 0 is greedy."),
-]
-TopP = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this sum.")
-]
-TopK = Annotated[
-    int | None, typer.Option(metavar="N", min=0, help="Keep the N likeliest tokens; 0: all.")
-]
-RepetitionPenalty = Annotated[
-    float | None, typer.Option(min=0, max=2, help="Makes what was said less likely; 1: not.")
-]
-Seed = Annotated[
-    int | None, typer.Option(metavar="N", min=0, help="The same seed, the same answer.")
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(metavar="TEXT", help="End the answer before this text; may be repeated."),
-]
-OnOverflow = Annotated[
-    Overflow | None,
-    typer.Option("--overflow", help="When the context is full: refuse, or drop the oldest turns."),
-]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--label", "-l", metavar="KEY=VALUE", help="Mark the chat; may be repeated."),
-]
-Continue = Annotated[
-    bool, typer.Option("--continue", "-c", help="Go on with the last chat on this server.")
-]
-ChatId = Annotated[str | None, typer.Option("--chat", metavar="ID", help="Go on with this chat.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """How to reach the server."""
 
-    address: str | None
-    tls: bool | None
-    ca_file: str | None
-    pin: str | None
-    timeout_seconds: float | None
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            "-a",
+            metavar="HOST[:PORT]",
+            envvar="LLAVACHAT_ADDRESS",
+            help="The server; port 50051 unless named. [default: the saved one, or "
+            "localhost:50051]",
+            show_default=False,
+        ),
+    ] = None
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls/--no-tls",
+            envvar="LLAVACHAT_TLS",
+            help="Encrypt. [default: when a CA file or a pin is given]",
+            show_default=False,
+        ),
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="LLAVACHAT_TLS_CA_FILE",
+            help="PEM of the authority behind the server's certificate.",
+        ),
+    ] = None
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sha256:DIGITS",
+            envvar="LLAVACHAT_TLS_PIN",
+            help="Trust the certificate with this SHA-256, and no other.",
+        ),
+    ] = None
+    timeout_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            envvar="LLAVACHAT_TIMEOUT_SECONDS",
+            help="The longest to wait for a whole answer. [default: 300]",
+            show_default=False,
+        ),
+    ] = None
 
     def overrides(self) -> dict[str, Any]:
         """As arguments of `Client.from_environment`, completed from a saved server.
@@ -144,6 +103,61 @@ class ServerOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """Which chat a question belongs to."""
+
+    continue_last: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the last chat on this server.")
+    ] = False
+    chat_id: Annotated[
+        str | None, typer.Option("--chat", metavar="ID", help="Go on with this chat.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How to draw an answer, as it was typed; `collect_question` checks it."""
+
+    system: Annotated[
+        str | None,
+        typer.Option(
+            "--system", "-s", metavar="TEXT", help="Replaces the model's own system sentence."
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The longest answer in tokens.")
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", "-t", min=0, max=2, help="Randomness; 0 is greedy."),
+    ] = None
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this sum.")
+    ] = None
+    top_k: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Keep the N likeliest tokens; 0: all.")
+    ] = None
+    repetition_penalty: Annotated[
+        float | None, typer.Option(min=0, max=2, help="Makes what was said less likely; 1: not.")
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="The same seed, the same answer.")
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End the answer before this text; may be repeated."),
+    ] = None
+    overflow: Annotated[
+        Overflow | None,
+        typer.Option(help="When the context is full: refuse, or drop the oldest turns."),
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", metavar="KEY=VALUE", help="Mark the chat; may be repeated."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
 class QuestionOptions:
     """How to draw an answer, and in which chat."""
 
@@ -155,38 +169,28 @@ class QuestionOptions:
     """Arguments that `Client.start` and `Chat.ask` have in common."""
 
 
-def collect_question(
-    *,
-    chat_id: str | None,
-    continue_last: bool,
-    system: str | None,
-    labels: Sequence[str] | None,
-    overflow: Overflow | None,
-    stop: Sequence[str] | None,
-    **params: Any,
-) -> QuestionOptions:
+def collect_question(chat: ChatOptions, answer: AnswerOptions) -> QuestionOptions:
     """The question's options as one value.
 
     Raises:
         Failure: they contradict each other.
     """
-    if chat_id is not None and continue_last:
+    if chat.chat_id is not None and chat.continue_last:
         raise wrong_use("--chat and --continue both name a chat; give one of them.")
-    continued = chat_id is not None or continue_last
-    if continued and (system is not None or labels):
+    continued = chat.chat_id is not None or chat.continue_last
+    if continued and (answer.system is not None or answer.label):
         raise wrong_use("--system and --label belong to a new chat, not to one that goes on.")
-    given = {name: value for name, value in params.items() if value is not None}
-    if stop:
-        given["stop"] = tuple(stop)
-    if overflow is not None:
-        from llavachat.types import OverflowPolicy
-
-        policies = {
-            Overflow.error: OverflowPolicy.ERROR,
-            Overflow.drop: OverflowPolicy.DROP_OLDEST_TURNS,
-        }
-        given["overflow"] = policies[overflow]
-    return QuestionOptions(chat_id, continue_last, system, parse_labels(labels), given)
+    names = ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+    params = {name: getattr(answer, name) for name in names}
+    params["stop"] = tuple(answer.stop) if answer.stop else None
+    params["overflow"] = _choose_policy(answer.overflow)
+    return QuestionOptions(
+        chat.chat_id,
+        chat.continue_last,
+        answer.system,
+        parse_labels(answer.label),
+        {name: value for name, value in params.items() if value is not None},
+    )
 
 
 def parse_labels(labels: Sequence[str] | None) -> dict[str, str]:
@@ -195,10 +199,34 @@ def parse_labels(labels: Sequence[str] | None) -> dict[str, str]:
     Raises:
         Failure: one of them is not a pair.
     """
+    return parse_pairs("--label", "KEY=VALUE", labels)
+
+
+def parse_pairs(
+    option: str, form: str, given: Sequence[str] | None, *, empty: bool = False
+) -> dict[str, str]:
+    """What a repeated option with an equal sign holds; the first one parts name and value.
+
+    Args:
+        empty: a value may be empty.
+
+    Raises:
+        Failure: one of them is not of that form.
+    """
     pairs = {}
-    for label in labels or ():
-        key, equals, value = label.partition("=")
-        if not (key and equals and value):
-            raise wrong_use(f"--label {label!r} is not KEY=VALUE.")
-        pairs[key] = value
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and (value or empty)):
+            raise wrong_use(f"{option} {text!r} is not {form}.")
+        pairs[name] = value
     return pairs
+
+
+def _choose_policy(overflow: Overflow | None) -> Any:
+    from llavachat.types import OverflowPolicy
+
+    policies = {
+        Overflow.error: OverflowPolicy.ERROR,
+        Overflow.drop: OverflowPolicy.DROP_OLDEST_TURNS,
+    }
+    return None if overflow is None else policies[overflow]

@@ -3,23 +3,22 @@
 Modules are imported when their command runs: they need boto3.
 """
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llavachat.cli.failure import wrong_use
+from llavachat.cli.groups import flatten
+from llavachat.cli.options import Json, parse_pairs
 
-Name = Annotated[
-    str, typer.Option("--name", "-n", metavar="NAME", help="The deployment.", show_default=True)
-]
-Region = Annotated[
-    str | None,
-    typer.Option(
-        metavar="REGION",
-        help="The AWS region. [default: as AWS_REGION or `aws configure` have it]",
-        show_default=False,
-    ),
-]
+if TYPE_CHECKING:
+    from llavachat.cli.deploy.account import Account
+
+DEFAULT_NAME = "llavachat"
+
 Port = Annotated[
     int | None,
     typer.Option(
@@ -31,12 +30,46 @@ Port = Annotated[
     ),
 ]
 
-DEFAULT_NAME = "llavachat"
+
+@dataclass(frozen=True, slots=True)
+class RegionOptions:
+    """Which region of the account."""
+
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGION",
+            help="The AWS region. [default: as AWS_REGION or `aws configure` have it]",
+            show_default=False,
+        ),
+    ] = None
+
+    @contextmanager
+    def open(self) -> Iterator["Account"]:
+        """The account there; what AWS refuses within is told as a sentence.
+
+        Raises:
+            Failure: no region is named, or AWS refused.
+        """
+        from llavachat.cli.deploy.account import Account, telling
+
+        with telling():
+            yield Account(self.region)
+
+
+@dataclass(frozen=True, slots=True)
+class NameOptions:
+    """Which deployment."""
+
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="The deployment.")] = (
+        DEFAULT_NAME
+    )
 
 
 def up(
-    name: Name = DEFAULT_NAME,
-    region: Region = None,
+    *,
+    deployment: NameOptions,
+    where: RegionOptions,
     types: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,38 +103,29 @@ def up(
 
     Tries each type in each zone until one has room. What stands is woken, and reused.
     """
-    options = _parse_options(option)
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.up import up as run_up
+    options = parse_pairs("--option", "NAME=VALUE", option, empty=True)
+    if "stack_name" in options:
+        raise wrong_use("The deployment's name is given with --name.")
+    with where.open() as account:
+        from llavachat.cli.deploy.up import Wish
+        from llavachat.cli.deploy.up import up as run_up
 
-    with telling():
-        return run_up(
-            Account(region),
-            name,
-            types=types or (),
-            zones=zones or (),
-            options=options,
-            update=update,
-            port=port,
-        )
+        wish = Wish(tuple(types or ()), tuple(zones or ()), options, update)
+        return run_up(account, deployment.name, wish, port=port)
 
 
-def status(
-    name: Name = DEFAULT_NAME,
-    region: Region = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> int:
+def status(*, deployment: NameOptions, where: RegionOptions, as_json: Json = False) -> int:
     """Tell health, model, uptime, idle time and cost of a deployment."""
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.status import status as run_status
+    with where.open() as account:
+        from llavachat.cli.deploy.status import status as run_status
 
-    with telling():
-        return run_status(Account(region), name, as_json=as_json)
+        return run_status(account, deployment.name, as_json=as_json)
 
 
 def logs(
-    name: Name = DEFAULT_NAME,
-    region: Region = None,
+    *,
+    deployment: NameOptions,
+    where: RegionOptions,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
@@ -110,84 +134,68 @@ def logs(
     ] = False,
 ) -> int:
     """Show the last hour of a deployment's log."""
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.logs import logs as run_logs
+    with where.open() as account:
+        from llavachat.cli.deploy.logs import logs as run_logs
 
-    with telling():
-        return run_logs(Account(region), name, follow=follow, install=install)
+        return run_logs(account, deployment.name, follow=follow, install=install)
 
 
-def tunnel(name: Name = DEFAULT_NAME, region: Region = None, port: Port = None) -> int:
+def tunnel(*, deployment: NameOptions, where: RegionOptions, port: Port = None) -> int:
     """Bring a deployment to this machine until Ctrl-C, and use it from now on.
 
     Needs Amazon's Session Manager plugin.
     """
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.tunnel import tunnel as run_tunnel
+    with where.open() as account:
+        from llavachat.cli.deploy.tunnel import tunnel as run_tunnel
 
-    with telling():
-        return run_tunnel(Account(region), name, port=port)
+        return run_tunnel(account, deployment.name, port=port)
 
 
-def stop(name: Name = DEFAULT_NAME, region: Region = None) -> int:
+def stop(*, deployment: NameOptions, where: RegionOptions) -> int:
     """Stop a deployment's machine; the chats stay."""
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.power import stop as run_stop
+    with where.open() as account:
+        from llavachat.cli.deploy.power import stop as run_stop
 
-    with telling():
-        return run_stop(Account(region), name)
+        return run_stop(account, deployment.name)
 
 
-def start(name: Name = DEFAULT_NAME, region: Region = None) -> int:
+def start(*, deployment: NameOptions, where: RegionOptions) -> int:
     """Start a deployment's machine again."""
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.power import start as run_start
+    with where.open() as account:
+        from llavachat.cli.deploy.power import start as run_start
 
-    with telling():
-        return run_start(Account(region), name)
+        return run_start(account, deployment.name)
 
 
 def down(
-    name: Name = DEFAULT_NAME,
-    region: Region = None,
+    *,
+    deployment: NameOptions,
+    where: RegionOptions,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
     """Remove a deployment, after saying what will be lost."""
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.down import down as run_down
+    with where.open() as account:
+        from llavachat.cli.deploy.down import down as run_down
 
-    with telling():
-        return run_down(Account(region), name, yes=yes)
+        return run_down(account, deployment.name, yes=yes)
 
 
 def doctor(
-    region: Region = None,
+    *,
+    where: RegionOptions,
     instance_type: Annotated[
         str, typer.Option("--type", metavar="TYPE", help="The machine that is meant.")
     ] = "g5.xlarge",
     spot: Annotated[bool, typer.Option("--spot", help="As spare capacity.")] = False,
 ) -> int:
     """Look at all that a deployment needs, before anything is spent."""
-    from llavachat.cli.deploy.account import Account, telling
-    from llavachat.cli.deploy.doctor import doctor as run_doctor
+    with where.open() as account:
+        from llavachat.cli.deploy.doctor import doctor as run_doctor
 
-    with telling():
-        return run_doctor(Account(region), instance_type, spot=spot)
+        return run_doctor(account, instance_type, spot=spot)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (up, status, logs, tunnel, stop, start, down, doctor):
-        app.command()(command)
-
-
-def _parse_options(given: list[str] | None) -> dict[str, str]:
-    options = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise wrong_use(f"--option {text!r} is not NAME=VALUE.")
-        if name == "stack_name":
-            raise wrong_use("The deployment's name is given with --name.")
-        options[name] = value
-    return options
+        app.command()(flatten(command))

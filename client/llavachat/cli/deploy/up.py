@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 
 from llavachat.cli.deploy import doctor
@@ -29,21 +30,29 @@ _NO_CAPACITY = ("InsufficientInstanceCapacity", "do not have sufficient")
 """EC2's code and its sentence; CloudFormation passes on either."""
 
 
-def up(
-    account: Account,
-    name: str,
-    *,
-    types: Sequence[str],
-    zones: Sequence[str],
-    options: Mapping[str, str],
-    update: bool,
-    port: int | None,
-) -> ExitCode:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to stand.
+
+    Args:
+        types, zones: to try, in this order. Empty: the default type, every zone that offers it.
+        options: of the CDK app, by name.
+        update: deploy over what stands.
+    """
+
+    types: tuple[str, ...]
+    zones: tuple[str, ...]
+    options: Mapping[str, str]
+    update: bool
+
+
+def up(account: Account, name: str, wish: Wish, *, port: int | None) -> ExitCode:
     """Deploy unless it stands, wake it, tunnel to it, ask it.
 
     Raises:
         Failure: something is missing, AWS refuses, or the service does not come up.
     """
+    types, zones, options, update = wish.types, wish.zones, wish.options, wish.update
     began = time.monotonic()
     standing = find_deployment(account, name)
     if standing is not None:
