@@ -8,7 +8,9 @@ from llavachat_cdk import ConfigurationError, LlavaChatStack, read_context
 
 def main() -> int:
     """Synthesise; 1 if an option is wrong."""
-    app = aws_cdk.App()
+    # CDK's own check of the template takes twice as long as all else; the tests make it, for all
+    # options, and CloudFormation makes it before it changes anything.
+    app = aws_cdk.App(builtin_cloud_formation_validation=False)
     try:
         options = read_context(app.node.get_all_context())
         LlavaChatStack(app, options.stack_name, options=options)

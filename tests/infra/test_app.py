@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,14 @@ def test_the_app_writes_a_template_under_the_chosen_name(tmp_path: Path) -> None
     done = start_app(tmp_path, stack_name="pictures", chats_gib="33")
     assert 0 == done.returncode, done.stderr
     assert '"Size": 33' in (tmp_path / "pictures.template.json").read_text()
+
+
+def test_synthesis_takes_less_than_ten_seconds(tmp_path: Path) -> None:
+    """Of CPU, children included, so that other work on the machine counts for nothing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert 0 == start_app(tmp_path).returncode
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
 def test_a_wrong_option_ends_it_with_a_sentence(tmp_path: Path) -> None:

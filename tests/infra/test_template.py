@@ -149,7 +149,57 @@ def test_no_secret_stands_in_the_template(template: Template) -> None:
     assert "SecretString" not in certificate
 
 
-ALARMS = {"Unhealthy", "Restarts", "Failures", "GpuMemory", "Disk", "Latency", "Unreachable"}
+ALARMS = {
+    "Unhealthy": ("procstat_lookup_pid_count", "LessThanThreshold", 1),
+    "Restarts": ("llavachat/WatchdogRestarts", "GreaterThanOrEqualToThreshold", 1),
+    "Failures": ("llavachat/Failures", "GreaterThanOrEqualToThreshold", 1),
+    "GpuMemory": ("nvidia_smi_memory_used", "GreaterThanOrEqualToThreshold", 98),
+    "Disk": ("disk_used_percent", "GreaterThanOrEqualToThreshold", 85),
+    "Latency": ("llavachat/FirstTokenSeconds", "GreaterThanOrEqualToThreshold", 5),
+    "Unreachable": ("StatusCheckFailed_Instance", "GreaterThanOrEqualToThreshold", 1),
+}
+"""Metric, comparison and threshold by the alarm's name."""
+
+
+def list_metrics(alarm: dict[str, Any]) -> list[str]:
+    """Names of the metrics that an alarm watches, by itself or in an expression."""
+    watched = [
+        each["MetricStat"]["Metric"]
+        for each in alarm.get("Metrics", [])
+        if "Id" in each and "MetricStat" in each
+    ]
+    return [each["MetricName"] for each in watched or [alarm]]
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_each_alarm_watches_its_own_metric(template: Template, name: str) -> None:
+    """Unhealthy, hung, failed, GPU memory, disk, slow, unreachable."""
+    alarm = find_one(template, "AWS::CloudWatch::Alarm", f"Observability{name}")["Properties"]
+    metric, comparison, threshold = ALARMS[name]
+    assert metric in list_metrics(alarm)
+    assert (comparison, threshold) == (alarm["ComparisonOperator"], alarm["Threshold"])
+
+
+def test_lines_that_are_counted_are_those_that_are_written(template: Template) -> None:
+    """systemd's words for a hung and a failed service, and the server's own field."""
+    patterns = {
+        each["Properties"]["FilterPattern"]
+        for each in find(template, "AWS::Logs::MetricFilter").values()
+    }
+    expected = {
+        '"llavachat.service: Watchdog timeout"',
+        '"llavachat.service: Failed with result"',
+        "{ $.first_token_seconds >= 0 }",
+    }
+    assert expected == patterns
+
+
+def test_the_dashboard_shows_alarms_gpu_and_log(synthesise: Synthesise, template: Template) -> None:
+    """On one page; none if it is not wanted."""
+    body = str(flatten(find_one(template, "AWS::CloudWatch::Dashboard")["Properties"]))
+    for word in ("Alarms", "First token", "nvidia_smi_utilization_gpu", "Newest log lines"):
+        assert word in body
+    assert {} == find(synthesise(dashboard=False), "AWS::CloudWatch::Dashboard")
 
 
 def test_every_alarm_reaches_the_topic_and_none_rings_for_a_stopped_machine(
@@ -203,6 +253,14 @@ def test_logs_are_kept_as_long_as_asked() -> None:
     assert all(name.startswith(f"Days{days}") for name, days in kept.items())
 
 
+def test_the_chosen_days_reach_both_logs(synthesise: Synthesise) -> None:
+    """The service's by the template, the first boot's by the machine that makes it."""
+    template = synthesise(retention_days=7)
+    group = find_one(template, "AWS::Logs::LogGroup", "ObservabilityLog")["Properties"]
+    assert 7 == group["RetentionInDays"]
+    assert 7 == read_deployment(read_user_data(template))["retention_days"]
+
+
 def test_the_install_log_outlives_a_rollback(template: Template) -> None:
     """CloudFormation does not know it, so that it cannot delete it."""
     groups = [
@@ -234,6 +292,16 @@ def test_private_name(synthesise: Synthesise, template: Template) -> None:
         flatten(record["ResourceRecords"]),
     )
     assert {} == find(synthesise(domain=""), "AWS::Route53::HostedZone")
+
+
+def test_its_own_network_is_small(template: Template) -> None:
+    """One subnet in 256 addresses, no gateway that costs by the hour, S3 without a detour."""
+    assert "10.77.0.0/24" == find_one(template, "AWS::EC2::VPC")["Properties"]["CidrBlock"]
+    assert 1 == len(find(template, "AWS::EC2::Subnet"))
+    assert {} == find(template, "AWS::EC2::NatGateway")
+    endpoint = find_one(template, "AWS::EC2::VPCEndpoint")["Properties"]
+    assert "com.amazonaws.<AWS::Region>.s3" == flatten(endpoint["ServiceName"])
+    assert "REJECT" == find_one(template, "AWS::EC2::FlowLog")["Properties"]["TrafficType"]
 
 
 def test_nat_hides_the_machine(synthesise: Synthesise) -> None:
