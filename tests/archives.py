@@ -24,7 +24,7 @@ TURN = Turn(
     parent_turn_id=None,
     prompt="What is this?",
     answer="A red circle.",
-    images=(ImageInfo("0" * 64, 640, 480, 64, "image/jpeg"),),
+    images=(ImageInfo("0" * 64, 640, 480, 64, "image/jpeg", 12),),
     state=TurnState.FINISHED,
     finish_reason=FinishReason.EOS,
     params=Params(64, 0.2, 0.9, 40, 1.1, 2**64 - 1, ("###",)),
@@ -52,7 +52,7 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 wholes = st.integers(0, 2**31 - 1)
 seconds = st.floats(0, 999_999)
 times = st.none() | st.datetimes(timezones=st.just(UTC))
-images = st.builds(ImageInfo, texts, wholes, wholes, wholes, texts)
+images = st.builds(ImageInfo, texts, wholes, wholes, wholes, texts, wholes)
 params = st.builds(
     Params,
     st.none() | wholes,

@@ -32,7 +32,7 @@ def make_picture(shade: int, size: tuple[int, int] = (5, 3)) -> Picture:
     pixels = Image.new("RGB", size, (shade, 255 - shade, 7))
     digest = hashlib.sha256(f"{size[0]}x{size[1]}:".encode())
     digest.update(pixels.tobytes())
-    return Picture(ImageInfo(digest.hexdigest(), *size, "image/png"), pixels)
+    return Picture(ImageInfo(digest.hexdigest(), *size, "image/png", 7), pixels)
 
 
 def make_chat(tenant: str = "ada", minutes: float = 0, **changes: object) -> Chat:

@@ -133,6 +133,7 @@ def _read_image(image: "_Object") -> ImageInfo:
         height_pixels=image.whole("height_pixels"),
         num_tokens=image.whole("num_tokens"),
         media_type=image.text("media_type"),
+        num_frames=image.whole("num_frames") if image.has("num_frames") else 0,
     )
 
 

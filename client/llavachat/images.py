@@ -10,7 +10,7 @@ import io
 import os
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -32,6 +32,9 @@ MAX_PLAIN_BYTES = 4 * 1024 * 1024
 
 MAX_LOSSLESS_BYTES = 2 * 1024 * 1024
 """A larger PNG is sent as JPEG (or WebP, with transparency) instead."""
+
+MAX_FRAMES = 10_000
+"""Of a moving picture, as many are counted; the first is sent."""
 
 _QUALITY = 92
 
@@ -62,12 +65,17 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture ready to be sent: `data` is a whole file of `media_type`."""
+    """A picture ready to be sent: `data` is a whole file of `media_type`.
+
+    `num_frames` is how many frames or pages its source has, counted up to 10,000; the model looks
+    at the first alone.
+    """
 
     data: bytes
     media_type: str
     width_pixels: int
     height_pixels: int
+    num_frames: int = 1
 
 
 ImageSource = (
@@ -190,7 +198,9 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
         if as_is:
             image.load()
             return Picture(data, _MEDIA_TYPES[str(image.format)], *image.size)
-        return _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
+        num_frames = _count_frames(image)
+        picture = _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
+        return replace(picture, num_frames=num_frames)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_refuse_size(name)) from None
     except _DAMAGE:
@@ -218,6 +228,15 @@ def _list_readable() -> tuple[str, ...]:
     """Those of `_READABLE` that this build of Pillow knows."""
     Image.init()
     return tuple(name for name in _READABLE if name in Image.OPEN)
+
+
+def _count_frames(image: Image.Image) -> int:
+    """How many frames an opened file has, which stays at its first."""
+    if image.format == "MPO":  # a photograph, with previews and depths
+        return 1
+    num_frames = getattr(image, "n_frames", 1)
+    image.seek(0)
+    return min(num_frames, MAX_FRAMES)
 
 
 def _encode(image: Image.Image, max_side_pixels: int, *, lossless: bool) -> Picture:

@@ -199,6 +199,8 @@ def _list_facts(turn: Turn, number: int) -> Iterator[str]:
 def _write_picture(image: ImageInfo, data: bytes | None, shown: set[str]) -> str:
     """The picture, or where it was shown before."""
     size = f"{image.width_pixels} x {image.height_pixels} pixels"
+    if image.num_frames > 1:
+        size += f", the first of {image.num_frames:,} frames"
     mark = hashlib.sha256(image.id.encode("utf-8", "replace")).hexdigest()[:16]
     if data is None:
         return f"<figure><figcaption>Picture, {size}</figcaption></figure>"

@@ -59,7 +59,9 @@ def _write_turn(turn: Turn, numbers: dict[str, int], above: str | None) -> list[
         origin = f"goes on from turn {number}" if number else "begins anew"
         blocks.append(f"*Turn {numbers[turn.id]} {origin}.*")
     pictures = "".join(
-        f"\n\n*Picture: {image.width_pixels} x {image.height_pixels} pixels, `{image.id[:12]}`*"
+        f"\n\n*Picture: {image.width_pixels} x {image.height_pixels} pixels"
+        + (f", the first of {image.num_frames:,} frames" if image.num_frames > 1 else "")
+        + f", `{image.id[:12]}`*"
         for image in turn.images
     )
     blocks.append(f"**You:** {turn.prompt}{pictures}")

@@ -83,7 +83,9 @@ class ImageInfo:
     """What the server knows of a picture. Given instead of a picture, it names that picture
     without sending it again.
 
-    `id` is the SHA-256 of the picture as the model sees it, in hexadecimal.
+    `id` is the SHA-256 of the picture as the model sees it, in hexadecimal. `num_frames` is how
+    many frames the picture had, counted up to 10,000: over 1, only the first was looked at. 0: the
+    server does not know.
     """
 
     id: str
@@ -91,6 +93,7 @@ class ImageInfo:
     height_pixels: int
     num_tokens: int
     media_type: str
+    num_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)

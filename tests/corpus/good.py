@@ -31,6 +31,7 @@ class Good:
         colours: what pixels have what colour, lossy formats by and large.
         media_type: what is told of it.
         size: of the upright picture.
+        num_frames: that are told of it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Good:
     colours: tuple[tuple[tuple[int, int], tuple[int, int, int]], ...] = ((LEFT, RED), (RIGHT, BLUE))
     media_type: str = "image/png"
     size: tuple[int, int] = (WIDTH, HEIGHT)
+    num_frames: int = 1
 
 
 def two_colours(mode: str = "RGB") -> Image.Image:
@@ -233,7 +235,7 @@ GOOD = (
         lambda: encode(_corner().transpose(Image.Transpose.ROTATE_90), exif=_exif(6)),
         (((2, 2), BLUE), ((21, 2), RED), ((2, 13), RED), ((21, 13), RED)),
     ),
-    Good("animated PNG", lambda: _animated("PNG")),
+    Good("animated PNG", lambda: _animated("PNG"), num_frames=2),
     Good("WebP", lambda: encode(two_colours(), "WEBP", quality=95), media_type=WEBP),
     Good("lossless WebP", lambda: encode(two_colours(), "WEBP", lossless=True), media_type=WEBP),
     Good(
@@ -242,7 +244,7 @@ GOOD = (
         ((LEFT, WHITE), (RIGHT, BLUE)),
         WEBP,
     ),
-    Good("animated WebP", lambda: _animated("WEBP", lossless=True), media_type=WEBP),
+    Good("animated WebP", lambda: _animated("WEBP", lossless=True), media_type=WEBP, num_frames=2),
     Good(
         "WebP with orientation",
         lambda: encode(
@@ -258,8 +260,9 @@ GOOD = (
         ((LEFT, WHITE), (RIGHT, BLUE)),
         GIF,
     ),
-    Good("animated GIF", lambda: _animated("GIF"), media_type=GIF),
-    Good("GIF of 10,000 frames", lambda: gif(10_000), (((1, 1), BLUE),), GIF, (8, 8)),
+    Good("animated GIF", lambda: _animated("GIF"), media_type=GIF, num_frames=2),
+    Good("GIF of 10,000 frames", lambda: gif(10_000), (((1, 1), BLUE),), GIF, (8, 8), 10_000),
+    Good("GIF of 12,000 frames", lambda: gif(12_000), (((1, 1), BLUE),), GIF, (8, 8), 10_000),
     Good("GIF that is an archive as well", _zip_after_gif, media_type=GIF),
     Good(
         "PNG of the longest side",

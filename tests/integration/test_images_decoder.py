@@ -225,7 +225,7 @@ def pretender(tmp_path: Path, answer: str) -> Worker:
     return Worker([sys.executable, "-I", str(script)])
 
 
-FITTING = '{"size": [4, 4], "kept": [4, 4], "media_type": "image/png"}'
+FITTING = '{"size": [4, 4], "kept": [4, 4], "media_type": "image/png", "num_frames": 1}'
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,9 @@ FITTING = '{"size": [4, 4], "kept": [4, 4], "media_type": "image/png"}'
         f"say(b'{FITTING}\\n'.replace(b'4', b'20000'))",
         f"say(b'{FITTING}\\n'.replace(b'4', b'-4'))",
         f"say(b'{FITTING}\\n'.replace(b'image/png', b'text/html'))",
-        'say(b\'{"size": [9, 9], "kept": [4, 4], "media_type": "image/png"}\\n\')',
+        f"say(b'{FITTING}\\n'.replace(b': 1', b': 0'))",
+        f"say(b'{FITTING}\\n'.replace(b': 1', b': true'))",
+        'say(b\'{"size": [9, 9], "kept": [4, 4], "media_type": "image/png", "num_frames": 1}\\n\')',
         "sys.exit(0)",
         "os.close(1); os.close(0); time.sleep(9)",
     ],

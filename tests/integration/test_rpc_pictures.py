@@ -9,9 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 from app_in_process import run_app
+from corpus.containers import gif
 from corpus.evil import BOMBS, SLOW
 from google.rpc import error_details_pb2, status_pb2
 from imports import write_parts
+from llavachat import Client
+from llavachat.cli.app import run
 from llavachat.v1 import chat_pb2 as pb
 from pictures import red_circle
 from processes import Gauge, children, wait_until_gone
@@ -194,3 +197,45 @@ async def test_addresses_are_checked(monkeypatch: pytest.MonkeyPatch, url: str, 
         with pytest.raises(grpc.RpcError) as caught:
             await running.chat.CountTokens(count)
         assert details == caught.value.details()
+
+
+def test_of_a_moving_picture_the_number_of_frames_is_told(
+    server: ServerProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whether the file moves or a client says that it did: in the answer, the chat and its export,
+    and by the command line in a sentence. Nonsense is refused."""
+    stub, moving = server.stub(), tmp_path / "moving.gif"
+    moving.write_bytes(gif(12))
+    images = [
+        pb.Image(data=gif(12)),
+        pb.Image(data=red_circle(), num_frames=7),
+        pb.Image(data=red_circle()),
+    ]
+    first, *_ = stub.StartChat(pb.StartChatRequest(prompt="What is this?", images=images))
+    started = first.event.started
+    chat = stub.GetChat(pb.GetChatRequest(chat_id=started.chat_id)).chat
+    for told in (started.images, chat.turns[0].images):
+        assert [12, 7, 1] == [image.num_frames for image in told]
+    for wrong in (-1, 10_001):
+        refused = pb.Image(data=red_circle(), num_frames=wrong)
+        code, field, _ = refusal(
+            lambda i=refused: [*stub.StartChat(pb.StartChatRequest(prompt="?", images=[i]))]
+        )
+        assert (grpc.StatusCode.INVALID_ARGUMENT, "images[0].num_frames") == (code, field)
+
+    monkeypatch.setenv("LLAVACHAT_ADDRESS", server.address)
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path / "state"))
+    assert 0 == run(["ask", str(moving), "What is this?"])
+    sentence = f"llavachat: {moving} has 12 frames; only the first was looked at.\n"
+    assert sentence in capsys.readouterr().err
+    with Client(server.address) as client:
+        (mine,) = list(client.chats())[:1]
+        assert 12 == client.chat(mine.id).record().turns[0].images[0].num_frames
+        text = client.chat(started.chat_id).export()
+        imported = client.import_chat(text).record()
+        assert [12, 7, 1] == [image.num_frames for image in imported.turns[0].images]
+        assert "the first of 12 frames" in client.chat(mine.id).export("html")
+        assert "the first of 12 frames" in client.chat(mine.id).export("markdown")

@@ -169,6 +169,7 @@ def test_an_animation_is_its_first_frame():
     red_level, _, blue_level = decode(picture).convert("RGB").getpixel((3, 3))
     assert red_level > 200 > 60 > blue_level
     assert not getattr(decode(picture), "is_animated", False)
+    assert 2 == picture.num_frames
 
 
 def test_every_source_is_read(tmp_path):

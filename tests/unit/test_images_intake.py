@@ -1,12 +1,12 @@
 """What decoding makes of pictures, in this process: what is taken, what comes out, the refusals."""
 
 import pytest
-from corpus.containers import with_scans
+from corpus.containers import gif, with_scans
 from corpus.evil import EVIL, Evil
 from corpus.good import GOOD, Good
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat_server.images.header import MAX_JPEG_SCANS
+from llavachat_server.images.header import MAX_JPEG_SCANS, count_gif_frames
 from llavachat_server.images.intake import (
     MAX_KEPT_SIDE_PIXELS,
     BadImage,
@@ -35,9 +35,10 @@ def test_the_good_are_taken(good: Good) -> None:
     """Every kind of picture comes out upright, in its colours, on white, and named as it was."""
     picture = decode(good.make(), LIMITS)
     info = picture.info
-    assert (good.size, good.media_type) == (
+    assert (good.size, good.media_type, good.num_frames) == (
         (info.width_pixels, info.height_pixels),
         info.media_type,
+        info.num_frames,
     )
     assert ("RGB", {}) == (picture.pixels.mode, dict(picture.pixels.info))
     for place, colour in good.colours:
@@ -51,6 +52,22 @@ def test_the_evil_are_refused(evil: Evil) -> None:
     """Bombs, damage and what is no picture are refused in the sentence that fits."""
     sentence = refusal(evil.make())
     assert sentence.startswith(evil.says), sentence
+
+
+@given(st.integers(1, 30), st.integers(0, 2_000))
+def test_frames_of_a_gif_are_counted_as_far_as_it_goes(num_frames: int, cut: int) -> None:
+    """A whole one has as many as it was made of; a cut one no more, whatever is left of it."""
+    data = gif(num_frames)
+    assert num_frames == count_gif_frames(data, 100)
+    assert min(num_frames, 7) == count_gif_frames(data, 7)
+    assert 1 <= count_gif_frames(data[: max(0, len(data) - cut)], 100) <= num_frames
+
+
+def test_short_blocks_do_not_keep_the_counter() -> None:
+    """A GIF of ten million blocks of a byte is not read to its end."""
+    head = gif(1)[:19]
+    extension = b"!\xfe" + b"\x01." * 5_000_000 + b"\0"
+    assert 1 == count_gif_frames(head + extension + gif(9)[19:], 100)
 
 
 def test_same_pixels_have_the_same_id_in_any_container() -> None:

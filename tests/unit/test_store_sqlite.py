@@ -280,7 +280,9 @@ async def test_a_database_of_the_first_release_is_moved_on(url: str) -> None:
     store.close()
     again = SqlStore(url)
     try:
-        assert replace(chat, turns=(turn,)) == await again.get_chat("ada", chat.id)
+        # How many frames its pictures had was not known then.
+        old = replace(turn, images=(replace(picture.info, num_frames=0),))
+        assert replace(chat, turns=(old,)) == await again.get_chat("ada", chat.id)
         listed = await again.list_chats("ada", ChatQuery(labels={"a": "b"}))
         assert [chat.id] == [found.id for found in listed.chats]
     finally:

@@ -51,7 +51,9 @@ def join_original(parts: Sequence[chat_pb2.GetImageResponse]) -> Picture:
     if not parts or not parts[0].HasField("image"):
         raise IncompleteReply("The server sent something else than a picture.")
     image, data = parts[0].image, b"".join(part.data for part in parts)
-    return Picture(data, image.media_type, image.width_pixels, image.height_pixels)
+    return Picture(
+        data, image.media_type, image.width_pixels, image.height_pixels, max(1, image.num_frames)
+    )
 
 
 def import_chat(archive: ChatArchive) -> Operation[ChatRecord]:
@@ -91,6 +93,7 @@ def _write_turn(turn: Turn) -> chat_pb2.Turn:
                 height_pixels=image.height_pixels,
                 num_tokens=image.num_tokens,
                 media_type=image.media_type,
+                num_frames=image.num_frames,
             )
             for image in turn.images
         ],

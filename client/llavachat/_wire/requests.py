@@ -228,7 +228,8 @@ def get_server_info() -> Operation[ServerInfo]:
 def _write_image(image: Picture | ImageInfo) -> chat_pb2.Image:
     if isinstance(image, ImageInfo):
         return chat_pb2.Image(image_id=image.id)
-    return chat_pb2.Image(data=image.data)
+    num_frames = image.num_frames if image.num_frames > 1 else 0
+    return chat_pb2.Image(data=image.data, num_frames=num_frames)
 
 
 def write_params(params: Params) -> chat_pb2.GenerationParams:

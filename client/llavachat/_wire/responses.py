@@ -122,7 +122,12 @@ def read_model(model: chat_pb2.ModelInfo) -> ModelInfo:
 def read_image(image: chat_pb2.ImageInfo) -> ImageInfo:
     """What the server knows of a picture."""
     return ImageInfo(
-        image.id, image.width_pixels, image.height_pixels, image.num_tokens, image.media_type
+        image.id,
+        image.width_pixels,
+        image.height_pixels,
+        image.num_tokens,
+        image.media_type,
+        image.num_frames,
     )
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from llavachat.cli.failure import ExitCode, wrong_use
 from llavachat.cli.options import QuestionOptions, ServerOptions
-from llavachat.cli.output import describe_end, describe_usage, say, to_object, write
+from llavachat.cli.output import (
+    describe_end,
+    describe_frames,
+    describe_usage,
+    say,
+    to_object,
+    write,
+)
 from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.client import Client
 from llavachat.images import ImageSource
@@ -37,7 +44,11 @@ def ask(
         Client.from_environment(**server.overrides()) as client,
         open_reply(client, pictures, prompt, question) as reply,
     ):
-        return _write(client, reply, as_json=as_json, show_usage=show_usage)
+        code = _write(client, reply, as_json=as_json, show_usage=show_usage)
+        names = [name if isinstance(name, str) else "The picture" for name in pictures]
+        for sentence in describe_frames(names, reply.images):
+            say(f"llavachat: {sentence}")
+        return code
 
 
 def split_arguments(

@@ -24,7 +24,14 @@ from llavachat.cli.conversation import Conversation
 from llavachat.cli.exchange import write_file
 from llavachat.cli.failure import ExitCode, Failure, judge, wrong_use
 from llavachat.cli.options import QuestionOptions, ServerOptions
-from llavachat.cli.output import describe_end, describe_usage, open_stderr, open_stdout, write
+from llavachat.cli.output import (
+    describe_end,
+    describe_frames,
+    describe_usage,
+    open_stderr,
+    open_stdout,
+    write,
+)
 from llavachat.cli.prompt import make_reader
 from llavachat.cli.state import write_last_chat
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
@@ -149,6 +156,8 @@ class Talk:
                 write("\n")
             else:
                 self._stream_markdown(reply)
+        for sentence in describe_frames((), reply.images if reply.is_started else ()):
+            self._note(sentence)
         if end := describe_end(reply):
             self._note(end)
 

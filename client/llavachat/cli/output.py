@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.console import Console
 from llavachat.cli.failure import ExitCode, Failure
 from llavachat.reply import Reply
 from llavachat.transcript import to_plain
-from llavachat.types import FinishReason
+from llavachat.types import FinishReason, ImageInfo
 
 
 def open_stderr() -> Console:
@@ -72,6 +73,19 @@ def describe_end(reply: Reply) -> str | None:
         case FinishReason.ERROR:
             return "The server failed while it answered; this is what came."
     return None
+
+
+def describe_frames(names: Sequence[str], images: Sequence[ImageInfo]) -> Iterator[str]:
+    """A sentence for each picture of which the first frame alone was looked at.
+
+    Args:
+        names: what the pictures are called; those that are missing go by their number.
+        images: as the server knows them.
+    """
+    for index, image in enumerate(images):
+        if image.num_frames > 1:
+            name = names[index] if index < len(names) else f"Picture {index + 1}"
+            yield f"{name} has {image.num_frames:,} frames; only the first was looked at."
 
 
 def to_object(reply: Reply) -> dict[str, Any]:

@@ -180,6 +180,7 @@ class Image(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The file itself: JPEG, PNG, WebP or GIF (first frame). The limits on bytes, pixels and
     sides are in GetServerInfo.
@@ -188,16 +189,21 @@ class Image(_message.Message):
     """An https address that the *server* fetches. Off by default; needs an allow-list of hosts."""
     image_id: _builtins.str
     """The `ImageInfo.id` of a picture that this tenant has sent before."""
+    num_frames: _builtins.int
+    """Of a moving picture whose first frame alone is sent: how many frames it has, up to 10,000.
+    The caller's word, told again in `ImageInfo.num_frames`. 0 or 1: as the file itself says.
+    """
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         url: _builtins.str = ...,
         image_id: _builtins.str = ...,
+        num_frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image_id", b"image_id", "source", b"source", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image_id", b"image_id", "source", b"source", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image_id", b"image_id", "num_frames", b"num_frames", "source", b"source", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data", "url", "image_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -216,6 +222,7 @@ class ImageInfo(_message.Message):
     HEIGHT_PIXELS_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SHA-256 of the picture as the model sees it (decoded, upright, on white), in lower-case
     hexadecimal. The same picture in another container may have the same id.
@@ -228,6 +235,10 @@ class ImageInfo(_message.Message):
     """How many tokens of the context the picture takes."""
     media_type: _builtins.str
     """The media type that was sent, such as "image/jpeg". Empty for a picture known by id only."""
+    num_frames: _builtins.int
+    """How many frames the picture had when it was sent, counted up to 10,000. The model sees the
+    first alone: over 1, tell your user so. 0: not known, as for turns from before this field.
+    """
     def __init__(
         self,
         *,
@@ -236,10 +247,11 @@ class ImageInfo(_message.Message):
         height_pixels: _builtins.int = ...,
         num_tokens: _builtins.int = ...,
         media_type: _builtins.str = ...,
+        num_frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_pixels", b"height_pixels", "id", b"id", "media_type", b"media_type", "num_tokens", b"num_tokens", "width_pixels", b"width_pixels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_pixels", b"height_pixels", "id", b"id", "media_type", b"media_type", "num_frames", b"num_frames", "num_tokens", b"num_tokens", "width_pixels", b"width_pixels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

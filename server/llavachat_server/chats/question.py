@@ -59,11 +59,16 @@ class SamplingWishes:
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """A picture as a request gives it: the file's bytes, its address, or the id of a known one."""
+    """A picture as a request gives it: the file's bytes, its address, or the id of a known one.
+
+    `num_frames` is the caller's word on a moving picture of which the first frame alone came; 0 or
+    1: as the file says.
+    """
 
     data: bytes | None = None
     image_id: str | None = None
     url: str | None = None
+    num_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)

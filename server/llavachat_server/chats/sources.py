@@ -3,6 +3,8 @@
 It must not know the engine or gRPC.
 """
 
+from dataclasses import replace
+
 from llavachat_server.chats.errors import BadField
 from llavachat_server.chats.question import ImageSource
 from llavachat_server.images.intake import BadAddress, BadImage, Intake, Picture
@@ -23,9 +25,11 @@ async def take_new(intake: Intake, tenant: str, index: int, source: ImageSource)
     """
     data = await _read(intake, tenant, index, source)
     try:
-        return await intake.take(data, tenant=tenant)
+        picture = await intake.take(data, tenant=tenant)
     except BadImage as error:
         raise BadField(_field(index, source), str(error)) from error
+    num_frames = max(picture.info.num_frames, source.num_frames)
+    return replace(picture, info=replace(picture.info, num_frames=num_frames))
 
 
 async def check_new(intake: Intake, tenant: str, index: int, source: ImageSource) -> None:

@@ -126,6 +126,7 @@ def _answer(request: dict[str, Any], data: bytes, memory: int) -> dict[str, Any]
         "kept": rendered.pixels.size,
         "size": (rendered.width_pixels, rendered.height_pixels),
         "media_type": rendered.media_type,
+        "num_frames": rendered.num_frames,
     }
 
 

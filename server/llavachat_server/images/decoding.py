@@ -10,9 +10,17 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from llavachat_server.images.header import WANTED, check_scans, check_size, sniff, webp_size
+from llavachat_server.images.header import (
+    WANTED,
+    check_scans,
+    check_size,
+    count_gif_frames,
+    sniff,
+    webp_size,
+)
 from llavachat_server.images.picture import (
     HEIC_MEDIA_TYPE,
+    MAX_FRAMES,
     MEDIA_TYPES,
     BadImage,
     ImageInfo,
@@ -43,12 +51,14 @@ _TURNS = {
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A decoded picture: RGB pixels as they are kept, and the upright size as it was sent."""
+    """A decoded picture: RGB pixels as they are kept, the upright size and the number of frames as
+    it was sent."""
 
     pixels: Image.Image
     width_pixels: int
     height_pixels: int
     media_type: str
+    num_frames: int
 
 
 def load_heic() -> bool:
@@ -93,6 +103,7 @@ def render(data: bytes, limits: ImageLimits) -> Rendered:
     image_format = check_header(data, limits)
     with _open(data, image_format, limits) as picture:
         try:
+            num_frames = _count_frames(picture, image_format, data)
             picture.load()
             turn = _turn(picture)
             pixels = _to_rgb(picture)
@@ -111,7 +122,7 @@ def render(data: bytes, limits: ImageLimits) -> Rendered:
     if size != pixels.size:
         pixels = pixels.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     media_type = MEDIA_TYPES.get(image_format, HEIC_MEDIA_TYPE)
-    return Rendered(pixels, width, height, media_type)
+    return Rendered(pixels, width, height, media_type, num_frames)
 
 
 def decode(data: bytes, limits: ImageLimits) -> Picture:
@@ -123,7 +134,11 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     rendered = render(data, limits)
     size, rgb = rendered.pixels.size, rendered.pixels.tobytes()
     info = ImageInfo(
-        identify(size, rgb), rendered.width_pixels, rendered.height_pixels, rendered.media_type
+        identify(size, rgb),
+        rendered.width_pixels,
+        rendered.height_pixels,
+        rendered.media_type,
+        rendered.num_frames,
     )
     return Picture(info, Image.frombytes("RGB", size, rgb))
 
@@ -139,6 +154,14 @@ def _open(data: bytes, image_format: str, limits: ImageLimits) -> Image.Image:
         raise BadImage(
             f"the file begins like a {image_format} but its header is damaged; save it anew"
         ) from error
+
+
+def _count_frames(picture: Image.Image, image_format: str, data: bytes) -> int:
+    if image_format == "GIF":
+        return count_gif_frames(data, MAX_FRAMES)
+    # Their headers say it. A JPEG's or HEIC's further pictures are previews and depths.
+    is_told = image_format in ("PNG", "WEBP")
+    return min(int(getattr(picture, "n_frames", 1)), MAX_FRAMES) if is_told else 1
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:

@@ -19,6 +19,10 @@ _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 _TEXT_SAMPLE_BYTES = 512
 
+_MAX_GIF_BLOCKS = 200_000
+"""That a count of frames reads: a twentieth of a second of computing. 10 MiB of data come in
+41,000 blocks, unless somebody makes them short."""
+
 
 def sniff(data: bytes) -> str:
     """Tell the format by its magic bytes, never by a name.
@@ -182,3 +186,36 @@ def _is_text(sample: bytes) -> bool:
     if 4 * len(text.encode()) < 3 * len(sample):
         return False
     return all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)
+
+
+def count_gif_frames(data: bytes, max_frames: int) -> int:
+    """The frames of a GIF, by its blocks: at least 1, and at most `max_frames`.
+
+    A file that is cut short has those that begin before its end.
+
+    Source: https://www.w3.org/Graphics/GIF/spec-gif89a.txt
+    """
+    position = 13 + _colour_table_bytes(data, 10)
+    num_frames, num_blocks = 0, 0
+    while num_frames < max_frames and num_blocks < _MAX_GIF_BLOCKS:
+        kind = data[position : position + 1]
+        if kind == b"!":  # an extension
+            position += 2
+        elif kind == b",":  # a frame
+            num_frames += 1
+            position += 11 + _colour_table_bytes(data, position + 9)
+        else:
+            break
+        while num_blocks < _MAX_GIF_BLOCKS:
+            num_blocks += 1
+            size = data[position] if position < len(data) else 0
+            position += 1 + size
+            if not size:
+                break
+    return max(1, num_frames)
+
+
+def _colour_table_bytes(data: bytes, position: int) -> int:
+    """Of the table that the flags at `position` announce."""
+    flags = data[position] if position < len(data) else 0
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -241,5 +241,6 @@ class Intake:
 
 def _take(worker: Worker, data: bytes, limits: ImageLimits) -> Picture:
     pixels = worker.decode(data, limits)
-    info = ImageInfo(identify(pixels.kept, pixels.rgb), *pixels.size, pixels.media_type)
+    image_id = identify(pixels.kept, pixels.rgb)
+    info = ImageInfo(image_id, *pixels.size, pixels.media_type, pixels.num_frames)
     return Picture(info, Image.frombytes("RGB", pixels.kept, pixels.rgb))

@@ -19,6 +19,9 @@ MEDIA_TYPES = {
 HEIC_MEDIA_TYPE = "image/heic"
 """Taken where the library for it is installed."""
 
+MAX_FRAMES = 10_000
+"""Of a moving picture, as many are counted; one is looked at."""
+
 MAX_KEPT_SIDE_PIXELS = 4096
 """Longer pictures are scaled down to this side: padding to a square would otherwise make
 gigabytes of a strip of 16,384 x 1. Twelve times the vision tower's 336 pixels."""
@@ -40,13 +43,15 @@ class ImageInfo:
     """What is told about a picture.
 
     `id` is the SHA-256 of size and RGB pixels in hexadecimal; width and height are those of the
-    upright picture as it was sent.
+    upright picture as it was sent. `num_frames` is how many it had, counted up to `MAX_FRAMES`, of
+    which the first was taken; 0: not known.
     """
 
     id: str
     width_pixels: int
     height_pixels: int
     media_type: str
+    num_frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from llavachat_server.images.picture import (
     HEIC_MEDIA_TYPE,
+    MAX_FRAMES,
     MEDIA_TYPES,
     BadImage,
     ImageLimits,
@@ -37,12 +38,14 @@ _MAX_REFUSAL_CHARS = 400
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """What came of a file: its RGB bytes as they are kept, and the upright size as it was sent."""
+    """What came of a file: its RGB bytes as they are kept, the upright size and the number of
+    frames as it was sent."""
 
     rgb: bytes
     kept: tuple[int, int]
     size: tuple[int, int]
     media_type: str
+    num_frames: int
 
 
 DECODER = (sys.executable, "-IB", "-m", "llavachat_server.images.decoder")
@@ -118,17 +121,19 @@ class Worker:
         answer = self._ask(data, limits, is_check=False)
         try:
             size, kept = _size(answer["size"], limits), _size(answer["kept"], limits)
-            media_type = answer["media_type"]
+            media_type, num_frames = answer["media_type"], answer["num_frames"]
             if kept != kept_size(*size):
                 raise ValueError
             if media_type not in (*MEDIA_TYPES.values(), HEIC_MEDIA_TYPE):
+                raise ValueError
+            if type(num_frames) is not int or not 1 <= num_frames <= MAX_FRAMES:
                 raise ValueError
             rgb = self._memory.read(kept[0] * kept[1] * 3)
         except (KeyError, TypeError, ValueError):
             self._stop()
             refuse_odd("answered nonsense")
         self._memory.trim()
-        return Pixels(rgb, kept, size, media_type)
+        return Pixels(rgb, kept, size, media_type, num_frames)
 
     def _ask(self, data: bytes, limits: ImageLimits, *, is_check: bool) -> dict[str, Any]:
         self.start()

@@ -17,7 +17,7 @@ from llavachat.v1 import chat_pb2 as pb
 
 from llavachat_server.chats.importer import PictureFile
 from llavachat_server.chats.record import WHOLE, Chat, Turn, TurnState
-from llavachat_server.images.picture import HEIC_MEDIA_TYPE, MEDIA_TYPES, ImageInfo
+from llavachat_server.images.picture import HEIC_MEDIA_TYPE, MAX_FRAMES, MEDIA_TYPES, ImageInfo
 from llavachat_server.rpc import requests
 from llavachat_server.rpc.messages import FINISH_REASONS, TURN_STATES
 from llavachat_server.rpc.requests import InvalidField, RequestLimits
@@ -220,7 +220,15 @@ def _read_image(message: pb.ImageInfo, path: str, limits: ChatLimits) -> ImageIn
             raise InvalidField(f"{path}.{name}", f"is {side}; 1 to {limits.max_side_pixels:,}")
     if message.media_type not in ("", *_MEDIA_TYPES):
         raise InvalidField(f"{path}.media_type", f"one of {', '.join(_MEDIA_TYPES)}, or empty")
-    return ImageInfo(message.id, message.width_pixels, message.height_pixels, message.media_type)
+    if not 0 <= message.num_frames <= MAX_FRAMES:
+        raise InvalidField(f"{path}.num_frames", f"is {message.num_frames}; 0 to {MAX_FRAMES:,}")
+    return ImageInfo(
+        message.id,
+        message.width_pixels,
+        message.height_pixels,
+        message.media_type,
+        message.num_frames,
+    )
 
 
 def _read_sampling(message: pb.Turn, with_path: "_Path", limits: RequestLimits) -> Sampling:

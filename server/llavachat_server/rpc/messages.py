@@ -81,6 +81,7 @@ def image_info(image: ImageInfo, num_image_tokens: int) -> pb.ImageInfo:
         height_pixels=image.height_pixels,
         num_tokens=num_image_tokens,
         media_type=image.media_type,
+        num_frames=image.num_frames,
     )
 
 

@@ -24,6 +24,7 @@ from llavachat_server.chats.question import (
 )
 from llavachat_server.chats.store import ChatQuery, PageMark
 from llavachat_server.images.intake import ADDRESSES_ARE_OFF
+from llavachat_server.images.picture import MAX_FRAMES
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_STOPS = 8
@@ -250,15 +251,17 @@ def _images(images: Sequence[pb.Image], limits: RequestLimits) -> tuple[ImageSou
 
 
 def _image(path: str, image: pb.Image, limits: RequestLimits) -> ImageSource:
+    if not 0 <= image.num_frames <= MAX_FRAMES:
+        raise InvalidField(f"{path}.num_frames", f"is {image.num_frames}; 0 to {MAX_FRAMES:,}")
     match image.WhichOneof("source"):
         case "data":
-            return ImageSource(data=image.data)
+            return ImageSource(data=image.data, num_frames=image.num_frames)
         case "image_id":
             return ImageSource(image_id=known_image_id(f"{path}.image_id", image.image_id))
         case "url":
             if not limits.takes_urls:
                 raise InvalidField(f"{path}.url", ADDRESSES_ARE_OFF)
-            return ImageSource(url=image.url)
+            return ImageSource(url=image.url, num_frames=image.num_frames)
         case _:
             raise InvalidField(path, "is empty; set data or image_id")
 

@@ -59,6 +59,7 @@ def read_original(connection: Connection, tenant: str, image_id: str) -> tuple[I
             turn_pictures.c.width_pixels,
             turn_pictures.c.height_pixels,
             turn_pictures.c.media_type,
+            turn_pictures.c.num_frames,
             originals.c.file,
         )
         .join(turn_pictures, turn_pictures.c.picture_key == pictures.c.key)

@@ -184,6 +184,7 @@ def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageI
             turn_pictures.c.width_pixels,
             turn_pictures.c.height_pixels,
             turn_pictures.c.media_type,
+            turn_pictures.c.num_frames,
         )
         .join(turns, turns.c.key == turn_pictures.c.turn_key)
         .join(pictures, pictures.c.key == turn_pictures.c.picture_key)

@@ -206,7 +206,13 @@ def read_summary(row: RowMapping) -> ChatSummary:
 
 def read_image(row: RowMapping) -> ImageInfo:
     """What is told about a picture."""
-    return ImageInfo(row["id"], row["width_pixels"], row["height_pixels"], row["media_type"])
+    return ImageInfo(
+        row["id"],
+        row["width_pixels"],
+        row["height_pixels"],
+        row["media_type"],
+        row["num_frames"],
+    )
 
 
 def _chat_fields(row: RowMapping) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; a database that has it needs none."""
 
 
@@ -155,6 +155,7 @@ pictures = Table(
     Column("width_pixels", Integer, nullable=False),
     Column("height_pixels", Integer, nullable=False),
     Column("media_type", Text, nullable=False),
+    Column("num_frames", Integer, nullable=False, server_default="0"),
     Column("png", LargeBinary, nullable=False),
     Column("num_bytes", BigInteger, nullable=False, server_default="0", index=True),
     UniqueConstraint("tenant", "id"),
@@ -169,8 +170,10 @@ turn_pictures = Table(
     Column("width_pixels", Integer, nullable=False),
     Column("height_pixels", Integer, nullable=False),
     Column("media_type", Text, nullable=False),
+    Column("num_frames", Integer, nullable=False, server_default="0"),
 )
-"""The pictures of a turn; size and media type are those of the file that this turn brought."""
+"""The pictures of a turn; size, media type and frames are those of the file that this
+turn brought."""
 
 originals = Table(
     "originals",

@@ -247,6 +247,7 @@ def _keep_pictures(
                     "width_pixels": image.width_pixels,
                     "height_pixels": image.height_pixels,
                     "media_type": image.media_type,
+                    "num_frames": image.num_frames,
                 }
             )
     if links:
@@ -273,6 +274,7 @@ def _keep_picture(
         "width_pixels": info.width_pixels,
         "height_pixels": info.height_pixels,
         "media_type": info.media_type,
+        "num_frames": info.num_frames,
         "png": png,
         "num_bytes": len(png),
     }
