@@ -20,6 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 VOCABULARY = 97
 BLOCK = 4
+COMPILED_BLOCK = 16
+"""The kernels read keys in panels of 16 tokens."""
 
 
 def make_model(num_kv_heads: int = 4, *, has_biases: bool = False) -> Any:
@@ -49,6 +51,7 @@ class Bench:
             self.model, 512, pack_weights=make != "modules", compile_steps=make == "compiled"
         )
         assert (make == "compiled") == (self.decoder.native is not None)
+        self.block = COMPILED_BLOCK if make == "compiled" else BLOCK
         self.decoder.tune()
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
@@ -57,7 +60,7 @@ class Bench:
     ) -> Core:
         """A core with an empty cache."""
         attention, pool = make_cache(
-            "pieces", self.decoder.shape, num_blocks, BLOCK, torch.float32, self.decoder.device
+            "pieces", self.decoder.shape, num_blocks, self.block, torch.float32, self.decoder.device
         )
         scheduler = Scheduler(pool, GapBudget(1.0, max_chunk_tokens), max_running)
         seen = SeenTokens(max_running, VOCABULARY, self.decoder.device)
@@ -147,7 +150,7 @@ def test_follow_up_on_a_cached_prefix(bench: Bench) -> None:
         prompt += answer
     core.add(Job(9, [*prompt, 5], 1))
     (output,) = core.step()
-    assert len(prompt) - BLOCK < output.cached_tokens
+    assert len(prompt) - bench.block < output.cached_tokens
 
 
 @pytest.mark.parametrize("max_chunk_tokens", [1, 3, 16])
@@ -158,6 +161,27 @@ def test_a_prompt_in_chunks_equals_a_whole_one(bench: Bench, max_chunk_tokens: i
     answers = run(core, [Job(i, prompt, 10) for i, prompt in enumerate(prompts)])
 
     assert [bench.expect(prompt, 10) for prompt in prompts] == answers
+
+
+def test_kernels_ignore_how_a_prompt_was_cut() -> None:
+    """To the last bit: whole, by one, and in pieces that end inside panels, on torn blocks."""
+    decoder = Decoder(make_model(2), 512, compile_steps=True)
+    assert decoder.native is not None
+    (prompt,) = draw_prompts(12, 90)
+    blocks = [7, 2, 3, 4, 9, 0]
+    scores = []
+    for size in (90, 1, 7, 16, 31):
+        attention, _ = make_cache(
+            "pieces", decoder.shape, 10, COMPILED_BLOCK, torch.float32, decoder.device
+        )
+        runner = Runner(decoder, attention)
+        for start in range(0, len(prompt), size):
+            piece = prompt[start : start + size]
+            is_last = start + size >= len(prompt)
+            last = runner.forward([Input(piece, start, blocks, is_last)])
+        scores.append(last)
+
+    assert all(torch.equal(scores[0], other) for other in scores[1:])
 
 
 def test_a_cache_that_is_too_small_delays_and_changes_nothing(bench: Bench) -> None:
@@ -308,11 +332,12 @@ def test_a_failing_step_fails_its_jobs_alone(bench: Bench) -> None:
 def test_what_can_not_be_computed_is_refused(bench: Bench) -> None:
     """Nothing, too much, and a number twice."""
     core = bench.make_core(num_blocks=4)
+    room = 4 * bench.block
     core.add(Job(0, [1], 1))
-    for job in (Job(0, [1], 1), Job(1, [], 1), Job(2, [1], 0), Job(3, [1] * 9, 9)):
+    for job in (Job(0, [1], 1), Job(1, [], 1), Job(2, [1], 0), Job(3, [1] * 9, room - 7)):
         with pytest.raises(ValueError, match=r"job|tokens"):
             core.add(job)
-    core.add(Job(4, [1] * 9, 8))
+    core.add(Job(4, [1] * 9, room - 8))
     while core.has_work:
         core.step()
 

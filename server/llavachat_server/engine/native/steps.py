@@ -14,13 +14,14 @@ from torch import Tensor
 
 from llavachat_server.engine.batching.attention import PieceAttention, Shape
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.native.kernels import (
+from llavachat_server.engine.native.kernels import run_step
+from llavachat_server.engine.native.plan import (
+    MAX_ATTENDING_ROWS,
     PHASES_PER_LAYER,
     Buffers,
     Sizes,
     Step,
     count_scratch,
-    run_step,
 )
 from llavachat_server.engine.native.sharing import count_counters
 from llavachat_server.engine.native.vectors import LANES
@@ -63,7 +64,7 @@ class NativeDecoder:
         Args:
             hidden: (rows, hidden), the embedded tokens.
             inputs: whose tokens they are.
-            attention: the cache.
+            attention: the cache; a block must be whole panels of 16 tokens.
         """
         step = _describe(inputs, attention.block_tokens)
         shape, num_rows = self._shape, len(step.positions)
@@ -132,7 +133,11 @@ def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:
     first_blocks: list[int] = []
     tables: list[int] = []
     wanted: list[int] = []
+    groups: list[int] = []
     for item in inputs:
+        first_row, num_rows = len(positions), len(item.token_ids)
+        for row in range(0, num_rows, MAX_ATTENDING_ROWS):
+            groups += (first_row + row, min(MAX_ATTENDING_ROWS, num_rows - row))
         own = range(item.start, item.start + len(item.token_ids))
         positions += own
         slots += [item.blocks[p // block_tokens] * block_tokens + p % block_tokens for p in own]
@@ -140,4 +145,5 @@ def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:
         tables += item.blocks
         if item.wants_logits:
             wanted.append(len(positions) - 1)
-    return Step(*(np.array(v, np.int64) for v in (positions, slots, first_blocks, tables, wanted)))
+    columns = (positions, slots, first_blocks, tables, wanted, groups)
+    return Step(*(np.array(column, np.int64) for column in columns))

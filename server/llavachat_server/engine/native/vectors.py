@@ -14,11 +14,9 @@ from numba.extending import intrinsic, models, register_model
 LANES = 16
 """Floats in a vector, and outputs in a panel of weights."""
 
-MAX_TILE_ROWS = 6
-"""Rows that one product computes: 6 times 16 sums are 12 of AVX2's 16 registers."""
-
 _FLOAT = ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, LANES)
+VECTOR = ir.VectorType(_FLOAT, LANES)
+"""The type that LLVM knows them by."""
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 
 
@@ -33,24 +31,25 @@ floats = _Floats()
 @register_model(_Floats)
 class _FloatsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+        super().__init__(manager, kind, VECTOR)
 
 
-def _point(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    # The address of an element.
+def point(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """For an intrinsic's body: the address of an element."""
     return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
 
 
-def _point_vector(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    pointer = _point(context, builder, kind, array, index)
-    return builder.bitcast(pointer, _VECTOR.as_pointer())
+def point_vector(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """For an intrinsic's body: the address of sixteen elements."""
+    pointer = point(context, builder, kind, array, index)
+    return builder.bitcast(pointer, VECTOR.as_pointer())
 
 
-def _spread(builder: Any, value: Any) -> Any:
-    # One float in all places.
-    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _index(0))
+def repeat(builder: Any, value: Any) -> Any:
+    """For an intrinsic's body: one float in all places."""
+    single = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, _index(0))
     zeros = ir.Constant(_INTEGERS, [0] * LANES)
-    return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), zeros)
+    return builder.shuffle_vector(single, ir.Constant(VECTOR, ir.Undefined), zeros)
 
 
 def _index(number: int) -> Any:
@@ -62,7 +61,7 @@ def load(_: Any, array: Any, index: Any) -> Any:
     """Sixteen floats from an array."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _point_vector(context, builder, signature.args[0], *args)
+        pointer = point_vector(context, builder, signature.args[0], *args)
         return builder.load(pointer, align=4)
 
     return floats(array, types.intp), build
@@ -73,7 +72,7 @@ def store(_: Any, array: Any, index: Any, values: Any) -> Any:
     """Sixteen floats into an array."""
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = _point_vector(context, builder, signature.args[0], *args[:2])
+        pointer = point_vector(context, builder, signature.args[0], *args[:2])
         builder.store(args[2], pointer, align=4)
         return context.get_dummy_value()
 
@@ -83,7 +82,7 @@ def store(_: Any, array: Any, index: Any, values: Any) -> Any:
 @intrinsic
 def spread(_: Any, value: Any) -> Any:
     """One float in all sixteen places."""
-    return floats(types.float32), lambda _c, builder, _s, args: _spread(builder, args[0])
+    return floats(types.float32), lambda _c, builder, _s, args: repeat(builder, args[0])
 
 
 @intrinsic
@@ -112,7 +111,8 @@ add, subtract = _make_operation("fadd"), _make_operation("fsub")
 multiply, divide = _make_operation("fmul"), _make_operation("fdiv")
 
 
-def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
+def call(builder: Any, name: str, result: Any, *args: Any) -> Any:
+    """For an intrinsic's body: one of LLVM's own functions."""
     kind = ir.FunctionType(result, [arg.type for arg in args])
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     return builder.call(function, args)
@@ -123,7 +123,7 @@ def fuse(_: Any, left: Any, right: Any, sums: Any) -> Any:
     """``left * right + sums``, rounded once."""
 
     def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
-        return _call(builder, "llvm.fma.v16f32", _VECTOR, *args)
+        return call(builder, "llvm.fma.v16f32", VECTOR, *args)
 
     return floats(floats, floats, floats), build
 
@@ -173,7 +173,7 @@ def round_off(_: Any, values: Any) -> Any:
     """The nearest whole numbers."""
 
     def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
-        return _call(builder, "llvm.nearbyint.v16f32", _VECTOR, args[0])
+        return call(builder, "llvm.nearbyint.v16f32", VECTOR, args[0])
 
     return floats(floats), build
 
@@ -186,99 +186,9 @@ def scale_by_power(_: Any, values: Any, exponents: Any) -> Any:
         whole = builder.fptosi(args[1], _INTEGERS)
         biased = builder.add(whole, ir.Constant(_INTEGERS, [127] * LANES))
         bits = builder.shl(biased, ir.Constant(_INTEGERS, [23] * LANES))
-        return builder.fmul(args[0], builder.bitcast(bits, _VECTOR))
+        return builder.fmul(args[0], builder.bitcast(bits, VECTOR))
 
     return floats(floats, floats), build
-
-
-def _make_product(num_rows: int) -> Any:
-    @intrinsic
-    def product(
-        _: Any, rows: Any, first: Any, width: Any, panels: Any, start: Any, tile: Any, place: Any
-    ) -> Any:
-        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kinds = signature.args
-            _rows, first, width, _panels, start, _tile, place = args
-            step = ir.Constant(width.type, LANES)
-            sources = [
-                _point(
-                    context, builder, kinds[0], _rows,
-                    builder.add(first, builder.mul(width, ir.Constant(width.type, row))),
-                )
-                for row in range(num_rows)
-            ]  # fmt: skip
-            weights = _point(context, builder, kinds[3], _panels, start)
-            before = builder.block
-            body = builder.append_basic_block("product")
-            after = builder.append_basic_block("product.end")
-            builder.branch(body)
-            builder.position_at_end(body)
-            index = builder.phi(width.type)
-            index.add_incoming(ir.Constant(width.type, 0), before)
-            sums = [builder.phi(_VECTOR) for _row in range(num_rows)]
-            pointer = builder.gep(weights, [builder.mul(index, step)])
-            weight = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-            for total, source in zip(sums, sources, strict=True):
-                value = builder.load(builder.gep(source, [index]), align=4)
-                new = _call(
-                    builder, "llvm.fma.v16f32", _VECTOR, _spread(builder, value), weight, total
-                )
-                total.add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), before)
-                total.add_incoming(new, body)
-                following = builder.add(index, ir.Constant(width.type, 1))
-            index.add_incoming(following, body)
-            builder.cbranch(builder.icmp_signed("<", following, width), body, after)
-            builder.position_at_end(after)
-            for row, total in enumerate(sums):
-                offset = builder.add(place, ir.Constant(width.type, row * LANES))
-                pointer = _point_vector(context, builder, kinds[5], _tile, offset)
-                builder.store(total.incomings[1][0], pointer, align=4)
-            return context.get_dummy_value()
-
-        whole = types.intp
-        return types.void(rows, whole, whole, panels, whole, tile, whole), build
-
-    return product
-
-
-# fmt: off
-(_product_1, _product_2, _product_3, _product_4, _product_5, _product_6) = (
-    _make_product(count) for count in range(1, MAX_TILE_ROWS + 1)
-)
-# fmt: on
-
-
-@njit(nogil=True)
-def multiply_tile(
-    rows: Any, first: int, count: int, width: int, panels: Any, start: int, tile: Any, place: int
-) -> None:
-    """Up to `MAX_TILE_ROWS` rows times one panel.
-
-    Each sum is taken in the order of the row, however many rows there are, so that a row's
-    result does not depend on its neighbours.
-
-    Args:
-        rows: (count, width) from element `first` on.
-        first: see `rows`.
-        count: rows.
-        width: of a row.
-        panels: (width, 16) weights from element `start` on.
-        start: see `panels`.
-        tile: takes (count, 16) from element `place` on.
-        place: see `tile`.
-    """
-    if count == 6:
-        _product_6(rows, first, width, panels, start, tile, place)
-    elif count == 5:
-        _product_5(rows, first, width, panels, start, tile, place)
-    elif count == 4:
-        _product_4(rows, first, width, panels, start, tile, place)
-    elif count == 3:
-        _product_3(rows, first, width, panels, start, tile, place)
-    elif count == 2:
-        _product_2(rows, first, width, panels, start, tile, place)
-    else:
-        _product_1(rows, first, width, panels, start, tile, place)
 
 
 @njit(nogil=True)
