@@ -268,8 +268,9 @@ def test_any_history_equals_the_one_in_memory(store: SqlStore) -> None:
 
 
 async def test_a_database_of_the_first_release_is_moved_on(url: str) -> None:
-    """Its turns are there, none of them an import, and its labels find it."""
-    picture, chat = make_picture(1), make_chat(labels={"a": "b"})
+    """Its turns are there, none of them an import, and its labels find it, each and all."""
+    labels = {"a": "b", "é": "\0\x1a1", 'w"x': "y"}
+    picture, chat = make_picture(1), make_chat(labels=labels)
     turn = end(make_turn(images=(picture.info,)))
     store = SqlStore(url)
     await store.add_chat(replace(chat, turns=(turn,)), (picture,))
@@ -283,8 +284,9 @@ async def test_a_database_of_the_first_release_is_moved_on(url: str) -> None:
         # How many frames its pictures had was not known then.
         old = replace(turn, images=(replace(picture.info, num_frames=0),))
         assert replace(chat, turns=(old,)) == await again.get_chat("ada", chat.id)
-        listed = await again.list_chats("ada", ChatQuery(labels={"a": "b"}))
-        assert [chat.id] == [found.id for found in listed.chats]
+        for wanted in ({"a": "b"}, labels):
+            listed = await again.list_chats("ada", ChatQuery(labels=wanted))
+            assert [chat.id] == [found.id for found in listed.chats]
     finally:
         again.close()
 
@@ -319,7 +321,10 @@ async def test_a_whole_chat_is_kept_or_not_at_all(url: str, store: SqlStore) -> 
 
 
 CHATS_INDEX = "ix_chats_tenant_updated_at_id (tenant=?"
-LABELS_INDEX = "ix_labels_tenant_name_value_updated_at_chat_id (tenant=? AND name=? AND value=?"
+LABELS_INDEX = (
+    "COVERING INDEX ix_labels_tenant_name_value_updated_at_chat_id_label_bits "
+    "(tenant=? AND name=? AND value=?"
+)
 NOW_AND_THEN = {"updated_since": NOON, "updated_before": NOON + timedelta(days=1)}
 NEXT_PAGE = {"after": PageMark(NOON, "c")}
 
@@ -369,6 +374,23 @@ async def test_of_several_labels_the_rarest_leads(store: SqlStore, num_rare: int
         assert ("rare", "1") == reading._find_rarest(connection, "ada", wanted)
     page = await store.list_chats("ada", ChatQuery(labels=wanted))
     assert num_rare == len(page.chats)
+
+
+async def test_the_filter_of_labels_is_read_first_and_not_believed(store: SqlStore) -> None:
+    """What lacks a bit is passed by; what has all of them is looked at."""
+    both, one, unmarked = (
+        make_chat(labels={"a": "b", **more}, minutes=minute)
+        for minute, more in enumerate(({"c": "d"}, {}, {"c": "d"}))
+    )
+    for chat in (both, one, unmarked):
+        await store.begin_chat(chat, make_turn(), (), None)
+    marks = schema.labels.c
+    with store._database.writing.begin() as connection:
+        for chat, bits in ((one, 2**63 - 1), (unmarked, 0)):
+            is_its = marks.chat_id == chat.id
+            connection.execute(schema.labels.update().where(is_its).values(label_bits=bits))
+    page = await store.list_chats("ada", ChatQuery(labels={"a": "b", "c": "d"}))
+    assert [both.id] == [found.id for found in page.chats]
 
 
 def test_the_migrations_make_the_tables_of_the_schema(store: SqlStore) -> None:

@@ -247,6 +247,10 @@ def _page_query(
             sa.literal(rows.write_time(query.after.updated_at)), sa.literal(query.after.chat_id)
         )
         page = page.where(sa.tuple_(time, chat_id) < mark)
+    if len(query.labels) > 1:
+        bits = rows.write_label_bits(query.labels)
+        # Read from the same index: what passes is looked at closely.
+        page = page.where(labels.c.label_bits.bitwise_and(bits) == bits)
     for label in sorted(query.labels.items()):
         if label != leading:
             other = labels.alias()

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration; a database that has it needs none."""
 
 
@@ -83,13 +83,17 @@ labels = Table(
     Column("tenant", FreeText, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("chat_id", String(128), nullable=False),
+    # Of all labels of the chat, so that a walk along one label passes by most chats that lack
+    # another; see `rows.write_label_bits`.
+    Column("label_bits", BigInteger, server_default="0", nullable=False),
     Index(
-        "ix_labels_tenant_name_value_updated_at_chat_id",
+        "ix_labels_tenant_name_value_updated_at_chat_id_label_bits",
         "tenant",
         "name",
         "value",
         "updated_at",
         "chat_id",
+        "label_bits",
     ),
     # Lies in its primary key: whether a chat has a label is one look.
     sqlite_with_rowid=False,
