@@ -1,18 +1,21 @@
 """The intake with its real decoder processes: what they answer, what breaks them, what is left."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from corpus.evil import BOMBS, EVIL, SLOW
-from corpus.good import GOOD
+from corpus.good import GOOD, two_colours
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llavachat_server.images.intake import (
@@ -52,6 +55,17 @@ def keeper(worker: Worker) -> int:
     """The process that keeps the worker's decoder ready."""
     assert worker.process_id is not None
     return worker.process_id
+
+
+def wait_for_request(worker: Worker) -> None:
+    """Until a request lies on the worker's socket."""
+    assert worker._decoder is not None
+    deadline = time.monotonic() + 20
+    while not int.from_bytes(
+        fcntl.ioctl(worker._decoder.channel, termios.TIOCOUTQ, bytes(4)), "little"
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 BUSY = "the server can not look at pictures now"
@@ -161,6 +175,20 @@ def test_an_idle_decoder_that_dies_is_not_held_against_a_picture(worker: Worker)
     os.kill(child, signal.SIGKILL)
     wait_until_gone(child)
     assert (320, 320) == worker.decode(red_circle(), LIMITS).kept
+
+
+def test_a_decoder_that_dies_as_it_is_asked_is_not_held_against_a_picture(worker: Worker) -> None:
+    """A request that it had not taken up is the next one's, and no other picture's."""
+    for _ in range(3):
+        worker.start()  # and the one that answered last has ended
+        child = wait_for_child(keeper(worker))
+        os.kill(child, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as thread:
+            taken = thread.submit(worker.decode, red_circle(), LIMITS)
+            wait_for_request(worker)
+            os.kill(child, signal.SIGKILL)
+            assert (320, 320) == taken.result().kept
+        assert (24, 16) == worker.decode(encode(two_colours(), "PNG"), LIMITS).kept
 
 
 def test_a_lost_keeper_is_replaced(worker: Worker) -> None:

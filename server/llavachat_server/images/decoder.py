@@ -17,6 +17,7 @@ import ctypes
 import gc
 import io
 import json
+import mmap
 import os
 import resource
 import signal
@@ -70,19 +71,22 @@ def main() -> None:
     gc.freeze()
     _tell({"is_confined": is_confined, "has_heic": has_heic})
     keeper = os.getpid()
+    asked = mmap.mmap(-1, 1)  # shared with the children
     while True:
+        asked[0] = 0
         child = os.fork()
         if child == 0:
-            _answer_once(memory, keeper, samples)
+            _answer_once(memory, keeper, samples, asked)
         _, status, usage = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code == NOBODY_ASKS:
             return
-        _tell({"code": code, "cpu_seconds": usage.ru_utime + usage.ru_stime})
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        _tell({"code": code, "cpu_seconds": cpu_seconds, "was_asked": bool(asked[0])})
 
 
-def _answer_once(memory: int, keeper: int, samples: list[bytes]) -> None:
-    """Serve one request and end this process."""
+def _answer_once(memory: int, keeper: int, samples: list[bytes], asked: mmap.mmap) -> None:
+    """Serve one request and end this process. `asked` becomes 1 when there is one."""
     code = 1
     try:
         if not confinement.end_with(keeper):
@@ -96,6 +100,8 @@ def _answer_once(memory: int, keeper: int, samples: list[bytes]) -> None:
         _practise(samples)
         _touch_memory()
         channel = socket.socket(fileno=_REQUESTS)
+        # Not taken off the socket yet: should this process end now, the next one finds it there.
+        asked[0] = len(channel.recv(1, socket.MSG_PEEK))
         request = _read_request(channel)
         if request is None:
             code = NOBODY_ASKS

@@ -107,8 +107,11 @@ class DecoderProcess:
                 if not part or len(line) > _MAX_LINE_BYTES:
                     break
             elif self.notes in ready:
+                note = self.read_note(deadline)
                 self.is_sound = not line
-                _refuse_end(self.read_note(deadline), request["limits"]["max_cpu_seconds"])
+                if note.get("was_asked", True) or line:
+                    _refuse_end(note, request["limits"]["max_cpu_seconds"])
+                # It ended before it had the request, which the next one finds on the socket.
             else:
                 break
         self.is_parting = True
