@@ -54,12 +54,12 @@ class Wire:
         table = {argument.name: argument.value for argument in limits.ARGUMENTS}
         self._encoder.header_table_size = table["grpc.http2.hpack_table_size.decoder"]
 
-    def request(self, stream_id: int, path: str) -> HeadersFrame:
+    def request(self, stream_id: int, path: str, *headers: tuple[str, str]) -> HeadersFrame:
         """The frame that opens a stream."""
         frame = HeadersFrame(stream_id)
         pairs = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a"))
         frame.data = self._encoder.encode(
-            [*pairs, ("content-type", "application/grpc"), ("te", "trailers")]
+            [*pairs, ("content-type", "application/grpc"), ("te", "trailers"), *headers]
         )
         frame.flags.add("END_HEADERS")
         return frame
@@ -172,13 +172,28 @@ async def test_a_message_that_says_it_is_endless_is_refused_at_once() -> None:
     """By its prefix alone: nobody waits for the 4 GiB, nor makes room for them."""
     async with run_app(ScriptedEngine()) as app, connect(app.address) as wire:
         wire.send(wire.request(1, START), data(1, struct.pack(">BI", 0, 2**32 - 1)))
-        headers: dict[str, str] = {}
-        async for frame in wire.read_all():
-            if isinstance(frame, HeadersFrame):
-                headers.update(frame.headers)  # type: ignore[attr-defined]
-                if "grpc-status" in headers:
-                    break
-        assert "8" == headers["grpc-status"]
+        assert "8" == (await read_end(wire))["grpc-status"]
+
+
+async def test_a_request_packed_in_a_way_that_nobody_knows_is_refused() -> None:
+    """As it is announced; the connection and its next call go on."""
+    async with run_app(ScriptedEngine()) as app, connect(app.address) as wire:
+        body = struct.pack(">BI", 1, 3) + b"abc"
+        wire.send(wire.request(1, CHECK, ("grpc-encoding", "rot13")), data(1, body, ends=True))
+        assert "13" == (await read_end(wire))["grpc-status"]
+        wire.send(wire.request(3, CHECK), data(3, EMPTY_MESSAGE, ends=True))
+        assert "0" == (await read_end(wire))["grpc-status"]
+
+
+async def read_end(wire: Wire) -> dict[str, str]:
+    """The headers of an answer, up to its status."""
+    headers: dict[str, str] = {}
+    async for frame in wire.read_all():
+        if isinstance(frame, HeadersFrame):
+            headers.update(frame.headers)  # type: ignore[attr-defined]
+            if "grpc-status" in headers:
+                break
+    return headers
 
 
 async def test_metadata_over_the_limit_is_refused() -> None:

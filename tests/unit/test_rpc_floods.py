@@ -80,6 +80,22 @@ async def test_an_address_that_floods_by_many_connections_is_blocked_for_a_while
     assert [] == recorder.shut_out_now
 
 
+async def test_where_addresses_can_not_be_kept_out_it_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sandbox that forbids it: their connections are closed all the same."""
+    recorder = Recorder()
+    monkeypatch.setattr(recorder, "shut_out", lambda _: False)
+    floods = recorder.floods()
+    for number in (1, 2):
+        ports = range(1000, 1061)
+        await flood(floods, 1, *(f"ipv4:192.0.2.{number}:{port}" for port in ports))
+        await recorder.run(floods)
+    assert [(ip_address("192.0.2.1"), 1060), (ip_address("192.0.2.2"), 1060)] == recorder.closed
+    told = [each for each in caplog.messages if "can not be kept from connecting" in each]
+    assert 1 == len(told)
+
+
 async def test_what_comes_at_a_rate_that_may_be_is_never_stopped() -> None:
     """Ten a second, for ten minutes."""
     recorder = Recorder()

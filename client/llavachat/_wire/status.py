@@ -39,14 +39,16 @@ _MEANINGS = (
     ("is not in peer certificate", "its certificate is for another name"),
     ("CERTIFICATE_REQUIRED", "it asks for a client certificate"),
     ("Connection refused", "connection refused"),
-    ("Socket closed", "it closed the connection at once; perhaps it wants TLS"),
+    ("Socket closed", "it closed the connection at once; perhaps it wants TLS, or has too many"),
 )
 # What gRPC itself refuses at the server, before llavachat sees it.
+_UNPACKS_TOO_LARGE = "Decompressed message larger than max"
 _TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
 _TOO_MUCH_METADATA = re.compile(r"metadata size exceeds|received initial metadata size")
 # What gRPC's asyncio says where a refusal overtook a request that was still being sent.
 _BROKEN_WRITE = "Internal error from Core"
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
+_TOO_MANY_PINGS = "Too many pings"
 _LAST_ERROR = re.compile(r"last error: \w+: (?:[\w.:\[\]%-]+: )?(.+?)\)?$")
 
 
@@ -154,6 +156,12 @@ def _read_unavailable(details: StatusDetails, address: str) -> ServerUnavailable
     lost = "Socket closed" in details.message or "reset" in details.message.lower()
     if lost or "GOAWAY" in details.message:
         return ServerUnavailable(f"The connection to {address} was lost.", details)
+    if details.message == _TOO_MANY_PINGS:
+        text = (
+            f"The connection to {address} was lost: the server was asked too often whether it is "
+            "still there; raise keepalive_seconds."
+        )
+        return ServerUnavailable(text, details)
     text = _sentence(details.message) or f"The server at {address} is not available."
     return ServerUnavailable(text, details)
 
@@ -170,6 +178,8 @@ def _explain_limit(message: str) -> str:
     if sizes := _TOO_LARGE.search(message):
         size, limit = (int(number) for number in sizes.groups())
         return f"A message of {size:,} bytes is over the limit of {limit:,}; send less at a time."
+    if _UNPACKS_TOO_LARGE in message:
+        return "The message is over the server's limit once it is unpacked; send less at a time."
     if _TOO_MUCH_METADATA.search(message):
         return "The call's metadata is too large; send less of it."
     if _TOO_MANY_CALLS in message:

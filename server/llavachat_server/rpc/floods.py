@@ -89,6 +89,7 @@ class Floods:
         self._condemned: set[Peer] = set()
         self._blocked_until: dict[Address, float] = {}
         self._shut_out: list[Address] = []
+        self._is_filter_missed = False
         self._wake = asyncio.Event()
 
     def note(self, peer: str) -> None:
@@ -139,8 +140,9 @@ class Floods:
             # First: who is closed connects again at once.
             if self._shut_out != [*self._blocked_until]:
                 self._shut_out = [*self._blocked_until]
-                if not sockets.shut_out(self._shut_out):
-                    log.debug("addresses can not be kept from connecting here")
+                if not sockets.shut_out(self._shut_out) and not self._is_filter_missed:
+                    self._is_filter_missed = True
+                    log.warning("addresses can not be kept from connecting here")
             if self._condemned:
                 condemned, self._condemned = self._condemned, set()
                 if num_closed := sockets.close(condemned):
