@@ -83,19 +83,11 @@ test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs
 	$(SAY) "Stack tests"
 	@$(CDK_PYTEST) --confcutdir=tests/infra tests/infra --ignore tests/infra/deploy
 
-# Two runs: the booted machines' test moves into a network namespace of its own.
 test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
 	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
-	$(SAY) "The life of a deployment, without machines"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
-		tests/infra/deploy/test_life_cycle.py
-	$(SAY) "llavachat up and the like, a real server in the machine's place (4 to 5 minutes)"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
-		tests/infra/deploy/test_commands.py
-	$(SAY) "The life of a deployment, machines booted"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
-		tests/infra/deploy/test_booted.py
+	$(SAY) "The life of a deployment, and llavachat's commands; machines boot beside it"
+	@tests/infra/deploy/run
 
 # BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
 BENCH ?=

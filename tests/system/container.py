@@ -52,6 +52,8 @@ class Container:
         self._name = f"llavachat-{uuid.uuid4().hex[:8]}"
         self._group = ControlGroup(self._name)
         self._nspawn: subprocess.Popen[bytes] | None = None
+        self.devices: dict[str, str] = {}
+        """Device files that the machine has from its next boot on, by their names inside."""
 
     def boot(self) -> float:
         """Boot to multi-user; the seconds it took."""
@@ -62,6 +64,7 @@ class Container:
         # What the service's sandbox asks of the kernel, and nspawn does not pass on by itself.
         command += ["--capability=CAP_NET_ADMIN,CAP_BPF", "--system-call-filter=bpf"]
         command += [f"--bind-ro={self._wheels}:/wheels"]
+        command += [f"--bind={outside}:{inside}" for inside, outside in self.devices.items()]
         log = (self._folder / "console").open("wb")
         self._nspawn = subprocess.Popen(
             self._group.words(*command),

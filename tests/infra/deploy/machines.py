@@ -20,6 +20,8 @@ from typing import Any
 from container import Container
 from emulated.account import Account
 
+DEVICE = "/dev/sdf"
+LIBRARIES = "opt/llavachat/environments"
 METADATA = "169.254.169.254"
 POWER_OFF_SECONDS = 55
 
@@ -36,9 +38,36 @@ class Machine(Container):
         """Run a program inside; its exit status and what it wrote."""
         return self.run_raw(*words, seconds=seconds)
 
+    def is_up(self) -> bool:
+        """Whether it has been booted and is not down."""
+        return self._nspawn is not None and self._nspawn.poll() is None
+
+    def wait_until_up(self) -> None:
+        """Wait for the end of a boot."""
+        super()._wait_for_boot()
+
+    def mount_at_boot(self) -> None:
+        """Have the volume mounted where the machine's own fstab says.
+
+        A systemd in a container passes over fstab's devices, as no udev tells it of them; this is
+        the unit that it would make of the line otherwise.
+        """
+        for line in (self.root / "etc/fstab").read_text().splitlines():
+            _, place, kind, options, *_ = line.split()
+            words = ["systemd-escape", "--path", "--suffix=mount", place]
+            name = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+            unit = self.root / "etc/systemd/system" / name
+            unit.write_text(
+                f"[Mount]\nWhat={DEVICE}\nWhere={place}\nType={kind}\nOptions={options}\n"
+            )
+            wanted = unit.parent / "local-fs.target.wants" / name
+            wanted.parent.mkdir(exist_ok=True)
+            wanted.unlink(missing_ok=True)
+            wanted.symlink_to(f"../{name}")
+
     def power_off(self) -> None:
         """In order, as EC2 does: services stop, file systems are unmounted."""
-        if self._nspawn is not None and self._nspawn.poll() is None:
+        if self._nspawn is not None and self.is_up():
             self._nspawn.terminate()
             try:
                 self._nspawn.wait(POWER_OFF_SECONDS)
@@ -112,13 +141,27 @@ class Machines:
         if machine is None:
             base = self.cache / "bookworm-cloud"
             machine = Machine(base, self.folder / instance, self.cache / "wheels")
+            self.bake(machine)
             self.running[instance] = machine
             self.write_seed(machine, instance)
             self.metadata.instance = instance
+        held = [volume for volume, holder in self.account.holders.items() if holder == instance]
+        if held:
+            machine.devices = {DEVICE: self.find_disk(held[0])}
+            machine.mount_at_boot()
         machine.boot()
-        for volume, holder in self.account.holders.items():
-            if holder == instance:
-                self.show_disk(machine, volume)
+
+    def bake(self, machine: Machine) -> None:
+        """Give a later machine the first one's libraries, as an image baked from it would have.
+
+        The first one has shown how they are installed from nothing; again would show nothing new.
+        """
+        for other in self.running.values():
+            if any((other.root / LIBRARIES).glob("*/complete")):
+                target = machine.root / LIBRARIES
+                target.parent.mkdir(parents=True)
+                subprocess.run(["cp", "-a", other.root / LIBRARIES, target], check=True)
+                return
 
     def write_seed(self, machine: Machine, instance: str) -> None:
         """What cloud-init and every service find: user data as it is, the account's address."""
@@ -154,17 +197,17 @@ class Machines:
     def attach(self, account: Account, volume: str, instance: str) -> None:
         """A volume appears in a running machine; one that is down shows it when it is booted."""
         machine = self.running[instance]
-        if machine._nspawn is not None and machine._nspawn.poll() is None:
+        if machine.is_up():
             self.show_disk(machine, volume)
 
     def detach(self, account: Account, volume: str) -> None:
         """A volume goes; the machine that had it is down, or has unmounted it."""
         for machine in self.running.values():
-            if machine._nspawn is not None and machine._nspawn.poll() is None:
-                machine.inside("rm", "-f", "/dev/sdf")
+            if machine.is_up():
+                machine.inside("rm", "-f", DEVICE)
 
-    def show_disk(self, machine: Machine, volume: str) -> None:
-        """Make the device file that a volume appears as."""
+    def find_disk(self, volume: str) -> str:
+        """The block device that a volume is here, made when it is first asked for."""
         if volume not in self.disks:
             file = self.folder / f"{volume}.img"
             with file.open("wb") as image:
@@ -176,8 +219,12 @@ class Machines:
                 text=True,
             )
             self.disks[volume] = done.stdout.strip()
-        number = Path(self.disks[volume]).stat().st_rdev
-        words = ("mknod", "/dev/sdf", "b", str(os.major(number)), str(os.minor(number)))
+        return self.disks[volume]
+
+    def show_disk(self, machine: Machine, volume: str) -> None:
+        """Make the device file that a volume appears as in a machine that runs."""
+        number = Path(self.find_disk(volume)).stat().st_rdev
+        words = ("mknod", DEVICE, "b", str(os.major(number)), str(os.minor(number)))
         done = machine.inside(*words)
         assert done.returncode == 0, done.stdout
 

@@ -119,10 +119,11 @@ def test_deploy_ends_with_a_service_that_answers(
 
 
 def test_chats_lie_on_their_own_volume(account: Account) -> None:
-    """And not on the machine's."""
-    assert "/dev/sdf" in run_inside(
-        account, "findmnt", "--noheadings", Path(MARK).parent.as_posix()
-    )
+    """And not on the machine's; the service never starts on what lies under it."""
+    folder = Path(MARK).parent.as_posix()
+    assert "/dev/sdf" in run_inside(account, "findmnt", "--noheadings", folder)
+    shown = run_inside(account, "systemctl", "show", "llavachat.service", "-pRequiresMountsFor")
+    assert folder in shown.removeprefix("RequiresMountsFor=").split()
 
 
 def test_an_update_keeps_the_chats_and_the_certificate(
@@ -154,7 +155,7 @@ def test_a_failing_machine_gives_the_chats_back(
     assert "Received FAILURE signal" in done.stdout
     assert before == find_machine(account)
     assert "FAILED" in read_newest_log(account)
-    run_inside(account, "systemctl", "is-system-running", "--wait")
+    account.machines.running[before].wait_until_up()  # type: ignore[attr-defined]
     run_inside(account, "test", "-e", MARK)
     assert ask(account, tmp_path)
 

@@ -107,4 +107,18 @@ def mount(device: Path, folder: Path, say: Callable[[str], None]) -> None:
     if line not in table.read_text().splitlines():
         with table.open("a") as file:
             file.write(line + "\n")
+    wait_at_boot(folder)
     subprocess.run(["mount", str(device), str(folder)], check=True)
+
+
+def wait_at_boot(folder: Path) -> None:
+    """Have the service start only on the mounted volume, never on the empty folder under it.
+
+    The line in fstab says nofail, so that a machine without the volume can be looked at; without
+    this the service would not wait for it either.
+    """
+    settings = Path("/etc/systemd/system/llavachat.service.d/chats.conf")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(f"[Unit]\nRequiresMountsFor={folder}\n")
+    settings.chmod(0o644)
+    settings.parent.chmod(0o755)
