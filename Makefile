@@ -91,7 +91,7 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 
 # BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
 BENCH ?=
-bench: .venv/.server ## measure this server beside others' on this machine (BENCH="--quick" to try)
+bench: .venv/.bench ## measure this server beside others' on this machine (BENCH="--quick" to try)
 	$(SAY) "Side by side: set-up once (20 to 40 minutes, 15 GB), then three rounds"
 	@$(BIN)/python -m bench.served run $(BENCH)
 
@@ -138,6 +138,11 @@ clean: ## remove the environments
 .venv/.test: .venv/.server
 	$(SAY) "Set-up: test libraries"
 	@$(PIP) -e '.[server,otel,deploy,compiled]' --group test
+	@touch $@
+
+.venv/.bench: .venv/.server
+	$(SAY) "Set-up: what compiles kernels for a CPU"
+	@$(PIP) -e '.[server,compiled]'
 	@touch $@
 
 .venv/.check: .venv/.test

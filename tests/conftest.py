@@ -15,6 +15,9 @@ settings.load_profile("without a clock")
 # No test's server keeps its chats in the home of who runs the tests.
 os.environ.setdefault("LLAVACHAT_STORE", "memory")
 
+# Nor does each compile its kernels anew; the tests that are about them say so.
+os.environ.setdefault("LLAVACHAT_COMPILED", "off")
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:

@@ -14,6 +14,7 @@ from llavachat_server import __version__
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
+from llavachat_server.engine import native
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.images.addresses import AllowedHosts
@@ -55,7 +56,9 @@ def make_batching_engine(
             revision=profile.revision or None,
             quantization=profile.quantization,
             quantized_folder=str(find_quantized_folder(settings)),
-            compile_steps=settings.compiled,
+            compile_steps={"auto": native.is_installed(), "on": True, "off": False}[
+                settings.compiled
+            ],
             compiled_folder=str(find_quantized_folder(settings).with_name("compiled")),
             device=settings.device,
             exact=settings.exact,

@@ -101,9 +101,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to compute on; auto takes a GPU where there is one"
     )
-    compiled: bool = Field(
-        False,
-        description="decode on a CPU by kernels compiled for it; on trial, with the extra compiled",
+    compiled: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="decode on a CPU by kernels compiled for it; auto does so where the extra "
+        "compiled is installed",
     )
     exact: bool = Field(
         False,
@@ -390,7 +391,7 @@ def check_extras(settings: Settings) -> None:
     Raises:
         SettingsError: says what to install.
     """
-    if settings.compiled and find_spec("numba") is None:
+    if settings.compiled == "on" and find_spec("numba") is None:
         raise SettingsError("compiled: needs numba; pip install 'llavachat[server,compiled]'")
     if settings.metrics_listen:
         try:

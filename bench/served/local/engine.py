@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from llavachat_server.engine import native
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Delta, EngineError, EngineRequest, Finished, Sampling
@@ -70,7 +71,13 @@ def main(checkpoint: str, output: Path, words: Path, seed: str, scale: Scale) ->
 
 async def run(checkpoint: str, workload: Workload, scale: Scale) -> Measured:
     """Start, measure, stop."""
-    settings = EngineSettings(model=checkpoint, device="cpu", max_running=max(scale.chats))
+    settings = EngineSettings(
+        model=checkpoint,
+        device="cpu",
+        max_running=max(scale.chats),
+        # As the server does.
+        compile_steps=native.is_installed(),
+    )
     engine = BatchingEngine(settings)
     await engine.start()
     measured = await measure(InProcess(engine), workload, scale)

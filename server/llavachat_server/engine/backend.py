@@ -65,7 +65,7 @@ class Backend:
             facts.num_image_tokens,
         )
         model.set_input_embeddings(self.embedding)
-        if settings.compile_steps:
+        if settings.compile_steps and self.embedding.weight.device.type == "cpu":
             native.keep_compiled(settings.compiled_folder)
         self.decoder = Decoder(
             model,

@@ -101,17 +101,29 @@ class Decoder:
 
     def _can_compile(self, decoder: Any, output: Any) -> bool:
         # The one place where it is decided; quantised models and GPUs import no numba.
-        if not can_pack(decoder, output):
+        if self.device.type != "cpu":
             return False
-        obstacle = native.find_obstacle()
+        obstacle = None if can_pack(decoder, output) else "this model is not plain float32"
+        obstacle = obstacle or native.find_obstacle()
         if obstacle is None:
             from llavachat_server.engine.native.weights import can_pack as fits
 
             if not fits(decoder, output, self.shape):
                 obstacle = "this model has biases, or widths that are not multiples of 16"
+        obstacle = obstacle or self._compile()
         if obstacle is not None:
             _log.info("decoding by torch's operations: %s", obstacle)
         return obstacle is None
+
+    def _compile(self) -> str | None:
+        # Before any weights are given back: what fails here costs speed, and nothing else.
+        try:
+            from llavachat_server.engine.native import steps
+
+            steps.compile_kernels()
+        except Exception as error:
+            return f"the kernels could not be compiled: {type(error).__name__}: {error}"
+        return None
 
     @torch.inference_mode()
     def tune(self, max_seconds: float = 1.0) -> None:

@@ -4,21 +4,43 @@ It knows matrices, rows and a cache's slots; no requests and no scheduler. Impor
 package alone imports neither numba nor LLVM, which nobody needs on a GPU.
 """
 
+import ctypes
 import hashlib
 import importlib.util
+import mmap
 import os
 from pathlib import Path
 
 
+def is_installed() -> bool:
+    """Whether what compiles is there; it is not imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
 def find_obstacle() -> str | None:
-    """Why the kernels would not run well on this machine; None when they do."""
-    if importlib.util.find_spec("numba") is None:
+    """Why the kernels would not run well in this process; None when they do."""
+    if not is_installed():
         return "numba is not installed"
+    if not _can_make_executable():
+        # LLVM would end the process.
+        return "this process may not make memory executable (MemoryDenyWriteExecute)"
     from llvmlite import binding
 
     features = binding.get_host_cpu_features()
     missing = [name for name in ("avx2", "fma") if not features.get(name)]
     return f"the processor has no {' and no '.join(missing)}" if missing else None
+
+
+def _can_make_executable() -> bool:
+    # As LLVM does it: written first, and executable afterwards.
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    start = ctypes.c_char.from_buffer(page)
+    address = ctypes.c_void_p(ctypes.addressof(start))
+    protection = mmap.PROT_READ | mmap.PROT_EXEC
+    code = ctypes.CDLL(None).mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), protection)
+    del start
+    page.close()
+    return bool(code == 0)
 
 
 def keep_compiled(folder: str | None) -> None:

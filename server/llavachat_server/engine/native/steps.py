@@ -54,9 +54,6 @@ class NativeDecoder:
         self._num_rows = 0
         self._buffers: dict[str, Any] = {}
         self._scratch: list[Any] = []
-        # One step, so that everything is compiled before anybody waits.
-        cache = PieceAttention(shape, 1, torch.float32, torch.device("cpu"), 16)
-        self.run(torch.zeros(1, self._hidden), [Input([0], 0, [0], True)], cache)
 
     def run(self, hidden: Tensor, inputs: Sequence[Input], attention: PieceAttention) -> Tensor:
         """Compute a step; see `batching.runner.Runner.forward`.
@@ -125,6 +122,17 @@ class NativeDecoder:
         }
         size = count_scratch(num_rows, self._context_tokens)
         self._scratch = [np.zeros(size, np.float32) for _ in range(num_threads)]
+
+
+def compile_kernels() -> None:
+    """Compile everything, or read it from the disk: a step of no layers and 16 logits."""
+    one = {name: np.zeros(LANES, np.float32) for name in Buffers._fields}
+    buffers = Buffers(**{**one, "weights": np.zeros(LANES * LANES, np.float32)})
+    sizes = Sizes(0, LANES, 1, 1, LANES, LANES, LANES, LANES, LANES)
+    step = _describe([Input([0], 0, [0], True)], LANES)
+    counters = np.zeros(count_counters(1), np.int64)
+    scratch = np.zeros(count_scratch(1, 1), np.float32)
+    run_step(sizes, buffers, step, np.float32(1.0), counters, scratch, False)
 
 
 def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:

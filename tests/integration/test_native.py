@@ -1,0 +1,109 @@
+"""Whether the kernels for a CPU are taken: by what decides, and what is said when they are not."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from llavachat_server.assembly import make_batching_engine
+from llavachat_server.engine.batching.runner import Decoder
+from llavachat_server.settings import Settings, SettingsError, check_extras, resolve_profile
+from transformers import LlamaConfig, LlamaForCausalLM
+
+PROBE = """
+import ctypes, sys
+# 65 is PR_SET_MDWE of Linux 6.3, what MemoryDenyWriteExecute asks for
+assert ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0) == 0
+from llavachat_server.engine import native
+sys.exit(native.find_obstacle())
+"""
+
+COMPILE = """
+import sys
+from llavachat_server.engine import native
+native.keep_compiled(sys.argv[1])
+from llavachat_server.engine.native import steps
+steps.compile_kernels()
+"""
+
+
+def make_model(dtype: torch.dtype = torch.float32) -> Any:
+    """A decoder of one layer."""
+    config = LlamaConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        vocab_size=50,
+        max_position_embeddings=64,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False).to(dtype)
+
+
+def test_memory_that_may_not_be_made_executable_is_an_obstacle() -> None:
+    """Told beforehand, since LLVM would end the process."""
+    words = [sys.executable, "-c", PROBE]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+
+    expected = "this process may not make memory executable (MemoryDenyWriteExecute)\n"
+    assert (1, expected) == (done.returncode, done.stderr)
+
+
+def test_a_model_that_does_not_suit_is_decoded_by_torch(caplog: pytest.LogCaptureFixture) -> None:
+    """In bf16, with one line that says why."""
+    caplog.set_level(logging.INFO)
+
+    assert Decoder(make_model(torch.bfloat16), 64, compile_steps=True).native is None
+    assert ["decoding by torch's operations: this model is not plain float32"] == caplog.messages
+
+
+def test_what_can_not_be_compiled_is_decoded_by_torch(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of the model's weights still there."""
+    from llavachat_server.engine.native import steps
+
+    def fail(*args: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(steps, "run_step", fail)
+    caplog.set_level(logging.INFO)
+    decoder = Decoder(make_model(), 64, compile_steps=True, release_weights=True)
+    reason = "the kernels could not be compiled: OSError: no space left"
+
+    assert decoder.native is None
+    assert [f"decoding by torch's operations: {reason}"] == caplog.messages
+    assert 1 == len(decoder.layers)
+
+
+def test_kernels_are_kept_for_the_next_process(tmp_path: Path) -> None:
+    """Compiled by the first, read by the second."""
+    kept = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", COMPILE, str(tmp_path)], check=True, timeout=300)
+        files = sorted(tmp_path.rglob("*.nbc"))
+        kept.append([(file, file.stat().st_mtime_ns) for file in files])
+
+    assert kept[0]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("given", "expected"), [("auto", True), ("on", True), ("off", False)])
+def test_the_setting_decides(given: Any, *, expected: bool) -> None:
+    """And by itself the kernels are taken where numba is installed, as it is here."""
+    settings = Settings(compiled=given)
+    engine = make_batching_engine(settings, resolve_profile(settings), lambda stage, share: None)
+
+    assert expected == engine._settings.compile_steps
+
+
+def test_kernels_that_are_asked_for_need_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence that says what to install; by itself nothing is asked for."""
+    monkeypatch.setattr("llavachat_server.settings.find_spec", lambda name: None)
+    check_extras(Settings(compiled="auto"))
+
+    with pytest.raises(SettingsError, match=r"^compiled: needs numba; pip install"):
+        check_extras(Settings(compiled="on"))
