@@ -3,7 +3,7 @@
 Nothing here may import torch, gRPC, or another module of the server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -133,14 +133,28 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineImage:
+    """A picture of a request.
+
+    Args:
+        id: of its pixels: two pictures with one id are the same picture.
+        pixels: RGB and upright; or how to read them, for a picture whose features the engine may
+            have already. What the reading raises, where it is an `EngineError`, the request does.
+    """
+
+    id: str
+    pixels: Image.Image | Callable[[], Awaitable[Image.Image]] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One answer to generate.
 
     Args:
         request_id: unique among running requests.
         token_ids: the prompt; one `image_token_id` stands for each whole picture.
-        images: the pictures, RGB, upright, in the order of their placeholders. Equal pixels
-            share their features and their cached prefix.
+        images: the pictures in the order of their placeholders. The same picture shares its
+            features and its cached prefix.
         sampling: resolved parameters.
         time_limit_seconds: the longest the turn may take, waiting included.
         tenant: prefixes are shared within one tenant only, and places are given to tenants by
@@ -151,7 +165,7 @@ class EngineRequest:
 
     request_id: str
     token_ids: tuple[int, ...]
-    images: tuple[Image.Image, ...]
+    images: tuple[EngineImage, ...]
     sampling: Sampling
     time_limit_seconds: float
     tenant: str = ""

@@ -11,8 +11,10 @@ import torch
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.loading import build_quantization
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.images.picture import identify
 from llavachat_server.values import (
     Delta,
+    EngineImage,
     EngineRequest,
     Finished,
     Quantization,
@@ -98,11 +100,15 @@ class Reference:
         return [token_id for token_id, width in widths for _ in range(width)]
 
     def generate(
-        self, token_ids: Sequence[int], images: Sequence[Image.Image], max_tokens: int, **rules: Any
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[Image.Image | EngineImage],
+        max_tokens: int,
+        **rules: Any,
     ) -> tuple[int, ...]:
         """The greedy answer's ids, without a closing eos."""
         ids = torch.tensor([self.widen(token_ids)])
-        pixels = [self._vision.preprocess(image).values for image in images]
+        pixels = [self._vision.preprocess(hold(image).pixels) for image in images]
         pictures = {"pixel_values": torch.cat(pixels)} if pixels else {}
         answer = self.model.generate(
             input_ids=ids,
@@ -117,11 +123,18 @@ class Reference:
         return tuple(token_id for token_id in answer if token_id not in eos)
 
 
+def hold(image: Image.Image | EngineImage) -> EngineImage:
+    """A picture as the engine takes it, its pixels at hand."""
+    if isinstance(image, EngineImage):
+        return image
+    return EngineImage(identify(image.size, image.tobytes()), image)
+
+
 def build_request(
     engine: BatchingEngine,
     name: str,
     question: str,
-    images: Sequence[Image.Image] = (),
+    images: Sequence[Image.Image | EngineImage] = (),
     *,
     token_ids: tuple[int, ...] | None = None,
     time_limit_seconds: float = 60.0,
@@ -132,7 +145,7 @@ def build_request(
     return EngineRequest(
         request_id=name,
         token_ids=token_ids or engine.prompts.build_first_turn(question, num_images=len(images)),
-        images=tuple(images),
+        images=tuple(hold(image) for image in images),
         sampling=Sampling(**{"max_tokens": 24, **sampling}),
         time_limit_seconds=time_limit_seconds,
         tenant=tenant,

@@ -2,14 +2,20 @@
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from engine_reference import Reference, ask, build_request, draw_picture, make_engine
 from engine_reference import write_lively_checkpoint as write_checkpoint
 from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.values import Delta, EngineRequest
+from llavachat_server.values import (
+    Delta,
+    EngineImage,
+    EngineRequest,
+    EngineUnavailable,
+    InvalidRequest,
+)
 from PIL import Image
 
 NUM_CHATS = 100
@@ -25,7 +31,7 @@ class Chat:
     """A chat as the caller keeps it: the ids of its turns, its pictures, whose it is."""
 
     tenant: str
-    images: list[Image.Image]
+    images: list[Image.Image | EngineImage]
     turns: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
 
@@ -54,6 +60,43 @@ def make_request(
         max_tokens=MAX_TOKENS,
     )
     return request, asked
+
+
+async def test_pixels_are_read_only_where_their_features_are_missing(tmp_path: Path) -> None:
+    """A follow-up reads none; once the picture has left the bank it is read again; what can not be
+    read fails its own request alone."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"), num_bank_images=2)
+    await engine.start()
+    picture, other, third = (draw_picture(seed) for seed in (1, 2, 3))
+    num_reads = 0
+    error: Exception | None = None
+
+    async def read() -> Image.Image:
+        nonlocal num_reads
+        num_reads += 1
+        if error is not None:
+            raise error
+        return picture
+
+    async def look() -> tuple[int, ...]:
+        request = build_request(engine, "lazy", "What is it?", [EngineImage("kept", read)])
+        return (await ask(engine, request))[1].token_ids
+
+    at_hand = build_request(engine, "at hand", "What is it?", [picture])
+    expected = (await ask(engine, at_hand))[1].token_ids
+    assert [expected, expected] == [await look(), await look()]
+    assert 1 == num_reads
+    await ask(engine, build_request(engine, "both", "What are they?", [other, third]))
+    error = EngineUnavailable(5)
+    with pytest.raises(EngineUnavailable):
+        await look()
+    error = None
+    assert expected == await look()
+    assert 3 == num_reads
+    grey = replace(at_hand, request_id="grey", images=(EngineImage("grey", picture.convert("L")),))
+    with pytest.raises(InvalidRequest, match="RGB"):
+        await ask(engine, grey)
+    await engine.stop()
 
 
 async def start_and_leave(engine: BatchingEngine, request: EngineRequest) -> None:

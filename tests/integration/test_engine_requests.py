@@ -18,6 +18,7 @@ from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.values import (
     ContextFull,
     Delta,
+    EngineImage,
     EngineRequest,
     Finished,
     FinishReason,
@@ -365,7 +366,7 @@ def spoil(engine: BatchingEngine, name: str) -> EngineRequest:
     changes: dict[str, dict[str, object]] = {
         "no picture": {"images": ()},
         "two pictures": {"images": (*good.images, *good.images)},
-        "grey": {"images": (Image.new("L", (9, 9)),)},
+        "grey": {"images": (EngineImage("grey", Image.new("L", (9, 9))),)},
         "no time": {"time_limit_seconds": 0.0},
         "no name": {"request_id": ""},
         "too hot": {"sampling": replace(good.sampling, temperature=3.0)},

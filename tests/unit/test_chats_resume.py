@@ -22,6 +22,7 @@ from llavachat_server.chats.replay import Change, Verdict
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
+from llavachat_server.engine.pictures import read_pixels
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.values import (
     Delta,
@@ -269,8 +270,8 @@ class TestCrash:
             before = (*engine.requests[0].token_ids, *later.prompts.encode_text("A circle."))
             for request in later.requests:
                 assert before == request.token_ids[: len(before)]
-                pixels = engine.requests[0].images[0].tobytes()
-                assert [pixels] == [image.tobytes() for image in request.images]
+                pixels = engine.requests[0].images[0].pixels
+                assert [pixels] == [await read_pixels(image) for image in request.images]
             # Seven characters were read, and none of them was kept.
             resumed = await read(await turns.resume(TENANT, cut.chat_id, cut.turn_id, 7))
             assert FinishReason.SHUTDOWN is resumed[-1].finish_reason

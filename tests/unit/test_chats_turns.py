@@ -26,6 +26,7 @@ from llavachat_server.chats.question import (
 from llavachat_server.chats.record import Turn, TurnState
 from llavachat_server.chats.store import ChatQuery
 from llavachat_server.chats.turns import Turns
+from llavachat_server.engine.pictures import read_pixels
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.values import (
     ContextFull,
@@ -138,7 +139,7 @@ async def test_the_next_question_may_follow_at_once() -> None:
 
 
 async def test_a_follow_up_sees_the_conversation_and_its_picture() -> None:
-    """The engine gets the recorded ids of the turn before, and the chat's picture."""
+    """The engine gets the recorded ids of the turn before, and how to read the chat's picture."""
     room = Room("A red circle.")
     chat_id = await room.start()
     await room.go_on(chat_id, "What colour is it?")
@@ -146,7 +147,9 @@ async def test_a_follow_up_sees_the_conversation_and_its_picture() -> None:
     answer = room.engine.prompts.encode_text("A red circle.")
     assert (*first.token_ids, *answer) == second.token_ids[: len(first.token_ids) + len(answer)]
     assert 1 == len(second.images)
-    assert first.images[0].tobytes() == second.images[0].tobytes()
+    assert first.images[0].id == second.images[0].id
+    assert callable(second.images[0].pixels)
+    assert first.images[0].pixels == await read_pixels(second.images[0])
 
 
 async def test_only_one_turn_runs_in_a_chat() -> None:

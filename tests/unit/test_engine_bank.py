@@ -11,7 +11,7 @@ FIRST_ID, TOKENS, SLOTS = 1000, 4, 3
 
 def key(name: str, tenant: str = "") -> ImageKey:
     """A picture by name."""
-    return ImageKey(tenant, name.encode())
+    return ImageKey(tenant, name)
 
 
 def make_bank(**arguments: object) -> tuple[ImageBank, list[None]]:

@@ -6,6 +6,7 @@ The same questions by the same calls as a served contender's; text comes out her
 """
 
 import asyncio
+import hashlib
 import io
 import itertools
 import json
@@ -20,7 +21,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from llavachat_server.engine import native
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
-from llavachat_server.values import Delta, EngineError, EngineRequest, Finished, Sampling
+from llavachat_server.values import (
+    Delta,
+    EngineError,
+    EngineImage,
+    EngineRequest,
+    Finished,
+    Sampling,
+)
 from PIL import Image
 
 from bench.served.clients.talk import AnswerFailed, Talk
@@ -44,7 +52,12 @@ class InProcess:
         request = EngineRequest(
             request_id=str(next(self._numbers)),
             token_ids=prompts.join_turns(turns, asked),
-            images=(Image.open(io.BytesIO(talk.picture)).convert("RGB"),),
+            images=(
+                EngineImage(
+                    hashlib.sha256(talk.picture).hexdigest(),
+                    Image.open(io.BytesIO(talk.picture)).convert("RGB"),
+                ),
+            ),
             sampling=Sampling(max_tokens=max_tokens),
             time_limit_seconds=ANSWER_SECONDS,
         )

@@ -19,6 +19,7 @@ from llavachat_server.chats.errors import (
 )
 from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.runner import STOP_RETRY_SECONDS
+from llavachat_server.chats.sources import use_kept
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
@@ -91,7 +92,7 @@ class Replayer:
             raise TurnImported
         if not turn.answer_ids:
             raise BadField("turn_id", "this turn has no recorded answer to compare with")
-        request = await self._rebuild(tenant, chat, turn)
+        request = self._rebuild(tenant, chat, turn)
         generator = cast("AsyncGenerator[EngineEvent, None]", self.engine.generate(request))
         async with aclosing(generator) as events:
             async for event in events:
@@ -110,14 +111,10 @@ class Replayer:
                     return
         raise EngineFailed
 
-    async def _rebuild(self, tenant: str, chat: Chat, turn: Turn) -> EngineRequest:
+    def _rebuild(self, tenant: str, chat: Chat, turn: Turn) -> EngineRequest:
         """The request that the engine got, from the record."""
         history = chat.branch(turn.parent_id)
         images = [image for before in history for image in before.images] + list(turn.images)
-        pictures = {
-            image_id: (await self.store.get_picture(tenant, image_id)).pixels
-            for image_id in {image.id for image in images}
-        }
         sampling = turn.sampling
         if turn.state is not TurnState.FINISHED:
             # Cut short by no token of its own: it is compared as far as it came.
@@ -125,7 +122,7 @@ class Replayer:
         return EngineRequest(
             request_id=secrets.token_hex(16),
             token_ids=self.contexts.rebuild_ids(history, turn, chat.system_prompt),
-            images=tuple(pictures[image.id] for image in images),
+            images=tuple(use_kept(self.store, tenant, image.id) for image in images),
             sampling=sampling,
             time_limit_seconds=self.max_turn_seconds,
             tenant=tenant,

@@ -20,13 +20,14 @@ from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
 from llavachat_server.chats.question import ImageSource, OverflowPolicy, Question
 from llavachat_server.chats.record import RequestClaim, Turn, TurnState
 from llavachat_server.chats.setting import Setting
-from llavachat_server.chats.sources import take_new
+from llavachat_server.chats.sources import take_new, use_kept
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import Intake, Picture
 from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
     EngineEvent,
     EngineFailed,
+    EngineImage,
     EngineRequest,
     Finished,
     FinishReason,
@@ -85,14 +86,12 @@ class TurnRunner:
         new = await self._take_pictures(job)
         turn, context = self._plan(job.question, setting, new)
         job.account.note_turn(setting.chat.id, turn)
-        known = {picture.info.id: picture for picture in new}
-        for image in context.images:
-            if image.id not in known:
-                known[image.id] = await self.store.get_picture(job.tenant, image.id)
+        images = {image.id: use_kept(self.store, job.tenant, image.id) for image in context.images}
+        images |= {picture.info.id: EngineImage(picture.info.id, picture.pixels) for picture in new}
         request = EngineRequest(
             request_id=turn.id,
             token_ids=context.token_ids,
-            images=tuple(known[image.id].pixels for image in context.images),
+            images=tuple(images[image.id] for image in context.images),
             sampling=turn.sampling,
             time_limit_seconds=self.max_turn_seconds,
             tenant=job.tenant,

@@ -1,13 +1,18 @@
-"""Pictures as a question brings them: from its bytes or from an address, through the intake.
+"""Pictures as a question brings them, from its bytes or from an address, through the intake; and as
+the store has them, for the engine.
 
-It must not know the engine or gRPC.
+It must not know gRPC.
 """
 
 from dataclasses import replace
 
-from llavachat_server.chats.errors import BadField
+from PIL import Image
+
+from llavachat_server.chats.errors import BadField, NotFound, StoreUnavailable
 from llavachat_server.chats.question import ImageSource
+from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import BadAddress, BadImage, Intake, Picture
+from llavachat_server.values import EngineFailed, EngineImage, EngineUnavailable
 
 
 async def take_new(intake: Intake, tenant: str, index: int, source: ImageSource) -> Picture:
@@ -43,6 +48,20 @@ async def check_new(intake: Intake, tenant: str, index: int, source: ImageSource
         await intake.check(data, tenant=tenant)
     except BadImage as error:
         raise BadField(_field(index, source), str(error)) from error
+
+
+def use_kept(store: ChatStore, tenant: str, image_id: str) -> EngineImage:
+    """A picture that a chat uses, whose pixels are unpacked only if the engine needs them."""
+
+    async def read() -> Image.Image:
+        try:
+            return (await store.get_picture(tenant, image_id)).pixels
+        except StoreUnavailable as error:
+            raise EngineUnavailable(error.retry_after_seconds) from error
+        except NotFound as error:
+            raise EngineFailed("a picture of this chat was erased before it was read") from error
+
+    return EngineImage(image_id, read)
 
 
 async def _read(intake: Intake, tenant: str, index: int, source: ImageSource) -> bytes:

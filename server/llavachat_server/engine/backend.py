@@ -7,6 +7,7 @@ It knows no asyncio and no requests.
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 
 from llavachat_server.engine import native
 from llavachat_server.engine.batching.cache import (
@@ -34,7 +35,7 @@ from llavachat_server.engine.loading import (
 from llavachat_server.engine.loop import Deliver, GenerationLoop
 from llavachat_server.engine.sampling import SeenTokens
 from llavachat_server.engine.settings import EngineSettings
-from llavachat_server.engine.vision import Pixels, VisionEncoder
+from llavachat_server.engine.vision import VisionEncoder
 from llavachat_server.values import EngineInfo, ModelInfo
 
 
@@ -141,9 +142,9 @@ class Backend:
             self.loaded.facts.silent_ids,
         )
 
-    def fill_slot(self, slot: int, pixels: Pixels) -> None:
-        """Encode a picture and put its features into the bank."""
-        self.embedding.write(slot, self.vision.encode(pixels))
+    def fill_slot(self, slot: int, picture: Image.Image) -> None:
+        """Encode an RGB picture and put its features into the bank."""
+        self.embedding.write(slot, self.vision.encode(self.vision.preprocess(picture)))
 
     def describe(self, request_capacity_tokens: int) -> EngineInfo:
         """What callers must know; the context is bounded by what one cache can hold."""

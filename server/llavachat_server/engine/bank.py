@@ -23,14 +23,14 @@ MAX_OWNERS = 8
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """What makes two pictures the same: the preprocessed pixels, and whose they are.
+    """What makes two pictures the same: the id of their pixels, and whose they are.
 
     The tenant is part of it so that no tenant can tell from the time to the first token that
     another one has asked about the same picture.
     """
 
     tenant: str
-    pixels_sha256: bytes
+    image_id: str
 
 
 @dataclass(slots=True)

@@ -1,28 +1,43 @@
 """Brings a request's pictures into the bank, and writes its prompt in virtual ids.
 
-Each new picture is encoded once, on a worker thread, however many requests ask about it at the
-same time. A request holds its pictures until the generation loop has let go of it.
+Each new picture is read and encoded once, on a worker thread, however many requests ask about it
+at the same time; of one whose features are there not even the pixels are read. A request holds
+its pictures until the generation loop has let go of it.
 
 Belongs to one event loop; torch stays behind the backend.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
 from llavachat_server.engine.run import Run
-from llavachat_server.values import EngineUnavailable
+from llavachat_server.values import EngineImage, EngineUnavailable, InvalidRequest
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from llavachat_server.engine.backend import Backend
-    from llavachat_server.engine.vision import Pixels
 
 ALIAS_RETRY_SECONDS = 60.0
 
 Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a slow call on the worker thread."""
+
+
+async def read_pixels(image: EngineImage) -> "Image.Image":
+    """The pixels of a picture, RGB.
+
+    Raises:
+        InvalidRequest: they are not.
+        EngineError: they can not be read.
+    """
+    pixels = await image.pixels() if callable(image.pixels) else image.pixels
+    if pixels.mode != "RGB" or min(pixels.size) < 1:
+        raise InvalidRequest("images", "must be RGB pictures of at least one pixel")
+    return pixels
 
 
 class PictureDesk:
@@ -92,13 +107,11 @@ class PictureDesk:
         self._has_news.set()
 
     async def _bring_in(self, run: Run) -> bool:
-        start = time.perf_counter()
-        images, vision = run.request.images, self._backend.vision
-        pixels = await self._work(lambda: [vision.preprocess(image) for image in images])
-        keys = [ImageKey(run.request.tenant, picture.sha256) for picture in pixels]
-        if not await self._pin(run, keys):
+        images = run.request.images
+        if not await self._pin(run, [ImageKey(run.request.tenant, image.id) for image in images]):
             return False
-        if await self._fill(run.slots, pixels):
+        start = time.perf_counter()
+        if await self._fill(run.slots, images):
             run.note_vision(start, time.perf_counter())
         return True
 
@@ -112,17 +125,17 @@ class PictureDesk:
             await self._has_news.wait()
         return False
 
-    async def _fill(self, slots: list[Slot], pixels: "list[Pixels]") -> bool:
+    async def _fill(self, slots: list[Slot], images: Sequence[EngineImage]) -> bool:
         """Encode what is new; True when there was something."""
         pending = set()
-        for slot, picture in zip(slots, pixels, strict=True):
+        for slot, image in zip(slots, images, strict=True):
             is_new = not slot.is_filled and slot.index not in self._fillings
             self.num_misses += is_new
             self.num_hits += not is_new
             if slot.is_filled:
                 continue
             if is_new:
-                task = asyncio.create_task(self._fill_slot(slot, picture))
+                task = asyncio.create_task(self._fill_slot(slot, image))
                 self._fillings[slot.index] = task
             pending.add(self._fillings[slot.index])
         if not pending:
@@ -133,8 +146,9 @@ class PictureDesk:
             task.result()
         return True
 
-    async def _fill_slot(self, slot: Slot, pixels: "Pixels") -> None:
+    async def _fill_slot(self, slot: Slot, image: EngineImage) -> None:
         try:
+            pixels = await read_pixels(image)
             await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
             slot.is_filled = True
         finally:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from llavachat_server.images.intake import Intake
 from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
+    EngineImage,
     EngineRequest,
     Finished,
     FinishReason,
@@ -52,11 +53,11 @@ async def warm_up(engine: Engine, intake: Intake) -> int:
         WarmUpFailed: no answer came.
         IntakeUnavailable: the picture could not be decoded.
     """
-    picture = (await intake.take(_first_picture())).pixels
+    picture = await intake.take(_first_picture())
     request = EngineRequest(
         request_id="warm-up",
         token_ids=engine.prompts.build_first_turn("What is this?"),
-        images=(picture,),
+        images=(EngineImage(picture.info.id, picture.pixels),),
         sampling=Sampling(max_tokens=_WARM_UP_TOKENS),
         time_limit_seconds=_WARM_UP_SECONDS,
     )
