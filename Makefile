@@ -86,7 +86,7 @@ test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs
 test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated account; needs root
 	$(SAY) "What the deployment's tests stand on (some minutes, only once)"
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
-	$(SAY) "The life of a deployment, and llavachat's commands; machines boot beside it"
+	$(SAY) "The life of a deployment, llavachat's commands, machines that boot: side by side"
 	@tests/infra/deploy/run
 
 # BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
