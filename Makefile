@@ -11,7 +11,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-attacks test-browser test-kills test-observability test-system test-infra test-deploy bench check audit protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-attacks test-browser test-kills test-observability test-system test-infra test-deploy test-smoke bench check audit protos check-protos accept-protos train evaluate lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -88,6 +88,12 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
 	$(SAY) "The life of a deployment, llavachat's commands, machines that boot: side by side"
 	@tests/infra/deploy/run
+
+test-smoke: .venv/.test .venv-cdk/.ready ## scripts/smoke-aws and spot against an emulated account; needs root
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
+	$(SAY) "scripts/smoke-aws and spare capacity, a real server in the machine's place (5 minutes)"
+	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
+		tests/infra/deploy/test_smoke.py tests/infra/deploy/test_spot.py
 
 # BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
 BENCH ?=

@@ -61,6 +61,13 @@ class TestPlainMoto:
         """There is no StartSession."""
         assert not hasattr(SimpleSystemManagerResponse, "start_session")
 
+    def test_ec2_has_no_quotas(self) -> None:
+        """Only VPC has."""
+        with mock_aws():
+            client = boto3.client("service-quotas", **REGION)
+            with pytest.raises(client.exceptions.NoSuchResourceException):
+                client.get_service_quota(ServiceCode="ec2", QuotaCode="L-DB2E81BA")
+
     @pytest.mark.parametrize(
         "kind", ["SecretsManager::Secret", "CloudWatch::Alarm", "S3::BucketPolicy"]
     )
@@ -160,6 +167,26 @@ class TestMended:
         events = wait_for(account, "UPDATE_ROLLBACK_COMPLETE")
         assert ("Newer", "DELETE_COMPLETE") in events
         assert {"New"} == set(account.stacks.get_stack("stack").standing)
+
+    def test_a_stack_that_is_removed_takes_its_change_sets_along(self, account: Account) -> None:
+        """The command line would wait for one of the same name to go."""
+        client = account.client("cloudformation")
+        assert (
+            "EXECUTE_COMPLETE"
+            == (
+                client.describe_change_set(StackName="stack", ChangeSetName="update")[
+                    "ExecutionStatus"
+                ]
+            )
+        )
+        stack = account.stacks.get_stack("stack")
+        client.delete_stack(StackName="stack")
+        deadline = time.monotonic() + 20
+        while stack.status != "DELETE_COMPLETE" or stack.stack_id in account.stacks.stacks:
+            assert time.monotonic() < deadline, stack.status
+            time.sleep(0.01)  # moto's stack has nothing to wait on
+        with pytest.raises(ClientError, match="ChangeSetNotFound"):
+            client.describe_change_set(StackName="stack", ChangeSetName="update")
 
     def test_a_full_zone_refuses_machines(self, account: Account) -> None:
         """With EC2's own code."""

@@ -6,18 +6,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from emulated.account import Account, run_account
 from emulated.resources import ACCOUNT
 
+if TYPE_CHECKING:
+    from service import Service
+
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("LLAVACHAT_TEST_CACHE", "/var/cache/llavachat-tests"))
 COMMAND = CACHE / "cdk-cli" / "node_modules" / ".bin" / "cdk"
+CLIENT = ROOT / ".venv" / "bin" / "llavachat"
 COMMAND_SECONDS = 1500
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Synthesise = Callable[..., Path]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def answer(status: str) -> Callable[[Account, str], None]:
@@ -67,6 +73,7 @@ def cdk(account: Account, tmp_path_factory: pytest.TempPathFactory) -> Run:
         pytest.fail("run `make test-deploy`: it installs the CDK command line")
     home = tmp_path_factory.mktemp("home")
     variables = {"HOME": str(home), "CI": "true", "NODE_NO_WARNINGS": "1"}
+    variables["CDK_DISABLE_CLI_TELEMETRY"] = "true"
     environment = os.environ | account.environment | variables
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -95,3 +102,61 @@ def deploy(cdk: Run, synthesise: Synthesise) -> Run:
         return cdk("deploy", "--app", app, "--require-approval", "never")
 
     return deploy
+
+
+@pytest.fixture(scope="module")
+def service(account: Account, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Service]":
+    """What runs on the account's machines, started and stopped with them."""
+    from service import Service
+
+    service = Service(tmp_path_factory.mktemp("service"))
+    account.on_launch = service.launch
+    account.on_stop = service.stop
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def user(
+    account: Account, service: "Service", tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The variables of a user with this account, an empty home, and CDK and the plugin in it."""
+    if not COMMAND.exists() or not CLIENT.exists():
+        pytest.fail("run `make test-deploy`: it installs the CDK command line and the client")
+    home = tmp_path_factory.mktemp("home")
+    programs = home / "bin"
+    programs.mkdir()
+    (programs / "cdk").symlink_to(COMMAND)
+    (programs / "llavachat").symlink_to(CLIENT)
+    (programs / "session-manager-plugin").symlink_to(
+        Path(__file__).with_name("session-manager-plugin")
+    )
+    own = {
+        "HOME": str(home),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "LLAVACHAT_STATE_DIR": str(home / "state"),
+        "LLAVACHAT_CHECKOUT": str(ROOT),
+        "LLAVACHAT_CDK_PYTHON": str(ROOT / ".venv-cdk" / "bin" / "python"),
+        "LLAVACHAT_TEST_SERVICE": str(service.port),
+        "NODE_NO_WARNINGS": "1",
+    }
+    return os.environ | account.environment | own
+
+
+@pytest.fixture(scope="module")
+def command(user: dict[str, str]) -> Command:
+    """The real command line, as that user has it."""
+
+    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(CLIENT), *words],
+            cwd=user["HOME"],
+            env=user | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    return run

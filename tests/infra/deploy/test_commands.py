@@ -1,155 +1,56 @@
 """`llavachat up` and the like against the emulated account, by the real CDK command line.
 
-The machine is a real server process with the account's own key and a certificate of its own; it
-does not boot. The tests are one story, in order. Amazon's plugin is in no registry: what carries
-the tunnel's bytes here takes the plugin's arguments and does not speak its protocol.
+The machine is a real server process, see `service`; it does not boot. The tests are one story, in
+order. Amazon's plugin is in no registry: what carries the tunnel's bytes here takes the plugin's
+arguments and does not speak its protocol.
 """
 
-import hashlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from conftest import COMMAND, ROOT
-from emulated.account import Account, find_port
+from conftest import CLIENT, Command
+from emulated.account import Account
+from emulated.quotas import QUOTAS
+from service import PICTURE, Service
 
-CLIENT = ROOT / ".venv" / "bin" / "llavachat"
-PICTURE = ROOT / "client" / "llavachat" / "cli" / "demo.png"
-REHEARSAL = ("-o", "profile=shapes", "-o", "quantization=none", "--type", "t3.large")
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-class Service:
-    """What runs on the machine, and its port on this one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = find_port()
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def launch(self, account: Account, instance: str) -> None:
-        """Take the key, make and keep a certificate, serve, tell the log and the stack."""
-        deployment = account.read_deployment(instance)
-        secrets = account.client("secretsmanager")
-        kept = json.loads(
-            secrets.get_secret_value(SecretId=deployment["certificate"])["SecretString"]
-        )
-        if "certificate" not in kept:
-            names = ["--name", "localhost", "--folder", str(self.folder)]
-            server = str(CLIENT.with_name("llavachat-server"))
-            subprocess.run(
-                [server, "certs", "self-signed", *names], check=True, capture_output=True
-            )
-            kept = {"certificate": next(self.folder.glob("*.crt")).read_text()}
-            secrets.put_secret_value(
-                SecretId=deployment["certificate"], SecretString=json.dumps(kept)
-            )
-        self.serve(secrets.get_secret_value(SecretId=deployment["api_key"])["SecretString"])
-        self.tell(account, deployment["install_log"], instance)
-        if account.client("cloudformation").describe_stacks()["Stacks"]:
-            account.client("cloudformation").signal_resource(
-                StackName=deployment["stack"],
-                LogicalResourceId=deployment["resource"],
-                UniqueId=instance,
-                Status="SUCCESS",
-            )
-
-    def serve(self, key: str) -> None:
-        """Start the real server, and wait until it is ready."""
-        keys = self.folder / "keys"
-        keys.write_text(f"client {hashlib.sha256(key.encode()).hexdigest()}\n")
-        ready = self.folder / "ready"
-        ready.unlink(missing_ok=True)
-        words = ["--listen", f"127.0.0.1:{self.port}", "--keys-file", keys, "--ready-file", ready]
-        words += ["--tls-cert-file", next(self.folder.glob("*.crt"))]
-        words += ["--tls-key-file", next(self.folder.glob("*.key"))]
-        words += ["--state-folder", self.folder / "chats"]
-        with (self.folder / "server.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [str(CLIENT.with_name("llavachat-server")), *map(str, words)],
-                stdout=log,
-                stderr=log,
-            )
-        while not ready.exists():
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            time.sleep(0.1)
-
-    def tell(self, account: Account, group: str, instance: str) -> None:
-        """A line of the first boot's log."""
-        logs = account.client("logs")
-        groups = logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
-        if not groups:
-            logs.create_log_group(logGroupName=group)
-        if not logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=instance)[
-            "logStreams"
-        ]:
-            logs.create_log_stream(logGroupName=group, logStreamName=instance)
-        line = {
-            "timestamp": int(time.time() * 1000),
-            "message": "    1.0 s  service: the health service says SERVING",
-        }
-        logs.put_log_events(logGroupName=group, logStreamName=instance, logEvents=[line])
-
-    def stop(self, account: Account | None = None, instance: str = "") -> None:
-        """The machine goes down."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
+REHEARSAL = ("-o", "profile=shapes", "-o", "quantization=none")
+SMALL = (*REHEARSAL, "--type", "t3.large")
 
 
-@pytest.fixture(scope="module")
-def service(account: Account, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The machine's service, started and stopped with it."""
-    service = Service(tmp_path_factory.mktemp("service"))
-    account.on_launch = service.launch
-    account.on_stop = service.stop
-    yield service
-    service.stop()
+def put_line(account: Account, which: str, line: str) -> None:
+    """A line in one of the deployment's logs, as the machine's agent writes it."""
+    group = {"logGroupName": f"/llavachat/llavachat/{which}", "logStreamName": "agent"}
+    logs = account.client("logs")
+    streams = logs.describe_log_streams(logGroupName=group["logGroupName"])["logStreams"]
+    if "agent" not in [stream["logStreamName"] for stream in streams]:
+        logs.create_log_stream(**group)
+    event = {"timestamp": int(time.time() * 1000), "message": line}
+    logs.put_log_events(**group, logEvents=[event])
 
 
-@pytest.fixture(scope="module")
-def command(
-    account: Account, service: Service, tmp_path_factory: pytest.TempPathFactory
-) -> Command:
-    """The real command line, as a user with this account has it."""
-    if not COMMAND.exists() or not CLIENT.exists():
-        pytest.fail("run `make test-deploy`: it installs the CDK command line and the client")
-    home = tmp_path_factory.mktemp("home")
-    programs = home / "bin"
-    programs.mkdir()
-    (programs / "cdk").symlink_to(COMMAND)
-    (programs / "session-manager-plugin").symlink_to(
-        Path(__file__).with_name("session-manager-plugin")
-    )
-    environment = os.environ | account.environment
-    environment |= {
-        "HOME": str(home),
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "LLAVACHAT_STATE_DIR": str(home / "state"),
-        "LLAVACHAT_CHECKOUT": str(ROOT),
-        "LLAVACHAT_CDK_PYTHON": str(ROOT / ".venv-cdk" / "bin" / "python"),
-        "LLAVACHAT_TEST_SERVICE": str(service.port),
-        "NODE_NO_WARNINGS": "1",
-    }
-
-    def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(CLIENT), *words],
-            cwd=home,
-            env=environment | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-
-    return run
+def type_at(user: dict[str, str], answer: str, *words: str) -> tuple[int, str]:
+    """A command at a terminal at which something is typed; its exit code and all it wrote."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(CLIENT, [str(CLIENT), *words], user)
+    os.write(terminal, answer.encode() + b"\n")
+    written = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        written += chunk
+    _, status = os.waitpid(process, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), written.decode()
 
 
 def test_doctor_looks_before_anything_is_spent(command: Command) -> None:
@@ -162,6 +63,47 @@ def test_doctor_looks_before_anything_is_spent(command: Command) -> None:
     assert 1 == done.returncode
     assert "FAIL  Node.js: not found; install Node.js 20" in done.stdout
     assert "FAIL  Session Manager plugin: not found; install it" in done.stdout
+    assert "FAIL  CDK: not usable; CDK is not installed: npm install -g aws-cdk@2." in done.stdout
+
+
+def test_doctor_tells_versions_and_quota(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU machine needs four vCPUs of L-DB2E81BA; what is too little is said with what to do."""
+    done = command("doctor")
+    assert 0 == done.returncode, done.stdout
+    assert "ok    quota L-DB2E81BA: 4 vCPUs, g5.xlarge needs 4" in done.stdout
+    assert "ok    Node.js: v" in done.stdout
+    assert "ok    CDK: 2." in done.stdout
+    assert "aws-cdk-lib 2." in done.stdout
+    assert "ok    region: us-east-1" in done.stdout
+    monkeypatch.setitem(QUOTAS, "L-DB2E81BA", 0)
+    done = command("doctor")
+    assert 1 == done.returncode
+    assert "FAIL  quota L-DB2E81BA: 0 vCPUs, g5.xlarge needs 4; ask for an increase" in done.stdout
+    done = command("doctor", "--spot")
+    assert "FAIL  quota L-3819A6DF: 0 vCPUs" in done.stdout
+    done = command("doctor", "--type", "g5.huge")
+    assert 1 == done.returncode
+    assert "FAIL  machine type: g5.huge is none in us-east-1" in done.stdout
+
+
+def test_up_spends_nothing_while_something_is_missing(
+    account: Account, command: Command, user: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Node.js, CDK, the plugin or the quota: each is named, and nothing is made."""
+    done = command("up", *SMALL, PATH="/usr/bin-of-nobody")
+    assert 1 == done.returncode
+    assert "first mend: Node.js, CDK, Session Manager plugin." in done.stderr
+    monkeypatch.setitem(QUOTAS, "L-DB2E81BA", 3)
+    done = command("up")
+    assert 1 == done.returncode
+    assert "Nothing was spent; first mend: quota L-DB2E81BA." in done.stderr
+    done = command("up", *SMALL, AWS_REGION="", AWS_DEFAULT_REGION="")
+    assert 2 == done.returncode
+    assert "No AWS region is named; give --region" in done.stderr
+    done = command("up", *SMALL, LLAVACHAT_CHECKOUT=user["HOME"])
+    assert 2 == done.returncode
+    assert "llavachat's CDK app is not here: it comes with the source" in done.stderr
+    assert {} == account.list_left()
 
 
 def test_what_does_not_stand_is_told(command: Command) -> None:
@@ -172,18 +114,29 @@ def test_what_does_not_stand_is_told(command: Command) -> None:
         assert "Nothing is deployed as llavachat in us-east-1" in done.stderr
 
 
-def test_up_finds_room_in_the_second_zone_and_ends_with_an_answer(
-    account: Account, command: Command
-) -> None:
-    """Bootstraps, deploys, shows the first boot, asks through the tunnel."""
+def test_up_finds_room_and_ends_with_an_answer(account: Account, command: Command) -> None:
+    """Types by zones; bootstraps, deploys, shows the first boot, asks through the tunnel."""
     account.full_zones = {"us-east-1a"}
-    done = command("up", *REHEARSAL, "--zone", "us-east-1a", "--zone", "us-east-1b")
+    account.full_places = {("m7i.large", "us-east-1b")}
+    places = ("--type", "m7i.large", "--type", "t3.large", "--zone", "us-east-1b")
+    done = command("up", *REHEARSAL, *places, "--zone", "us-east-1a")
     assert 0 == done.returncode, done.stderr
-    assert "no t3.large is free in us-east-1a" in done.stderr
-    assert "service: the health service says SERVING" in done.stderr
+    told = [line for line in done.stderr.splitlines() if "deploying" in line or "is free" in line]
+    assert [
+        "deploying llavachat: m7i.large in us-east-1b",
+        "no m7i.large is free in us-east-1b",
+        "deploying llavachat: m7i.large in us-east-1a",
+        "no m7i.large is free in us-east-1a",
+        "deploying llavachat: t3.large in us-east-1b",
+    ] == told
+    (boot,) = [line for line in done.stderr.splitlines() if "service: the health" in line]
+    assert boot.split()[1] == "s", boot
     assert "red circle" in done.stdout
     (machine,) = account.list_running()
-    assert "us-east-1b" == machine["Placement"]["AvailabilityZone"]
+    assert ("t3.large", "us-east-1b") == (
+        machine["InstanceType"],
+        machine["Placement"]["AvailabilityZone"],
+    )
 
 
 def test_ask_just_works_next(command: Command) -> None:
@@ -193,8 +146,9 @@ def test_ask_just_works_next(command: Command) -> None:
     assert done.stdout.strip()
 
 
-def test_status_tells_health_model_and_cost(command: Command) -> None:
+def test_status_tells_health_model_uptime_idle_and_cost(account: Account, command: Command) -> None:
     """What AWS says, and what the service says through the open tunnel."""
+    put_line(account, "service", '{"message": "turn ended", "first_token_seconds": 0.2}')
     done = command("status", "--json")
     assert 0 == done.returncode, done.stderr
     seen = json.loads(done.stdout)
@@ -203,8 +157,12 @@ def test_status_tells_health_model_and_cost(command: Command) -> None:
         seen["machine_type"],
         seen["service"]["healthy"],
     )
+    assert 0 <= seen["idle_seconds"] < 60
+    assert 0 < seen["uptime_seconds"] < 600
     assert seen["usd_per_hour"] > 0
-    assert "SERVING" in command("status").stdout
+    told = command("status").stdout
+    for part in ("health      SERVING", "model       ", "uptime      ", "idle        0 min", "USD"):
+        assert part in told
 
 
 def test_up_reuses_what_stands(account: Account, command: Command) -> None:
@@ -218,11 +176,89 @@ def test_up_reuses_what_stands(account: Account, command: Command) -> None:
     assert before["InstanceId"] == after["InstanceId"]
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--type", "g5.xlarge"), "llavachat stands on a t3.large; `llavachat up --update --type"),
+        (("--zone", "us-east-1a"), "llavachat stands in us-east-1b, and its chats live there"),
+        (("-o", "idle_minutes=9"), "llavachat stands, and not with idle_minutes=9"),
+        (("-o", "stack_name=x"), "The deployment's name is given with --name."),
+        (("-o", "idle_minutes"), "--option 'idle_minutes' is not NAME=VALUE."),
+        (("--update", "--zone", "us-east-1a"), "its chats live there"),
+        (("--update", "--type", "t3.large", "--type", "m7i.large"), "An update takes one --type"),
+    ],
+)
+def test_up_does_not_quietly_leave_a_wish_out(
+    command: Command, words: tuple[str, ...], sentence: str
+) -> None:
+    """What stands is reused as it is; another wish is refused, with what to type."""
+    done = command("up", *words)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert sentence in done.stderr
+
+
+def test_an_update_without_room_for_two_that_fails_brings_the_old_machine_back(
+    account: Account, service: Service, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one is stopped first, and wakes with its chats; the reason is told."""
+    (before,) = account.list_running()
+    monkeypatch.setitem(QUOTAS, "L-1216C47A", 2)
+    monkeypatch.setattr(service, "trouble", "install: no wheel for this Python")
+    done = command("up", "--update", "-o", "idle_minutes=9")
+    assert 1 == done.returncode
+    assert "(2 vCPUs, 2 t3.large needs 4); the old one is stopped first" in done.stderr
+    assert "The update failed and was rolled back" in done.stderr
+    assert "last word: install: no wheel for this Python" in done.stderr
+    monkeypatch.setattr(service, "trouble", "")
+    done = command("up")
+    assert 0 == done.returncode, done.stderr
+    (after,) = account.list_running()
+    assert before["InstanceId"] == after["InstanceId"]
+    done = command("ask", "-c", "What about the one on the right?")
+    assert 0 == done.returncode, done.stderr
+
+
 def test_logs_shows_the_first_boot(command: Command) -> None:
     """From CloudWatch, to stdout."""
     done = command("logs", "--install")
     assert 0 == done.returncode, done.stderr
     assert "the health service says SERVING" in done.stdout
+
+
+def test_logs_follows_until_ctrl_c(account: Account, user: dict[str, str]) -> None:
+    """What comes later comes too, once; Ctrl-C ends it without a word."""
+    with subprocess.Popen(
+        [str(CLIENT), "logs", "-f"], env=user, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert b"first_token_seconds" in process.stdout.readline()
+        for number in range(2):
+            put_line(account, "service", f"line {number}")
+            assert f"line {number}\n".encode() == process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert b"" == process.stdout.read()
+        assert b"" == process.stderr.read()
+    assert 130 == process.returncode
+
+
+def test_tunnel_brings_the_service_until_ctrl_c(command: Command, user: dict[str, str]) -> None:
+    """A port of one's choice, and the saved server with it; the plugin ends with it."""
+    missing = command("tunnel", PATH="/usr/bin-of-nobody")
+    assert 1 == missing.returncode
+    assert "The tunnel needs the Session Manager plugin; install it: https://" in missing.stderr
+    with subprocess.Popen(
+        [str(CLIENT), "tunnel"], env=user, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        address = process.stderr.readline().split()[0]
+        done = command("ask", str(PICTURE), "What is this?")
+        assert 0 == done.returncode, done.stderr
+        process.send_signal(signal.SIGINT)
+        assert "" == process.stderr.read()
+    assert 0 == process.returncode
+    gone = command("ask", "-a", address, "--no-tls", str(PICTURE), "What?", LLAVACHAT_API_KEY="")
+    assert 3 == gone.returncode, gone.stderr
 
 
 def test_stop_and_start_keep_the_chats(account: Account, command: Command) -> None:
@@ -239,13 +275,22 @@ def test_stop_and_start_keep_the_chats(account: Account, command: Command) -> No
     assert 0 == done.returncode, done.stderr
 
 
-def test_down_asks_and_leaves_nothing_saved(account: Account, command: Command) -> None:
-    """Without a terminal, only with --yes; what will be lost is said first."""
+def test_down_asks_and_leaves_nothing_saved(
+    account: Account, command: Command, user: dict[str, str]
+) -> None:
+    """What will be lost is said first; the name must be typed, or --yes given."""
     done = command("down")
     assert 2 == done.returncode
+    loss = "the machine, its network, key, certificate, alarms and the mirror of the weights"
+    assert loss in done.stderr
     assert "a last snapshot of the chats is kept" in done.stderr
+    code, written = type_at(user, "yes", "down")
+    assert 1 == code, written
+    assert "Type llavachat to remove it: " in written
+    assert "Nothing was removed." in written
     assert account.list_running()
-    done = command("down", "--yes")
-    assert 0 == done.returncode, done.stderr
-    assert [] == account.list_running()
+    code, written = type_at(user, "llavachat", "down")
+    assert 0 == code, written
+    assert "llavachat is removed." in written
+    assert {"logs", "snapshots"} == set(account.list_left())
     assert "[]\n" == command("profiles", "--json").stdout

@@ -41,6 +41,7 @@ class Account:
         holders: machines by the volumes attached to them.
         on_stop: called when a machine is stopped or terminated.
         full_zones: zones that have no capacity.
+        full_places: types and zones that have none together.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -52,6 +53,7 @@ class Account:
         self.on_detach: Launch | None = None
         self.holders: dict[str, str] = {}
         self.full_zones: set[str] = set()
+        self.full_places: set[tuple[str, str]] = set()
         self.public_snapshots: set[str] = set()
         self.conductors: dict[str, Conductor] = {}
 

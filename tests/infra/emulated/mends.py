@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from moto.autoscaling.models import FakeAutoScalingGroup
+from moto.autoscaling.responses import AutoScalingResponse
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.responses import CloudFormationResponse
@@ -21,9 +23,10 @@ from moto.ec2.models.elastic_block_store import EBSBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.s3.models import FakeBucket
+from moto.servicequotas.models import ServiceQuotasBackend
 from moto.ssm.responses import SimpleSystemManagerResponse
 
-from emulated import sessions
+from emulated import groups, quotas, sessions
 
 if TYPE_CHECKING:
     from emulated.account import Account
@@ -115,9 +118,9 @@ def run_instances(account: Account, original: Callable[..., Any]) -> Callable[..
     """A zone may be full; a machine that is started does something."""
 
     def run(self: InstanceBackend, *args: Any, **kwargs: Any) -> Any:
-        zone = kwargs.get("placement")
-        if zone in account.full_zones:
-            raise NoCapacity(str(kwargs.get("instance_type")), str(zone))
+        kind, zone = str(kwargs.get("instance_type")), str(kwargs.get("placement"))
+        if zone in account.full_zones or (kind, zone) in account.full_places:
+            raise NoCapacity(kind, zone)
         reservation = original(self, *args, **kwargs)
         for machine in reservation.instances:
             account.launch(machine.id)
@@ -206,6 +209,17 @@ def mended(account: Account) -> Iterator[None]:
         (cloudformation, "delete_change_set", delete_change_set(cloudformation.delete_change_set)),
         (Stack, "stack_parameters", property(list_given)),
         (Stack, "has_parameters", has_parameters),
+        (
+            FakeAutoScalingGroup,
+            "replace_autoscaling_group_instances",
+            groups.bring_machines(FakeAutoScalingGroup.replace_autoscaling_group_instances),
+        ),
+        (
+            AutoScalingResponse,
+            "describe_scaling_activities",
+            groups.describe_scaling_activities,
+        ),
+        (ServiceQuotasBackend, "get_service_quota", quotas.get_service_quota),
         (FakeBucket, "get_permission", get_permission(FakeBucket.get_permission)),
         (EBSBackend, "attach_volume", attach_volume(account, EBSBackend.attach_volume)),
         (EBSBackend, "detach_volume", detach_volume(account, EBSBackend.detach_volume)),

@@ -9,6 +9,9 @@ from moto.core.exceptions import JsonRESTError
 from moto.ec2 import ec2_backends
 from moto.ssm.responses import SimpleSystemManagerResponse
 
+AWAY: set[str] = set()
+"""Machines that run, and whose agent has not reached Session Manager yet."""
+
 
 class TargetNotConnected(JsonRESTError):
     """What is said of a machine that does not run."""
@@ -22,7 +25,7 @@ def start_session(self: SimpleSystemManagerResponse) -> str:
     target = self._get_param("Target")
     machines = ec2_backends[self.current_account][self.region].all_instances()
     states: dict[str, Any] = {machine.id: machine._state.name for machine in machines}
-    if states.get(target) != "running":
+    if states.get(target) != "running" or target in AWAY:
         raise TargetNotConnected(target)
     return json.dumps(
         {"SessionId": "session-1", "TokenValue": "token-1", "StreamUrl": "wss://localhost:1/x"}

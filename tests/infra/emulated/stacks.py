@@ -347,6 +347,9 @@ class Conductor:
             self.enter("DELETE_FAILED", str(error))
             return
         self.enter("DELETE_COMPLETE")
+        for key, change_set in list(self.backend.change_sets.items()):
+            if change_set.stack is self.stack:
+                del self.backend.change_sets[key]
         self.backend.stacks.pop(self.stack.stack_id, None)
         self.backend.deleted_stacks[self.stack.stack_id] = self.stack
 

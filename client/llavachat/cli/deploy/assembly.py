@@ -17,6 +17,7 @@ class CdkRun:
     """One run of the command line, its output read as it comes.
 
     Args:
+        app: None for a command that needs none; CDK would synthesise it all the same.
         words: the command and its arguments.
         on_line: called from another thread with each line.
     """
@@ -24,7 +25,7 @@ class CdkRun:
     def __init__(
         self,
         account: Account,
-        app: App,
+        app: App | None,
         words: list[str],
         options: Mapping[str, str],
         on_line: Callable[[str], None],
@@ -32,8 +33,10 @@ class CdkRun:
         self.lines: deque[str] = deque(maxlen=_NUM_LINES)
         self._on_line = on_line
         self._folder = tempfile.TemporaryDirectory(prefix="llavachat-cdk-")
-        command = [*find_cdk(), *words, "--app", f"{app.python} {app.folder / 'cdk' / 'app.py'}"]
-        command += ["--output", self._folder.name, "--no-notices", "--no-color"]
+        command = [*find_cdk(), *words, "--no-notices", "--no-color"]
+        if app is not None:
+            command += ["--app", f"{app.python} {app.folder / 'cdk' / 'app.py'}"]
+            command += ["--output", self._folder.name]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
         environment = os.environ | {
@@ -41,12 +44,14 @@ class CdkRun:
             "AWS_DEFAULT_REGION": account.region,
             "CDK_DEFAULT_REGION": account.region,
             "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
+            # It tells Amazon of each run, and waits for that.
+            "CDK_DISABLE_CLI_TELEMETRY": "true",
             # Events come as lines, not as a bar that redraws itself.
             "CI": "true",
         }
         self._process = subprocess.Popen(  # noqa: S603 - CDK
             command,
-            cwd=app.folder,
+            cwd=self._folder.name if app is None else app.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,6 +65,10 @@ class CdkRun:
     def poll(self) -> int | None:
         """The exit code. None: it still runs."""
         return self._process.poll()
+
+    def interrupt(self) -> None:
+        """Ask it to end; what CloudFormation was told, it does."""
+        self._process.terminate()
 
     def finish(self) -> int:
         """Wait for its end; its exit code."""

@@ -25,7 +25,7 @@ Port = Annotated[
         metavar="N",
         min=1,
         max=65535,
-        help="The tunnel's port on this machine. [default: 50051, or a free one]",
+        help="The tunnel's port on this machine. [default: that of before, 50051, or a free one]",
         show_default=False,
     ),
 ]

@@ -13,11 +13,16 @@ from llavachat.cli.deploy.account import Account
 from llavachat.cli.failure import ExitCode, Failure
 from llavachat.cli.output import write
 
-ON_DEMAND, SPOT = "L-DB2E81BA", "L-3819A6DF"
-"""Quotas for G and VT instances, in vCPUs. Source: the Service Quotas console, EC2."""
+QUOTAS = {
+    (True, False): "L-DB2E81BA",
+    (True, True): "L-3819A6DF",
+    (False, False): "L-1216C47A",
+    (False, True): "L-34B43A08",
+}
+"""By GPU and spot: the quotas for G and VT, and for standard instances, on demand and as spare
+capacity, in vCPUs. Source: the Service Quotas console, EC2."""
 
 MIN_NODE = 20
-_VCPUS = {"large": 2, "xlarge": 4, "2xlarge": 8, "4xlarge": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +85,19 @@ def look_at_node() -> Finding:
 def look_at_cdk() -> Finding:
     """The command line, of a release that reads our app."""
     try:
-        return Finding("CDK", " ".join(toolkit.find_cdk()))
+        command = toolkit.find_cdk()
     except Failure as failure:
         return Finding("CDK", "not usable", str(failure))
+    if len(command) > 1:
+        return Finding("CDK", f"not installed; taken when needed: {' '.join(command)}")
+    return Finding("CDK", read_version(*command, "--version") or "?")
 
 
 def look_at_app() -> Finding:
     """The CDK app, which comes with the source and not with the wheel."""
     try:
-        return Finding("CDK app", str(toolkit.find_app().folder))
+        app = toolkit.find_app()
+        return Finding("CDK app", f"{app.folder}, aws-cdk-lib {toolkit.read_library(app)}")
     except Failure as failure:
         return Finding("CDK app", "not usable", str(failure))
 
@@ -112,13 +121,20 @@ def look_at_credentials(account: Account) -> Finding:
     return Finding("credentials", str(answer["Arn"]))
 
 
-def look_at_quota(account: Account, instance_type: str, *, spot: bool) -> Finding:
-    """GPU machines need vCPUs of a quota that new accounts have none of."""
-    if not instance_type.startswith("g"):
-        return Finding("quota", f"{instance_type} needs none for GPUs")
-    code = SPOT if spot else ON_DEMAND
+def look_at_quota(
+    account: Account, instance_type: str, *, spot: bool, machines: int = 1
+) -> Finding:
+    """Machines need vCPUs of a quota; of that for GPUs, new accounts have none."""
+    code = QUOTAS[instance_type.startswith("g"), spot]
     name = f"quota {code}"
-    need = _VCPUS[instance_type.partition(".")[2]]
+    try:
+        answer = account.client("ec2").describe_instance_types(InstanceTypes=[instance_type])
+        need = machines * int(answer["InstanceTypes"][0]["VCpuInfo"]["DefaultVCpus"])
+    except ClientError as error:
+        if error.response["Error"].get("Code") == "InvalidInstanceType":
+            seen = f"{instance_type} is none in {account.region}"
+            return Finding("machine type", seen, "see the types in docs/deploy.md")
+        return Finding(name, f"not readable ({error})", "see the rights", needed=False)
     remedy = (
         "ask for an increase: aws service-quotas request-service-quota-increase --service-code ec2 "
         f"--quota-code {code} --desired-value {max(need, 8)} --region {account.region}; it takes "
@@ -131,7 +147,8 @@ def look_at_quota(account: Account, instance_type: str, *, spot: bool) -> Findin
     except (ClientError, BotoCoreError) as error:
         return Finding(name, f"not readable ({error})", "look in the console", needed=False)
     have = int(answer["Quota"]["Value"])
-    seen = f"{have} vCPUs, {instance_type} needs {need}"
+    what = instance_type if machines == 1 else f"{machines} {instance_type}"
+    seen = f"{have} vCPUs, {what} needs {need}"
     return Finding(name, seen, remedy if have < need else "")
 
 

@@ -32,6 +32,19 @@ def down(account: Account, name: str, *, yes: bool) -> ExitCode:
         if sys.stdin.readline().strip() != name:
             say("Nothing was removed.")
             return ExitCode.FAILED
+    delete_stack(account, name)
+    forget(name)
+    forget_profile(name, account.region)
+    say(f"{name} is removed.")
+    return ExitCode.OK
+
+
+def delete_stack(account: Account, name: str) -> None:
+    """Remove a stack and wait until it is gone.
+
+    Raises:
+        Failure: it does not go.
+    """
     stacks = account.client("cloudformation")
     stacks.delete_stack(StackName=name)
     try:
@@ -41,10 +54,6 @@ def down(account: Account, name: str, *, yes: bool) -> ExitCode:
             f"{name} could not be removed whole: {find_reason(account, name)} "
             "Mend that and run `llavachat down` again."
         ) from None
-    forget(name)
-    forget_profile(name, account.region)
-    say(f"{name} is removed.")
-    return ExitCode.OK
 
 
 def describe_loss(account: Account, deployment: Deployment) -> str:

@@ -1,5 +1,8 @@
 """``llavachat stop`` and ``start``: the machine goes and comes, the chats stay."""
 
+import time
+from collections.abc import Collection
+
 from llavachat.cli.deploy.account import Account
 from llavachat.cli.deploy.stack import Deployment, need_deployment
 from llavachat.cli.failure import ExitCode, Failure
@@ -54,11 +57,14 @@ def wake(account: Account, deployment: Deployment) -> None:
     """Bring the machine up, if it is not.
 
     Raises:
-        Failure: it has none.
+        Failure: it has none, or there is no spare capacity.
     """
     machine = deployment.machine
     if deployment.group:
-        _scale(account, deployment, 1)
+        if machine is None or machine.state != "running":
+            known = list_refusals(account, deployment.group)
+            _scale(account, deployment, 1)
+            _await_machine(account, deployment.name, known)
     elif machine is None:
         raise Failure(f"{deployment.name} has no machine; `llavachat up --update` makes one.")
     elif machine.state != "running":
@@ -79,6 +85,29 @@ def refuse_changing(deployment: Deployment) -> None:
         raise Failure(
             f"{deployment.name} is being changed ({deployment.status}); try again when it is done."
         )
+
+
+def list_refusals(account: Account, group: str) -> dict[str, str]:
+    """Why tries to bring a spot machine failed, by the try's id, the newest first."""
+    answer = account.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=group)
+    return {
+        activity["ActivityId"]: str(activity.get("StatusMessage", "no reason is given"))
+        for activity in answer["Activities"]
+        if activity["StatusCode"] == "Failed"
+    }
+
+
+def _await_machine(account: Account, name: str, known: Collection[str]) -> None:
+    say("waiting for spare capacity; a new machine's first boot: `llavachat logs --install -f`")
+    for _ in range(_WAIT["MaxAttempts"]):
+        found = need_deployment(account, name)
+        if found.machine is not None and found.machine.state == "running":
+            return
+        for refusal, reason in list_refusals(account, name).items():
+            if refusal not in known:
+                raise Failure(f"There is no spare capacity now: {reason}")
+        time.sleep(_WAIT["Delay"])
+    raise Failure(f"No machine of {name} came; `llavachat status` tells how it is.")
 
 
 def _scale(account: Account, deployment: Deployment, capacity: int) -> None:

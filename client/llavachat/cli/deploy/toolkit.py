@@ -43,12 +43,31 @@ def find_app() -> App:
     given = os.environ.get("LLAVACHAT_CDK_PYTHON")
     python = Path(given) if given else folder / ".venv-cdk" / "bin" / "python"
     if shutil.which(str(python)) is None:
-        raise wrong_use(
-            f"The CDK app's libraries are not installed in {folder}: python3 -m venv .venv-cdk && "
-            ".venv-cdk/bin/pip install --upgrade pip && "
-            ".venv-cdk/bin/pip install -c cdk/constraints.txt --group cdk"
-        )
+        raise wrong_use(_describe_installation(folder))
     return App(folder, python)
+
+
+def read_library(app: App) -> str:
+    """The release of CDK's library that the app would run with.
+
+    Raises:
+        Failure: it is not installed.
+    """
+    code = "from importlib.metadata import version; print(version('aws-cdk-lib'))"
+    done = subprocess.run(  # noqa: S603 - the app's own interpreter
+        [str(app.python), "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode:
+        raise wrong_use(_describe_installation(app.folder))
+    return done.stdout.strip()
+
+
+def _describe_installation(folder: Path) -> str:
+    return (
+        f"The CDK app's libraries are not installed in {folder}: python3 -m venv .venv-cdk && "
+        ".venv-cdk/bin/pip install --upgrade pip && "
+        ".venv-cdk/bin/pip install -c cdk/constraints.txt --group cdk"
+    )
 
 
 def find_cdk() -> list[str]:

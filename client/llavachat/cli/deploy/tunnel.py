@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llavachat.cli.deploy.account import Account
@@ -20,14 +20,20 @@ from llavachat.cli.deploy.stack import Deployment, need_deployment
 from llavachat.cli.deploy.toolkit import find_plugin
 from llavachat.cli.failure import ExitCode, Failure
 from llavachat.cli.output import say
+from llavachat.cli.profiles import read_profiles
 from llavachat.cli.state import find_state_folder
 
 PORT = 50051
 """Where the service listens on its machine, and here if that port is free."""
 
 OPEN_SECONDS = 30.0
+CLOSE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _DOCUMENT = "AWS-StartPortForwardingSession"
+
+
+class NotConnected(Failure):
+    """The machine's agent has not reached Session Manager, or no more."""
 
 
 def tunnel(account: Account, name: str, *, port: int | None) -> ExitCode:
@@ -55,7 +61,7 @@ def open_tunnel(
     """Start the plugin, and wait until something listens on the port.
 
     Args:
-        port: here. None: 50051, or a free one where that is taken.
+        port: here. None: that of the last time, 50051, or a free one.
         detached: it outlives this process.
 
     Returns:
@@ -71,14 +77,21 @@ def open_tunnel(
             f"The machine of {deployment.name} does not run; `llavachat start` wakes it.",
             ExitCode.UNAVAILABLE,
         )
-    port = choose_port(port)
+    port = choose_port([read_port(deployment.name), PORT, 0] if port is None else [port])
     request = {
         "Target": machine.id,
         "DocumentName": _DOCUMENT,
         "Parameters": {"portNumber": [str(PORT)], "localPortNumber": [str(port)]},
     }
     client = account.client("ssm")
-    answer = client.start_session(**request)
+    try:
+        answer = client.start_session(**request)
+    except client.exceptions.TargetNotConnected:
+        raise NotConnected(
+            f"The machine of {deployment.name} has not reached Session Manager; one that was just "
+            "started needs a minute.",
+            ExitCode.UNAVAILABLE,
+        ) from None
     session = {key: answer[key] for key in ("SessionId", "TokenValue", "StreamUrl")}
     # The plugin takes the session from a variable, so that no process list shows its token.
     variable = "AWS_SSM_START_SESSION_RESPONSE"
@@ -108,20 +121,28 @@ def open_tunnel(
     return process, port
 
 
-def choose_port(port: int | None) -> int:
-    """The port that was asked for, or 50051, or a free one.
+def choose_port(candidates: Sequence[int]) -> int:
+    """The first port that is free; 0 is any.
 
     Raises:
-        Failure: the one asked for is taken.
+        Failure: none of them is.
     """
-    for candidate in [PORT, 0] if port is None else [port]:
+    for candidate in candidates:
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", candidate))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise Failure(f"Port {port} of this machine is taken; give another with --port.")
+    raise Failure(f"Port {candidates[0]} of this machine is taken; give another with --port.")
+
+
+def read_port(name: str) -> int:
+    """The port of the last tunnel, by which `llavachat ask -c` knows the last chat; else 50051."""
+    saved = read_profiles().servers.get(name)
+    port = saved.address.rpartition(":")[2] if saved is not None else ""
+    return int(port) if port.isdigit() else PORT
 
 
 def close(process: subprocess.Popen[bytes]) -> None:
@@ -148,6 +169,8 @@ def forget(name: str) -> None:
         process_id = int(note.read_text())
         if b"session-manager-plugin" in Path(f"/proc/{process_id}/cmdline").read_bytes():
             os.kill(process_id, signal.SIGTERM)
+            for _ in _until(CLOSE_SECONDS):
+                os.kill(process_id, 0)
     note.unlink(missing_ok=True)
 
 

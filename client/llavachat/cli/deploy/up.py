@@ -1,33 +1,31 @@
 """``llavachat up``: from nothing, or from what stands, to a service that has answered."""
 
+import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 
-from llavachat.cli.deploy import doctor
 from llavachat.cli.deploy.account import Account
-from llavachat.cli.deploy.assembly import CdkRun
 from llavachat.cli.deploy.credentials import read_options, save_profile
-from llavachat.cli.deploy.down import find_reason
-from llavachat.cli.deploy.logs import Tail
 from llavachat.cli.deploy.power import refuse_changing, wake
+from llavachat.cli.deploy.rollout import deploy_new, prepare, update_standing
 from llavachat.cli.deploy.stack import Deployment, find_deployment, need_deployment
-from llavachat.cli.deploy.toolkit import App, find_app
-from llavachat.cli.deploy.tunnel import close, forget, open_tunnel
-from llavachat.cli.failure import ExitCode, Failure, wrong_use
+from llavachat.cli.deploy.toolkit import find_app
+from llavachat.cli.deploy.tunnel import NotConnected, close, forget, open_tunnel
+from llavachat.cli.failure import ExitCode, wrong_use
 from llavachat.cli.output import say, write
 from llavachat.cli.profiles import read_profiles
 from llavachat.client import Client
 
-DEFAULT_TYPE = "g5.xlarge"
 QUESTION = "What is in the picture?"
 READY_SECONDS = 300.0
 """A machine that was stopped boots and loads its model within this, or something is wrong."""
 
-POLL_SECONDS = 1.0
-_NO_CAPACITY = ("InsufficientInstanceCapacity", "do not have sufficient")
-"""EC2's code and its sentence; CloudFormation passes on either."""
+FIRST_BOOT_SECONDS = 1800.0
+"""Spare capacity that was idle comes back as a new machine; the default of install_minutes."""
+
+POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,156 +50,84 @@ def up(account: Account, name: str, wish: Wish, *, port: int | None) -> ExitCode
     Raises:
         Failure: something is missing, AWS refuses, or the service does not come up.
     """
-    types, zones, options, update = wish.types, wish.zones, wish.options, wish.update
     began = time.monotonic()
     standing = find_deployment(account, name)
     if standing is not None:
         refuse_changing(standing)
-    if standing is not None and standing.stands and not (update or options):
+    stands = standing is not None and standing.stands
+    chosen = None
+    if standing is not None and stands and not wish.update:
+        refuse_another(account, standing, wish)
         say(f"{name} stands; nothing is deployed (--update deploys this release).")
         wake(account, standing)
-        chosen = None
+    elif standing is not None and stands:
+        chosen = choose_update(account, standing, wish)
+        app = find_app()
+        prepare(account, chosen["instance_type"], chosen)
+        update_standing(account, app, standing, chosen)
     else:
         app = find_app()
-        prepare(account, app, [*types, options.get("instance_type", DEFAULT_TYPE)][0], options)
-        if standing is not None and standing.stands:
-            chosen = update_standing(account, app, standing, options)
-        else:
-            chosen = deploy_new(account, app, name, types, zones, options)
+        prepare(account, [*wish.types, wish.options.get("instance_type")][0], wish.options)
+        chosen = deploy_new(account, app, name, wish.types, wish.zones, wish.options)
     greet(account, need_deployment(account, name), chosen, port)
     say(f"Up after {time.monotonic() - began:.0f} s. Next: llavachat ask PICTURE QUESTION")
     return ExitCode.OK
 
 
-def prepare(account: Account, app: App, kind: str, options: Mapping[str, str]) -> None:
-    """Look at all that is needed before anything is spent; bootstrap where that is not done.
+def refuse_another(account: Account, standing: Deployment, wish: Wish) -> None:
+    """What stands is reused as it is; who asks for something else is told.
 
     Raises:
-        Failure: something must be mended first, each with what to do.
+        Failure: another machine, zone or option was asked for.
     """
-    wrong = []
-    for finding in doctor.examine(account, kind, spot=options.get("spot", "") == "true"):
-        if finding.remedy:
-            say(doctor.describe(finding))
-            wrong += [finding] if finding.needed else []
-    if wrong:
-        raise Failure(f"Nothing was spent; first mend: {', '.join(one.name for one in wrong)}.")
-    if doctor.find_bootstrap(account) is None:
-        say("bootstrapping CDK (once for an account and region)")
-        identity = account.client("sts").get_caller_identity()["Account"]
-        run = CdkRun(account, app, ["bootstrap", f"aws://{identity}/{account.region}"], {}, ignore)
-        if run.finish():
-            raise Failure(f"CDK could not be bootstrapped: {' '.join(list(run.lines)[-3:])}")
+    name, machine = standing.name, standing.machine
+    if machine is not None and wish.types and machine.type not in wish.types:
+        raise wrong_use(
+            f"{name} stands on a {machine.type}; `llavachat up --update --type {wish.types[0]}` "
+            "replaces it, and keeps the chats."
+        )
+    refuse_moving(standing, wish)
+    known = read_options(name, account.region) or {}
+    others = {key: wish.options[key] for key in wish.options if wish.options[key] != known.get(key)}
+    if others:
+        text = ", ".join(f"{key}={value}" for key, value in others.items())
+        raise wrong_use(
+            f"{name} stands, and not with {text} as far as is known here; --update deploys it so."
+        )
 
 
-def update_standing(
-    account: Account, app: App, standing: Deployment, options: Mapping[str, str]
-) -> dict[str, str]:
-    """Deploy this release over what stands, with the options that it was made with.
+def refuse_moving(standing: Deployment, wish: Wish) -> None:
+    """Chats live in one zone.
 
     Raises:
-        Failure: those are not known here, or the deployment fails.
+        Failure: another one was asked for.
     """
+    machine = standing.machine
+    zones = {*wish.zones, *([wish.options["zone"]] if "zone" in wish.options else [])}
+    if machine is not None and zones and machine.zone not in zones:
+        raise wrong_use(
+            f"{standing.name} stands in {machine.zone}, and its chats live there; see "
+            "restore_snapshot_id in docs/deploy.md for another zone, or give another --name."
+        )
+
+
+def choose_update(account: Account, standing: Deployment, wish: Wish) -> dict[str, str]:
+    """The options of an update: those that it was made with, and those given now.
+
+    Raises:
+        Failure: the former are not known here, or the latter move it to another zone.
+    """
+    refuse_moving(standing, wish)
+    if len(wish.types) > 1:
+        raise wrong_use("An update takes one --type; the machine is replaced by it.")
     known = read_options(standing.name, account.region)
     if known is None:
         raise wrong_use(
             f"{standing.name} was not deployed from here, so its options are not known and an "
             "update could replace more than is meant; use `cdk deploy` with them."
         )
-    chosen = {**known, **options}
-    reason = deploy(account, app, standing.name, chosen)
-    if reason:
-        raise Failure(f"The update failed and was rolled back: {reason}")
-    return chosen
-
-
-def deploy_new(
-    account: Account,
-    app: App,
-    name: str,
-    types: Sequence[str],
-    zones: Sequence[str],
-    options: Mapping[str, str],
-) -> dict[str, str]:
-    """Deploy where there is room: each type in each zone, in this order.
-
-    Raises:
-        Failure: there is none, or the deployment fails otherwise.
-    """
-    tried = []
-    for kind, zone in list_places(account, types, zones, options):
-        chosen = {**options, "stack_name": name, "instance_type": kind, "zone": zone}
-        say(f"deploying {name}: {kind} in {zone}")
-        reason = deploy(account, app, name, chosen)
-        if not reason:
-            return chosen
-        if not any(sign in reason for sign in _NO_CAPACITY):
-            raise Failure(f"The deployment failed and was rolled back: {reason}")
-        say(f"no {kind} is free in {zone}")
-        tried.append(f"{kind} in {zone}")
-    raise Failure(
-        f"AWS has no machine free: {', '.join(tried) or 'no zone offers these types'}. "
-        "Try later, or other types with --type, or another --region."
-    )
-
-
-def list_places(
-    account: Account, types: Sequence[str], zones: Sequence[str], options: Mapping[str, str]
-) -> Iterator[tuple[str, str]]:
-    """Types and zones to try, those that AWS offers at all."""
-    wanted = list(types) or [options.get("instance_type", DEFAULT_TYPE)]
-    allowed = list(zones) or ([options["zone"]] if options.get("zone") else [])
-    for kind in wanted:
-        answer = account.client("ec2").describe_instance_type_offerings(
-            LocationType="availability-zone",
-            Filters=[{"Name": "instance-type", "Values": [kind]}],
-        )
-        offered = sorted(each["Location"] for each in answer["InstanceTypeOfferings"])
-        for zone in allowed or offered:
-            if zone in offered:
-                yield kind, zone
-            else:
-                say(f"{zone} has no {kind} at all")
-
-
-def deploy(account: Account, app: App, name: str, options: Mapping[str, str]) -> str:
-    """One ``cdk deploy``, the machine's first boot on the screen as it goes.
-
-    Returns:
-        Why it failed; "" if it did not.
-    """
-    began = time.monotonic()
-    install = Tail(account, f"/llavachat/{name}/install", int(time.time() * 1000))
-    words = ["deploy", name, "--require-approval", "never", "--progress", "events"]
-    run = CdkRun(account, app, words, {**options, "stack_name": name}, ignore)
-    last = ""
-    try:
-        while run.poll() is None:
-            time.sleep(POLL_SECONDS)
-            last = show(install, began) or last
-    finally:
-        code = run.finish()
-    last = show(install, began) or last
-    if code == 0:
-        return ""
-    # What CloudFormation says is of the stack; what the app refuses comes before there is one.
-    said = "\n".join(run.lines)
-    for sign in _NO_CAPACITY:
-        if sign in said:
-            return next(line for line in run.lines if sign in line)
-    if find_deployment(account, name) is not None:
-        reason = find_reason(account, name)
-        return f"{reason} The machine's last word: {last}" if last else reason
-    return " ".join(list(run.lines)[-5:])
-
-
-def show(install: Tail, began: float) -> str:
-    """Put new lines of the first boot on the screen; the last of them."""
-    last = ""
-    for line in install.read():
-        last = line.strip()
-        say(f"{time.monotonic() - began:5.0f} s  {last}")
-    return last
+    kind = {"instance_type": wish.types[0]} if wish.types else {}
+    return {**known, **wish.options, **kind, "zone": known["zone"]}
 
 
 def greet(
@@ -214,7 +140,8 @@ def greet(
         LlavaChatError: the service does not answer.
     """
     forget(deployment.name)
-    process, port = open_tunnel(account, deployment, port, detached=True)
+    limit = FIRST_BOOT_SECONDS if deployment.group else READY_SECONDS
+    process, port = connect(account, deployment, port, limit)
     try:
         save_profile(account, deployment, f"localhost:{port}", options)
         profile = read_profiles().servers[deployment.name]
@@ -222,7 +149,7 @@ def greet(
             as_file(files("llavachat.cli") / "demo.png") as picture,
             Client(**profile.arguments()) as client,
         ):
-            client.wait_until_ready(timeout_seconds=READY_SECONDS)
+            client.wait_until_ready(timeout_seconds=limit)
             say(f"asking about a picture: {QUESTION}")
             with client.start(picture, QUESTION) as reply:
                 for text in reply:
@@ -238,5 +165,23 @@ def greet(
     )
 
 
-def ignore(line: str) -> None:
-    """CDK's own lines are kept for when it fails."""
+def connect(
+    account: Account, deployment: Deployment, port: int | None, seconds: float
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Open the tunnel that outlives us; a machine that was just started is waited for.
+
+    Raises:
+        Failure: none opens.
+    """
+    end = time.monotonic() + seconds
+    told = False
+    while True:
+        try:
+            return open_tunnel(account, deployment, port, detached=True)
+        except NotConnected:
+            if time.monotonic() > end:
+                raise
+        if not told:
+            say("waiting for the machine to reach Session Manager")
+            told = True
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,46 @@
+"""What the command line says where the packages of an extra are not installed."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WITHOUT = {"deploy": ("boto3", "botocore"), "cli": ("typer", "rich")}
+
+
+def install_without(folder: Path, packages: tuple[str, ...]) -> Path:
+    """A folder of everything that is installed here, but for some packages."""
+    for package in ("llavachat", "grpc", "typer"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.submodule_search_locations
+        site = Path(spec.submodule_search_locations[0]).parent
+        for path in site.iterdir():
+            link = folder / path.name
+            if path.name not in packages and path.suffix != ".pth" and not link.is_symlink():
+                link.symlink_to(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("extra", "command", "sentence"),
+    [
+        ("deploy", "status", "This command needs some more packages"),
+        ("cli", "ask", "The command line needs some more packages"),
+    ],
+)
+def test_a_missing_extra_is_named(tmp_path: Path, extra: str, command: str, sentence: str) -> None:
+    """One line, with what to type; no traceback."""
+    site = install_without(tmp_path, WITHOUT[extra])
+    code = f"import sys; sys.path[:0] = [{str(site)!r}]; from llavachat.cli import main; main()"
+    # -S: no site-packages but ours.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, command, "--region", "eu-west-1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = f"llavachat: {sentence}; install them with: pip install 'llavachat[{extra}]'\n"
+    assert (1, "", told) == (done.returncode, done.stdout, done.stderr)
