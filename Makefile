@@ -92,8 +92,8 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 test-smoke: .venv/.test .venv-cdk/.ready ## scripts/smoke-aws and spot against an emulated account; needs root
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
 	$(SAY) "scripts/smoke-aws and spare capacity, a real server in the machine's place (5 minutes)"
-	@$(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
-		tests/infra/deploy/test_smoke.py tests/infra/deploy/test_spot.py
+	@for story in smoke spot; do $(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
+		tests/infra/deploy/test_$$story.py || exit 1; done
 
 # BENCH: flags for a shorter run, as in BENCH="--quick --contenders ours,tutorial"; --help lists them.
 BENCH ?=

@@ -225,6 +225,13 @@ def test_logs_shows_the_first_boot(command: Command) -> None:
     assert "the health service says SERVING" in done.stdout
 
 
+@pytest.fixture
+def interruptible() -> None:
+    """Programs that hear Ctrl-C: those that a shell's background job starts would not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_logs_follows_until_ctrl_c(account: Account, user: dict[str, str]) -> None:
     """What comes later comes too, once; Ctrl-C ends it without a word."""
     with subprocess.Popen(
@@ -242,6 +249,7 @@ def test_logs_follows_until_ctrl_c(account: Account, user: dict[str, str]) -> No
     assert 130 == process.returncode
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_tunnel_brings_the_service_until_ctrl_c(command: Command, user: dict[str, str]) -> None:
     """A port of one's choice, and the saved server with it; the plugin ends with it."""
     missing = command("tunnel", PATH="/usr/bin-of-nobody")
