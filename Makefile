@@ -91,7 +91,7 @@ test-deploy: .venv/.test .venv-cdk/.ready ## cdk deploy against an emulated acco
 
 test-smoke: .venv/.test .venv-cdk/.ready ## scripts/smoke-aws and spot against an emulated account; needs root
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/infra/deploy/prepare
-	$(SAY) "scripts/smoke-aws and spare capacity, a real server in the machine's place (5 minutes)"
+	$(SAY) "scripts/smoke-aws and spare capacity, a real server in the machine's place (some minutes)"
 	@for story in smoke spot; do $(CDK_PYTEST) --confcutdir=tests/infra/deploy --show-capture=no \
 		tests/infra/deploy/test_$$story.py || exit 1; done
 
