@@ -9,7 +9,7 @@ from dataclasses import replace
 import grpc
 import grpc.aio
 import pytest
-from app_in_process import RunningApp, run_app
+from app_in_process import RunningApp, run_app, until
 from llavachat import (
     AsyncClient,
     CannotConnect,
@@ -187,8 +187,17 @@ async def test_each_refusal_is_a_sentence(provoke, change, kind, sentence, monke
         assert error.details is not None
         with pytest.raises(kind, match=sentence.replace("ADDRESS", app.address)):
             raise error
-        while (await app.channel.unary_unary("/grpc.health.v1.Health/Check")(b"")) != b"\x08\x01":
-            pass
+        # Once the call that took the place has ended there, too.
+        assert await until(lambda: is_serving(app), bool)
+
+
+async def is_serving(app: RunningApp) -> bool:
+    """Whether the server's health is answered now, as that it serves."""
+    try:
+        answer: bytes = await app.channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
+    except grpc.RpcError:
+        return False
+    return answer == b"\x08\x01"
 
 
 async def test_an_idle_connection_s_end_is_not_noticed(monkeypatch: Patch) -> None:

@@ -94,5 +94,6 @@ async def test_an_uninvited_caller_is_refused_before_its_body_is_read(tmp_path: 
             assert {StatusCode.UNAUTHENTICATED} == {call.code() for call in imports}
         grown = resident_bytes(server.process.pid) - before
         assert 0 == server.stop()
-    # 480 MiB were on their way; a server that reads bodies first grows by more than all of it.
-    assert grown < 120 * MIB
+    # 480 MiB were on their way; a server that reads bodies first grows by more than all of it, and
+    # one that lets the sender run ahead by up to 60.
+    assert grown < 10 * MIB

@@ -57,6 +57,12 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "grpc.max_concurrent_streams", 128, "calls of one connection; the default has no limit"
     ),
+    Argument(
+        "grpc.http2.bdp_probe",
+        0,
+        "nobody sends further ahead of what is read than 64 KiB a call, or 1 MiB once it is being "
+        "read; the default lets that grow to megabytes for strangers, too",
+    ),
     Argument("grpc.max_metadata_size", 8 * 1024, "above it calls are refused at random ..."),
     Argument("grpc.absolute_max_metadata_size", 16 * 1024, "... and above this always"),
     Argument(
