@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from llavachat_server.assembly import make_batching_engine
-from llavachat_server.engine.batching.runner import Decoder
+from llavachat_server.engine.batching.cache import make_cache
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.settings import Settings, SettingsError, check_extras, resolve_profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -77,6 +79,22 @@ def test_what_can_not_be_compiled_is_decoded_by_torch(
     assert decoder.native is None
     assert [f"decoding by torch's operations: {reason}"] == caplog.messages
     assert 1 == len(decoder.layers)
+
+
+def test_threads_of_the_kernels_are_not_torchs() -> None:
+    """Two compute a step where torch's operations take one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        decoder = Decoder(make_model(), 64, compile_steps=True, num_threads=2)
+        attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
+        scores = Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
+    finally:
+        torch.set_num_threads(before)
+
+    assert decoder.native is not None
+    assert (1, 50) == scores.shape
+    assert 2 == decoder.native.num_running_threads
 
 
 def test_kernels_are_kept_for_the_next_process(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ class Backend:
             facts.context_tokens,
             compile_steps=settings.compile_steps,
             release_weights=True,
+            num_threads=self._num_threads,
         )
         try:
             self.table = TokenTable(facts.tokenizer)
@@ -97,7 +98,9 @@ class Backend:
                 "lower kv_cache_tokens, max_batch_tokens or max_running"
             ) from error
         prepare = self._leave_untuned if settings.exact else self.decoder.tune
-        loop = GenerationLoop(core, prepare, deliver, on_end, self._num_threads)
+        # Beside the kernels' threads, torch's would spin between the few operations left to it.
+        num_threads = self._num_threads if self.decoder.native is None else 1
+        loop = GenerationLoop(core, prepare, deliver, on_end, num_threads)
         loop.start()
         return loop, seen
 

@@ -61,6 +61,7 @@ class Decoder:
         compile_steps: take the kernels where they fit; see `engine.native`.
         release_weights: give the model's own copy of packed weights back; it can not be run
             by itself afterwards.
+        num_threads: of the kernels. None: as many as torch takes on the thread that runs.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Decoder:
         pack_weights: bool = True,
         compile_steps: bool = False,
         release_weights: bool = False,
+        num_threads: int | None = None,
     ) -> None:
         decoder, output = model.get_decoder(), model.get_output_embeddings()
         self.shape = read_shape(model)
@@ -85,7 +87,12 @@ class Decoder:
 
             with torch.inference_mode():
                 self.native = steps.NativeDecoder(
-                    decoder, output, self.shape, context_tokens, release=release_weights
+                    decoder,
+                    output,
+                    self.shape,
+                    context_tokens,
+                    release=release_weights,
+                    num_threads=num_threads,
                 )
             return
         is_packed = pack_weights and can_pack(decoder, output)

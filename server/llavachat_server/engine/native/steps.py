@@ -37,11 +37,20 @@ class NativeDecoder:
         shape: of the model.
         context_tokens: positions that may come.
         release: give the model's own copy of the weights back.
+        num_threads: that compute a step. None: as many as torch takes on the calling thread.
     """
 
     def __init__(
-        self, decoder: Any, head: Any, shape: Shape, context_tokens: int, *, release: bool
+        self,
+        decoder: Any,
+        head: Any,
+        shape: Shape,
+        context_tokens: int,
+        *,
+        release: bool,
+        num_threads: int | None = None,
     ) -> None:
+        self._num_threads = num_threads
         self._shape = shape
         self._context_tokens = context_tokens
         self._hidden = int(decoder.config.hidden_size)
@@ -54,6 +63,11 @@ class NativeDecoder:
         self._num_rows = 0
         self._buffers: dict[str, Any] = {}
         self._scratch: list[Any] = []
+
+    @property
+    def num_running_threads(self) -> int:
+        """That took part in the last step."""
+        return len(self._scratch)
 
     def run(self, hidden: Tensor, inputs: Sequence[Input], attention: PieceAttention) -> Tensor:
         """Compute a step; see `batching.runner.Runner.forward`.
@@ -69,7 +83,7 @@ class NativeDecoder:
         if not is_wanted:
             # Keys and values are needed all the same; one row's answer is thrown away.
             step = step._replace(wanted=step.positions[:1] * 0)
-        self._make_room(num_rows, torch.get_num_threads())
+        self._make_room(num_rows, self._num_threads or torch.get_num_threads())
         torch.from_numpy(self._buffers["hidden"])[: hidden.numel()].copy_(hidden.flatten())
         sizes = Sizes(
             shape.num_layers,
