@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from llavachat_server.observation import TraceContext
+from llavachat_server.observation import TraceContext, TurnReport
 from llavachat_server.ops.tracing import SPAN_NAMES, trace_turn
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, StatusCode
 from reports import SPAN_ID, TRACE, TRACE_ID, make_report
 
 
@@ -18,8 +18,13 @@ class Traced:
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer: Tracer = provider.get_tracer("test")
+        self._processor = SimpleSpanProcessor(self._exporter)
+        provider.add_span_processor(self._processor)
+        self._tracer: Any = provider.get_tracer("test")
+
+    def trace(self, report: TurnReport) -> tuple[str, str]:
+        """Make the spans of a turn."""
+        return trace_turn(self._tracer, self._processor, report)
 
     @property
     def spans(self) -> list[Any]:
@@ -40,7 +45,7 @@ def traced() -> Traced:
 
 def test_a_turn_and_its_phases(traced: Traced) -> None:
     """One span for the whole, one within it for each phase, with the times that were noted."""
-    trace_turn(traced.tracer, make_report())
+    traced.trace(make_report())
     whole = traced.whole
     assert ("chat shapes", 2_000_000_000) == (whole.name, whole.end_time - whole.start_time)
     inner = [
@@ -65,11 +70,15 @@ def test_a_turn_and_its_phases(traced: Traced) -> None:
     assert sorted(expected) == sorted(inner)
     parents = {span.parent.span_id for span in traced.spans if span is not whole}
     assert {whole.context.span_id} == parents
+    assert {whole.context.trace_id} == {span.context.trace_id for span in traced.spans}
+    assert 9 == len({span.context.span_id for span in traced.spans})
+    assert {whole.resource} == {span.resource for span in traced.spans}
+    assert {whole.instrumentation_scope} == {span.instrumentation_scope for span in traced.spans}
 
 
 def test_a_turn_is_part_of_its_caller_s_trace(traced: Traced) -> None:
     """Same trace, and the caller's span is the parent."""
-    trace_id, span_id = trace_turn(traced.tracer, make_report(trace=TRACE))
+    trace_id, span_id = traced.trace(make_report(trace=TRACE))
     whole = traced.whole
     assert (TRACE_ID, f"{whole.context.span_id:016x}") == (trace_id, span_id)
     assert (int(TRACE_ID, 16), int(SPAN_ID, 16)) == (whole.context.trace_id, whole.parent.span_id)
@@ -78,22 +87,20 @@ def test_a_turn_is_part_of_its_caller_s_trace(traced: Traced) -> None:
 
 def test_the_state_of_a_trace_is_passed_on(traced: Traced) -> None:
     """As it came."""
-    trace_turn(traced.tracer, make_report(trace=TraceContext(TRACE_ID, SPAN_ID, True, "a=b,c=d")))
+    traced.trace(make_report(trace=TraceContext(TRACE_ID, SPAN_ID, True, "a=b,c=d")))
     assert {"a": "b", "c": "d"} == dict(traced.whole.context.trace_state)
 
 
 def test_a_caller_who_does_not_keep_the_trace_decides(traced: Traced) -> None:
     """Nothing is kept, and the log still has the ids."""
-    trace_id, span_id = trace_turn(
-        traced.tracer, make_report(trace=TraceContext(TRACE_ID, SPAN_ID, False))
-    )
+    trace_id, span_id = traced.trace(make_report(trace=TraceContext(TRACE_ID, SPAN_ID, False)))
     assert [] == traced.spans
     assert (TRACE_ID, 16) == (trace_id, len(span_id))
 
 
 def test_attributes_are_the_conventions_own(traced: Traced) -> None:
     """Numbers, ids and names from lists; and no stop text."""
-    trace_turn(traced.tracer, make_report())
+    traced.trace(make_report())
     attributes = dict(traced.whole.attributes)
     assert {
         "gen_ai.operation.name": "chat",
@@ -123,7 +130,7 @@ def test_attributes_are_the_conventions_own(traced: Traced) -> None:
 
 def test_a_failed_turn_is_an_error_without_words(traced: Traced) -> None:
     """Its kind, and no description."""
-    trace_turn(traced.tracer, make_report(error="engine_failed", usage=None, timings=None))
+    traced.trace(make_report(error="engine_failed", usage=None, timings=None))
     status = traced.whole.status
     assert (StatusCode.ERROR, None) == (status.status_code, status.description)
     assert "engine_failed" == traced.whole.attributes["error.type"]

@@ -9,6 +9,7 @@ import asyncio
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llavachat_server import __version__
@@ -50,7 +51,7 @@ class Telemetry:
     def __init__(self, reasons: Sequence[str], exports: Exports, *, is_scraped: bool) -> None:
         self._exports = exports
         self._metrics: Metrics | None = None
-        self._tracer: Any = None
+        self._trace_turn: Callable[[TurnReport], tuple[str, str]] | None = None
         self._meter: Any = None
         self._registry: Any = None
         self._providers: list[Any] = []
@@ -112,8 +113,8 @@ class Telemetry:
 
     def _note_turn(self, report: TurnReport) -> None:
         trace_id, span_id = "", ""
-        if self._tracer is not None:
-            trace_id, span_id = self._trace_turn(self._tracer, report)
+        if self._trace_turn is not None:
+            trace_id, span_id = self._trace_turn(report)
         elif report.trace is not None:
             trace_id = report.trace.trace_id
         log_turn(report, trace_id, span_id)
@@ -154,10 +155,11 @@ class Telemetry:
         # It repeats, word for word, what a caller sends as a state of a trace and is none.
         logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
         provider = TracerProvider(resource=make_resource(), shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(make_span_exporter(protocol)))
+        processor = BatchSpanProcessor(make_span_exporter(protocol))
+        provider.add_span_processor(processor)
         self._providers.append(provider)
-        self._tracer = provider.get_tracer("llavachat", __version__)
-        self._trace_turn = trace_turn
+        tracer: Any = provider.get_tracer("llavachat", __version__)
+        self._trace_turn = partial(trace_turn, tracer, processor)
 
 
 def check_installed(wish: str) -> None:
