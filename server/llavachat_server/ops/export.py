@@ -9,6 +9,7 @@ Source: OpenTelemetry's "Environment Variable Specification" and "OTLP Exporter 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from llavachat_server import __version__
@@ -68,12 +69,24 @@ def make_resource() -> Any:
     """Whose measurements they are; ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` win."""
     from opentelemetry.sdk.resources import Resource
 
+    class HashedOnce(Resource):
+        """The exporter asks for the hash with every span, and the SDK makes it from a JSON text:
+        two fifths of what sending a span took."""
+
+        @cached_property
+        def _hash(self) -> int:
+            return super().__hash__()
+
+        def __hash__(self) -> int:
+            return self._hash
+
     own = Resource({"service.name": "llavachat", "service.version": __version__})
     given = Resource.create()
     # The SDK puts a name of its own where nobody has given one.
     if str(given.attributes.get("service.name", "")).startswith("unknown_service"):
         given = Resource({k: v for k, v in given.attributes.items() if k != "service.name"})
-    return own.merge(given)
+    whole = own.merge(given)
+    return HashedOnce(dict(whole.attributes), whole.schema_url)
 
 
 def make_metric_exporter(protocol: Protocol) -> Any:
