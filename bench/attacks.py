@@ -1,12 +1,15 @@
 """What attacks on the wire cost a server and its neighbour: the table of docs/security.md.
 
-    python bench/attacks.py [ATTACK ...]
+    python bench/attacks.py [ROW ...]     # all: 20 to 45 s a row
 
 For each attack a server process of its own on the embedded model, ten seconds of attack from
 another process, and a neighbour with a connection of its own who asks for the server's
-description without a pause and the model for four tokens every second.
+description without a pause and the model for four tokens every second. stdout has the rows as the
+page shows them; stderr tells of each the slowest answer of the model, the neighbour's calls that
+failed, and how the server ended.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -30,6 +33,29 @@ ATTACK_SECONDS = 10.0
 ATTACKER_ADDRESS = "127.0.0.2"
 """Not the neighbour's 127.0.0.1, which is exempt from what is done against floods."""
 MIB = 1024 * 1024
+
+UNGUARDED = "oversize_messages_unguarded"
+ROWS = {
+    "nothing": "none, to compare with",
+    "rapid_reset": "streams opened and reset at once",
+    "ping_flood": "pings",
+    "settings_flood": "settings",
+    "empty_data": "empty DATA frames",
+    "window_updates": "window updates of a byte",
+    "continuations": "headers without an end (CONTINUATION)",
+    "large_metadata": "64 KiB of metadata",
+    "header_bombs": "large headers referred to again (HPACK)",
+    UNGUARDED: "messages that claim 4 GiB, without what is done against floods",
+    "oversize_messages": "the same with it",
+    "malformed_messages": "messages that are no protobuf",
+    "random_bytes": "random bytes",
+    "wrong_protocol": "HTTP/1.1 and TLS to the wrong port",
+    "idle_connections": "3,000 idle connections",
+    "silent_connections": "1,000 connections that say nothing",
+    "unfinished_streams": "2,000 calls without a request",
+    "health_watches": "2,000 watches of health",
+}
+"""The table's rows by the names of the attacks."""
 
 
 class Chatter(Thread):
@@ -65,14 +91,17 @@ def read_memory(process_id: int, name: str) -> int:
 
 def measure(name: str) -> str:
     """One row of the table."""
-    with tempfile.TemporaryDirectory() as folder, run_server(Path(folder)) as server:
+    load = os.getloadavg()[0]
+    flags = ("--flood-exempt", "127.0.0.0/8") if name == UNGUARDED else ()
+    attacker = name.removesuffix("_unguarded")
+    with tempfile.TemporaryDirectory() as folder, run_server(Path(folder), *flags) as server:
         process_id = server.process.pid
         stub = server.stub()
         stub.GetServerInfo(pb.GetServerInfoRequest())
         chatter = Chatter(server.address)
         before = read_memory(process_id, "VmRSS")
         chatter.start()
-        command = [sys.executable, str(TESTS / "attacker.py"), name]
+        command = [sys.executable, str(TESTS / "attacker.py"), attacker]
         command += [server.address, str(ATTACK_SECONDS), ATTACKER_ADDRESS]
         times, failures = [], 0
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:
@@ -93,10 +122,12 @@ def measure(name: str) -> str:
         failures += chatter.num_failed
         code = server.stop()
     p99 = quantiles(times, n=100)[98]
+    slowest = max(chatter.times, default=0.0)
+    print(f"{name}: answer {slowest:.2f} s, {failures} failed, ended {code}", file=sys.stderr)
+    shown = f"{blows:,}" if name != "nothing" else ""
     return (
-        f"| {name} | {blows:,} | {median(times) * 1000:.1f} | {p99 * 1000:.1f} | "
-        f"{max(times) * 1000:.0f} | {max(chatter.times) * 1000:.0f} | {failures} | "
-        f"{high / MIB:.0f} | {after / MIB:.0f} | {code} |"
+        f"| {ROWS[name]} | {shown} | {median(times) * 1000:.1f} | {p99 * 1000:,.0f} | "
+        f"{max(times) * 1000:,.0f} | {high / MIB:.0f} | {after / MIB:.0f} | {load:.0f} |"
     )
 
 
@@ -104,9 +135,13 @@ def main() -> None:
     """Measure what was named, or everything."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
-    print("| attack | blows | p50 ms | p99 ms | max ms | answer max ms | failed | peak MiB | ...")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for name in sys.argv[1:] or ATTACKS:
+    assert {UNGUARDED, *ATTACKS} == set(ROWS)
+    wanted = sys.argv[1:] or list(ROWS)
+    if unknown := set(wanted) - set(ROWS):
+        sys.exit(f"{', '.join(sorted(unknown))}: no such row; there are {', '.join(ROWS)}")
+    print("| attack | blows | p50 ms | p99 ms | max ms | MiB peak | MiB after | load |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for name in wanted:
         print(measure(name), flush=True)
 
 
