@@ -33,7 +33,7 @@ async def test_warming_up_asks_about_a_picture(intake: Intake) -> None:
     assert len(engine.prompts.encode_text("A red circle.")) == num_tokens
     (request,) = engine.requests
     assert 1 == len(request.images)
-    assert (220, 30, 30) == request.images[0].getpixel((112, 112))
+    assert (220, 30, 30) == request.images[0].pixels.getpixel((112, 112))
 
 
 async def test_an_empty_answer_is_no_answer(intake: Intake) -> None:
