@@ -7,6 +7,7 @@ import asyncio
 import random
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from killed_server import count_on
@@ -58,13 +59,18 @@ class Memory:
             self.piece.clear()
             await self.piece.wait()
 
-    def check(self, record: ChatRecord) -> None:
-        """Compare what the server keeps of a chat with what was told of it."""
+    def check(self, record: ChatRecord, all_told: Sequence[Told] | None = None) -> None:
+        """Compare what the server keeps of a chat with what was told of it before it was read.
+
+        Args:
+            record: what the server keeps.
+            all_told: what had been told when it was asked. None: everything.
+        """
         kept = {turn.id: turn for turn in record.turns}
-        for told in self.told[record.id]:
+        for told in self.told[record.id] if all_told is None else all_told:
             assert told.turn_id in kept, "an acknowledged turn was lost"
             turn = kept[told.turn_id]
-            assert TurnState.FINISHED is turn.state, "an end was lost"
+            assert TurnState.FINISHED is turn.state, f"an end was lost: {turn.finish_reason}"
             assert (told.question, told.answer) == (turn.prompt, turn.answer)
         finished = [turn for turn in record.turns if turn.state is TurnState.FINISHED]
         questions = [turn.prompt for turn in finished]
@@ -92,8 +98,10 @@ async def look_up(address: str, memory: Memory) -> None:
     async with AsyncClient(address, timeout_seconds=PATIENCE_SECONDS) as client:
         while not memory.is_enough:
             for chat_id in list(memory.told):
+                # More may be told while the record is on its way.
+                all_told = tuple(memory.told[chat_id])
                 try:
-                    memory.check(await client.chat(chat_id).record())
+                    memory.check(await client.chat(chat_id).record(), all_told)
                     memory.counts["chats looked up on the way"] += 1
                 except ServerUnavailable:
                     memory.counts["calls that said UNAVAILABLE and were repeated"] += 1
