@@ -71,7 +71,7 @@ def make_resource() -> Any:
 
     class HashedOnce(Resource):
         """The exporter asks for the hash with every span, and the SDK makes it from a JSON text:
-        two fifths of what sending a span took."""
+        about a third of what packing a span took."""
 
         @cached_property
         def _hash(self) -> int:

@@ -2,7 +2,7 @@
 
 Spans are made when a turn has ended, with the times that were noted, so that a turn itself pays
 nothing. The whole is a span of the SDK's tracer, with its sampler and limits. Its phases are made
-as what such a span becomes when it ends, which takes a third of the computing.
+as what such a span becomes when it ends, which takes less than half of the computing.
 
 Attributes are numbers, ids and names from lists; none holds a prompt, an answer, a stop text or a
 picture's bytes. It must not know gRPC, chats or torch.
