@@ -121,22 +121,42 @@ def test_chunk_follows_the_gap_budget() -> None:
     for _ in range(20):
         budget.observe(4, 0, 0.010)
     budget.observe(4, 64, 0.010 + 64 * 0.001)
-    assert 32 == budget.count_tokens(has_decodes=True)
+    assert 40 == budget.count_tokens(4)
 
 
 def test_nobody_runs_nobody_waits() -> None:
     """Without running answers a prompt may take the largest step."""
     budget = GapBudget(0.050, 512)
     budget.observe(0, 512, 5.0)
-    assert 512 == budget.count_tokens(has_decodes=False)
+    assert 512 == budget.count_tokens(0)
 
 
 def test_prompt_gets_on_under_the_tightest_budget() -> None:
     """A gap that not even decoding meets still lets a prompt advance."""
     budget = GapBudget(0.001, 512)
+    budget.observe(4, 0, 0.01)
     budget.observe(4, 64, 1.0)
-    budget.observe(4, 0, 1.0)
-    assert 16 == budget.count_tokens(has_decodes=True)
+    assert 16 == budget.count_tokens(4)
+
+
+def test_prompts_get_as_much_of_a_step_as_many_answers() -> None:
+    """Where the answers alone outlast the gap, newcomers wait no longer than for their share."""
+    budget = GapBudget(0.025, 512)
+    budget.observe(32, 0, 0.0405)
+    budget.observe(32, 64, 0.0405 + 64 * 0.0005)
+    assert 80 == budget.count_tokens(32)
+
+
+def test_a_step_is_judged_by_those_with_as_many_answers() -> None:
+    """Few answers leave a prompt most of the gap, whatever many took before."""
+    budget = GapBudget(0.025, 512)
+    budget.observe(2, 0, 0.0045)
+    budget.observe(32, 0, 0.0205)
+    budget.observe(2, 32, 0.0045 + 32 * 0.0005)
+    assert [40, 40] == [budget.count_tokens(2), budget.count_tokens(32)]
+    assert [40, 40] == [budget.count_tokens(3), budget.count_tokens(63)]
+    # Unknown: as with fewer, and with more where there are no fewer.
+    assert [40, 40] == [budget.count_tokens(8), budget.count_tokens(1)]
 
 
 def test_plan_is_empty_without_work() -> None:

@@ -39,6 +39,9 @@ E = TypeVar("E", bound=Enum)
 def read_event(event: chat_pb2.ChatEvent) -> Event | None:
     """One event of a stream. None: one that this client does not know."""
     match event.WhichOneof("event"):
+        case "delta":
+            delta = event.delta
+            return Delta(delta.text, delta.char_offset)
         case "started":
             started = event.started
             return Started(
@@ -53,8 +56,6 @@ def read_event(event: chat_pb2.ChatEvent) -> Event | None:
             )
         case "queued":
             return Queued(event.queued.position)
-        case "delta":
-            return Delta(event.delta.text, event.delta.char_offset)
         case "trimmed":
             trimmed = event.trimmed
             return ContextTrimmed(

@@ -95,6 +95,10 @@ class Resumption:
 
     def _take_text(self, event: Delta) -> Delta | None:
         num_known = len(self._text) - event.char_offset
+        if num_known == 0 and event.text:
+            self._text += event.text
+            self._is_lost = False
+            return event
         known = event.text[: max(0, num_known)]
         if known and not self._text.startswith(known, event.char_offset):
             raise IncompleteReply(

@@ -71,7 +71,7 @@ class AsyncReply(ReplyRecord):
         """Everything that comes, waiting in the queue included; raises as iteration does."""
         while not self._closed:
             try:
-                event = await anext(await self._open())
+                event = await anext(self._stream or await self._open())
             except StopAsyncIteration:
                 self._check_end()
                 return

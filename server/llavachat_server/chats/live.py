@@ -76,7 +76,8 @@ class LiveTurn:
         self._is_over = False
         self._error: Exception | None = None
         self._num_followers = 0
-        self._news = asyncio.Event()
+        # Bare futures: an asyncio.Event asks the system for the process's id at every wait.
+        self._waiting: list[asyncio.Future[None]] = []
 
     @property
     def is_over(self) -> bool:
@@ -116,17 +117,20 @@ class LiveTurn:
             self._grace.cancel()
             self._grace = None
         position = 0
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                news = self._news
                 while position < len(self._events):
-                    event = _cut(self._events[position], char_offset)
+                    event = self._events[position]
                     position += 1
-                    if event is not None:
-                        yield event
+                    known = event if char_offset == 0 else _cut(event, char_offset)
+                    if known is not None:
+                        yield known
                 if self._is_over and position == len(self._events):
                     break
-                await news.wait()
+                news = loop.create_future()
+                self._waiting.append(news)
+                await news
             if self._error is not None:
                 raise self._error
         finally:
@@ -147,8 +151,10 @@ class LiveTurn:
             self._abandon(self)
 
     def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            if not news.done():
+                news.set_result(None)
 
 
 def _cut(event: TurnEvent, char_offset: int) -> TurnEvent | None:

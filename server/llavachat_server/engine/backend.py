@@ -75,6 +75,9 @@ class Backend:
             release_weights=True,
             num_threads=self._num_threads,
         )
+        if self.decoder.native is not None:
+            self.vision.use_kernels(self._num_threads, self._is_idle, release=True)
+        self._core: Core | None = None
         try:
             self.table = TokenTable(facts.tokenizer)
         except ValueError as error:
@@ -91,7 +94,7 @@ class Backend:
         settings, facts = self._settings, self.loaded.facts
         seen = SeenTokens(settings.max_running, facts.vocab_size, self.embedding.weight.device)
         try:
-            core = self._make_core(seen)
+            core = self._core = self._make_core(seen)
         except MemoryError as error:
             raise LoadingError(
                 "the key-value cache does not fit into memory; "
@@ -103,6 +106,10 @@ class Backend:
         loop = GenerationLoop(core, prepare, deliver, on_end, num_threads)
         loop.start()
         return loop, seen
+
+    def _is_idle(self) -> bool:
+        """Whether the generation loop computes nothing; from any thread."""
+        return self._core is None or not self._core.has_work
 
     def _leave_untuned(self) -> None:
         """What `Decoder.tune` finds depends on the moment, and sums depend on what it finds."""

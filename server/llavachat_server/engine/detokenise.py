@@ -104,7 +104,13 @@ class Detokeniser:
         if self._is_first_byte_due and spelt:
             self._is_first_byte_due = False
             spelt = spelt.removeprefix(b" ")
-        self._held += self._decoder.decode(spelt)
+        decoded = self._decoder.decode(spelt)
+        if not self._stop:
+            # Nothing can be held back.
+            self._num_released_chars += len(decoded)
+            self._token_ends.append(self._num_released_chars)
+            return decoded
+        self._held += decoded
         self._token_ends.append(self._num_released_chars + len(self._held))
         found = self._find_stop()
         if found is not None:

@@ -26,9 +26,14 @@ FLASH_CAPABILITY = 8
 CPU_BATCH_TOKENS = 256
 GPU_BATCH_TOKENS = 1024
 
-GAP_SECONDS = 0.1
+GPU_GAP_SECONDS = 0.1
 """The longest pause that an entering prompt should cause in running answers. Reading stays
 fluent: at 250 words a minute a person takes 0.18 s for a token."""
+
+CPU_GAP_SECONDS = 0.025
+"""Likewise on a CPU, where a chunk costs in proportion to its tokens: small ones lose little. With
+16 new chats at once on two cores, 0.1 s gave pauses of 82 ms (p99), 562 tok/s and a first token
+after 0.58 s (median); this gives 27 ms, 493 tok/s and 0.86 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
         page_tokens=PAGED_BLOCK_TOKENS if is_paged else PIECE_BLOCK_TOKENS,
         max_batch_tokens=settings.max_batch_tokens
         or max(settings.max_running, GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS),
-        gap_seconds=GAP_SECONDS,
+        gap_seconds=GPU_GAP_SECONDS if on_gpu else CPU_GAP_SECONDS,
         cache_tokens=settings.kv_cache_tokens or (None if on_gpu else DEFAULT_CPU_CACHE_TOKENS),
     )
 

@@ -82,7 +82,8 @@ class Run:
         self._unread = ""
         self._unread_offset = 0
         self._end: Finished | EngineError | None = None
-        self._news = asyncio.Event()
+        # A bare future: an asyncio.Event asks the system for the process's id at every wait.
+        self._reader: asyncio.Future[None] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -92,7 +93,7 @@ class Run:
     def move(self, position: int) -> None:
         """The place in the line has changed."""
         self._position = position
-        self._news.set()
+        self._wake_reader()
 
     def note_admission(self) -> None:
         """The request may begin."""
@@ -176,8 +177,8 @@ class Run:
         Raises:
             EngineError: the run failed; what came before has been read.
         """
+        loop = asyncio.get_running_loop()
         while True:
-            self._news.clear()
             if self._position is not None and not self._unread:
                 position, self._position = self._position, None
                 yield Queued(position)
@@ -190,7 +191,8 @@ class Run:
                 yield self._end
                 return
             else:
-                await self._news.wait()
+                self._reader = loop.create_future()
+                await self._reader
 
     def _append(self, text: str) -> None:
         if not text:
@@ -199,14 +201,18 @@ class Run:
             self._unread_offset = self._num_chars
         self._unread += text
         self._num_chars += len(text)
-        self._news.set()
+        self._wake_reader()
 
     def _settle(self, end: Finished | EngineError) -> None:
         self._end = end
         self._position = None
         if self.timer is not None:
             self.timer.cancel()
-        self._news.set()
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def _measure(self) -> Timings:
         now = time.perf_counter()

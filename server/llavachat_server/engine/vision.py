@@ -4,12 +4,21 @@ Pad, preprocess, encode. Called on worker threads, one picture at a time: a pict
 features must not depend on which others happen to come along.
 """
 
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
+from transformers import CLIPImageProcessorPil, CLIPVisionModel, LlavaForConditionalGeneration
 
 from llavachat_server.images.preprocess import pad_to_square
+
+if TYPE_CHECKING:
+    from llavachat_server.engine.native.tower import NativeTower
+
+_log = logging.getLogger(__name__)
 
 
 class VisionEncoder:
@@ -27,6 +36,44 @@ class VisionEncoder:
         self._processor = processor
         weight = next(model.model.vision_tower.parameters())
         self._dtype, self._device = weight.dtype, weight.device
+        self._native: NativeTower | None = None
+
+    def use_kernels(self, num_threads: int, is_alone: Callable[[], bool], *, release: bool) -> None:
+        """Encode by the kernels for a CPU, if they compute this tower; see `engine.native`.
+
+        Args:
+            num_threads: of the kernels, where nothing else is computed.
+            is_alone: whether nothing else is; asked at each picture.
+            release: give the modules' own weights back; the model can not be run by itself then.
+        """
+        tower: Any = self._model.model.vision_tower
+        layer = self._model.config.vision_feature_layer
+        if type(tower) is not CLIPVisionModel or not isinstance(layer, int):
+            return
+        try:
+            from llavachat_server.engine.native.tower import (
+                NativeTower,
+                can_pack_tower,
+                compile_tower,
+            )
+
+            if not can_pack_tower(tower.encoder):
+                return
+            compile_tower()
+        except Exception as error:
+            # What fails here costs speed, and nothing else.
+            _log.info("encoding by torch's operations: %s: %s", type(error).__name__, error)
+            return
+        # States before the first layer count as well, as in transformers' list of them.
+        num_states = len(tower.encoder.layers) + 1
+        self._native = NativeTower(
+            tower.encoder,
+            layer % num_states,
+            tower.embeddings.num_positions,
+            release=release,
+            num_threads=num_threads,
+            is_alone=is_alone,
+        )
 
     def preprocess(self, picture: Image.Image) -> Tensor:
         """Pad to a square, resize and normalise.
@@ -45,5 +92,12 @@ class VisionEncoder:
     def encode(self, values: Tensor) -> Tensor:
         """(1, 3, side, side) pixels to (tokens, hidden) features, on the model's device."""
         values = values.to(self._device, self._dtype)
+        if self._native is not None:
+            tower: Any = self._model.model.vision_tower
+            states = self._native.run(tower.pre_layrnorm(tower.embeddings(values))[0])
+            if self._model.config.vision_feature_select_strategy == "default":
+                states = states[1:]
+            projected: Tensor = self._model.model.multi_modal_projector(states)
+            return projected
         features: Tensor = self._model.get_image_features(pixel_values=values).pooler_output[0]
         return features

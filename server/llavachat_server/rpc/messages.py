@@ -107,17 +107,18 @@ def timings(value: Timings) -> pb.Timings:
     )
 
 
-def chat_event(event: TurnEvent, num_image_tokens: int) -> pb.ChatEvent:
-    """See ``ChatEvent``."""
+def write_event(target: pb.ChatEvent, event: TurnEvent, num_image_tokens: int) -> None:
+    """See ``ChatEvent``; into an empty one, since there is one for each token."""
     match event:
         case Delta():
-            delta = pb.TextDelta(text=event.text, char_offset=event.char_offset)
-            return pb.ChatEvent(delta=delta)
+            delta = target.delta
+            delta.text = event.text
+            delta.char_offset = event.char_offset
         case Queued():
-            return pb.ChatEvent(queued=pb.Queued(position=event.position))
+            target.queued.CopyFrom(pb.Queued(position=event.position))
         case Started():
-            return pb.ChatEvent(
-                started=pb.TurnStarted(
+            target.started.CopyFrom(
+                pb.TurnStarted(
                     chat_id=event.chat_id,
                     turn_id=event.turn_id,
                     parent_turn_id=event.parent_turn_id,
@@ -127,16 +128,16 @@ def chat_event(event: TurnEvent, num_image_tokens: int) -> pb.ChatEvent:
                 )
             )
         case Trimmed():
-            return pb.ChatEvent(
-                trimmed=pb.ContextTrimmed(
+            target.trimmed.CopyFrom(
+                pb.ContextTrimmed(
                     turn_ids=event.turn_ids,
                     num_tokens_before=event.num_tokens_before,
                     num_tokens_after=event.num_tokens_after,
                 )
             )
         case Ended():
-            return pb.ChatEvent(
-                finished=pb.TurnFinished(
+            target.finished.CopyFrom(
+                pb.TurnFinished(
                     finish_reason=FINISH_REASONS[event.finish_reason],
                     matched_stop=event.matched_stop,
                     usage=usage(event.usage),

@@ -63,7 +63,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             question = requests.start_question(request, self.desk.request_limits)
             live = self.desk.turns.ask(TENANT.get(), question)
-            await self._stream(live, context, lambda event: pb.StartChatResponse(event=event))
+            await self._stream(live, context, pb.StartChatResponse)
 
     async def ContinueChat(  # type: ignore[override] # noqa: N802
         self, request: pb.ContinueChatRequest, context: Context
@@ -72,7 +72,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             question = requests.continue_question(request, self.desk.request_limits)
             live = self.desk.turns.ask(TENANT.get(), question)
-            await self._stream(live, context, lambda event: pb.ContinueChatResponse(event=event))
+            await self._stream(live, context, pb.ContinueChatResponse)
 
     async def GetChat(  # noqa: N802
         self, request: pb.GetChatRequest, context: Context
@@ -179,9 +179,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
             turn_id = requests.required_id("turn_id", request.turn_id)
             offset = requests.char_offset(request)
             live = await self.desk.turns.resume(TENANT.get(), chat_id, turn_id, offset)
-            await self._stream(
-                live, context, lambda event: pb.ResumeTurnResponse(event=event), offset
-            )
+            await self._stream(live, context, pb.ResumeTurnResponse, offset)
 
     async def ReplayTurn(  # type: ignore[override] # noqa: N802
         self, request: pb.ReplayTurnRequest, context: Context
@@ -213,12 +211,15 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         self,
         live: LiveTurn,
         context: Context,
-        wrap: Callable[[pb.ChatEvent], Any],
+        make: Callable[[], Any],
         char_offset: int = 0,
     ) -> None:
+        num_image_tokens = self._image_tokens
         async with aclosing(live.follow(char_offset)) as events:
             async for event in events:
-                await context.write(wrap(messages.chat_event(event, self._image_tokens)))
+                response = make()
+                messages.write_event(response.event, event, num_image_tokens)
+                await context.write(response)
 
 
 class answering:  # noqa: N801

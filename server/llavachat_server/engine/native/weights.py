@@ -55,17 +55,17 @@ def pack_weights(decoder: Any, head: Any, shape: Shape, *, release: bool) -> Ten
         own, mlp = layer.self_attn, layer.mlp
         before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
         for module in (own.q_proj, own.k_proj):
-            put(_cut(_pair_up(module.weight, shape.head_dim) * before))
-        put(_cut(own.v_proj.weight * before))
-        put(_cut(own.o_proj.weight))
-        gate, up = _cut(mlp.gate_proj.weight * after), _cut(mlp.up_proj.weight * after)
+            put(cut_panels(_pair_up(module.weight, shape.head_dim) * before))
+        put(cut_panels(own.v_proj.weight * before))
+        put(cut_panels(own.o_proj.weight))
+        gate, up = cut_panels(mlp.gate_proj.weight * after), cut_panels(mlp.up_proj.weight * after)
         put(torch.stack([gate, up], 1))
-        put(_cut(mlp.down_proj.weight))
+        put(cut_panels(mlp.down_proj.weight))
         if release:
             for module in [*own.children(), *mlp.children()]:
                 if hasattr(module, "in_features"):
                     module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
-    put(_cut(nn.functional.pad(head.weight * decoder.norm.weight, (0, 0, 0, padded))))
+    put(cut_panels(nn.functional.pad(head.weight * decoder.norm.weight, (0, 0, 0, padded))))
     return packed
 
 
@@ -82,8 +82,8 @@ def build_angles(decoder: Any, num_positions: int) -> tuple[Tensor, Tensor]:
     return cosines.contiguous(), sines.contiguous()
 
 
-def _cut(weight: Tensor) -> Tensor:
-    # (out, in) -> (panels, in, 16)
+def cut_panels(weight: Tensor) -> Tensor:
+    """(out, in) to (panels, in, 16)."""
     return weight.view(-1, LANES, weight.shape[1]).transpose(1, 2)
 
 

@@ -1,0 +1,293 @@
+"""All layers of a CLIP vision tower as one compiled function that several threads run together.
+
+Rows are one picture's patches, the class token first. Attention is the decoder's own, told that
+every row has come last: so each reads all the others.
+"""
+
+from typing import Any, NamedTuple
+
+from numba import config, njit
+
+from llavachat_server.engine.native.attending import attend
+from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
+from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile
+from llavachat_server.engine.native.sharing import (
+    await_all,
+    close,
+    enter,
+    finish,
+    leave,
+    take,
+)
+from llavachat_server.engine.native.vectors import (
+    LANES,
+    add,
+    divide,
+    exponentiate,
+    fuse,
+    load,
+    multiply,
+    spread,
+    store,
+    subtract,
+    sum_up,
+)
+
+PHASES_PER_LAYER = 7
+"""See `run_tower`."""
+
+
+class TowerSizes(NamedTuple):
+    """Counts; those that `attending.attend` knows are named as in `plan.Sizes`."""
+
+    num_layers: int
+    num_rows: int
+    hidden: int
+    num_heads: int
+    num_kv_heads: int
+    """The same."""
+    head_dim: int
+    inner: int
+    """Width of the MLP."""
+    block_tokens: int
+    num_slots: int
+    """One block: all rows, up to whole panels."""
+
+
+class TowerBuffers(NamedTuple):
+    """float32 arrays of one dimension; `weights` and `vectors` are only read."""
+
+    weights: Any
+    """Panels, in the order of use."""
+    vectors: Any
+    """The layers' norms and biases, in the order of use."""
+    hidden: Any
+    """(rows, hidden); the input, and at the end the output."""
+    middle: Any
+    normed: Any
+    query: Any
+    cache: Any
+    """Keys and values of one layer, see `plan.Buffers`."""
+    mixed: Any
+    gated: Any
+
+
+class TowerReading(NamedTuple):
+    """int64 arrays of one dimension: what attention asks of `plan.Step`."""
+
+    positions: Any
+    first_blocks: Any
+    tables: Any
+
+
+@njit(nogil=True)
+def _normalise(
+    rows: Any, first: int, count: int, width: int, vectors: Any, start: int, floor: Any,
+    target: Any,
+) -> None:  # fmt: skip
+    # LayerNorm of some rows; its weights and then its biases are at `start`.
+    for row in range(first, first + count):
+        begin = row * width
+        total = spread(0.0)
+        for index in range(begin, begin + width, LANES):
+            total = add(total, load(rows, index))
+        mean = spread(sum_up(total) / width)
+        total = spread(0.0)
+        for index in range(begin, begin + width, LANES):
+            values = subtract(load(rows, index), mean)
+            total = fuse(values, values, total)
+        factor = spread((sum_up(total) / width + floor) ** -0.5)
+        for index in range(0, width, LANES):
+            values = multiply(subtract(load(rows, begin + index), mean), factor)
+            bias = load(vectors, start + width + index)
+            store(target, begin + index, fuse(values, load(vectors, start + index), bias))
+
+
+@njit(nogil=True)
+def _project(
+    sizes: Any, buffers: Any, start: int, biases: int, panel: int, scale: Any, scratch: Any
+) -> None:
+    # 16 outputs of query, key or value, put where attention reads them.
+    dim, width, heads = sizes.head_dim, sizes.hidden, sizes.num_heads
+    column = panel * LANES
+    head, place = column // dim, column % dim
+    bias = load(buffers.vectors, biases + column)
+    base = (head - heads) * sizes.num_slots
+    first = 0
+    while first < sizes.num_rows:
+        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        multiply_tile(
+            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0
+        )
+        for index in range(count):
+            row = first + index
+            values = add(load(scratch, index * LANES), bias)
+            if head < heads:
+                store(buffers.query, row * width + column, multiply(values, spread(scale)))
+            elif head < 2 * heads:
+                # Keys of sixteen rows are a panel; see `attending`.
+                store(scratch, index * LANES, values)
+                target = (base + row - row % LANES) * dim + place * LANES + row % LANES
+                for lane in range(LANES):
+                    buffers.cache[target + lane * LANES] = scratch[index * LANES + lane]
+            else:
+                store(buffers.cache, (base + row) * dim + place, values)
+        first += count
+
+
+@njit(nogil=True)
+def _add_product(
+    sizes: Any, rows: Any, width: int, buffers: Any, start: int, biases: int, residual: Any,
+    output: Any, panel: int, scratch: Any,
+) -> None:  # fmt: skip
+    # output = rows @ panel + bias + residual
+    column = panel * LANES
+    bias = load(buffers.vectors, biases + column)
+    first = 0
+    while first < sizes.num_rows:
+        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        multiply_tile(rows, first * width, count, width, buffers.weights, start, scratch, 0)
+        for index in range(count):
+            place = (first + index) * sizes.hidden + column
+            values = add(load(scratch, index * LANES), bias)
+            store(output, place, add(values, load(residual, place)))
+        first += count
+
+
+@njit(nogil=True)
+def _activate(sizes: Any, buffers: Any, start: int, biases: int, panel: int, scratch: Any) -> None:
+    # 16 outputs of the MLP's first half, through x * sigmoid(1.702 x).
+    # Source of the factor: "quick_gelu" of the CLIP models.
+    width, column = sizes.hidden, panel * LANES
+    bias = load(buffers.vectors, biases + column)
+    first = 0
+    while first < sizes.num_rows:
+        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        multiply_tile(
+            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0
+        )
+        for index in range(count):
+            values = add(load(scratch, index * LANES), bias)
+            decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
+            store(buffers.gated, (first + index) * sizes.inner + column, divide(values, decay))
+        first += count
+
+
+@njit(nogil=True)
+def _normalise_all(
+    sizes: Any, rows: Any, buffers: Any, start: int, floor: Any, counters: Any, phase: int
+) -> None:
+    # A phase of its own: each product needs all columns of a row.
+    num_units = (sizes.num_rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
+    unit = take(counters, phase)
+    while unit < num_units:
+        first = unit * MAX_TILE_ROWS
+        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        _normalise(rows, first, count, sizes.hidden, buffers.vectors, start, floor, buffers.normed)
+        finish(counters, phase)
+        unit = take(counters, phase)
+    await_all(counters, phase, num_units)
+
+
+@njit(nogil=True, cache=bool(config.CACHE_DIR))  # see `native.keep_compiled`
+def run_tower(
+    sizes: Any, buffers: Any, reading: Any, floor: Any, counters: Any, scratch: Any,
+    is_helper: bool,
+) -> None:  # fmt: skip
+    """Take part in encoding a picture; the thread that begins it returns when it is done.
+
+    Args:
+        sizes: `TowerSizes`.
+        buffers: `TowerBuffers`.
+        reading: `TowerReading`.
+        floor: LayerNorm's epsilon.
+        counters: see `sharing`; of this picture alone.
+        scratch: float32, of this thread alone; see `plan.count_scratch`.
+        is_helper: another thread began it.
+    """
+    if is_helper and not enter(counters):
+        return
+    hidden, inner, heads = sizes.hidden, sizes.inner, sizes.num_heads
+    scale = sizes.head_dim**-0.5
+    start, vector, phase = 0, 0, 0
+    for _ in range(sizes.num_layers):
+        _normalise_all(sizes, buffers.hidden, buffers, vector, floor, counters, phase)
+        vector += 2 * hidden
+        phase += 1
+
+        num_units = 3 * hidden // LANES
+        unit = take(counters, phase)
+        while unit < num_units:
+            panel = start + unit * hidden * LANES
+            _project(sizes, buffers, panel, vector, unit, scale, scratch)
+            finish(counters, phase)
+            unit = take(counters, phase)
+        await_all(counters, phase, num_units)
+        start += num_units * hidden * LANES
+        vector += 3 * hidden
+        phase += 1
+
+        num_groups = (sizes.num_rows + MAX_ATTENDING_ROWS - 1) // MAX_ATTENDING_ROWS
+        num_units = num_groups * heads
+        unit = take(counters, phase)
+        while unit < num_units:
+            row = unit // heads * MAX_ATTENDING_ROWS
+            count = min(MAX_ATTENDING_ROWS, sizes.num_rows - row)
+            attend(sizes, buffers, reading, 0, row, count, row, unit % heads, scratch)
+            finish(counters, phase)
+            unit = take(counters, phase)
+        await_all(counters, phase, num_units)
+        phase += 1
+
+        num_units = hidden // LANES
+        unit = take(counters, phase)
+        while unit < num_units:
+            _add_product(
+                sizes, buffers.mixed, hidden, buffers, start + unit * hidden * LANES, vector,
+                buffers.hidden, buffers.middle, unit, scratch,
+            )  # fmt: skip
+            finish(counters, phase)
+            unit = take(counters, phase)
+        await_all(counters, phase, num_units)
+        start += num_units * hidden * LANES
+        vector += hidden
+        phase += 1
+
+        _normalise_all(sizes, buffers.middle, buffers, vector, floor, counters, phase)
+        vector += 2 * hidden
+        phase += 1
+
+        num_units = inner // LANES
+        unit = take(counters, phase)
+        while unit < num_units:
+            panel = start + unit * hidden * LANES
+            _activate(sizes, buffers, panel, vector, unit, scratch)
+            finish(counters, phase)
+            unit = take(counters, phase)
+        await_all(counters, phase, num_units)
+        start += num_units * hidden * LANES
+        vector += inner
+        phase += 1
+
+        num_units = hidden // LANES
+        unit = take(counters, phase)
+        while unit < num_units:
+            _add_product(
+                sizes, buffers.gated, inner, buffers, start + unit * inner * LANES, vector,
+                buffers.middle, buffers.hidden, unit, scratch,
+            )  # fmt: skip
+            finish(counters, phase)
+            unit = take(counters, phase)
+        await_all(counters, phase, num_units)
+        start += num_units * inner * LANES
+        vector += hidden
+        phase += 1
+    if is_helper:
+        leave(counters)
+    else:
+        close(counters)
+
+
+def count_tower_scratch(num_rows: int) -> int:
+    """Elements of a thread's scratch: a tile, or the scores of a group; see `attend`."""
+    return max(2 * TILE, MAX_ATTENDING_ROWS * (num_rows + LANES + 1))

@@ -1,0 +1,104 @@
+"""The vision tower by the kernels for a CPU: transformers' features, however many compute them."""
+
+from typing import Any
+
+import pytest
+import torch
+from llavachat_server.engine.vision import VisionEncoder
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+
+def make_model(activation: str = "quick_gelu", layer: int = -2, strategy: str = "default") -> Any:
+    """A tower of three layers and 26 rows, whose weights are large enough to tell."""
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=70,
+        patch_size=14,
+        projection_dim=64,
+        hidden_act=activation,
+    )
+    text = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=64,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=strategy,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
+    for weight in model.model.vision_tower.encoder.parameters():
+        weight.copy_(0.2 * torch.randn_like(weight) + (weight == 1))
+    return model
+
+
+def make_encoder(model: Any) -> VisionEncoder:
+    """As the engine makes it."""
+    side = model.config.vision_config.image_size
+    size = {"height": side, "width": side}
+    return VisionEncoder(model, CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size))
+
+
+@pytest.mark.parametrize(
+    ("layer", "strategy"), [(-2, "default"), (-1, "full"), (1, "default"), (3, "full")]
+)
+def test_features_are_those_of_transformers(layer: int, strategy: str) -> None:
+    """Up to rounding, whichever layer is read, and on one thread as on three to the last bit."""
+    model = make_model(layer=layer, strategy=strategy)
+    pixels = torch.randn(3, 1, 3, 70, 70, generator=torch.Generator().manual_seed(1))
+    encoder = make_encoder(model)
+    expected = [encoder.encode(one) for one in pixels]
+
+    is_alone = False
+    encoder.use_kernels(3, lambda: is_alone, release=False)
+    actual = [encoder.encode(one) for one in pixels]
+    is_alone = True
+    together = [encoder.encode(one) for one in pixels]
+
+    torch.testing.assert_close(expected, actual, rtol=1e-4, atol=1e-5)
+    # Transformers' own words for the features, and not for something near them.
+    assert [one.shape for one in expected] == [one.shape for one in actual]
+    assert all(torch.equal(one, other) for one, other in zip(actual, together, strict=True))
+
+
+def test_weights_of_an_encoded_tower_are_given_back() -> None:
+    """Those of the layer that nothing reads as well, and the features stay what they were."""
+    model = make_model()
+    encoder, pixels = make_encoder(model), torch.randn(1, 3, 70, 70)
+    expected = encoder.encode(pixels)
+    layers = model.model.vision_tower.encoder.layers
+
+    encoder.use_kernels(1, lambda: True, release=True)
+
+    assert 0 == sum(m.weight.numel() for m in layers.modules() if hasattr(m, "in_features"))
+    torch.testing.assert_close(expected, encoder.encode(pixels), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gelu", "bfloat16", "several layers"])
+def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
+    """Another activation, another dtype, features of several layers: as without kernels."""
+    model = make_model("gelu" if kind == "gelu" else "quick_gelu")
+    if kind == "bfloat16":
+        model = model.to(torch.bfloat16)
+    encoder, pixels = make_encoder(model), torch.randn(1, 3, 70, 70)
+    expected = encoder.encode(pixels)
+    if kind == "several layers":
+        model.config.vision_feature_layer = [-2]
+
+    encoder.use_kernels(2, lambda: True, release=True)
+
+    assert torch.equal(expected, encoder.encode(pixels))
