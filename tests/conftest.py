@@ -1,11 +1,15 @@
 """Fixtures that tests of all kinds share."""
 
+import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from kept_kernels import share_kernels
 from llavachat_server.images.intake import ImageLimits, Intake
+from llavachat_server.ops import logs
 from server_process import ServerProcess, run_server
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
@@ -17,6 +21,10 @@ os.environ.setdefault("LLAVACHAT_STORE", "memory")
 
 # Nor does each compile its kernels anew; the tests that are about them say so.
 os.environ.setdefault("LLAVACHAT_COMPILED", "off")
+
+# Before torch is imported: threads of its that wait for each other sleep, where they would else
+# keep a core busy that another process's test needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +47,24 @@ def intake() -> Iterator[Intake]:
     running = Intake(ImageLimits())
     yield running
     running.close()
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Put logging back as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in logs.OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the compiled kernels, from which this process reads them."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return share_kernels(folder / "kernels")

@@ -20,7 +20,9 @@ def children(pid: int) -> list[int]:
 
 
 def resident_bytes(*pids: int) -> int:
-    """Memory that processes and their children have in RAM; what they share is counted once."""
+    """Memory of their own that processes and their children have in RAM, counted once where they
+    share it. Pages of files are the kernel's: how many count as whose changes with whoever else
+    on the machine has the same library open."""
     total, left = 0, list(pids)
     while left:
         pid = left.pop()
@@ -28,7 +30,7 @@ def resident_bytes(*pids: int) -> int:
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 name, _, value = line.partition(":")
-                if name == "Pss":
+                if name in ("Pss_Anon", "Pss_Shmem"):
                     total += int(value.split()[0]) * 1024
     return total
 
@@ -67,6 +69,20 @@ def wait_for_child(pid: int) -> int:
         assert time.monotonic() < end
         time.sleep(0.001)
     return found[0]
+
+
+def wait_until_busy(pid: int, seconds: float) -> None:
+    """Wait until a process has computed for so long."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while _computed_seconds(pid) < seconds:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _computed_seconds(pid: int) -> float:
+    # utime and stime, the 14th and 15th field of proc_pid_stat(5).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Gauge:

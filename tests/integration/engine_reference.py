@@ -90,6 +90,7 @@ class Reference:
         self.model = LlavaForConditionalGeneration.from_pretrained(
             folder, dtype=torch.float32, device_map={"": "cpu"}, **arguments
         ).eval()
+        self._known: dict[object, tuple[int, ...]] = {}
         self._facts = engine._backend.loaded.facts
         self._vision = engine._backend.vision
 
@@ -106,9 +107,22 @@ class Reference:
         max_tokens: int,
         **rules: Any,
     ) -> tuple[int, ...]:
-        """The greedy answer's ids, without a closing eos."""
+        """The greedy answer's ids, without a closing eos; to the same question the same ones."""
+        held = [hold(image) for image in images]
+        key = (*token_ids, *(image.id for image in held), max_tokens, *sorted(rules.items()))
+        if key not in self._known:
+            self._known[key] = self._generate(token_ids, held, max_tokens, rules)
+        return self._known[key]
+
+    def _generate(
+        self,
+        token_ids: Sequence[int],
+        images: Sequence[EngineImage],
+        max_tokens: int,
+        rules: dict[str, Any],
+    ) -> tuple[int, ...]:
         ids = torch.tensor([self.widen(token_ids)])
-        pixels = [self._vision.preprocess(hold(image).pixels) for image in images]
+        pixels = [self._vision.preprocess(image.pixels) for image in images]
         pictures = {"pixel_values": torch.cat(pixels)} if pixels else {}
         answer = self.model.generate(
             input_ids=ids,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ class Bench:
         "modules, grouped heads and biases",
     ],
 )
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, kernels: Path) -> Iterator[Bench]:
     """Each make of the layers."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -163,6 +164,7 @@ def test_a_prompt_in_chunks_equals_a_whole_one(bench: Bench, max_chunk_tokens: i
     assert [bench.expect(prompt, 10) for prompt in prompts] == answers
 
 
+@pytest.mark.usefixtures("kernels")
 def test_kernels_ignore_how_a_prompt_was_cut() -> None:
     """To the last bit: whole, by one, and in pieces that end inside panels, on torn blocks."""
     decoder = Decoder(make_model(2), 512, compile_steps=True)

@@ -39,7 +39,7 @@ QUESTIONS = [
     params=["lively weights", "lively weights, compiled", "embedded model"],
 )
 async def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kernels: Path
 ) -> AsyncIterator[tuple[BatchingEngine, Reference]]:
     """An engine and generate() on one checkpoint."""
     folder = SHAPES_FOLDER

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from processes import (
     resident_bytes,
     shared_memory_bytes,
     wait_for_child,
+    wait_until_busy,
     wait_until_gone,
 )
 
@@ -160,10 +160,16 @@ def test_a_crash_is_that_picture_s_alone(worker: Worker, number: signal.Signals)
     """A decoder that dies on a picture is a refusal; the next picture finds another one."""
     data = SLOW.make()
     child = wait_for_child(keeper(worker))
-    crash = threading.Timer(0.3, os.kill, (child, number))
-    crash.start()
-    with pytest.raises(BadImage, match="damaged so that it can not be decoded"):
-        worker.decode(data, LIMITS)
+
+    def crash() -> None:
+        wait_until_busy(child, 0.5)  # far more than it takes to get ready
+        os.kill(child, number)
+
+    with ThreadPoolExecutor(1) as thread:
+        crashed = thread.submit(crash)
+        with pytest.raises(BadImage, match="damaged so that it can not be decoded"):
+            worker.decode(data, LIMITS)
+        crashed.result()
     before = keeper(worker)
     assert (320, 320) == worker.decode(red_circle(), LIMITS).kept
     assert before == keeper(worker)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from kept_kernels import compile_in_a_process
 from llavachat_server.assembly import make_batching_engine
 from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.inputs import Input
@@ -15,20 +16,14 @@ from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.settings import Settings, SettingsError, check_extras, resolve_profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
+pytestmark = pytest.mark.usefixtures("kernels")
+
 PROBE = """
 import ctypes, sys
 # 65 is PR_SET_MDWE of Linux 6.3, what MemoryDenyWriteExecute asks for
 assert ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0) == 0
 from llavachat_server.engine import native
 sys.exit(native.find_obstacle())
-"""
-
-COMPILE = """
-import sys
-from llavachat_server.engine import native
-native.keep_compiled(sys.argv[1])
-from llavachat_server.engine.native import steps
-steps.compile_kernels()
 """
 
 
@@ -97,16 +92,17 @@ def test_threads_of_the_kernels_are_not_torchs() -> None:
     assert 2 == decoder.native.num_running_threads
 
 
-def test_kernels_are_kept_for_the_next_process(tmp_path: Path) -> None:
+def test_kernels_are_kept_for_the_next_process(kernels: Path) -> None:
     """Compiled by the first, read by the second."""
-    kept = []
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", COMPILE, str(tmp_path)], check=True, timeout=300)
-        files = sorted(tmp_path.rglob("*.nbc"))
-        kept.append([(file, file.stat().st_mtime_ns) for file in files])
 
-    assert kept[0]
-    assert kept[0] == kept[1]
+    def look() -> list[tuple[Path, int]]:
+        return [(file, file.stat().st_mtime_ns) for file in sorted(kernels.rglob("*.nbc"))]
+
+    before = look()
+    compile_in_a_process(kernels)
+
+    assert before
+    assert before == look()
 
 
 @pytest.mark.parametrize(("given", "expected"), [("auto", True), ("on", True), ("off", False)])

@@ -134,7 +134,7 @@ def test_slow_pictures_stall_nobody(strict_server: ServerProcess) -> None:
     found = list(stalls(server.stub(), is_over))
     thread.join()
     # Most, not all: a test's machine may have better things to do for a moment.
-    assert sorted(found)[len(found) * 9 // 10] < 0.5, found
+    assert sorted(found)[len(found) * 3 // 4] < 0.5, found
     assert 2 == len(outcomes)
     for outcome in outcomes:
         assert outcome == BUSY or outcome[1:] == STOPPED, outcome

@@ -3,10 +3,11 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 from llavachat_server.ops import logs
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 class Terminal(io.StringIO):
@@ -15,17 +16,6 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         """Yes."""
         return True
-
-
-@pytest.fixture(autouse=True)
-def root_logging() -> Iterator[None]:
-    """Put logging back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("llavachat").setLevel(logging.NOTSET)
 
 
 def say(stream: io.StringIO, form: str = "auto", level: str = "info") -> str:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -11,17 +10,7 @@ from llavachat_server.ops import logs
 from llavachat_server.reloading import reload_settings
 from llavachat_server.settings import load
 
-
-@pytest.fixture(autouse=True)
-def root_logging() -> Iterator[None]:
-    """Put logging back as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name in logs.OWN_LOGGERS:
-        logging.getLogger(name).setLevel(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 class Server:
