@@ -58,7 +58,7 @@ def _score(
             while first + WIDE_PANELS * LANES <= end:
                 multiply_one_row(
                     buffers.query, query, 0, dim, buffers.cache, start, LANES, panel,
-                    scratch, first, 0, False,
+                    scratch, first, 0, False, start, 0,
                 )  # fmt: skip
                 first += WIDE_PANELS * LANES
                 start += WIDE_PANELS * panel
@@ -113,7 +113,7 @@ def _mix(
             if count == 1 and place + WIDE_PANELS * LANES <= dim:
                 multiply_one_row(
                     scratch, source + first, 0, end - first, buffers.cache, start + place, dim,
-                    LANES, buffers.mixed, target + place, 0, first > 0,
+                    LANES, buffers.mixed, target + place, 0, first > 0, start, 0,
                 )  # fmt: skip
                 place += WIDE_PANELS * LANES
             else:

@@ -10,7 +10,7 @@ from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
-from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile
+from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile, plan_ahead
 from llavachat_server.engine.native.sharing import (
     await_all,
     close,
@@ -52,6 +52,8 @@ class TowerSizes(NamedTuple):
     block_tokens: int
     num_slots: int
     """One block: all rows, up to whole panels."""
+    num_threads: int
+    """That share a picture at most."""
 
 
 class TowerBuffers(NamedTuple):
@@ -113,12 +115,16 @@ def _project(
     head, place = column // dim, column % dim
     bias = load(buffers.vectors, biases + column)
     base = (head - heads) * sizes.num_slots
+    ahead = start + sizes.num_threads * width * LANES
+    ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
         count = min(MAX_TILE_ROWS, sizes.num_rows - first)
         multiply_tile(
-            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0
-        )
+            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0,
+            ahead, ahead_step,
+        )  # fmt: skip
+        ahead += width * ahead_step
         for index in range(count):
             row = first + index
             values = add(load(scratch, index * LANES), bias)
@@ -143,10 +149,16 @@ def _add_product(
     # output = rows @ panel + bias + residual
     column = panel * LANES
     bias = load(buffers.vectors, biases + column)
+    ahead = start + sizes.num_threads * width * LANES
+    ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
         count = min(MAX_TILE_ROWS, sizes.num_rows - first)
-        multiply_tile(rows, first * width, count, width, buffers.weights, start, scratch, 0)
+        multiply_tile(
+            rows, first * width, count, width, buffers.weights, start, scratch, 0,
+            ahead, ahead_step,
+        )  # fmt: skip
+        ahead += width * ahead_step
         for index in range(count):
             place = (first + index) * sizes.hidden + column
             values = add(load(scratch, index * LANES), bias)
@@ -160,12 +172,16 @@ def _activate(sizes: Any, buffers: Any, start: int, biases: int, panel: int, scr
     # Source of the factor: "quick_gelu" of the CLIP models.
     width, column = sizes.hidden, panel * LANES
     bias = load(buffers.vectors, biases + column)
+    ahead = start + sizes.num_threads * width * LANES
+    ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
         count = min(MAX_TILE_ROWS, sizes.num_rows - first)
         multiply_tile(
-            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0
-        )
+            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0,
+            ahead, ahead_step,
+        )  # fmt: skip
+        ahead += width * ahead_step
         for index in range(count):
             values = add(load(scratch, index * LANES), bias)
             decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))

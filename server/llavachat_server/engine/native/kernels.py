@@ -11,7 +11,7 @@ from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
 from llavachat_server.engine.native.plan import TILE
-from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile
+from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile, plan_ahead
 from llavachat_server.engine.native.sharing import (
     await_all,
     close,
@@ -59,12 +59,15 @@ def _project(
     is_turned = head < sizes.num_heads + sizes.num_kv_heads
     stored = layer * 2 * sizes.num_kv_heads + head - sizes.num_heads
     scale = dim**-0.5
+    ahead, ahead_step = start + sizes.num_threads * width * LANES, plan_ahead(num_rows)
     first = 0
     while first < num_rows:
         count = min(MAX_TILE_ROWS, num_rows - first)
         multiply_tile(
-            buffers.hidden, first * width, count, width, buffers.weights, start, scratch, 0
-        )
+            buffers.hidden, first * width, count, width, buffers.weights, start, scratch, 0,
+            ahead, ahead_step,
+        )  # fmt: skip
+        ahead += width * ahead_step
         for index in range(count):
             row = first + index
             factor = scratch[2 * TILE + row]
@@ -93,13 +96,17 @@ def _project(
 @njit(nogil=True)
 def _add_product(
     rows: Any, width: int, weights: Any, start: int, residual: Any, sources: Any,
-    output: Any, hidden: int, num_rows: int, panel: int, scratch: Any,
+    output: Any, hidden: int, num_rows: int, panel: int, num_threads: int, scratch: Any,
 ) -> None:  # fmt: skip
     # output = rows @ panel + residual, whose rows are `sources`, or the same where it is empty.
+    ahead, ahead_step = start + num_threads * width * LANES, plan_ahead(num_rows)
     first = 0
     while first < num_rows:
         count = min(MAX_TILE_ROWS, num_rows - first)
-        multiply_tile(rows, first * width, count, width, weights, start, scratch, 0)
+        multiply_tile(
+            rows, first * width, count, width, weights, start, scratch, 0, ahead, ahead_step
+        )
+        ahead += width * ahead_step
         for index in range(count):
             row = first + index
             source = sources[row] if len(sources) else row
@@ -113,12 +120,21 @@ def _add_product(
 def _gate(sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, scratch: Any) -> None:
     # 16 outputs of SiLU(gate) * up.
     width = sizes.hidden
+    up = start + width * LANES
+    ahead, ahead_step = start + 2 * sizes.num_threads * width * LANES, plan_ahead(num_rows)
     first = 0
     while first < num_rows:
         count = min(MAX_TILE_ROWS, num_rows - first)
-        rows, up = first * width, start + width * LANES
-        multiply_tile(buffers.middle, rows, count, width, buffers.weights, start, scratch, 0)
-        multiply_tile(buffers.middle, rows, count, width, buffers.weights, up, scratch, TILE)
+        rows = first * width
+        multiply_tile(
+            buffers.middle, rows, count, width, buffers.weights, start, scratch, 0,
+            ahead, ahead_step,
+        )  # fmt: skip
+        multiply_tile(
+            buffers.middle, rows, count, width, buffers.weights, up, scratch, TILE,
+            ahead + width * LANES, ahead_step,
+        )  # fmt: skip
+        ahead += width * ahead_step
         for index in range(count):
             row = first + index
             factor = spread(scratch[2 * TILE + row])
@@ -134,11 +150,14 @@ def _gate(sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, scrat
 def _score(sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, scratch: Any) -> None:
     # 16 logits of each row.
     width, first = sizes.hidden, 0
+    ahead, ahead_step = start + sizes.num_threads * width * LANES, plan_ahead(num_rows)
     while first < num_rows:
         count = min(MAX_TILE_ROWS, num_rows - first)
         multiply_tile(
-            buffers.hidden, first * width, count, width, buffers.weights, start, scratch, 0
-        )
+            buffers.hidden, first * width, count, width, buffers.weights, start, scratch, 0,
+            ahead, ahead_step,
+        )  # fmt: skip
+        ahead += width * ahead_step
         for index in range(count):
             row = first + index
             values = multiply(load(scratch, index * LANES), spread(scratch[2 * TILE + row]))
@@ -203,7 +222,8 @@ def run_step(
         while unit < num_units:
             _add_product(
                 buffers.mixed, width, buffers.weights, start + unit * width * LANES,
-                buffers.hidden, sources, buffers.middle, hidden, num_rows, unit, scratch,
+                buffers.hidden, sources, buffers.middle, hidden, num_rows, unit,
+                sizes.num_threads, scratch,
             )  # fmt: skip
             finish(counters, phase)
             unit = take(counters, phase)
@@ -227,7 +247,8 @@ def run_step(
         while unit < num_units:
             _add_product(
                 buffers.gated, sizes.inner, buffers.weights, start + unit * sizes.inner * LANES,
-                buffers.middle, everyone, buffers.hidden, hidden, num_rows, unit, scratch,
+                buffers.middle, everyone, buffers.hidden, hidden, num_rows, unit,
+                sizes.num_threads, scratch,
             )  # fmt: skip
             finish(counters, phase)
             unit = take(counters, phase)

@@ -31,6 +31,8 @@ class Sizes(NamedTuple):
     """Whole panels."""
     num_slots: int
     """Of the cache, in one layer."""
+    num_threads: int
+    """That share a step."""
 
 
 class Buffers(NamedTuple):

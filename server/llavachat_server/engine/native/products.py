@@ -16,6 +16,7 @@ from llavachat_server.engine.native.vectors import (
     call,
     point,
     point_vector,
+    prefetch,
     repeat,
 )
 
@@ -32,13 +33,13 @@ def _make_product(num_rows: int, num_panels: int) -> Any:
     def product(
         _: Any, rows: Any, first: Any, row_stride: Any, width: Any,
         panels: Any, start: Any, stride: Any, panel_stride: Any,
-        tile: Any, place: Any, tile_stride: Any, goes_on: Any,
+        tile: Any, place: Any, tile_stride: Any, goes_on: Any, ahead: Any, ahead_step: Any,
     ) -> Any:  # fmt: skip
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
             (
                 _rows, first, row_stride, width, _panels, start, stride, panel_stride,
-                _tile, place, tile_stride, goes_on,
+                _tile, place, tile_stride, goes_on, ahead, ahead_step,
             ) = args  # fmt: skip
 
             def number(value: int) -> Any:
@@ -63,6 +64,7 @@ def _make_product(num_rows: int, num_panels: int) -> Any:
                 for row in range(num_rows)
                 for panel in range(num_panels)
             ]  # fmt: skip
+            following_panel = point(context, builder, kinds[4], _panels, ahead)
             nothing = ir.Constant(VECTOR, [0.0] * LANES)
             starts = [
                 builder.select(goes_on, builder.load(target, align=4), nothing)
@@ -87,6 +89,7 @@ def _make_product(num_rows: int, num_panels: int) -> Any:
                 repeat(builder, builder.load(builder.gep(source, [index]), align=4))
                 for source in sources
             ]
+            prefetch(builder, builder.gep(following_panel, [builder.mul(index, ahead_step)]))
             pairs = [(value, column) for value in values for column in columns]
             ends = []
             for total, began, (value, column) in zip(sums, starts, pairs, strict=True):
@@ -105,7 +108,7 @@ def _make_product(num_rows: int, num_panels: int) -> Any:
         whole = types.intp
         return types.void(
             rows, whole, whole, whole, panels, whole, whole, whole,
-            tile, whole, whole, types.boolean,
+            tile, whole, whole, types.boolean, whole, whole,
         ), build  # fmt: skip
 
     return product
@@ -147,50 +150,95 @@ def multiply_rows(
     if count == 6:
         _product_6(
             rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on,
+            goes_on, start, 0,
         )
     elif count == 5:
         _product_5(
             rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on,
+            goes_on, start, 0,
         )
     elif count == 4:
         _product_4(
             rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on,
+            goes_on, start, 0,
         )
     elif count == 3:
         _product_3(
             rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on,
+            goes_on, start, 0,
         )
     elif count == 2:
         _product_2(
             rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on,
+            goes_on, start, 0,
         )
     else:
         _product_1(
             rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on,
+            goes_on, start, 0,
         )
     # fmt: on
 
 
 @njit(nogil=True)
 def multiply_tile(
-    rows: Any, first: int, count: int, width: int, panels: Any, start: int, tile: Any, place: int
-) -> None:
-    """Up to `MAX_TILE_ROWS` rows times one panel, all without gaps; see `multiply_rows`."""
+    rows: Any, first: int, count: int, width: int, panels: Any, start: int, tile: Any, place: int,
+    ahead: int, ahead_step: int,
+) -> None:  # fmt: skip
+    """Up to `MAX_TILE_ROWS` rows times one panel, all without gaps; see `multiply_rows`.
+
+    Args:
+        rows: see `multiply_rows`, as the others.
+        first: of the rows.
+        count: of the rows.
+        width: of the rows.
+        panels: the panels.
+        start: of the panel.
+        tile: the result.
+        place: of the result.
+        ahead: from this element of `panels` on memory is asked for what will be needed soon.
+        ahead_step: elements that are asked for with each line of the panel; see `plan_ahead`.
+    """
     if count == 6:
-        _product_6(rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False)
+        _product_6(
+            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
+            ahead, ahead_step,
+        )  # fmt: skip
     elif count == 5:
-        _product_5(rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False)
+        _product_5(
+            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
+            ahead, ahead_step,
+        )  # fmt: skip
     elif count == 4:
-        _product_4(rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False)
+        _product_4(
+            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
+            ahead, ahead_step,
+        )  # fmt: skip
     elif count == 3:
-        _product_3(rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False)
+        _product_3(
+            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
+            ahead, ahead_step,
+        )  # fmt: skip
     elif count == 2:
-        _product_2(rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False)
+        _product_2(
+            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
+            ahead, ahead_step,
+        )  # fmt: skip
     else:
-        _product_1(rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False)
+        _product_1(
+            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
+            ahead, ahead_step,
+        )  # fmt: skip
+
+
+@njit(nogil=True)
+def plan_ahead(num_rows: int) -> int:
+    """`multiply_tile`'s ``ahead_step``, so that all tiles of a panel ask for one other panel.
+
+    All at once would keep the first tile waiting, and leave memory idle beside the others. With a
+    row or two memory is the brake already, and asking only costs.
+    """
+    if num_rows <= 2:
+        return 0
+    num_tiles = (num_rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
+    return (LANES + num_tiles - 1) // num_tiles

@@ -95,6 +95,7 @@ class NativeDecoder:
             self._vocabulary + -self._vocabulary % LANES,
             attention.block_tokens,
             attention.num_slots,
+            len(self._scratch),
         )
         logits = np.empty(len(step.wanted) * sizes.vocabulary, np.float32)
         cosines, sines = (table.view(-1).numpy() for table in self._angles)
@@ -142,7 +143,7 @@ def compile_kernels() -> None:
     """Compile everything, or read it from the disk: a step of no layers and 16 logits."""
     one = {name: np.zeros(LANES, np.float32) for name in Buffers._fields}
     buffers = Buffers(**{**one, "weights": np.zeros(LANES * LANES, np.float32)})
-    sizes = Sizes(0, LANES, 1, 1, LANES, LANES, LANES, LANES, LANES)
+    sizes = Sizes(0, LANES, 1, 1, LANES, LANES, LANES, LANES, LANES, 1)
     step = _describe([Input([0], 0, [0], True)], LANES)
     counters = np.zeros(count_counters(1), np.int64)
     scratch = np.zeros(count_scratch(1, 1), np.float32)

@@ -71,7 +71,7 @@ class NativeTower:
         heads, dim = int(own.num_heads), int(own.head_dim)
         slots = num_rows + -num_rows % LANES
         self._sizes = TowerSizes(
-            num_layers, num_rows, hidden, heads, heads, dim, inner, slots, slots
+            num_layers, num_rows, hidden, heads, heads, dim, inner, slots, slots, num_threads
         )
         self._floor = np.float32(encoder.layers[0].layer_norm1.eps)
         with torch.inference_mode():
@@ -120,7 +120,7 @@ def compile_tower() -> None:
     """Compile everything, or read it from the disk: a tower of no layers."""
     one = np.zeros(LANES, np.float32)
     nothing = np.zeros(1, np.int64)
-    sizes = TowerSizes(0, 1, LANES, 1, 1, LANES, LANES, LANES, LANES)
+    sizes = TowerSizes(0, 1, LANES, 1, 1, LANES, LANES, LANES, LANES, 1)
     buffers = TowerBuffers(*[one] * len(TowerBuffers._fields))
     reading = TowerReading(nothing, nothing, nothing)
     counters = np.zeros(count_counters(0), np.int64)
