@@ -53,6 +53,7 @@ def make_encoder(model: Any) -> VisionEncoder:
     return VisionEncoder(model, CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size))
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("layer", "strategy"), [(-2, "default"), (-1, "full"), (1, "default"), (3, "full")]
 )
@@ -75,6 +76,7 @@ def test_features_are_those_of_transformers(layer: int, strategy: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(actual, together, strict=True))
 
 
+@pytest.mark.usefixtures("kernels")
 def test_weights_of_an_encoded_tower_are_given_back() -> None:
     """Those of the layer that nothing reads as well, and the features stay what they were."""
     model = make_model()
