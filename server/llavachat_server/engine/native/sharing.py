@@ -19,6 +19,7 @@ _NUM_SPINS = 2000
 """Looks at a counter before the processor is offered to others; some microseconds."""
 
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
 @intrinsic
@@ -46,7 +47,9 @@ def _wait(counters: Any, index: int, value: int) -> None:
     spins = 0
     while _look(counters, index) < value:
         spins += 1
-        if spins > _NUM_SPINS:
+        if spins > _NUM_SPINS + 20:
+            _usleep(types.uint32(20))
+        elif spins > _NUM_SPINS:
             _sched_yield()
 
 
