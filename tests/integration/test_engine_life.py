@@ -22,7 +22,8 @@ from engine_reference import (
     write_lively_checkpoint,
 )
 from llavachat_server.engine.checkpoint import LoadingError
-from llavachat_server.engine.engine import BatchingEngine, EngineState
+from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.engine.keeper import EngineState
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import (
     EngineFailed,
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def break_loop(engine: BatchingEngine) -> None:
     """Have the loop's thread trip over nonsense."""
-    engine._loop._inbox.put("nonsense")  # type: ignore[arg-type]
+    engine._keeper.loop._inbox.put("nonsense")  # type: ignore[arg-type]
 
 
 async def test_start_tells_its_stages_and_what_was_loaded(folder: Path) -> None:
@@ -94,7 +95,7 @@ async def test_stop_ends_running_and_waiting_requests_as_shutdown(folder: Path) 
     ]
     for stream in streams:
         await anext(stream)
-    thread = engine._loop.thread
+    thread = engine._keeper.loop.thread
     await engine.stop()
     ends = [[event async for event in stream][-1] for stream in streams]
 

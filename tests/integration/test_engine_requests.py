@@ -53,7 +53,7 @@ async def settle(engine: BatchingEngine) -> None:
 
 def count_free_blocks(engine: BatchingEngine) -> int:
     """Cache blocks that no request holds."""
-    return engine._loop.core._scheduler.pool.num_available
+    return engine._keeper.loop.core._scheduler.pool.num_available
 
 
 async def test_answers_stream_side_by_side(engine: BatchingEngine) -> None:
@@ -443,4 +443,4 @@ async def test_five_hundred_cancels_leave_nothing(engine: BatchingEngine) -> Non
     assert {} == engine._pictures._fillings
     assert 12 == len(engine._pictures._bank._unpinned)
     assert 0 == engine._admission.num_queued
-    assert not engine._loop.core.has_work
+    assert not engine._keeper.loop.core.has_work

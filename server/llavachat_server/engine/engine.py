@@ -13,10 +13,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llavachat_server.engine.admission import AdmissionQueue, Ticket
+from llavachat_server.engine.keeper import EngineState, LoopKeeper
 from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run, name_owner
 from llavachat_server.engine.settings import EngineSettings
@@ -36,7 +36,7 @@ from llavachat_server.values import (
 if TYPE_CHECKING:
     from llavachat_server.engine.backend import Backend
     from llavachat_server.engine.gate import Gate
-    from llavachat_server.engine.loop import GenerationLoop, Report
+    from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
     from llavachat_server.engine.sampling import SeenTokens
 
 _log = logging.getLogger(__name__)
@@ -44,20 +44,8 @@ _T = TypeVar("_T")
 
 RETRY_SECONDS = 2.0
 """When to come back to an engine that starts or restarts; loading a cache takes about this."""
-MAX_RESTARTS = 1
 STOP_SECONDS = 5.0
 """How long `stop` waits for a step that is under way."""
-
-
-class EngineState(Enum):
-    """Where the engine is in its life. Requests are taken in READY only."""
-
-    NEW = auto()
-    STARTING = auto()
-    READY = auto()
-    RESTARTING = auto()
-    STOPPED = auto()
-    DEAD = auto()
 
 
 class BatchingEngine:
@@ -77,7 +65,6 @@ class BatchingEngine:
     ) -> None:
         self._settings = settings
         self._progress = progress
-        self.state = EngineState.NEW
         self.fatal: asyncio.Future[str] | None = None
         """From `start` on: done, with a sentence for the log, when the process should exit."""
         self._worker = ThreadPoolExecutor(1, "engine")
@@ -86,9 +73,14 @@ class BatchingEngine:
         self._jobs: dict[int, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
-        self._is_usable = asyncio.Event()
-        self._epoch = 0
-        self._num_restarts = 0
+        self._keeper = LoopKeeper(
+            self._make_loop,
+            self._post,
+            self._spawn,
+            on_reports=self._take_reports,
+            on_loss=self._fail_jobs,
+            on_death=self._give_up,
+        )
         self._mean_turn_seconds = 1.0
         self._info: EngineInfo | None = None
         # Set by `start`.
@@ -96,8 +88,11 @@ class BatchingEngine:
         self._backend: Backend
         self._gate: Gate
         self._pictures: PictureDesk
-        self._loop: GenerationLoop
-        self._seen: SeenTokens
+
+    @property
+    def state(self) -> EngineState:
+        """Where it is in its life."""
+        return self._keeper.state
 
     @property
     def info(self) -> EngineInfo:
@@ -126,7 +121,7 @@ class BatchingEngine:
         """How busy it is; all zeros until the model is loaded."""
         if self._info is None:
             return EngineLoad()
-        core, pictures = self._loop.core, self._pictures
+        core, pictures = self._keeper.loop.core, self._pictures
         return EngineLoad(
             num_running=self._admission.num_running,
             num_queued=self._admission.num_queued,
@@ -135,7 +130,7 @@ class BatchingEngine:
             kept_tokens=core.kept_tokens,
             image_hits=pictures.num_hits,
             image_misses=pictures.num_misses,
-            num_restarts=self._num_restarts,
+            num_restarts=self._keeper.num_restarts,
         )
 
     async def start(self) -> None:
@@ -146,29 +141,27 @@ class BatchingEngine:
         """
         self._event_loop = asyncio.get_running_loop()
         self.fatal = self._event_loop.create_future()
-        self.state = EngineState.STARTING
+        self._keeper.state = EngineState.STARTING
         self._backend = await self._work(self._build_backend)
         self._pictures = PictureDesk(
             self._backend,
             self._settings.num_bank_images,
             self._work,
-            flush_prefixes=lambda: self._loop.flush_prefixes(),
+            flush_prefixes=lambda: self._keeper.loop.flush_prefixes(),
         )
-        await self._begin_loop()
-        self._info = self._backend.describe(self._loop.core.capacity_tokens)
+        await self._keeper.begin()
+        self._info = self._backend.describe(self._keeper.loop.core.capacity_tokens)
         self._gate = self._backend.build_gate(self._info)
-        self._open_door()
+        self._keeper.open()
 
     async def stop(self) -> None:
         """End; running requests finish as SHUTDOWN."""
         was_loaded = self._info is not None
-        self.state = EngineState.STOPPED
-        self._epoch += 1
+        self._keeper.stop()
         for run in list(self._runs.values()):
             self._conclude(run, FinishReason.SHUTDOWN)
-        self._is_usable.set()
         if was_loaded:
-            await self._work(lambda: self._loop.stop(STOP_SECONDS))
+            await self._work(lambda: self._keeper.loop.stop(STOP_SECONDS))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._worker.shutdown(wait=False, cancel_futures=True)
@@ -196,12 +189,12 @@ class BatchingEngine:
         for run in [run for run in self._runs.values() if run.owner == name]:
             self._conclude(run, FinishReason.CANCELLED)
         self._pictures.forget_owner(name)
-        self._loop.forget_owner(name)
+        self._keeper.loop.forget_owner(name)
 
     # A request's way in.
 
     def _take_in(self, request: EngineRequest) -> Run:
-        if self.state is not EngineState.READY or not self._loop.is_accepting:
+        if not self._keeper.is_accepting:
             raise EngineUnavailable(RETRY_SECONDS)
         if request.request_id in self._runs:
             raise InvalidRequest("request_id", "must not be that of a running request")
@@ -237,7 +230,7 @@ class BatchingEngine:
         try:
             token_ids = await self._pictures.build_prompt(run)
             while run.number is None and not run.is_over:
-                await self._is_usable.wait()
+                await self._keeper.wait()
                 await self._try_to_submit(run, token_ids)
         except EngineError as error:
             run.fail(error)
@@ -252,7 +245,7 @@ class BatchingEngine:
 
         if self.state is not EngineState.READY:
             raise EngineFailed
-        sampling, seen = run.request.sampling, self._seen
+        sampling, seen = run.request.sampling, self._keeper.seen
         if sampling.repetition_penalty != 1:
             run.seen_row = await self._work(lambda: seen.take_row(run.request.token_ids))
         job = Job(
@@ -273,12 +266,12 @@ class BatchingEngine:
         if run.is_over:
             return
         run.note_submission()
-        if seen is self._seen and self._loop.submit(job):
+        if seen is self._keeper.seen and self._keeper.loop.submit(job):
             run.number = job.number
             self._jobs[job.number] = run
-        elif seen is self._seen:
+        elif seen is self._keeper.seen:
             # The loop is ending and is about to say so; its successor will take the job.
-            self._is_usable.clear()
+            self._keeper.note_end()
             seen.give_row(run.seen_row)
             run.seen_row = 0
 
@@ -295,7 +288,7 @@ class BatchingEngine:
         self._forget(run)
         if run.number is not None:
             if run.number in self._jobs and self.state is EngineState.READY:
-                self._loop.cancel(run.number)
+                self._keeper.loop.cancel(run.number)
         elif run.ticket is not None and not run.ticket.is_admitted:
             self._admission.leave(run.ticket)
         else:
@@ -312,14 +305,12 @@ class BatchingEngine:
         if run.number is not None:
             self._jobs.pop(run.number, None)
         self._pictures.release(run)
-        self._seen.give_row(run.seen_row)
+        self._keeper.seen.give_row(run.seen_row)
         run.seen_row = 0
         assert run.ticket is not None
         self._admission.leave(run.ticket)
 
-    def _on_reports(self, epoch: int, reports: "list[Report]") -> None:
-        if epoch != self._epoch:
-            return
+    def _take_reports(self, reports: "list[Report]") -> None:
         for report in reports:
             run = self._jobs.get(report.output.number)
             if run is not None:
@@ -355,57 +346,27 @@ class BatchingEngine:
         self._tell("libraries", time.perf_counter() - start)
         return Backend(self._settings, self._tell)
 
-    async def _begin_loop(self) -> None:
-        self._epoch += 1
-        epoch = self._epoch
-
-        def begin() -> "tuple[GenerationLoop, SeenTokens]":
+    async def _make_loop(
+        self, deliver: "Deliver", on_end: Callable[[], None]
+    ) -> "tuple[GenerationLoop, SeenTokens]":
+        def make() -> "tuple[GenerationLoop, SeenTokens]":
             start = time.perf_counter()
             self._tell("cache", None)
-            pair = self._backend.make_loop(
-                deliver=lambda reports: self._post(self._on_reports, epoch, reports),
-                on_end=lambda: self._post(self._on_loop_end, epoch),
-            )
+            pair = self._backend.make_loop(deliver, on_end)
             self._tell("cache", time.perf_counter() - start)
             return pair
 
-        self._loop, self._seen = await self._work(begin)
+        return await self._work(make)
 
-    def _open_door(self) -> None:
-        if self.state in (EngineState.STARTING, EngineState.RESTARTING):
-            self.state = EngineState.READY
-            self._is_usable.set()
-
-    def _on_loop_end(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            return
-        _log.error("the generation loop has ended; its requests fail")
-        self._is_usable.clear()
+    def _fail_jobs(self) -> None:
         for run in list(self._jobs.values()):
             run.fail(EngineFailed())
             self._release(run)
-        if self._epoch > MAX_RESTARTS:
-            self._die("the generation loop ended again after a restart")
-            return
-        self.state = EngineState.RESTARTING
-        self._num_restarts += 1
-        self._spawn(self._restart())
 
-    async def _restart(self) -> None:
-        try:
-            await self._begin_loop()
-        except Exception:
-            _log.exception("the generation loop can not be begun anew")
-            self._die("the generation loop ended and could not be begun anew")
-            return
-        self._open_door()
-
-    def _die(self, reason: str) -> None:
-        self.state = EngineState.DEAD
+    def _give_up(self, reason: str) -> None:
         for run in list(self._runs.values()):
             run.fail(EngineFailed())
             self._let_go(run)
-        self._is_usable.set()
         assert self.fatal is not None
         if not self.fatal.done():
             self.fatal.set_result(reason)
