@@ -12,7 +12,8 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.app import App
 from llavachat_server.images import intake
-from llavachat_server.settings import load, resolve_profile
+from llavachat_server.resolution import resolve_profile
+from llavachat_server.settings import load
 from scripted_engine import ScriptedEngine
 
 T = TypeVar("T")

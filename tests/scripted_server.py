@@ -5,7 +5,8 @@ import sys
 
 from llavachat_server.app import App
 from llavachat_server.ops import logs
-from llavachat_server.settings import load, resolve_profile
+from llavachat_server.resolution import resolve_profile
+from llavachat_server.settings import load
 from scripted_engine import Hold, ScriptedEngine
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from llavachat_server.flags import SettingsError
 from llavachat_server.ops import logs
-from llavachat_server.settings import load, resolve_profile
+from llavachat_server.resolution import resolve_profile
+from llavachat_server.settings import load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,6 +33,7 @@ from llavachat_server.assembly import (
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
+from llavachat_server.folders import find_keys_files
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
 from llavachat_server.listener import ListenError, bind, make_floods, make_server, watch_floods
@@ -49,7 +50,7 @@ from llavachat_server.rpc.metering import MeteredEngine
 from llavachat_server.rpc.quota import Quotas
 from llavachat_server.rpc.service import ChatService
 from llavachat_server.rpc.use import UseNotes
-from llavachat_server.settings import Settings, find_keys_files
+from llavachat_server.settings import Settings
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 
 log = logging.getLogger("llavachat")

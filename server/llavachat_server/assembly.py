@@ -17,6 +17,7 @@ from llavachat_server.chats.turns import Turns
 from llavachat_server.engine import native
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.folders import find_quantized_folder, find_state_folder
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.interfaces import Engine
 from llavachat_server.profiles import Profile
@@ -24,7 +25,7 @@ from llavachat_server.rpc import messages
 from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.service import Desk
-from llavachat_server.settings import Settings, find_quantized_folder, find_state_folder
+from llavachat_server.settings import Settings
 from llavachat_server.values import (
     EngineInfo,
 )

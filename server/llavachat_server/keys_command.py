@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llavachat_server.flags import SettingsError
+from llavachat_server.folders import KEYS_NAME, find_state_folder
 from llavachat_server.rpc.auth import BadKey, Key, hash_secret
 from llavachat_server.rpc.key_file import (
     BadKeyFile,
@@ -23,7 +24,7 @@ from llavachat_server.rpc.key_file import (
     read_keys,
     revoke_keys,
 )
-from llavachat_server.settings import KEYS_NAME, find_state_folder, load
+from llavachat_server.settings import load
 
 SECRET_PREFIX = "llavachat_"  # noqa: S105 - by it scanners know a secret of ours
 _SECRET_BYTES = 32

@@ -8,12 +8,10 @@ import os
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from platformdirs import user_cache_path, user_state_path
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -23,6 +21,7 @@ from pydantic_settings import (
 )
 
 from llavachat_server.flags import SettingsError, flag_of, parse_flags, suggest
+from llavachat_server.folders import find_keys_files
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.network import (
     check_address,
@@ -31,14 +30,9 @@ from llavachat_server.network import (
     read_networks,
 )
 from llavachat_server.ops.telemetry import TelemetryMissing, check_installed
-from llavachat_server.profiles import CUSTOM, PROFILES, Profile
-from llavachat_server.values import Quantization
 
 ENVIRONMENT_PREFIX = "LLAVACHAT_"
-KEYS_NAME = "keys"
-"""The file of keys in the state folder."""
 _REVISION = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def _revision(value: str) -> str:
@@ -291,78 +285,6 @@ def load(arguments: Sequence[str]) -> Settings:
     check_network(settings)
     check_extras(settings)
     return settings
-
-
-def resolve_profile(settings: Settings) -> Profile:
-    """The profile, with what the settings change of it.
-
-    Raises:
-        SettingsError: the model can not be found so, or is not pinned.
-    """
-    base = PROFILES[settings.profile]
-    if settings.model and settings.model != base.model:
-        if "profile" not in settings.model_fields_set:
-            base = CUSTOM
-        base = replace(base, name="custom", model=settings.model, revision="")
-    if settings.revision:
-        base = replace(base, revision=settings.revision)
-    if settings.quantization is not None:
-        base = replace(base, quantization=Quantization(settings.quantization))
-    is_folder = Path(base.model).is_dir()
-    if not is_folder and not _HUB_ID.fullmatch(base.model):
-        raise SettingsError(
-            f"model: {base.model!r} given; allowed: a folder that exists, or a hub's id OWNER/NAME"
-        )
-    if not is_folder and not base.revision:
-        raise SettingsError(
-            f"model: {base.model!r} is a hub's id and needs --revision with the 40 hexadecimal "
-            "digits of a commit, so that every start loads the same weights"
-        )
-    if is_folder and base.revision:
-        raise SettingsError("revision: a folder has none; it goes with a hub's id")
-    image_limits = base.image_limits
-    if settings.max_image_bytes is not None:
-        image_limits = replace(image_limits, max_bytes=settings.max_image_bytes)
-    if settings.max_image_cpu_seconds is not None:
-        image_limits = replace(image_limits, max_cpu_seconds=settings.max_image_cpu_seconds)
-    changed = {
-        name: getattr(settings, name)
-        for name in (
-            "max_running_turns",
-            "max_queued_turns",
-            "max_turn_seconds",
-            "max_tokens",
-            "max_images_per_turn",
-        )
-        if getattr(settings, name) is not None
-    }
-    profile = replace(base, image_limits=image_limits, **changed)
-    sampling = profile.default_sampling
-    if sampling.max_tokens > profile.max_tokens:
-        sampling = replace(sampling, max_tokens=profile.max_tokens)
-    return replace(profile, default_sampling=sampling)
-
-
-def find_state_folder(settings: Settings) -> Path:
-    """Where the server keeps what must outlast it: systemd's StateDirectory= where there is one."""
-    if settings.state_folder is not None:
-        return settings.state_folder
-    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    return Path(given) if given else user_state_path("llavachat")
-
-
-def find_quantized_folder(settings: Settings) -> Path:
-    """Where quantised weights are kept: in systemd's CacheDirectory= where there is one."""
-    if settings.quantized_folder is not None:
-        return settings.quantized_folder
-    given = os.environ.get("CACHE_DIRECTORY", "").partition(":")[0]
-    return (Path(given) if given else user_cache_path("llavachat")) / "quantized"
-
-
-def find_keys_files(settings: Settings) -> tuple[Path, ...]:
-    """Where keys may be: the file that was named, and the one that ``keys add`` writes."""
-    kept = find_state_folder(settings) / KEYS_NAME
-    return (kept,) if settings.keys_file is None else (settings.keys_file, kept)
 
 
 def check_network(settings: Settings) -> None:

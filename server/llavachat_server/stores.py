@@ -11,7 +11,8 @@ from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.retention import KeptChats
 from llavachat_server.chats.store import ChatStore
-from llavachat_server.settings import Settings, find_state_folder
+from llavachat_server.folders import find_state_folder
+from llavachat_server.settings import Settings
 
 log = logging.getLogger("llavachat.store")
 

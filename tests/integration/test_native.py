@@ -13,7 +13,8 @@ from llavachat_server.assembly import make_batching_engine
 from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.inputs import Input
 from llavachat_server.engine.batching.runner import Decoder, Runner
-from llavachat_server.settings import Settings, SettingsError, check_extras, resolve_profile
+from llavachat_server.resolution import resolve_profile
+from llavachat_server.settings import Settings, SettingsError, check_extras
 from transformers import LlamaConfig, LlamaForCausalLM
 
 pytestmark = pytest.mark.usefixtures("kernels")

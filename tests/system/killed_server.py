@@ -101,7 +101,8 @@ def serve(start: Start) -> int:
         return main(start.flags)
     from llavachat_server.app import App
     from llavachat_server.ops import logs
-    from llavachat_server.settings import load, resolve_profile
+    from llavachat_server.resolution import resolve_profile
+    from llavachat_server.settings import load
 
     async def run() -> None:
         settings = load(start.flags)

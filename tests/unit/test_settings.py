@@ -8,7 +8,8 @@ from llavachat_server.flags import SettingsError
 from llavachat_server.network import is_loopback
 from llavachat_server.ops import telemetry
 from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
-from llavachat_server.settings import Settings, load, resolve_profile
+from llavachat_server.resolution import resolve_profile
+from llavachat_server.settings import Settings, load
 from llavachat_server.values import Quantization
 
 

@@ -9,7 +9,8 @@ from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.flags import SettingsError
-from llavachat_server.settings import Settings, find_state_folder, load
+from llavachat_server.folders import find_state_folder
+from llavachat_server.settings import Settings, load
 from llavachat_server.stores import StoreNotOpened, audit_folder, open_store
 from store_records import end, make_chat, make_turn
 
