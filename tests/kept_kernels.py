@@ -1,4 +1,4 @@
-"""The kernels for a CPU, compiled once for all tests: it takes ten seconds of computing."""
+"""The kernels for a CPU, compiled once for all tests: it takes many seconds of computing."""
 
 import fcntl
 import subprocess
@@ -11,8 +11,9 @@ _COMPILE = """
 import sys
 from llavachat_server.engine import native
 native.keep_compiled(sys.argv[1])
-from llavachat_server.engine.native import steps
+from llavachat_server.engine.native import steps, tower
 steps.compile_kernels()
+tower.compile_tower()
 """
 
 

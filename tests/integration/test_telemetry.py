@@ -21,7 +21,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.values import QueueFull
 from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
 from otlp_receiver import Received, read_attributes, receive_by_grpc, receive_by_http
-from pictures import red_circle
+from pictures import draw_shape, encode, red_circle
 from processes import PATIENCE_SECONDS
 from reports import SPAN_ID, TRACE_ID
 from scripted_engine import Hold, ScriptedEngine
@@ -83,8 +83,10 @@ def look_until(server: ServerProcess, is_so: Callable[[Figures], bool]) -> Figur
 def test_a_chat_about_a_picture_in_figures(watched: ServerProcess) -> None:
     """Two turns: tokens, caches and times are what the client was told."""
     before = look(watched)
+    # Which no other test has asked this server about.
+    picture = encode(draw_shape("star", "purple"))
     with Client(watched.address) as client:
-        first = client.start(red_circle(), "What is in the picture?")
+        first = client.start(picture, "What is in the picture?")
         first.read()
         second = first.chat.ask("What colour is it?")
         second.read()
