@@ -22,6 +22,9 @@ from pathlib import Path
 
 import llavachat_server
 import torch
+from llavachat_server.engine.batching.cache import make_cache
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.loading import load_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
@@ -70,8 +73,9 @@ def measure(folder: str, form: str, shelf: str) -> None:
     loaded = load_model(settings, lambda name, s: stages.update({name: s}) if s else None)
     seconds = time.perf_counter() - began
     # Mapped weights are in memory only once they were used.
-    with torch.inference_mode():
-        loaded.model(input_ids=torch.arange(3, 19)[None])
+    decoder = Decoder(loaded.model, 64, pack_weights=False)
+    attention, _ = make_cache("pieces", decoder.shape, 1, 16, decoder.dtype, decoder.device)
+    Runner(decoder, attention).forward([Input(range(3, 19), 0, [0], True)])
     after = _read_status()
     print(
         json.dumps(

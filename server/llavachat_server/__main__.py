@@ -15,6 +15,7 @@ from llavachat_server.flags import SettingsError
 from llavachat_server.ops import logs
 from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import load
+from llavachat_server.settling import begin_start, end_start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,11 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
         return 2
     logs.set_up(settings.log_format, settings.log_level)
+    begin_start()
     # After the settings, so that a typing error is told at once.
     from llavachat_server.app import App, EngineEnded, StartError
 
     async def serve() -> None:
-        await App(settings, profile, read_settings=lambda: load(words)).run()
+        app = App(settings, profile, read_settings=lambda: load(words))
+        app.serving.add_done_callback(lambda _: end_start())
+        await app.run()
 
     try:
         asyncio.run(serve())

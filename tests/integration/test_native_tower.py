@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from llavachat_server.engine.pixels import PixelForm
 from llavachat_server.engine.vision import VisionEncoder
 from transformers import (
-    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -49,8 +49,7 @@ def make_model(activation: str = "quick_gelu", layer: int = -2, strategy: str = 
 def make_encoder(model: Any) -> VisionEncoder:
     """As the engine makes it."""
     side = model.config.vision_config.image_size
-    size = {"height": side, "width": side}
-    return VisionEncoder(model, CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=size))
+    return VisionEncoder(model, PixelForm(shortest_edge=side, crop=(side, side)))
 
 
 @pytest.mark.usefixtures("kernels")

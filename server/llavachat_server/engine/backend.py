@@ -26,6 +26,7 @@ from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.embedding import VirtualEmbedding
 from llavachat_server.engine.gate import Gate
+from llavachat_server.engine.llava.weights import copy_out
 from llavachat_server.engine.loading import (
     LoadedModel,
     Progress,
@@ -58,7 +59,7 @@ class Backend:
         torch.set_num_threads(1)
         self.loaded: LoadedModel = load_model(settings, progress)
         model, facts = self.loaded.model, self.loaded.facts
-        self.vision = VisionEncoder(model, facts.image_processor)
+        self.vision = VisionEncoder(model, facts.pixel_form)
         self.embedding = VirtualEmbedding(
             model.get_input_embeddings(),
             facts.prompts.special.bos,
@@ -77,6 +78,8 @@ class Backend:
         )
         if self.decoder.native is not None:
             self.vision.use_kernels(self._num_threads, self._is_idle, release=True)
+        if self.decoder.has_own_weights:
+            copy_out(model)
         self._core: Core | None = None
         try:
             self.table = TokenTable(facts.tokenizer)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 from tokenizers import Tokenizer
-from transformers import AutoConfig, CLIPImageProcessorPil, GenerationConfig, LlavaConfig
 
+from llavachat_server.engine.llava.config import ConfigError, LlavaConfig, TextConfig, parse_config
+from llavachat_server.engine.pixels import PixelForm, parse_pixel_form
 from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
@@ -43,8 +43,8 @@ class CheckpointFacts:
     """What the small files say.
 
     Args:
-        image_processor: CLIP's, by Pillow: the picture library and with it the pixels would
-            otherwise depend on what else is installed.
+        config: of the whole model.
+        pixel_form: what becomes of a picture before the vision tower reads it.
         tokenizer: whole.
         prompts: the template over the tokenizer.
         eos_token_ids: end an answer.
@@ -54,7 +54,8 @@ class CheckpointFacts:
         silent_ids: ids without text, which are never drawn.
     """
 
-    image_processor: CLIPImageProcessorPil
+    config: LlavaConfig
+    pixel_form: PixelForm
     tokenizer: Tokenizer
     prompts: PromptBuilder
     eos_token_ids: tuple[int, ...]
@@ -83,6 +84,8 @@ def find_checkpoint(model: str, revision: str | None) -> Checkpoint:
         raise LoadingError(
             f"the hub's {model} needs a pinned revision: a commit of 40 hexadecimal digits"
         )
+    import huggingface_hub
+
     try:
         path = huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=HUB_FILES)
     except Exception as error:
@@ -103,33 +106,34 @@ def read_facts(folder: Path) -> CheckpointFacts:
             raise LoadingError(f"the folder {folder.name} holds no {name}")
     _refuse_code(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = parse_config(_read_object(folder / "config.json"))
+    except ConfigError as error:
+        raise LoadingError(f"config.json in {folder.name} does not fit: {error}") from error
+    try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:
         raise LoadingError(
-            f"config.json or tokenizer.json in {folder.name} can not be read: "
-            f"{type(error).__name__}"
+            f"tokenizer.json in {folder.name} can not be read: {type(error).__name__}"
         ) from error
-    if not isinstance(config, LlavaConfig):
-        raise LoadingError(f"{folder.name} is a {config.model_type} model; LLaVA-1.5 is needed")
-    text: Any = config.text_config
+    text = config.text_config
     eos_token_ids = _find_eos(folder, text)
     special = SpecialTokens(
-        bos=int(text.bos_token_id), eos=eos_token_ids[0], image=int(config.image_token_id)
+        bos=text.bos_token_id, eos=eos_token_ids[0], image=config.image_token_id
     )
     try:
         prompts = PromptBuilder(tokenizer, special)
     except ValueError as error:
         raise LoadingError(str(error)) from error
     return CheckpointFacts(
-        image_processor=CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True),
+        config=config,
+        pixel_form=_read_pixel_form(folder),
         tokenizer=tokenizer,
         prompts=prompts,
         eos_token_ids=eos_token_ids,
-        context_tokens=int(text.max_position_embeddings),
+        context_tokens=text.max_position_embeddings,
         num_image_tokens=_count_image_tokens(config),
-        vocab_size=int(text.vocab_size),
-        silent_ids=_find_silent_ids(tokenizer, int(text.vocab_size), eos_token_ids),
+        vocab_size=text.vocab_size,
+        silent_ids=_find_silent_ids(tokenizer, text.vocab_size, eos_token_ids),
     )
 
 
@@ -173,12 +177,7 @@ def _refuse_code(folder: Path) -> None:
     for path in list_small_files(folder):
         if path.suffix != ".json":
             continue
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise LoadingError(
-                f"{path.name} in {folder.name} can not be read: {type(error).__name__}"
-            ) from error
+        content = _read_json(path)
         if isinstance(content, dict) and "auto_map" in content:
             raise LoadingError(
                 f"{path.name} in {folder.name} asks for code of its own to be run (auto_map); "
@@ -186,17 +185,49 @@ def _refuse_code(folder: Path) -> None:
             )
 
 
-def _find_eos(folder: Path, text: Any) -> tuple[int, ...]:
-    eos = None
-    if (folder / "generation_config.json").is_file():
-        eos = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadingError(
+            f"{path.name} in {path.parent.name} can not be read: {type(error).__name__}"
+        ) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise LoadingError(f"{path.name} in {path.parent.name} must hold an object")
+    return content
+
+
+def _read_pixel_form(folder: Path) -> PixelForm:
+    # Releases of transformers differ in where they write it; the newer place counts.
+    nested, own = folder / "processor_config.json", folder / "preprocessor_config.json"
+    content = _read_object(nested).get("image_processor") if nested.is_file() else None
+    if not isinstance(content, dict):
+        if not own.is_file():
+            raise LoadingError(f"the folder {folder.name} holds no {own.name}")
+        content, nested = _read_object(own), own
+    try:
+        return parse_pixel_form(content)
+    except ValueError as error:
+        raise LoadingError(f"{nested.name} in {folder.name} does not fit: {error}") from error
+
+
+def _find_eos(folder: Path, text: TextConfig) -> tuple[int, ...]:
+    path = folder / "generation_config.json"
+    eos = _read_object(path).get("eos_token_id") if path.is_file() else None
     if eos is None:
         eos = text.eos_token_id
-    return tuple(eos) if isinstance(eos, list) else (int(eos),)
+    ids = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
+    if not ids or not all(isinstance(token_id, int) for token_id in ids):
+        raise LoadingError(f"{path.name} in {folder.name}: eos_token_id must be a whole number")
+    return ids
 
 
 def _count_image_tokens(config: LlavaConfig) -> int:
-    vision: Any = config.vision_config
+    vision = config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     return int(patches + (config.vision_feature_select_strategy == "full"))
 

@@ -11,11 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
-from transformers.utils import logging as transformers_logging
 
 from llavachat_server.engine.batching.paged import has_paged_kernel
 from llavachat_server.engine.checkpoint import (
@@ -26,11 +24,17 @@ from llavachat_server.engine.checkpoint import (
     hash_weights,
     read_facts,
 )
+from llavachat_server.engine.llava.config import LlavaConfig
+from llavachat_server.engine.llava.model import read_llava
+from llavachat_server.engine.llava.weights import WeightsMissing
 from llavachat_server.engine.placement import Machine, Placement, place_model
 from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.engine.quantised import CopyForm, CopyShelf
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
 
 UNQUANTISED_MODULES = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 """The picture half is small and its errors reach every answer; the head decides each token.
@@ -51,9 +55,9 @@ Progress = Callable[[str, float | None], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A checkpoint in memory."""
+    """A checkpoint in memory; the model is `llava.model.Llava` or transformers' own."""
 
-    model: LlavaForConditionalGeneration
+    model: Any
     checkpoint: Checkpoint
     facts: CheckpointFacts
     placement: Placement
@@ -76,11 +80,13 @@ def load_model(settings: EngineSettings, progress: Progress) -> LoadedModel:
         checkpoint = find_checkpoint(settings.model, settings.revision)
         facts = read_facts(checkpoint.folder)
     if settings.quantization is Quantization.NONE or settings.quantized_folder is None:
-        model, weights_sha256 = _read_source(checkpoint.folder, settings, placement, progress)
+        model, weights_sha256 = _read_source(
+            checkpoint.folder, settings, placement, progress, facts.config
+        )
     else:
         shelf = CopyShelf(Path(settings.quantized_folder))
         model, weights_sha256 = _read_by_copy(
-            shelf, checkpoint.folder, settings, placement, progress
+            shelf, checkpoint.folder, settings, placement, progress, facts.config
         )
     hashes = settings.hashes_folder
     check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
@@ -88,13 +94,19 @@ def load_model(settings: EngineSettings, progress: Progress) -> LoadedModel:
 
 
 def _read_source(
-    folder: Path, settings: EngineSettings, placement: Placement, progress: Progress
-) -> tuple[LlavaForConditionalGeneration, str]:
+    folder: Path,
+    settings: EngineSettings,
+    placement: Placement,
+    progress: Progress,
+    config: LlavaConfig,
+) -> tuple[Any, str]:
     with ThreadPoolExecutor(1, "fingerprint") as pool:
         # Reading the files twice at once costs one reading.
         fingerprint = pool.submit(hash_weights, folder)
         with _stage("weights", progress):
-            model = read_weights(folder, settings, placement)
+            model = _read_plain(folder, settings, placement, config)
+            if model is None:
+                model = read_weights(folder, settings, placement)
         with _stage("fingerprint", progress):
             return model, fingerprint.result()
 
@@ -105,7 +117,8 @@ def _read_by_copy(
     settings: EngineSettings,
     placement: Placement,
     progress: Progress,
-) -> tuple[LlavaForConditionalGeneration, str]:
+    config: LlavaConfig,
+) -> tuple[Any, str]:
     form = CopyForm(
         quantization=settings.quantization.value,
         int8_threshold=settings.int8_threshold,
@@ -124,15 +137,30 @@ def _read_by_copy(
             return model, copy.weights_sha256
         del model
         shelf.discard(copy)
-    model, weights_sha256 = _read_source(folder, settings, placement, progress)
+    model, weights_sha256 = _read_source(folder, settings, placement, progress, config)
     with _stage("quantised copy", progress):
         shelf.keep(model, folder, form, weights_sha256)
     return model, weights_sha256
 
 
-def _read_copy(
-    folder: Path, settings: EngineSettings, placement: Placement
-) -> LlavaForConditionalGeneration | None:
+def _read_plain(
+    folder: Path, settings: EngineSettings, placement: Placement, config: LlavaConfig
+) -> Any:
+    # What our own modules do not compute, or do not find, is transformers' to read or refuse.
+    is_plain = config.is_plain and settings.quantization is Quantization.NONE
+    if not is_plain or placement.device != "cpu":
+        return None
+    try:
+        return read_llava(folder, config, getattr(torch, placement.dtype))
+    except WeightsMissing:
+        return None
+    except Exception as error:
+        raise LoadingError(
+            f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
+        ) from error
+
+
+def _read_copy(folder: Path, settings: EngineSettings, placement: Placement) -> Any:
     try:
         return read_weights(folder, settings, placement, is_copy=True)
     except LoadingError:
@@ -141,13 +169,17 @@ def _read_copy(
 
 def build_quantization(
     quantization: Quantization, int8_threshold: float
-) -> BitsAndBytesConfig | None:
+) -> "BitsAndBytesConfig | None":
     """What bitsandbytes is to do to the language model's linear layers.
 
     Args:
         quantization: the form.
         int8_threshold: see `EngineSettings`.
     """
+    if quantization is Quantization.NONE:
+        return None
+    from transformers import BitsAndBytesConfig
+
     if quantization is Quantization.INT8:
         # It warns in every layer of every step where activations are not in float16.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -156,21 +188,19 @@ def build_quantization(
             llm_int8_threshold=float(int8_threshold),
             llm_int8_skip_modules=UNQUANTISED_MODULES,
         )
-    if quantization is Quantization.NF4:
-        return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=UNQUANTISED_MODULES,
-        )
-    return None
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=UNQUANTISED_MODULES,
+    )
 
 
 def read_weights(
     folder: Path, settings: EngineSettings, placement: Placement, *, is_copy: bool = False
-) -> LlavaForConditionalGeneration:
-    """Read a checkpoint's weights onto the device.
+) -> Any:
+    """Read a checkpoint's weights onto the device, by transformers.
 
     Args:
         folder: of the checkpoint.
@@ -181,6 +211,9 @@ def read_weights(
     Raises:
         LoadingError: the files are broken or do not fit into memory.
     """
+    from transformers import LlavaForConditionalGeneration
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     quantization = build_quantization(settings.quantization, settings.int8_threshold)
     arguments: dict[str, Any] = (
@@ -201,8 +234,7 @@ def read_weights(
         raise LoadingError(
             f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
         ) from error
-    loaded: LlavaForConditionalGeneration = model.eval().requires_grad_(False)
-    return loaded
+    return model.eval().requires_grad_(False)
 
 
 def list_library_versions() -> dict[str, str]:
@@ -229,7 +261,7 @@ def _look_at_machine(settings: EngineSettings) -> Placement:
     machine = Machine(
         has_cuda=has_cuda,
         capability=torch.cuda.get_device_capability()[0] if has_cuda else 0,
-        has_paged_kernel=has_paged_kernel(),
+        has_paged_kernel=has_cuda and has_paged_kernel(),
     )
     try:
         return place_model(settings, machine)

@@ -14,9 +14,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import LlavaForConditionalGeneration
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration
 
 _LOG = logging.getLogger("llavachat.engine")
 _MANIFEST = "copy.json"
@@ -94,7 +95,7 @@ class CopyShelf:
 
     def keep(
         self,
-        model: LlavaForConditionalGeneration,
+        model: "LlavaForConditionalGeneration",
         source: Path,
         form: CopyForm,
         weights_sha256: str,
@@ -145,7 +146,7 @@ class CopyShelf:
         shutil.rmtree(copy.folder, ignore_errors=True)
 
 
-def _check_room(model: LlavaForConditionalGeneration, folder: Path) -> None:
+def _check_room(model: "LlavaForConditionalGeneration", folder: Path) -> None:
     # Others need the disk, too: a copy is not begun that would fill it.
     num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     if shutil.disk_usage(folder).free < num_bytes * (1 + _SPARE_PART):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, CLIPVisionModel, LlavaForConditionalGeneration
 
+from llavachat_server.engine.pixels import PixelForm
 from llavachat_server.images.preprocess import pad_to_square
 
 if TYPE_CHECKING:
@@ -25,15 +25,13 @@ class VisionEncoder:
     """The vision tower and projector of a loaded model.
 
     Args:
-        model: whole; only its image half is used.
-        processor: the checkpoint's own.
+        model: whole, `llava.model` or transformers'; only its image half is used.
+        form: what becomes of a picture first.
     """
 
-    def __init__(
-        self, model: LlavaForConditionalGeneration, processor: CLIPImageProcessorPil
-    ) -> None:
+    def __init__(self, model: Any, form: PixelForm) -> None:
         self._model = model
-        self._processor = processor
+        self._form = form
         weight = next(model.model.vision_tower.parameters())
         self._dtype, self._device = weight.dtype, weight.device
         self._native: NativeTower | None = None
@@ -47,8 +45,10 @@ class VisionEncoder:
             release: give the modules' own weights back; the model can not be run by itself then.
         """
         tower: Any = self._model.model.vision_tower
-        layer = self._model.config.vision_feature_layer
-        if type(tower) is not CLIPVisionModel or not isinstance(layer, int):
+        config = self._model.config
+        layer = config.vision_feature_layer
+        is_clip = type(tower).__name__ in ("ClipTower", "CLIPVisionModel")
+        if not is_clip or not isinstance(layer, int):
             return
         try:
             from llavachat_server.engine.native.tower import (
@@ -65,7 +65,7 @@ class VisionEncoder:
             _log.info("encoding by torch's operations: %s: %s", type(error).__name__, error)
             return
         # States before the first layer count as well, as in transformers' list of them.
-        num_states = len(tower.encoder.layers) + 1
+        num_states = config.vision_config.num_hidden_layers + 1
         self._native = NativeTower(
             tower.encoder,
             layer % num_states,
@@ -85,8 +85,7 @@ class VisionEncoder:
             (1, 3, side, side) float32.
         """
         square = pad_to_square(picture)
-        values: Tensor = self._processor(images=square, return_tensors="pt")["pixel_values"]
-        return values.to(torch.float32).contiguous()
+        return torch.from_numpy(self._form.convert(square)).unsqueeze(0)
 
     @torch.inference_mode()
     def encode(self, values: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.attention import varlen
 
 from llavachat_server.engine.batching.attention import Rows, Shape
 
@@ -39,6 +38,9 @@ class Pages:
 
 def has_paged_kernel() -> bool:
     """Whether this torch's kernel takes a block table."""
+    # It brings torch's compiler and sympy along, a second's import that no processor needs.
+    from torch.nn.attention import varlen
+
     return "block_table" in inspect.signature(varlen.varlen_attn).parameters
 
 
@@ -92,6 +94,9 @@ class PagedAttention:
     ) -> None:
         self.block_tokens = block_tokens
         self.spare_block = num_blocks
+        from torch.nn.attention.varlen import varlen_attn  # see `has_paged_kernel`
+
+        self._attend = varlen_attn
         self._num_kv_heads = shape.num_kv_heads
         self._is_grouped = shape.num_heads != shape.num_kv_heads
         self._device = device
@@ -115,7 +120,7 @@ class PagedAttention:
         heads = self._num_kv_heads
         store[0].flatten(0, 1).index_copy_(0, pages.slots, keys_values[:, :heads])
         store[1].flatten(0, 1).index_copy_(0, pages.slots, keys_values[:, heads:])
-        output = varlen.varlen_attn(
+        output = self._attend(
             query.contiguous(),
             store[0],
             store[1],

@@ -94,6 +94,8 @@ class Decoder:
                     release=release_weights,
                     num_threads=num_threads,
                 )
+            if release_weights:
+                self._release_head(output)
             return
         is_packed = pack_weights and can_pack(decoder, output)
         layer_type: type[Layer] = PackedLayer if is_packed else ModuleLayer
@@ -105,6 +107,19 @@ class Decoder:
             ]
             self.head = head_type(decoder.norm, output)
         self._is_packed = is_packed
+        if is_packed and release_weights:
+            self._release_head(output)
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether the layers' weights are packed, and the model's own no longer read."""
+        return self.native is not None or self._is_packed
+
+    def _release_head(self, output: Any) -> None:
+        # A head that is tied to the embedding is still read there.
+        if output.weight.data_ptr() != self.embed.weight.data_ptr():
+            empty = output.weight.new_empty(0)
+            output.weight = torch.nn.Parameter(empty, requires_grad=False)
 
     def _can_compile(self, decoder: Any, output: Any) -> bool:
         # The one place where it is decided; quantised models and GPUs import no numba.
