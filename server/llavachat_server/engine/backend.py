@@ -34,6 +34,7 @@ from llavachat_server.engine.loading import (
     load_model,
 )
 from llavachat_server.engine.loop import Deliver, GenerationLoop
+from llavachat_server.engine.native.apart import compile_apart
 from llavachat_server.engine.sampling import SeenTokens
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.vision import VisionEncoder
@@ -67,7 +68,10 @@ class Backend:
             facts.num_image_tokens,
         )
         model.set_input_embeddings(self.embedding)
-        if settings.compile_steps and self.embedding.weight.device.type == "cpu":
+        weight = self.embedding.weight
+        if settings.compile_steps and weight.device.type == "cpu":
+            if weight.dtype == torch.float32:
+                compile_apart(settings.compiled_folder)
             native.keep_compiled(settings.compiled_folder)
         self.decoder = Decoder(
             model,

@@ -43,26 +43,37 @@ def _can_make_executable() -> bool:
     return bool(code == 0)
 
 
-def keep_compiled(folder: str | None) -> None:
-    """Keep the machine code for the next start; before the first kernel is imported.
+def find_folder(folder: str) -> Path:
+    """Where in a folder this version's machine code lies.
 
     numba asks whether the file of the outermost function has changed, and no other: the code is
     kept under the digest of all of this package's sources.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    return Path(folder) / digest[:16]
+
+
+def keep_compiled(folder: str | None) -> bool:
+    """Keep the machine code for the next start; before the first kernel is imported.
 
     Args:
         folder: of the service alone, since what lies there is run. None, or one that cannot be
             written to: the kernels are compiled at every start.
+
+    Returns:
+        Whether it is kept.
     """
     if folder is None or find_obstacle() is not None:
-        return
+        return False
     import numba
 
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    own = Path(folder) / digest[:16]
+    own = find_folder(folder)
     try:
         own.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:
-        return
-    if os.access(own, os.W_OK):
-        numba.config.CACHE_DIR = str(own)
+        return False
+    if not os.access(own, os.W_OK):
+        return False
+    numba.config.CACHE_DIR = str(own)
+    return True
