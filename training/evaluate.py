@@ -30,6 +30,7 @@ from training.cases import (
 )
 from training.checkpoint import DEFAULT_FOLDER
 from training.grading import has_right_facts, is_exact
+from training.phrasing import AUTHORS, CHECKPOINT_AUTHORS, choose_asked
 from training.rendering import Style
 
 DEFAULT_BLIND_PATH = Path(__file__).parent / "blind" / "wordings.json"
@@ -51,11 +52,23 @@ def main() -> None:
     parser.add_argument("--quantization", choices=(*QUANTISATIONS, "all"), default="all")
     parser.add_argument("--n", type=int, default=480, help="questions in a large table")
     parser.add_argument("--blind", nargs="?", type=Path, const=DEFAULT_BLIND_PATH)
+    parser.add_argument(
+        "--authors",
+        nargs="+",
+        choices=AUTHORS,
+        default=CHECKPOINT_AUTHORS,
+        help="whose wordings to ask; by default those of whom the checkpoint has seen others",
+    )
+    parser.add_argument(
+        "--seen", action="store_true", help="ask the wordings that training has seen instead"
+    )
+    parser.add_argument("--brief", action="store_true", help="only the first two tables")
     parser.add_argument("--failures", type=int, default=0, help="failures to print per table")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     quantisations = QUANTISATIONS if options.quantization == "all" else (options.quantization,)
+    choose_asked(options.authors, seen=options.seen)
     for index, quantisation in enumerate(quantisations):
         report = Report(Answerer(options.model, quantisation), quantisation, options.failures)
         if options.blind:
@@ -63,7 +76,7 @@ def main() -> None:
             continue
         report.measure_single(options.n)
         report.measure_follow_ups(options.n // 2)
-        if index == 0:
+        if index == 0 and not options.brief:
             report.measure_robustness(options.n // 4)
             report.measure_conversation(options.n // 6)
 

@@ -83,7 +83,8 @@ def _is_it_shape(rng: random.Random, scene: Scene, focus: Item | None, plain: bo
         return None
     asked = it.shape if rng.random() < 0.5 else rng.choice(SHAPES)
     verdict = "yes" if asked == it.shape else "no"
-    return Draft("is_it_shape", {"a_shape": f"a {asked}"}, f"It is a {it.shape}, so {verdict}.", it)
+    slots = {"shape": asked, "a_shape": f"a {asked}"}
+    return Draft("is_it_shape", slots, f"It is a {it.shape}, so {verdict}.", it)
 
 
 def _is_it_size(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 from training.drafts import Draft
@@ -21,8 +22,11 @@ _TALK = {
 }
 
 
-_OTHER_AUTHORS = ("casual", "clipped", "retired")
-"""Files of frames by authors who saw neither ours nor each other's; ``retired`` were blind sets."""
+FIRST_AUTHOR = "first"
+CHECKPOINT_AUTHORS = (FIRST_AUTHOR, "casual", "clipped", "retired")
+"""Whose frames the committed checkpoint was trained on; ``retired`` were blind sets."""
+AUTHORS = (*CHECKPOINT_AUTHORS, "terse", "oblique")
+"""None of the others saw ours or each other's frames; they lie in files of these names."""
 
 
 def read_frames(text: str) -> dict[str, list[str]]:
@@ -37,24 +41,43 @@ def read_frames(text: str) -> dict[str, list[str]]:
     return dict(frames)
 
 
-def _collect_frames() -> dict[str, tuple[list[str], list[str]]]:
-    frames = {kind: read_lines(text) for kind, text in _TALK.items()}
+def _collect_frames() -> dict[str, dict[str, str]]:
+    frames: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def add(kind: str, lines: list[str], author: str) -> None:
+        for line in lines:
+            frames[kind].setdefault(line, author)  # one frame may be two authors' idea
+
+    for kind, text in _TALK.items():
+        add(kind, read_lines(text), FIRST_AUTHOR)
     for module in (questions, follow_ups):
-        frames |= {
-            name.lower(): read_lines(text)
-            for name, text in vars(module).items()
-            if name.isupper() and isinstance(text, str)
-        }
-    for author in _OTHER_AUTHORS:
+        for name, text in vars(module).items():
+            if name.isupper() and isinstance(text, str):
+                add(name.lower(), read_lines(text), FIRST_AUTHOR)
+    for author in AUTHORS[1:]:
         path = Path(__file__).parent / "wordings" / f"{author}.txt"
         for kind, lines in read_frames(path.read_text(encoding="utf-8")).items():
-            frames[kind] += lines
-    # One frame may be two authors' idea.
-    return {kind: split_frames(list(dict.fromkeys(lines))) for kind, lines in frames.items()}
+            add(kind, lines, author)
+    return dict(frames)
 
 
-FRAMES = _collect_frames()
+_AUTHOR_OF = _collect_frames()
+"""By type and frame."""
+FRAMES = {kind: split_frames(list(lines)) for kind, lines in _AUTHOR_OF.items()}
 """By type: the frames to train on, and those held out."""
+
+
+def choose_asked(authors: Collection[str], *, seen: bool = False) -> None:
+    """From now on ask, with ``held_out``, the frames of these authors alone.
+
+    Args:
+        authors: some of `AUTHORS`; types that none of them wrote can no longer be asked.
+        seen: ask the frames to train on instead, which shows what is lost on wordings.
+    """
+    for kind, (trained, held_out) in FRAMES.items():
+        held_out[:] = [
+            frame for frame in (trained if seen else held_out) if _AUTHOR_OF[kind][frame] in authors
+        ]
 
 
 def phrase(rng: random.Random, draft: Draft, *, held_out: bool = False) -> str:

@@ -182,16 +182,18 @@ def _at_cell(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) 
     if (row + column) % 2:
         return None
     if (row, column) == (1, 1):
-        words = expand(rng, f"in the (very |){_ROW_WORDS[1]}")
+        side = expand(rng, _ROW_WORDS[1])
+        words = expand(rng, f"in the (very |){side}")
     else:
-        side = "left" if column == 0 else "right"
-        words = expand(rng, f"(in|at) the {_ROW_WORDS[row]} {side}( corner|)")
+        side = expand(rng, f"{_ROW_WORDS[row]} {'left' if column == 0 else 'right'}")
+        words = expand(rng, f"(in|at) the {side}( corner|)")
     found = [item for item in scene.items if (item.row, item.column) == (row, column)]
     place = answers.PLACES[row][column]
+    slots = {"on_side": words, "side": side}
     if not found:
-        return Draft("at_side", {"on_side": words}, f"There is nothing {place}.")
+        return Draft("at_side", slots, f"There is nothing {place}.")
     answer = f"The one {place} is a {found[0].size} {name_item(found[0])}."
-    return Draft("at_side", {"on_side": words}, answer, found[0])
+    return Draft("at_side", slots, answer, found[0])
 
 
 def _is_colour(rng: random.Random, scene: Scene, focus: Item | None, plain: bool) -> Draft | None:
