@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from llavachat_server.engine import native
+from llavachat_server.engine.native import apart
 
 _COMPILE = """
 import sys
@@ -18,7 +19,7 @@ tower.compile_tower()
 
 
 def compile_in_a_process(folder: Path) -> None:
-    """Compile the kernels into a folder, or read them where they are there, and end."""
+    """Read the kernels in a folder, or compile them where they are not there, and end."""
     subprocess.run([sys.executable, "-c", _COMPILE, str(folder)], check=True, timeout=300)
 
 
@@ -30,6 +31,6 @@ def share_kernels(folder: Path) -> Path:
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            compile_in_a_process(folder)
+            assert list(apart.PARTS) == apart.compile_apart(str(folder))
     native.keep_compiled(str(folder))
     return folder

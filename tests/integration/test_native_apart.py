@@ -22,10 +22,12 @@ for kernel in (run_step, run_tower):
 """
 
 
-def test_what_was_compiled_apart_is_read_here_and_not_compiled_again(tmp_path: Path) -> None:
-    """Both parts, once; and where a mark is another machine's, only what it speaks of, again."""
-    folder = str(tmp_path)
-    assert ["decoder", "tower"] == apart.compile_apart(folder)
+def test_what_was_compiled_apart_is_read_here_and_not_compiled_again(kernels: Path) -> None:
+    """Both parts, once; and where a mark is another machine's, only what it speaks of, again.
+
+    The fixture has had both compiled apart.
+    """
+    folder = str(kernels)
     assert [] == apart.compile_apart(folder)
     done = subprocess.run(
         [sys.executable, "-c", READ, folder], capture_output=True, text=True, check=False
