@@ -1,5 +1,6 @@
 """The vision tower by the kernels for a CPU: transformers' features, however many compute them."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -73,6 +74,26 @@ def test_features_are_those_of_transformers(layer: int, strategy: str) -> None:
     # Transformers' own words for the features, and not for something near them.
     assert [one.shape for one in expected] == [one.shape for one in actual]
     assert all(torch.equal(one, other) for one, other in zip(actual, together, strict=True))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_other_threads_help_where_nobody_is_being_answered() -> None:
+    """And there alone."""
+    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, 70, 70)
+    others = set(threading.enumerate())
+
+    def list_helpers() -> list[str]:
+        return sorted(thread.name for thread in set(threading.enumerate()) - others)
+
+    is_alone = False
+    encoder.use_kernels(3, lambda: is_alone, release=False)
+    encoder.encode(pixels)
+    beside_answers = list_helpers()
+    is_alone = True
+    encoder.encode(pixels)
+
+    assert [] == beside_answers
+    assert {"llavachat-tower_0"} <= set(list_helpers())
 
 
 @pytest.mark.usefixtures("kernels")

@@ -25,6 +25,7 @@ def test_a_cpu_gets_pieces_in_32_bits() -> None:
     assert not placement.records_decoding
     assert 16 == placement.page_tokens
     assert 16_384 == placement.cache_tokens
+    assert 0.02 == placement.gap_seconds
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_a_gpu_with_flash_attention(quantization: Quantization, dtype: str, reco
     assert records is placement.records_decoding
     assert 256 == placement.page_tokens
     assert placement.cache_tokens is None
+    assert 0.1 == placement.gap_seconds
 
 
 @pytest.mark.parametrize(

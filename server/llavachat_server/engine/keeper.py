@@ -81,12 +81,17 @@ class LoopKeeper:
         return self.state is EngineState.READY and self.loop.is_accepting
 
     async def begin(self) -> None:
-        """Begin the first loop; `open` comes after it.
+        """Begin a loop; `open` comes after it.
 
         Raises:
             LoadingError: its cache does not fit.
         """
-        await self._begin()
+        self._epoch += 1
+        epoch = self._epoch
+        self.loop, self.seen = await self._make_loop(
+            lambda reports: self._post(self._take_reports, epoch, reports),
+            lambda: self._post(self._take_end, epoch),
+        )
 
     def open(self) -> None:
         """Take jobs from now on, unless the engine has been stopped meanwhile."""
@@ -108,14 +113,6 @@ class LoopKeeper:
         """Wait until jobs are taken, or never will be again; `state` says which."""
         await self._is_usable.wait()
 
-    async def _begin(self) -> None:
-        self._epoch += 1
-        epoch = self._epoch
-        self.loop, self.seen = await self._make_loop(
-            lambda reports: self._post(self._take_reports, epoch, reports),
-            lambda: self._post(self._take_end, epoch),
-        )
-
     def _take_reports(self, epoch: int, reports: "list[Report]") -> None:
         if epoch == self._epoch:
             self._on_reports(reports)
@@ -135,7 +132,7 @@ class LoopKeeper:
 
     async def _restart(self) -> None:
         try:
-            await self._begin()
+            await self.begin()
         except Exception:
             _log.exception("the generation loop can not be begun anew")
             self._die("the generation loop ended and could not be begun anew")

@@ -17,6 +17,10 @@ different phases do not disturb each other."""
 _ENTERED, _LEFT, _IS_OVER = 0, 1, 2
 _NUM_SPINS = 2000
 """Looks at a counter before the processor is offered to others; some microseconds."""
+_NUM_OFFERS = 20
+_SLEEP_MICROSECONDS = 20
+"""After so many offers the thread sleeps between looks. One that only offers keeps its core busy,
+and the thread that it waits for, pushed aside on another core, is not moved to it."""
 
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 _usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
@@ -47,8 +51,8 @@ def _wait(counters: Any, index: int, value: int) -> None:
     spins = 0
     while _look(counters, index) < value:
         spins += 1
-        if spins > _NUM_SPINS + 20:
-            _usleep(types.uint32(20))
+        if spins > _NUM_SPINS + _NUM_OFFERS:
+            _usleep(_SLEEP_MICROSECONDS)
         elif spins > _NUM_SPINS:
             _sched_yield()
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 SETTLE = """
 import gc
@@ -26,3 +27,28 @@ def test_what_is_there_is_permanent_and_what_is_free_is_given_back() -> None:
     words = [sys.executable, "-c", SETTLE]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert "True True True\nTrue\n" == done.stdout, done.stderr
+
+
+SERVE = """
+import gc, os, signal, sys, threading, time
+from llavachat_server.__main__ import main
+
+def watch():
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    deadline = time.monotonic() + 10
+    while gc.get_freeze_count() == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(gc.isenabled(), gc.get_freeze_count() > 10_000, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=watch, daemon=True).start()
+sys.exit(main(["--listen", "127.0.0.1:0", "--ready-file", sys.argv[1]]))
+"""
+
+
+def test_a_server_settles_once_it_serves(tmp_path: Path) -> None:
+    """The real one, which then collects again, and ends well."""
+    words = [sys.executable, "-c", SERVE, str(tmp_path / "ready")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (0, "True True\n") == (done.returncode, done.stdout), done.stderr
