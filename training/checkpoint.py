@@ -139,3 +139,10 @@ def save_checkpoint(
         path.chmod(0o644)  # the weights are written for their owner alone
         path.replace(folder / path.name)
     staging.rmdir()
+
+
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """A saved checkpoint's weights, in float32, by the names that the model's modules have."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    weights: dict[str, torch.Tensor] = model.state_dict()
+    return weights

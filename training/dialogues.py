@@ -5,7 +5,7 @@ tokenise differently.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,20 @@ def ask_follow_up(
     return FOLLOW_UP[kind][1](rng, scene, focus, plain)
 
 
-def encode_chat(builder: PromptBuilder, chat: Chat, max_tokens: int = MAX_POSITIONS) -> EncodedChat:
+def encode_chat(
+    builder: PromptBuilder,
+    chat: Chat,
+    max_tokens: int = MAX_POSITIONS,
+    split: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> EncodedChat:
     """Token ids and labels; only what the assistant says is learnt.
 
-    Turns that would pass ``max_tokens`` are left out, whole, and all that follow them.
+    Args:
+        builder: the server's prompt builder.
+        chat: what to encode.
+        max_tokens: turns that would pass it are left out, whole, and all that follow them.
+        split: takes the ids of a question and gives others of the same text; see
+            `training.splitting`.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -169,6 +179,8 @@ def encode_chat(builder: PromptBuilder, chat: Chat, max_tokens: int = MAX_POSITI
             )
         else:
             prompt = builder.build_next_turn(turn.question, num_images=turn.num_images)
+        if split is not None:
+            prompt = _split_question(prompt, split, is_first=index == 0)
         wide = widen_images(prompt)
         answer = [*builder.build_answer(turn.answer), EOS_TOKEN_ID]
         if len(ids) + len(wide) + len(answer) > max_tokens:
@@ -181,7 +193,7 @@ def encode_chat(builder: PromptBuilder, chat: Chat, max_tokens: int = MAX_POSITI
     return EncodedChat(ids, labels, starts, answer_starts)
 
 
-def widen_images(token_ids: tuple[int, ...]) -> list[int]:
+def widen_images(token_ids: Sequence[int]) -> list[int]:
     """Each picture's one placeholder becomes as many as it has features."""
     wide = []
     for token in token_ids:
@@ -211,6 +223,17 @@ def sample_talk(rng: random.Random, held_out: bool = False) -> Turn:
     kinds = list(_TALK_ANSWERS)
     kind = rng.choices(kinds, [_TALK_ANSWERS[kind][0] for kind in kinds])[0]
     return Turn(kind, phrase_talk(rng, kind, held_out=held_out), _TALK_ANSWERS[kind][1])
+
+
+def _split_question(
+    prompt: tuple[int, ...], split: Callable[[Sequence[int]], Sequence[int]], *, is_first: bool
+) -> tuple[int, ...]:
+    # What stands before a picture is always typed by the server: the system prompt, 'USER:'.
+    if IMAGE_TOKEN_ID in prompt:
+        begin = len(prompt) - prompt[::-1].index(IMAGE_TOKEN_ID)
+    else:
+        begin = len(prompt) if is_first else 0
+    return (*prompt[:begin], *split(prompt[begin:]))
 
 
 def _add_picture(rng: random.Random, chat: Chat) -> Scene:

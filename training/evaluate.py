@@ -30,7 +30,7 @@ from training.cases import (
 )
 from training.checkpoint import DEFAULT_FOLDER
 from training.grading import has_right_facts, is_exact
-from training.phrasing import AUTHORS, CHECKPOINT_AUTHORS, choose_asked
+from training.phrasing import AUTHORS, choose_asked
 from training.rendering import Style
 
 DEFAULT_BLIND_PATH = Path(__file__).parent / "blind" / "wordings.json"
@@ -56,8 +56,8 @@ def main() -> None:
         "--authors",
         nargs="+",
         choices=AUTHORS,
-        default=CHECKPOINT_AUTHORS,
-        help="whose wordings to ask; by default those of whom the checkpoint has seen others",
+        default=AUTHORS,
+        help="whose wordings to ask; all by default",
     )
     parser.add_argument(
         "--seen", action="store_true", help="ask the wordings that training has seen instead"

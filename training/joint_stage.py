@@ -1,4 +1,4 @@
-"""Stage 2: the whole model on chats, the patch labels kept at a small weight.
+"""Stages 2 and 3: the whole model on chats, the patch labels kept at a small weight.
 
 The tower learns slowly here: at a high rate chats teach it to forget shapes. Weight decay is high:
 before it was raised the language model saw the right patches and misread what they held.
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from llavachat_server.engine.prompt import PromptBuilder
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
@@ -29,6 +30,7 @@ from training.batches import (
 )
 from training.dialogues import (
     IGNORED_LABEL,
+    SPECIAL_TOKENS,
     encode_chat,
     sample_chat,
     sample_positions,
@@ -48,6 +50,7 @@ from training.network import (
 )
 from training.optimiser import Optimiser, schedule_rate
 from training.rendering import label_patches
+from training.splitting import WordSplitter
 from training.team import ALONE, Team
 from training.vision_stage import Log, score_patches
 
@@ -68,6 +71,8 @@ _MATRIX_DECAY = 0.2
 """By arithmetic they turn the matrices, once those have their final size, by the root of twice
 their product: 0.055 rad a step. At twice of both (0.11 rad) the loss stood at 0.26 after 1,200
 steps and that run was given up; with the same answers it stood at 0.16 at these."""
+_SPLIT_CHATS = 0.5
+"""The others stay as they are served."""
 _SAVE_EVERY_SECONDS = 120
 
 
@@ -94,7 +99,30 @@ class ChatBatch:
     gaze_patches: list[NDArray[Any]]
 
 
-def make_chat_batch(seed: int, builder: PromptBuilder, step: int, team: Team) -> ChatBatch:
+@dataclass(frozen=True, slots=True)
+class ChatStage:
+    """How one of the stages on chats is run.
+
+    Attributes:
+        name: of its state's file, and in what it logs.
+        seed: of its chats.
+        num_steps: of `BATCH_SIZE` chats.
+        rate: a factor on every learning rate.
+        decay_part: the last part of the stage, 0 to 1, over which the rates fall to almost nothing.
+        split_rate: see `WordSplitter`; the questions of half of the chats are split. 0 for none.
+    """
+
+    name: str
+    seed: int
+    num_steps: int
+    rate: float = 1.0
+    decay_part: float = 0.81
+    split_rate: float = 0.0
+
+
+def make_chat_batch(
+    seed: int, builder: PromptBuilder, splitter: WordSplitter | None, step: int, team: Team
+) -> ChatBatch:
     """Make up this process's share of a batch; a pure function of its arguments.
 
     Chats are cut to `MAX_CHAT_TOKENS`, or in every `_LONG_CHAT_EVERY_STEPS`-th step are fewer and
@@ -113,7 +141,10 @@ def make_chat_batch(seed: int, builder: PromptBuilder, step: int, team: Team) ->
     for row, index in enumerate(rows):
         rng = random.Random(f"chat {seed} {step} {index}")
         chat = sample_chat(rng, _MAX_CHAT_TURNS * factor)
-        encoded = encode_chat(builder, chat, max_tokens)
+        split = None
+        if splitter is not None and rng.random() < _SPLIT_CHATS:
+            split = functools.partial(splitter.split, rng)
+        encoded = encode_chat(builder, chat, max_tokens, split)
         length = len(encoded.token_ids)
         token_ids[row, :length] = encoded.token_ids
         labels[row, :length] = encoded.labels
@@ -143,10 +174,9 @@ def make_chat_batch(seed: int, builder: PromptBuilder, step: int, team: Team) ->
 def train_jointly(
     model: LlavaForConditionalGeneration,
     heads: nn.Linear,
-    builder: PromptBuilder,
+    tokenizer: Tokenizer,
+    stage: ChatStage,
     *,
-    seed: int,
-    num_steps: int,
     run_folder: Path,
     log: Log,
     export: Callable[[], None],
@@ -158,16 +188,17 @@ def train_jointly(
     Args:
         model: with a trained vision tower.
         heads: the patch classifier, see `training.vision_stage`.
-        builder: the server's prompt builder.
-        seed: of the chats.
-        num_steps: of this stage.
+        tokenizer: the model's.
+        stage: how long, how fast.
         run_folder: where the state is kept.
         log: takes a line.
         export: writes the checkpoint as it is; only the team's leader calls it.
         export_every_seconds: how often it is called.
         team: the processes that train together.
     """
-    state_path = run_folder / "joint.pt"
+    builder = PromptBuilder(tokenizer, SPECIAL_TOKENS)
+    splitter = WordSplitter(tokenizer, stage.split_rate) if stage.split_rate else None
+    state_path = run_folder / f"{stage.name}.pt"
     named = [
         *model.named_parameters(),
         *((f"head.{name}", parameter) for name, parameter in heads.named_parameters()),
@@ -207,8 +238,8 @@ def train_jointly(
             state_path,
         )
 
-    make = functools.partial(make_chat_batch, seed, builder)
-    batches = iterate_batches(make, first_step, num_steps, team)
+    make = functools.partial(make_chat_batch, stage.seed, builder, splitter)
+    batches = iterate_batches(make, first_step, stage.num_steps, team)
     for step, batch in enumerate(batches, first_step):
         weights = cast_weights(model, COMPUTE_DTYPE)
         features = encode_images(weights, normalise_pixels(batch.pixels), model.config)
@@ -234,16 +265,17 @@ def train_jointly(
             parameter.grad = None
         total = loss + _VISION_LOSS_WEIGHT * vision_loss + _GAZE_LOSS_WEIGHT * gaze_loss
         total.backward()  # type: ignore[no-untyped-call]
-        optimiser.step(schedule_rate(step, num_steps, warmup=100, decay_part=0.81))
+        scheduled = schedule_rate(step, stage.num_steps, warmup=100, decay_part=stage.decay_part)
+        optimiser.step(stage.rate * scheduled)
         pace = 0.02 if step - first_step > 50 else 0.2
         average_loss += pace * (loss.item() - average_loss)
         if not hits.isnan().any():  # as where no picture shows an item
             average_hits.lerp_(hits, pace)
-        if step % 50 == 0 or step == num_steps - 1:
+        if step % 50 == 0 or step == stage.num_steps - 1:
             rates = " ".join(f"{value:.3f}" for value in average_hits.tolist())
             seconds = earlier_seconds + time.monotonic() - started
             log(
-                f"joint step {step} loss {average_loss:.4f} gaze {gaze_loss.item():.3f} "
+                f"{stage.name} step {step} loss {average_loss:.4f} gaze {gaze_loss.item():.3f} "
                 f"patches {rates} {seconds:.0f} s"
             )
         if time.monotonic() - saved > _SAVE_EVERY_SECONDS:
@@ -252,5 +284,5 @@ def train_jointly(
         if team.is_leader and time.monotonic() - exported > export_every_seconds:
             export()
             exported = time.monotonic()
-    if first_step < num_steps:
-        save(num_steps)
+    if first_step < stage.num_steps:
+        save(stage.num_steps)

@@ -23,10 +23,9 @@ _TALK = {
 
 
 FIRST_AUTHOR = "first"
-CHECKPOINT_AUTHORS = (FIRST_AUTHOR, "casual", "clipped", "retired")
-"""Whose frames the committed checkpoint was trained on; ``retired`` were blind sets."""
-AUTHORS = (*CHECKPOINT_AUTHORS, "terse", "oblique")
-"""None of the others saw ours or each other's frames; they lie in files of these names."""
+AUTHORS = (FIRST_AUTHOR, "casual", "clipped", "retired", "terse", "oblique", "spoken", "plain")
+"""Whose frames there are; ``retired`` were blind sets. None of the others saw ours or each other's;
+they lie in files of these names."""
 
 
 def read_frames(text: str) -> dict[str, list[str]]:

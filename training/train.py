@@ -1,5 +1,7 @@
 """Trains the embedded model from nothing, from a fixed seed: ``python -m training.train``.
 
+Three stages: the vision tower alone, the whole model on chats, and chats once more, with words
+split. ``--practise CHECKPOINT`` runs the third alone, on a model that has been through the others.
 Prints stage, step, loss and elapsed seconds. A run that was cut off goes on from its run folder.
 """
 
@@ -7,24 +9,29 @@ import argparse
 import ctypes
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
 import torch
-from llavachat_server.engine.prompt import SYSTEM_PROMPT, PromptBuilder
+from llavachat_server.engine.prompt import SYSTEM_PROMPT
 from tokenizers import Tokenizer
 
-from training.checkpoint import DEFAULT_FOLDER, save_checkpoint
-from training.dialogues import SPECIAL_TOKENS, sample_chat
-from training.joint_stage import train_jointly
+from training.checkpoint import DEFAULT_FOLDER, load_weights, save_checkpoint
+from training.dialogues import sample_chat
+from training.joint_stage import ChatStage, train_jointly
 from training.network import build_model
 from training.team import Team, run_team
 from training.tokenizer import train_tokenizer
-from training.vision_stage import train_vision
+from training.vision_stage import fit_heads, train_vision
 
 SEED = 20
 VISION_STEPS = 6000
 JOINT_STEPS = 5000
+PRACTICE_STEPS = 5000
+_HEAD_STEPS = 150
+_PRACTICE_RATE = 0.6
+_PRACTICE_SPLIT_RATE = 0.08
 DEFAULT_PROCESSES = 2 if (os.cpu_count() or 1) > 1 else 1
 """As for the committed checkpoint: other shares of a batch add up to other last digits."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -40,6 +47,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
     parser.add_argument("--joint-steps", type=int, default=JOINT_STEPS)
+    parser.add_argument("--practice-steps", type=int, default=PRACTICE_STEPS)
+    parser.add_argument(
+        "--practise", type=Path, metavar="CHECKPOINT", help="run the last stage alone, on this"
+    )
     parser.add_argument("--export-every-seconds", type=float, default=600)
     parser.add_argument(
         "--processes", type=int, default=DEFAULT_PROCESSES, help="that train together"
@@ -48,7 +59,9 @@ def main() -> None:
     options.run_folder.mkdir(parents=True, exist_ok=True)
     # Kept, so that a run that goes on cannot read its own past differently.
     tokenizer_path = options.run_folder / "tokenizer.json"
-    if not tokenizer_path.exists():
+    if not tokenizer_path.exists() and options.practise:
+        shutil.copyfile(options.practise / "tokenizer.json", tokenizer_path)
+    elif not tokenizer_path.exists():
         learn_tokenizer(SEED).save(str(tokenizer_path))
     run_team(options.processes, train, options)
 
@@ -62,33 +75,42 @@ def train(team: Team, options: argparse.Namespace) -> None:
         if team.is_leader:
             print(time.strftime("%H:%M:%S"), line, flush=True)
 
-    model = build_model(SEED)
-    heads = train_vision(
-        model,
-        seed=SEED,
-        num_steps=options.vision_steps,
-        run_folder=options.run_folder,
-        log=log,
-        team=team,
-    )
     tokenizer = Tokenizer.from_file(str(options.run_folder / "tokenizer.json"))
+    model = build_model(SEED)
 
     def export() -> None:
         save_checkpoint(model, tokenizer, options.output)
         log(f"wrote {options.output}")
 
-    train_jointly(
-        model,
-        heads,
-        PromptBuilder(tokenizer, SPECIAL_TOKENS),
-        seed=SEED,
-        num_steps=options.joint_steps,
-        run_folder=options.run_folder,
-        log=log,
-        export=export,
-        export_every_seconds=options.export_every_seconds,
-        team=team,
+    practice = ChatStage(
+        "practice", SEED + 1, options.practice_steps, _PRACTICE_RATE, 1.0, _PRACTICE_SPLIT_RATE
     )
+    if options.practise:
+        model.load_state_dict(load_weights(options.practise))
+        heads = fit_heads(model, seed=SEED, num_steps=_HEAD_STEPS, log=log, team=team)
+        stages = [practice]
+    else:
+        heads = train_vision(
+            model,
+            seed=SEED,
+            num_steps=options.vision_steps,
+            run_folder=options.run_folder,
+            log=log,
+            team=team,
+        )
+        stages = [ChatStage("joint", SEED, options.joint_steps), practice]
+    for stage in stages:
+        train_jointly(
+            model,
+            heads,
+            tokenizer,
+            stage,
+            run_folder=options.run_folder,
+            log=log,
+            export=export,
+            export_every_seconds=options.export_every_seconds,
+            team=team,
+        )
     if team.is_leader:
         export()
 

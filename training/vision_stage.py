@@ -136,3 +136,26 @@ def train_vision(
     if first_step < num_steps:
         save(num_steps)
     return heads
+
+
+def fit_heads(
+    model: LlavaForConditionalGeneration, *, seed: int, num_steps: int, log: Log, team: Team = ALONE
+) -> nn.Linear:
+    """Learn the patch classifier of a tower that is trained: a checkpoint does not hold it."""
+    vision: Any = model.config.vision_config
+    heads = build_heads(vision.hidden_size, seed)
+    named = [(f"head.{name}", parameter) for name, parameter in heads.named_parameters()]
+    optimiser = Optimiser(named, matrix_rate=0.0, other_rate=1e-2, team=team)
+    with torch.no_grad():
+        weights = cast_weights(model, COMPUTE_DTYPE)
+    for step in range(num_steps):
+        pixels, labels = make_vision_batch(seed, step, team.share_rows(BATCH_SIZE))
+        with torch.no_grad():
+            features = encode_images(weights, normalise_pixels(pixels), model.config)
+        loss, hits = score_patches(heads, features, torch.from_numpy(labels))
+        heads.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(schedule_rate(step, num_steps, warmup=10, decay_part=0.5))
+    rates = " ".join(f"{value:.3f}" for value in hits.tolist())
+    log(f"patch classifier loss {loss.item():.3f} accuracy {rates}")
+    return heads

@@ -163,6 +163,6 @@ def test_positions_only_ever_grow() -> None:
 def test_a_share_without_pictures_still_shows_one() -> None:
     """Few long chats may all be about no picture; the vision tower gets one of its own."""
     builder = load_prompt_builder(DEFAULT_FOLDER)
-    batch = make_chat_batch(20, builder, 1439, Team(1, 2))
+    batch = make_chat_batch(20, builder, None, 1439, Team(1, 2))
     assert IMAGE_TOKEN_ID not in batch.token_ids
     assert (1, 3, 96, 96) == batch.pixels.shape
