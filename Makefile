@@ -5,7 +5,9 @@
 PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3,$(shell \
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
+# Without bytecode: pip would compile all of torch and transformers on one core, and most of it is
+# never imported. What is imported is compiled then, once.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-compile -c constraints.txt
 CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/python -m pytest \
 	-o pythonpath="cdk tests/infra"
 SAY := @printf '\n== %s\n'
@@ -131,20 +133,24 @@ clean: ## remove the environments
 
 # --- set-up, once ----------------------------------------------------------------------------
 
-.venv/.server: pyproject.toml constraints.txt
+.venv/.torch: pyproject.toml constraints.txt
 	$(SAY) "Set-up: Python environment with torch and transformers (1 to 3 minutes, only once)"
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) --upgrade pip
 # torch first and by itself, so that no other package can draw in another build of it
 	@$(PIP) torch
+	@touch $@
+
+.venv/.server: .venv/.torch
 	@$(PIP) -e '.[server]'
 	@touch $@
 
-.venv/.test: .venv/.server
-	$(SAY) "Set-up: test libraries"
+# The server's libraries are in the same resolution: two would take longer.
+.venv/.test: .venv/.torch
+	$(SAY) "Set-up: the server's libraries and the tests'"
 	@$(PIP) -e '.[server,otel,deploy,compiled]' --group test
-	@touch $@
+	@touch .venv/.server $@
 
 .venv/.bench: .venv/.server
 	$(SAY) "Set-up: what compiles kernels for a CPU"

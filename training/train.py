@@ -28,7 +28,7 @@ from training.vision_stage import fit_heads, train_vision
 SEED = 20
 VISION_STEPS = 6000
 JOINT_STEPS = 5000
-PRACTICE_STEPS = 5000
+PRACTICE_STEPS = 6000
 _HEAD_STEPS = 150
 _PRACTICE_RATE = 0.6
 _PRACTICE_SPLIT_RATE = 0.08

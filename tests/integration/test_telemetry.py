@@ -18,6 +18,7 @@ from app_in_process import run_app, until
 from figures_text import Figures, find_address, scrape
 from llavachat import Client
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.ops.telemetry import FLUSH_SECONDS
 from llavachat_server.values import QueueFull
 from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
 from otlp_receiver import Received, read_attributes, receive_by_grpc, receive_by_http
@@ -315,6 +316,8 @@ async def test_a_receiver_that_is_gone_keeps_nobody_from_stopping(
 ) -> None:
     """The last measurements are given up after a moment."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    # Longer than the server waits; its thread outlives the server's task, and this test waits for it.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(FLUSH_SECONDS + 1))
     async with run_app(ScriptedEngine("warm", "Red.")) as app:
         await app.start()
         app.app.stop()
