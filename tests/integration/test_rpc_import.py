@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 import pytest
 from app_in_process import RunningApp, run_app
-from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from imports import import_chat, read_chat, read_export, read_picture, strip_ids, write_parts
 from llavachat.v1 import chat_pb2 as pb
@@ -24,6 +23,10 @@ from llavachat_server.chats.store import ChatQuery
 from llavachat_server.engine.pictures import read_pixels
 from llavachat_server.images.intake import ImageLimits, Intake, Picture
 from pictures import draw_shape, encode, red_circle
+from rpc_calls import (
+    failure,
+    violation,
+)
 from scripted_engine import NUM_IMAGE_TOKENS, Hold, ScriptedEngine, shapes_prompts
 from store_records import make_import, make_picture
 
@@ -142,24 +145,6 @@ async def test_a_picture_is_told_in_parts() -> None:
         assert 1024 * 1024 >= max(len(part.data) for part in parts)
         again = await app.start(images=[pb.Image(data=b"".join(part.data for part in parts))])
         assert image.id == (await read_chat(app.chat, again)).turns[0].images[0].id
-
-
-async def failure(call: Any) -> grpc.aio.AioRpcError:
-    """The error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await (anext(aiter(call)) if hasattr(call, "__aiter__") else call)
-    return caught.value
-
-
-def violation(error: grpc.aio.AioRpcError) -> tuple[str, str]:
-    """The field that a refusal names, and what would be right."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            (box,) = status_pb2.Status.FromString(value).details
-            detail = error_details_pb2.BadRequest()
-            assert box.Unpack(detail)
-            return detail.field_violations[0].field, detail.field_violations[0].description
-    raise AssertionError("the refusal has no details")
 
 
 async def test_another_tenants_picture_can_not_be_fetched(tmp_path: Path) -> None:

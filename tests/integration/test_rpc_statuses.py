@@ -1,59 +1,18 @@
 """The contract's table of statuses, row by row, over a real socket."""
 
-import asyncio
-import hashlib
-from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
-from app_in_process import RunningApp, run_app, until
-from google.rpc import error_details_pb2, status_pb2
+from app_in_process import run_app, until
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.values import ContextFull, EngineUnavailable, QueueFull
 from pictures import red_circle
+from rpc_calls import details, end, failure
 from scripted_engine import Hold, ScriptedEngine
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = "0" * 32
-
-
-async def failure(call: Any) -> grpc.aio.AioRpcError:
-    """The error that a call ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await (anext(aiter(call)) if hasattr(call, "__aiter__") else call)
-    return caught.value
-
-
-async def end(replies: Any) -> grpc.aio.AioRpcError:
-    """The error that a stream ends with, whatever comes before it."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        [reply async for reply in replies]
-    return caught.value
-
-
-def details(error: grpc.aio.AioRpcError) -> list[Any]:
-    """The google.rpc details of an error."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            found = []
-            for box in status_pb2.Status.FromString(value).details:
-                kind = getattr(error_details_pb2, box.type_url.rpartition(".")[2])()
-                assert box.Unpack(kind)
-                found.append(kind)
-            return found
-    return []
-
-
-async def health(app: RunningApp, service: str = "") -> int:
-    """What a health check says."""
-    stub = health_pb2_grpc.HealthStub(app.channel)
-    return (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status
 
 
 async def test_invalid_arguments_name_their_field() -> None:
@@ -287,171 +246,6 @@ async def test_wrong_places_to_follow_and_replay_are_refused() -> None:
             assert code is (await failure(call)).code()
 
 
-class SlowStart(ScriptedEngine):
-    """An engine that loads until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.may_start = asyncio.Event()
-
-    async def start(self) -> None:
-        """Wait."""
-        await self.may_start.wait()
-
-
-async def test_a_starting_server_says_so() -> None:
-    """Before the first picture was answered: NOT_SERVING, and UNAVAILABLE with RetryInfo."""
-    engine = SlowStart()
-    async with run_app(engine, wait=False) as app:
-        assert [NOT_SERVING] * 2 == [
-            await health(app),
-            await health(app, "llavachat.v1.ChatService"),
-        ]
-        error = await failure(app.chat.GetServerInfo(pb.GetServerInfoRequest()))
-        assert (StatusCode.UNAVAILABLE, "the server is starting") == (error.code(), error.details())
-        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
-        engine.may_start.set()
-        await app.app.serving
-        assert 1 == len(engine.requests)
-        assert 1 == len(engine.requests[0].images)
-        assert [SERVING] * 2 == [await health(app), await health(app, "llavachat.v1.ChatService")]
-        assert (await app.chat.GetServerInfo(pb.GetServerInfoRequest())).server_version
-
-
-async def test_a_stopping_server_refuses_and_lets_turns_end() -> None:
-    """While it drains: NOT_SERVING, UNAVAILABLE for new calls, the running answer goes on."""
-    hold = Hold("So far")
-    async with run_app(ScriptedEngine("warm", hold)) as app:
-        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
-        await anext(replies)
-        await hold.said.wait()
-        app.app.stop()
-        await until(lambda: health(app), lambda status: status == NOT_SERVING)
-        error = await failure(app.chat.StartChat(pb.StartChatRequest(prompt="Too late?")))
-        assert (StatusCode.UNAVAILABLE, "the server is stopping") == (error.code(), error.details())
-        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
-        hold.release.set()
-        events = [reply.event async for reply in replies]
-        assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
-
-
-async def test_a_stopped_server_ends_late_turns_as_unavailable() -> None:
-    """After the grace period a stream ends UNAVAILABLE with RetryInfo; never CANCELLED."""
-    hold = Hold("So far")
-    async with run_app(ScriptedEngine("warm", hold), "--grace-seconds", "0") as app:
-        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
-        await anext(replies)
-        await hold.said.wait()
-        app.app.stop()
-        error = await end(replies)
-        assert StatusCode.UNAVAILABLE is error.code()
-        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
-
-
-async def test_no_call_is_lost_when_the_server_ends() -> None:
-    """Calls that run, that wait, and that still come in as it stops: each ends UNAVAILABLE."""
-    script = ["warm", *(Hold() for _ in range(120))]
-    async with run_app(ScriptedEngine(*script), "--grace-seconds", "0") as app:
-        request = pb.StartChatRequest(prompt="What?")
-        first = aiter(app.chat.StartChat(request, timeout=30))
-        await anext(first)
-        calls = [app.chat.StartChat(request, timeout=30) for _ in range(60)]
-        app.app.stop()
-        calls += [app.chat.StartChat(request, timeout=30) for _ in range(60)]
-        errors = await asyncio.gather(*[end(call) for call in (first, *calls)])
-        assert {StatusCode.UNAVAILABLE} == {error.code() for error in errors}
-
-
-def write_keys(folder: Path, **keys: str) -> str:
-    """A file of keys, one for each tenant; its path."""
-    path = folder / "keys"
-    lines = [f"{name} {hashlib.sha256(key.encode()).hexdigest()}" for name, key in keys.items()]
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
-
-
-def bearer(key: str) -> tuple[tuple[str, str], ...]:
-    """The header that carries a key."""
-    return (("authorization", f"Bearer {key}"),)
-
-
-async def test_every_method_asks_for_the_key(tmp_path: Path) -> None:
-    """Walk the contract: no method answers without a right key; health does."""
-    keys = write_keys(tmp_path, anna="k1")
-    async with run_app(ScriptedEngine(), "--keys-file", keys, "--reflection") as app:
-        service = pb.DESCRIPTOR.services_by_name["ChatService"]
-        headers: list[Any] = [None, bearer("wrong"), (*bearer("k1"), *bearer("k1"))]
-        for method in service.methods:
-            request = getattr(pb, method.input_type.name)()
-            for metadata in headers:
-                sent = iter([request]) if method.client_streaming else request
-                call = getattr(app.chat, method.name)(sent, metadata=metadata)
-                assert StatusCode.UNAUTHENTICATED is (await failure(call)).code(), method.name
-        reflection = reflection_pb2_grpc.ServerReflectionStub(app.channel)
-        asked = reflection_pb2.ServerReflectionRequest(list_services="")
-        error = await failure(reflection.ServerReflectionInfo(iter([asked])))
-        assert StatusCode.UNAUTHENTICATED is error.code()
-        unknown = app.channel.unary_unary("/llavachat.v1.ChatService/NoSuchMethod")
-        assert StatusCode.UNAUTHENTICATED is (await failure(unknown(b""))).code()
-        assert SERVING == await health(app)
-        info = await app.chat.GetServerInfo(pb.GetServerInfoRequest(), metadata=bearer("k1"))
-        assert "shapes" == info.model.profile
-
-
-async def test_tenants_are_apart(tmp_path: Path) -> None:
-    """A chat of one tenant is to another exactly like one that never was."""
-    keys = write_keys(tmp_path, anna="k1", ben="k2")
-    async with run_app(ScriptedEngine(), "--keys-file", keys) as app:
-        anna, ben = bearer("k1"), bearer("k2")
-        start = pb.StartChatRequest(prompt="What?", images=[pb.Image(data=red_circle())])
-        events = [reply.event async for reply in app.chat.StartChat(start, metadata=anna)]
-        chat_id, image_id = events[0].started.chat_id, events[0].started.images[0].id
-        hers = await app.chat.ListChats(pb.ListChatsRequest(), metadata=anna)
-        his = await app.chat.ListChats(pb.ListChatsRequest(), metadata=ben)
-        assert ([chat_id], []) == ([c.id for c in hers.chats], [c.id for c in his.chats])
-        for request in (
-            pb.GetChatRequest(chat_id=chat_id),
-            pb.CancelTurnRequest(chat_id=chat_id, turn_id=events[0].started.turn_id),
-            pb.DeleteChatRequest(chat_id=chat_id),
-            pb.ContinueChatRequest(chat_id=chat_id, prompt="?"),
-        ):
-            method = getattr(app.chat, type(request).__name__.removesuffix("Request"))
-            theirs = await failure(method(request, metadata=ben))
-            request.chat_id = UNKNOWN
-            nobodys = await failure(method(request, metadata=ben))
-            assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
-            assert StatusCode.NOT_FOUND is theirs.code()
-        turn_id = events[0].started.turn_id
-        for turn_request in (
-            pb.GetTurnRequest(chat_id=chat_id, turn_id=turn_id),
-            pb.CancelTurnRequest(chat_id=chat_id, turn_id=turn_id),
-            pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id),
-            pb.ReplayTurnRequest(chat_id=chat_id, turn_id=turn_id),
-        ):
-            method = getattr(app.chat, type(turn_request).__name__.removesuffix("Request"))
-            theirs = await failure(method(turn_request, metadata=ben))
-            turn_request.chat_id, turn_request.turn_id = UNKNOWN, UNKNOWN
-            nobodys = await failure(method(turn_request, metadata=ben))
-            assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
-            assert StatusCode.NOT_FOUND is theirs.code()
-        theirs = await failure(
-            app.chat.GetImage(pb.GetImageRequest(image_id=image_id), metadata=ben)
-        )
-        nobodys = await failure(
-            app.chat.GetImage(pb.GetImageRequest(image_id="0" * 64), metadata=ben)
-        )
-        assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
-        assert StatusCode.NOT_FOUND is theirs.code()
-        hers_again = app.chat.GetImage(pb.GetImageRequest(image_id=image_id), metadata=anna)
-        assert b"\x89PNG" == b"".join([part.data async for part in hers_again])[:4]
-        named = pb.StartChatRequest(prompt="What?", images=[pb.Image(image_id=image_id)])
-        assert (
-            StatusCode.NOT_FOUND is (await failure(app.chat.StartChat(named, metadata=ben))).code()
-        )
-        again = [reply.event async for reply in app.chat.StartChat(named, metadata=anna)]
-        assert events[0].started.images[0].id == again[0].started.images[0].id
-
-
 async def test_reflection_is_off_unless_switched_on() -> None:
     """Reflection answers only where the operator asked for it."""
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
@@ -477,13 +271,3 @@ async def test_a_message_over_the_limit_is_refused() -> None:
         error = await failure(app.chat.StartChat(pb.StartChatRequest(prompt="?", images=images)))
         assert StatusCode.INVALID_ARGUMENT is error.code()
         assert "3,000 bytes; at most 2,048" in (error.details() or "")
-
-
-async def test_a_busy_port_is_told(tmp_path: Path) -> None:
-    """A second server on the port does not start, and does not share it."""
-    async with run_app(ScriptedEngine()) as app:
-        from llavachat_server.app import StartError
-
-        with pytest.raises(StartError, match="another program may use it"):
-            async with run_app(ScriptedEngine(), "--listen", app.address):
-                pass

@@ -316,7 +316,7 @@ async def test_a_receiver_that_is_gone_keeps_nobody_from_stopping(
 ) -> None:
     """The last measurements are given up after a moment."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    # Longer than the server waits; its thread outlives the server's task, and this test waits for it.
+    # Longer than the server waits, but not by much: this test waits for the thread too.
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(FLUSH_SECONDS + 1))
     async with run_app(ScriptedEngine("warm", "Red.")) as app:
         await app.start()

@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from chat_room import TENANT, Room, begun, collect, follow_in_background, text
 from llavachat_server.chats.errors import (
     BadField,
     ChatError,
     NotFound,
     RequestReused,
-    ShuttingDown,
     StoreFull,
     TurnRunning,
 )
-from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed, TurnEvent
-from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.live import Ended, Trimmed, TurnEvent
 from llavachat_server.chats.question import (
     ImageSource,
     NewChat,
@@ -23,7 +22,7 @@ from llavachat_server.chats.question import (
     Question,
     SamplingWishes,
 )
-from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.chats.record import TurnState
 from llavachat_server.chats.store import ChatQuery
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine.pictures import read_pixels
@@ -38,69 +37,6 @@ from llavachat_server.values import (
 )
 from pictures import draw_shape, encode, red_circle
 from scripted_engine import Hold, ScriptedEngine, shapes_prompts
-
-TENANT = "a tenant"
-
-
-class Room:
-    """Turns with all that they need, and short ways to ask."""
-
-    def __init__(self, *script: str | Hold | Exception, context_tokens: int = 4096) -> None:
-        self.engine = ScriptedEngine(*script, context_tokens=context_tokens)
-        self.store = MemoryStore()
-        self.turns = Turns(
-            self.engine,
-            self.store,
-            Intake(ImageLimits()),
-            defaults=Sampling(max_tokens=16),
-            max_turn_seconds=30.0,
-        )
-
-    async def ask(self, question: Question, tenant: str = TENANT) -> list[TurnEvent]:
-        """Ask, and follow to the end."""
-        return [event async for event in self.turns.ask(tenant, question).follow()]
-
-    async def start(self, prompt: str = "What is this?", **fields: object) -> str:
-        """Open a chat about a red circle; its id."""
-        sources = (ImageSource(data=red_circle()),)
-        events = await self.ask(Question(NewChat(), prompt, sources, **fields))
-        return begun(events).chat_id
-
-    async def go_on(self, chat_id: str, prompt: str = "And?", **fields: object) -> list[TurnEvent]:
-        """Ask the next question."""
-        return await self.ask(Question(Place(chat_id), prompt, **fields))
-
-    async def turns_of(self, chat_id: str) -> tuple[Turn, ...]:
-        """The recorded turns."""
-        return (await self.store.get_chat(TENANT, chat_id)).turns
-
-
-def begun(events: list[TurnEvent]) -> Started:
-    """The first event."""
-    assert isinstance(events[0], Started)
-    return events[0]
-
-
-def text(events: list[TurnEvent]) -> str:
-    """The answer."""
-    return "".join(event.text for event in events if isinstance(event, Delta))
-
-
-async def collect(live: LiveTurn, events: list[TurnEvent]) -> None:
-    """Follow a turn that may fail; what came before is in `events`."""
-    async for event in live.follow():
-        events.append(event)
-
-
-async def follow_in_background(live: LiveTurn) -> "asyncio.Task[list[TurnEvent]]":
-    """Follow a turn in a task of its own, which has begun when this returns."""
-
-    async def follow() -> list[TurnEvent]:
-        return [event async for event in live.follow()]
-
-    task = asyncio.create_task(follow())
-    await asyncio.sleep(0)
-    return task
 
 
 async def test_a_turn_goes_from_started_to_ended() -> None:
@@ -328,71 +264,6 @@ async def test_a_picture_is_known_by_its_id_to_its_tenant_alone() -> None:
         await room.ask(Question(NewChat(), "Again?", source), tenant="somebody else")
 
 
-async def test_a_repeated_request_is_executed_once() -> None:
-    """Two calls at once and one later get one answer, generated once."""
-    hold = Hold("Only once")
-    room = Room(hold)
-    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
-    first = await follow_in_background(room.turns.ask(TENANT, question))
-    await hold.said.wait()
-    second = await follow_in_background(room.turns.ask(TENANT, question))
-    hold.release.set()
-    assert await first == await second
-    third = await room.ask(question)
-    assert (begun(await first), "Only once") == (begun(third), text(third))
-    assert (await first)[-1] == third[-1]
-    assert 1 == len(room.engine.requests)
-
-
-async def test_one_reader_of_two_may_leave() -> None:
-    """A turn runs on while anybody follows it."""
-    hold = Hold("Only once")
-    room = Room(hold)
-    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
-    first = await follow_in_background(room.turns.ask(TENANT, question))
-    await hold.said.wait()
-    second = await follow_in_background(room.turns.ask(TENANT, question))
-    first.cancel()
-    await asyncio.wait({first})
-    assert {} == room.engine.cancelled
-    hold.release.set()
-    assert "Only once" == text(await second)
-
-
-async def test_a_request_id_with_another_body_is_refused() -> None:
-    """While the first runs and after it, the same id can not mean something else."""
-    hold = Hold()
-    room = Room(hold)
-    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
-    other = Question(NewChat(), "Who?", request_id="r1", body_sha256="c")
-    running = await follow_in_background(room.turns.ask(TENANT, question))
-    await hold.said.wait()
-    with pytest.raises(RequestReused):
-        room.turns.ask(TENANT, other)
-    hold.release.set()
-    await running
-    with pytest.raises(RequestReused):
-        await room.ask(other)
-
-
-async def test_request_ids_belong_to_tenants() -> None:
-    """Two tenants may use one id for different things."""
-    room = Room("For one.", "For the other.")
-    mine = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
-    theirs = Question(NewChat(), "Who?", request_id="r1", body_sha256="c")
-    assert "For one." == text(await room.ask(mine))
-    assert "For the other." == text(await room.ask(theirs, tenant="somebody else"))
-
-
-async def test_a_refused_request_may_be_repeated() -> None:
-    """A refusal leaves no turn, so that the repeat is executed."""
-    room = Room(QueueFull(1.0), "Now.")
-    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
-    with pytest.raises(QueueFull):
-        await room.ask(question)
-    assert "Now." == text(await room.ask(question))
-
-
 async def test_overflow_drops_oldest_turns_and_says_so() -> None:
     """With leave, the oldest turn is left out, the reader is told, the record can rebuild it."""
     long = "word " * 60
@@ -450,78 +321,6 @@ async def test_counting_refuses_what_asking_would_refuse() -> None:
         await room.turns.count(TENANT, Question(NewChat(), "What?", unknown))
 
 
-async def test_a_running_answer_can_be_read() -> None:
-    """Reading a chat while it answers shows what has come."""
-    hold = Hold("So far")
-    room = Room(hold)
-    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
-    reader = await follow_in_background(live)
-    await hold.said.wait()
-    (turn,) = (await room.turns.get_chat(TENANT, live.chat_id)).turns
-    assert (TurnState.RUNNING, "So far") == (turn.state, turn.answer)
-    hold.release.set()
-    await reader
-
-
-async def test_deleting_ends_a_running_turn() -> None:
-    """A chat that answers can be deleted: the turn is cancelled, nothing stays."""
-    hold = Hold()
-    room = Room(hold)
-    live = room.turns.ask(TENANT, Question(NewChat(), "What?", (ImageSource(red_circle()),)))
-    reader = await follow_in_background(live)
-    await hold.said.wait()
-    await room.turns.delete_chat(TENANT, live.chat_id)
-    events = await reader
-    assert FinishReason.CANCELLED is events[-1].finish_reason  # type: ignore[union-attr]
-    with pytest.raises(NotFound):
-        await room.store.get_chat(TENANT, live.chat_id)
-    with pytest.raises(NotFound):
-        await room.store.get_picture(TENANT, begun(events).images[0].id)
-
-
-async def test_stopping_lets_turns_end_within_their_grace() -> None:
-    """New questions are refused at once; a turn that ends in time ends well."""
-    hold = Hold()
-    room = Room(hold)
-    reader = await follow_in_background(room.turns.ask(TENANT, Question(NewChat(), "What?")))
-    await hold.said.wait()
-    stopping = asyncio.create_task(room.turns.stop(grace_seconds=30))
-    await asyncio.sleep(0)
-    with pytest.raises(ShuttingDown):
-        room.turns.ask(TENANT, Question(NewChat(), "Too late?"))
-    hold.release.set()
-    await stopping
-    assert FinishReason.EOS is (await reader)[-1].finish_reason  # type: ignore[union-attr]
-
-
-async def test_stopping_ends_turns_after_their_grace() -> None:
-    """A turn that runs past the grace period ends as SHUTDOWN, and its reader is told so."""
-    hold = Hold("So far")
-    room = Room(hold)
-    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
-    reader = await follow_in_background(live)
-    await hold.said.wait()
-    await room.turns.stop(grace_seconds=0)
-    with pytest.raises(ShuttingDown):
-        await reader
-    (turn,) = await room.turns_of(live.chat_id)
-    assert (TurnState.CANCELLED, "So far") == (turn.state, turn.answer)
-    assert FinishReason.SHUTDOWN is turn.finish_reason
-
-
-async def test_a_turn_that_is_ended_as_it_begins_ends() -> None:
-    """Even in the instant before the engine knows of a turn, it can be told to end."""
-    room = Room(Hold())
-    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
-    reader = await follow_in_background(live)
-    while not live.turn_id:  # noqa: ASYNC110 - the very instant is wanted, not a later one
-        await asyncio.sleep(0)
-    await room.turns.stop(grace_seconds=0)
-    assert {live.turn_id: FinishReason.SHUTDOWN} == room.engine.cancelled
-    with pytest.raises(ShuttingDown):
-        await reader
-
-
 async def test_open_wishes_are_filled_from_the_profile() -> None:
     """What was not asked for is the profile's; what is echoed is what the engine got."""
     room = Room()
@@ -541,55 +340,9 @@ def test_random_answers_get_a_seed_of_their_own() -> None:
     assert 0 == SamplingWishes(temperature=0.0).resolve(defaults).seed
 
 
-def full_store() -> MemoryStore:
-    """A store that takes nothing."""
-    return MemoryStore(max_chats=0)
-
-
-async def test_a_full_store_refuses_before_the_answer_is_told() -> None:
-    """What can not be kept is not answered: the engine's work is ended as well."""
-    room = Room(Hold())
-    room.turns = Turns(
-        room.engine,
-        full_store(),
-        Intake(ImageLimits()),
-        defaults=Sampling(max_tokens=16),
-        max_turn_seconds=30.0,
-    )
-    events: list[TurnEvent] = []
-    with pytest.raises(StoreFull):
-        await collect(room.turns.ask(TENANT, Question(NewChat(), "What?")), events)
-    assert [] == events
-
-
 @pytest.mark.parametrize(
     "make", [lambda: NotFound("chat", "x"), TurnRunning, RequestReused, lambda: StoreFull(1.0)]
 )
 def test_errors_say_something(make: Callable[[], ChatError]) -> None:
     """Every error has a sentence for its caller."""
     assert str(make())
-
-
-async def test_a_repeat_waits_for_an_end_that_found_no_room(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It is told to come back, as the first try was, and gets the answer once that is kept."""
-    room = Room("A cat.")
-    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
-    ends: list[Turn] = []
-
-    async def refuse(tenant: str, chat_id: str, turn: Turn) -> None:
-        ends.append(turn)
-        raise StoreFull(1.0)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(room.store, "finish_turn", refuse)
-        for _ in range(2):
-            with pytest.raises(StoreFull):
-                await room.ask(question)
-    assert 1 == len(ends)
-    claim = await room.store.find_claim(TENANT, "r1")
-    assert claim is not None
-    await room.store.finish_turn(TENANT, claim.chat_id, ends[0])
-    told = [event for event in await room.ask(question) if isinstance(event, Delta)]
-    assert ["A cat."] == [delta.text for delta in told]

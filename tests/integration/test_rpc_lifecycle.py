@@ -1,0 +1,95 @@
+"""What callers hear while the server starts and stops."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from app_in_process import run_app, until
+from grpc import StatusCode
+from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.app import StartError
+from rpc_calls import NOT_SERVING, SERVING, details, end, failure, health
+from scripted_engine import Hold, ScriptedEngine
+
+
+class SlowStart(ScriptedEngine):
+    """An engine that loads until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_start = asyncio.Event()
+
+    async def start(self) -> None:
+        """Wait."""
+        await self.may_start.wait()
+
+
+async def test_a_starting_server_says_so() -> None:
+    """Before the first picture was answered: NOT_SERVING, and UNAVAILABLE with RetryInfo."""
+    engine = SlowStart()
+    async with run_app(engine, wait=False) as app:
+        assert [NOT_SERVING] * 2 == [
+            await health(app),
+            await health(app, "llavachat.v1.ChatService"),
+        ]
+        error = await failure(app.chat.GetServerInfo(pb.GetServerInfoRequest()))
+        assert (StatusCode.UNAVAILABLE, "the server is starting") == (error.code(), error.details())
+        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
+        engine.may_start.set()
+        await app.app.serving
+        assert 1 == len(engine.requests)
+        assert 1 == len(engine.requests[0].images)
+        assert [SERVING] * 2 == [await health(app), await health(app, "llavachat.v1.ChatService")]
+        assert (await app.chat.GetServerInfo(pb.GetServerInfoRequest())).server_version
+
+
+async def test_a_stopping_server_refuses_and_lets_turns_end() -> None:
+    """While it drains: NOT_SERVING, UNAVAILABLE for new calls, the running answer goes on."""
+    hold = Hold("So far")
+    async with run_app(ScriptedEngine("warm", hold)) as app:
+        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
+        await anext(replies)
+        await hold.said.wait()
+        app.app.stop()
+        await until(lambda: health(app), lambda status: status == NOT_SERVING)
+        error = await failure(app.chat.StartChat(pb.StartChatRequest(prompt="Too late?")))
+        assert (StatusCode.UNAVAILABLE, "the server is stopping") == (error.code(), error.details())
+        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
+        hold.release.set()
+        events = [reply.event async for reply in replies]
+        assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
+
+
+async def test_a_stopped_server_ends_late_turns_as_unavailable() -> None:
+    """After the grace period a stream ends UNAVAILABLE with RetryInfo; never CANCELLED."""
+    hold = Hold("So far")
+    async with run_app(ScriptedEngine("warm", hold), "--grace-seconds", "0") as app:
+        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
+        await anext(replies)
+        await hold.said.wait()
+        app.app.stop()
+        error = await end(replies)
+        assert StatusCode.UNAVAILABLE is error.code()
+        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
+
+
+async def test_no_call_is_lost_when_the_server_ends() -> None:
+    """Calls that run, that wait, and that still come in as it stops: each ends UNAVAILABLE."""
+    script = ["warm", *(Hold() for _ in range(120))]
+    async with run_app(ScriptedEngine(*script), "--grace-seconds", "0") as app:
+        request = pb.StartChatRequest(prompt="What?")
+        first = aiter(app.chat.StartChat(request, timeout=30))
+        await anext(first)
+        calls = [app.chat.StartChat(request, timeout=30) for _ in range(60)]
+        app.app.stop()
+        calls += [app.chat.StartChat(request, timeout=30) for _ in range(60)]
+        errors = await asyncio.gather(*[end(call) for call in (first, *calls)])
+        assert {StatusCode.UNAVAILABLE} == {error.code() for error in errors}
+
+
+async def test_a_busy_port_is_told(tmp_path: Path) -> None:
+    """A second server on the port does not start, and does not share it."""
+    async with run_app(ScriptedEngine()) as app:
+        with pytest.raises(StartError, match="another program may use it"):
+            async with run_app(ScriptedEngine(), "--listen", app.address):
+                pass

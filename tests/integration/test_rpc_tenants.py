@@ -1,0 +1,91 @@
+"""Who has no key is told nothing, and who has one sees nobody else's chats."""
+
+from pathlib import Path
+from typing import Any
+
+from app_in_process import run_app
+from grpc import StatusCode
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from llavachat.v1 import chat_pb2 as pb
+from pictures import red_circle
+from rpc_calls import SERVING, bearer, failure, health, write_keys
+from scripted_engine import ScriptedEngine
+
+UNKNOWN = "0" * 32
+
+
+async def test_every_method_asks_for_the_key(tmp_path: Path) -> None:
+    """Walk the contract: no method answers without a right key; health does."""
+    keys = write_keys(tmp_path, anna="k1")
+    async with run_app(ScriptedEngine(), "--keys-file", keys, "--reflection") as app:
+        service = pb.DESCRIPTOR.services_by_name["ChatService"]
+        headers: list[Any] = [None, bearer("wrong"), (*bearer("k1"), *bearer("k1"))]
+        for method in service.methods:
+            request = getattr(pb, method.input_type.name)()
+            for metadata in headers:
+                sent = iter([request]) if method.client_streaming else request
+                call = getattr(app.chat, method.name)(sent, metadata=metadata)
+                assert StatusCode.UNAUTHENTICATED is (await failure(call)).code(), method.name
+        reflection = reflection_pb2_grpc.ServerReflectionStub(app.channel)
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        error = await failure(reflection.ServerReflectionInfo(iter([asked])))
+        assert StatusCode.UNAUTHENTICATED is error.code()
+        unknown = app.channel.unary_unary("/llavachat.v1.ChatService/NoSuchMethod")
+        assert StatusCode.UNAUTHENTICATED is (await failure(unknown(b""))).code()
+        assert SERVING == await health(app)
+        info = await app.chat.GetServerInfo(pb.GetServerInfoRequest(), metadata=bearer("k1"))
+        assert "shapes" == info.model.profile
+
+
+async def test_tenants_are_apart(tmp_path: Path) -> None:
+    """A chat of one tenant is to another exactly like one that never was."""
+    keys = write_keys(tmp_path, anna="k1", ben="k2")
+    async with run_app(ScriptedEngine(), "--keys-file", keys) as app:
+        anna, ben = bearer("k1"), bearer("k2")
+        start = pb.StartChatRequest(prompt="What?", images=[pb.Image(data=red_circle())])
+        events = [reply.event async for reply in app.chat.StartChat(start, metadata=anna)]
+        chat_id, image_id = events[0].started.chat_id, events[0].started.images[0].id
+        hers = await app.chat.ListChats(pb.ListChatsRequest(), metadata=anna)
+        his = await app.chat.ListChats(pb.ListChatsRequest(), metadata=ben)
+        assert ([chat_id], []) == ([c.id for c in hers.chats], [c.id for c in his.chats])
+        for request in (
+            pb.GetChatRequest(chat_id=chat_id),
+            pb.CancelTurnRequest(chat_id=chat_id, turn_id=events[0].started.turn_id),
+            pb.DeleteChatRequest(chat_id=chat_id),
+            pb.ContinueChatRequest(chat_id=chat_id, prompt="?"),
+        ):
+            method = getattr(app.chat, type(request).__name__.removesuffix("Request"))
+            theirs = await failure(method(request, metadata=ben))
+            request.chat_id = UNKNOWN
+            nobodys = await failure(method(request, metadata=ben))
+            assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
+            assert StatusCode.NOT_FOUND is theirs.code()
+        turn_id = events[0].started.turn_id
+        for turn_request in (
+            pb.GetTurnRequest(chat_id=chat_id, turn_id=turn_id),
+            pb.CancelTurnRequest(chat_id=chat_id, turn_id=turn_id),
+            pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id),
+            pb.ReplayTurnRequest(chat_id=chat_id, turn_id=turn_id),
+        ):
+            method = getattr(app.chat, type(turn_request).__name__.removesuffix("Request"))
+            theirs = await failure(method(turn_request, metadata=ben))
+            turn_request.chat_id, turn_request.turn_id = UNKNOWN, UNKNOWN
+            nobodys = await failure(method(turn_request, metadata=ben))
+            assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
+            assert StatusCode.NOT_FOUND is theirs.code()
+        theirs = await failure(
+            app.chat.GetImage(pb.GetImageRequest(image_id=image_id), metadata=ben)
+        )
+        nobodys = await failure(
+            app.chat.GetImage(pb.GetImageRequest(image_id="0" * 64), metadata=ben)
+        )
+        assert (nobodys.code(), nobodys.details()) == (theirs.code(), theirs.details())
+        assert StatusCode.NOT_FOUND is theirs.code()
+        hers_again = app.chat.GetImage(pb.GetImageRequest(image_id=image_id), metadata=anna)
+        assert b"\x89PNG" == b"".join([part.data async for part in hers_again])[:4]
+        named = pb.StartChatRequest(prompt="What?", images=[pb.Image(image_id=image_id)])
+        assert (
+            StatusCode.NOT_FOUND is (await failure(app.chat.StartChat(named, metadata=ben))).code()
+        )
+        again = [reply.event async for reply in app.chat.StartChat(named, metadata=anna)]
+        assert events[0].started.images[0].id == again[0].started.images[0].id

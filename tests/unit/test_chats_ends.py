@@ -1,0 +1,120 @@
+"""Turns read, deleted or stopped while they run, and a store without room for their end."""
+
+import asyncio
+
+import pytest
+from chat_room import TENANT, Room, begun, collect, follow_in_background
+from llavachat_server.chats.errors import (
+    NotFound,
+    ShuttingDown,
+    StoreFull,
+)
+from llavachat_server.chats.live import TurnEvent
+from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.question import (
+    ImageSource,
+    NewChat,
+    Question,
+)
+from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.turns import Turns
+from llavachat_server.images.intake import ImageLimits, Intake
+from llavachat_server.values import (
+    FinishReason,
+    Sampling,
+)
+from pictures import red_circle
+from scripted_engine import Hold
+
+
+async def test_a_running_answer_can_be_read() -> None:
+    """Reading a chat while it answers shows what has come."""
+    hold = Hold("So far")
+    room = Room(hold)
+    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
+    reader = await follow_in_background(live)
+    await hold.said.wait()
+    (turn,) = (await room.turns.get_chat(TENANT, live.chat_id)).turns
+    assert (TurnState.RUNNING, "So far") == (turn.state, turn.answer)
+    hold.release.set()
+    await reader
+
+
+async def test_deleting_ends_a_running_turn() -> None:
+    """A chat that answers can be deleted: the turn is cancelled, nothing stays."""
+    hold = Hold()
+    room = Room(hold)
+    live = room.turns.ask(TENANT, Question(NewChat(), "What?", (ImageSource(red_circle()),)))
+    reader = await follow_in_background(live)
+    await hold.said.wait()
+    await room.turns.delete_chat(TENANT, live.chat_id)
+    events = await reader
+    assert FinishReason.CANCELLED is events[-1].finish_reason  # type: ignore[union-attr]
+    with pytest.raises(NotFound):
+        await room.store.get_chat(TENANT, live.chat_id)
+    with pytest.raises(NotFound):
+        await room.store.get_picture(TENANT, begun(events).images[0].id)
+
+
+async def test_stopping_lets_turns_end_within_their_grace() -> None:
+    """New questions are refused at once; a turn that ends in time ends well."""
+    hold = Hold()
+    room = Room(hold)
+    reader = await follow_in_background(room.turns.ask(TENANT, Question(NewChat(), "What?")))
+    await hold.said.wait()
+    stopping = asyncio.create_task(room.turns.stop(grace_seconds=30))
+    await asyncio.sleep(0)
+    with pytest.raises(ShuttingDown):
+        room.turns.ask(TENANT, Question(NewChat(), "Too late?"))
+    hold.release.set()
+    await stopping
+    assert FinishReason.EOS is (await reader)[-1].finish_reason  # type: ignore[union-attr]
+
+
+async def test_stopping_ends_turns_after_their_grace() -> None:
+    """A turn that runs past the grace period ends as SHUTDOWN, and its reader is told so."""
+    hold = Hold("So far")
+    room = Room(hold)
+    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
+    reader = await follow_in_background(live)
+    await hold.said.wait()
+    await room.turns.stop(grace_seconds=0)
+    with pytest.raises(ShuttingDown):
+        await reader
+    (turn,) = await room.turns_of(live.chat_id)
+    assert (TurnState.CANCELLED, "So far") == (turn.state, turn.answer)
+    assert FinishReason.SHUTDOWN is turn.finish_reason
+
+
+async def test_a_turn_that_is_ended_as_it_begins_ends() -> None:
+    """Even in the instant before the engine knows of a turn, it can be told to end."""
+    room = Room(Hold())
+    live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
+    reader = await follow_in_background(live)
+    while not live.turn_id:  # noqa: ASYNC110 - the very instant is wanted, not a later one
+        await asyncio.sleep(0)
+    await room.turns.stop(grace_seconds=0)
+    assert {live.turn_id: FinishReason.SHUTDOWN} == room.engine.cancelled
+    with pytest.raises(ShuttingDown):
+        await reader
+
+
+def full_store() -> MemoryStore:
+    """A store that takes nothing."""
+    return MemoryStore(max_chats=0)
+
+
+async def test_a_full_store_refuses_before_the_answer_is_told() -> None:
+    """What can not be kept is not answered: the engine's work is ended as well."""
+    room = Room(Hold())
+    room.turns = Turns(
+        room.engine,
+        full_store(),
+        Intake(ImageLimits()),
+        defaults=Sampling(max_tokens=16),
+        max_turn_seconds=30.0,
+    )
+    events: list[TurnEvent] = []
+    with pytest.raises(StoreFull):
+        await collect(room.turns.ask(TENANT, Question(NewChat(), "What?")), events)
+    assert [] == events
