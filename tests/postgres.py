@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -45,14 +46,14 @@ def find_programs() -> Path | None:
 def run_postgres(programs: Path) -> Iterator[Postgres]:
     """Start a server of its own and stop it again. PostgreSQL refuses to run as root."""
     folder = Path(tempfile.mkdtemp(prefix="llavachat-postgres-"))
-    as_user: list[str] = []
+    as_user: dict[str, Any] = {}
     if os.geteuid() == 0:
         account = pwd.getpwnam(USER)
         os.chown(folder, account.pw_uid, account.pw_gid)
-        as_user = ["runuser", "-u", USER, "--"]
+        as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
     def run(*command: str) -> None:
-        subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **as_user)
 
     data = str(folder / "data")
     run(str(programs / "initdb"), "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8")

@@ -201,7 +201,8 @@ async def test_old_versions_of_tls_are_refused(
         port = port_of(app.address)
         assert "TLSv1.2" == await asyncio.to_thread(connect, port, ssl.TLSVersion.TLSv1_2)
         assert "TLSv1.3" == await asyncio.to_thread(connect, port, ssl.TLSVersion.TLSv1_3)
-        with pytest.raises(ssl.SSLError, match=r"(?i)protocol|alert"):
+        # The alert that the server sends; Python 3.11.2 has seen only the end of the connection.
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert|EOF"):
             await asyncio.to_thread(connect, port, version)
 
 

@@ -14,8 +14,8 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.keys_command import run as run_keys
 from llavachat_server.rpc.gate import Gate, GateState
+from rpc_calls import bearer, details, failure
 from scripted_engine import Hold, ScriptedEngine
-from test_rpc_statuses import bearer, details, failure
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ChatService"]
 REVOKED_SECONDS = 5.0

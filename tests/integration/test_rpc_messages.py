@@ -10,8 +10,8 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.rpc import access, limits
+from rpc_calls import SERVING, details, failure
 from scripted_engine import ScriptedEngine
-from test_rpc_statuses import SERVING, details, failure
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ChatService"]
 TRUNCATED = b"\x0a\xff"
