@@ -4,19 +4,11 @@ import asyncio
 
 from llavachat_server.chats.live import LiveTurn, Started, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.question import (
-    ImageSource,
-    NewChat,
-    Place,
-    Question,
-)
+from llavachat_server.chats.question import ImageSource, NewChat, Place, Question
 from llavachat_server.chats.record import Turn
 from llavachat_server.chats.turns import Turns
 from llavachat_server.images.intake import ImageLimits, Intake
-from llavachat_server.values import (
-    Delta,
-    Sampling,
-)
+from llavachat_server.values import Delta, Sampling
 from pictures import red_circle
 from scripted_engine import Hold, ScriptedEngine
 

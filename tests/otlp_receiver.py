@@ -115,8 +115,8 @@ def receive_by_grpc() -> Iterator[Received]:
 
 
 @contextmanager
-def receive_by_http() -> Iterator[Received]:
-    """An endpoint for ``http/protobuf``."""
+def receive_by_http(may_answer: threading.Event | None = None) -> Iterator[Received]:
+    """An endpoint for ``http/protobuf``, which keeps its answers back until it may give them."""
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,6 +130,8 @@ def receive_by_http() -> Iterator[Received]:
             else:
                 request = metrics_service_pb2.ExportMetricsServiceRequest.FromString(body)
                 received.keep(received.metrics, request)
+            if may_answer is not None:
+                may_answer.wait(PATIENCE_SECONDS)
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()

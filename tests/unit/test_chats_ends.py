@@ -4,25 +4,14 @@ import asyncio
 
 import pytest
 from chat_room import TENANT, Room, begun, collect, follow_in_background
-from llavachat_server.chats.errors import (
-    NotFound,
-    ShuttingDown,
-    StoreFull,
-)
+from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull
 from llavachat_server.chats.live import TurnEvent
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.question import (
-    ImageSource,
-    NewChat,
-    Question,
-)
+from llavachat_server.chats.question import ImageSource, NewChat, Question
 from llavachat_server.chats.record import TurnState
 from llavachat_server.chats.turns import Turns
 from llavachat_server.images.intake import ImageLimits, Intake
-from llavachat_server.values import (
-    FinishReason,
-    Sampling,
-)
+from llavachat_server.values import FinishReason, Sampling
 from pictures import red_circle
 from scripted_engine import Hold
 

@@ -4,19 +4,10 @@ import asyncio
 
 import pytest
 from chat_room import TENANT, Room, begun, follow_in_background, text
-from llavachat_server.chats.errors import (
-    RequestReused,
-    StoreFull,
-)
-from llavachat_server.chats.question import (
-    NewChat,
-    Question,
-)
+from llavachat_server.chats.errors import RequestReused, StoreFull
+from llavachat_server.chats.question import NewChat, Question
 from llavachat_server.chats.record import Turn
-from llavachat_server.values import (
-    Delta,
-    QueueFull,
-)
+from llavachat_server.values import Delta, QueueFull
 from scripted_engine import Hold
 
 

@@ -15,7 +15,7 @@ from training.vision_stage import fit_heads
 
 
 def test_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a trained model, which answers well at once; then from its own state; split or not."""
+    """From a trained model, which answers well at once, and then from its own state."""
     monkeypatch.setattr(joint_stage, "BATCH_SIZE", 4)
     monkeypatch.setattr(vision_stage, "BATCH_SIZE", 16)
     model = build_model(3)
@@ -25,20 +25,27 @@ def test_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = fit_heads(model, seed=3, num_steps=12, log=log.append)
     (shapes,) = re.findall(r"^patch classifier loss [\d.]+ accuracy ([\d.]+)", log[0])
     assert float(shapes) > 0.5
-    for num_steps in (1, 2):
+
+    def practise(name: str, num_steps: int, rate: float) -> None:
         train_jointly(
             model,
             heads,
             Tokenizer.from_file(str(DEFAULT_FOLDER / "tokenizer.json")),
-            ChatStage("practice", 3, num_steps, rate=0.1, decay_part=1.0, split_rate=0.08),
+            ChatStage(name, 3, num_steps, rate=rate, decay_part=1.0, split_rate=0.08),
             run_folder=tmp_path,
             log=log.append,
             export=lambda: None,
             export_every_seconds=1000,
         )
-    lines = [re.match(r"practice step (\d+) loss ([\d.]+)", line) for line in log[1:]]
-    assert ["0", "1"] == [line[1] for line in lines if line]
-    # A fifth of the first loss: 1.4 where nothing was learnt.
-    assert all(float(line[2]) < 0.2 for line in lines if line)
+
     name = "model.language_model.layers.0.mlp.up_proj.weight"
+    practise("still", 1, rate=0.0)
+    assert torch.equal(before[name], model.state_dict()[name])
+    practise("practice", 1, rate=0.1)
+    practise("practice", 2, rate=0.1)
     assert not torch.equal(before[name], model.state_dict()[name])
+    lines = [re.match(r"(\w+) step (\d+) loss ([\d.]+)", line) for line in log[1:]]
+    found = [line.groups() for line in lines if line]
+    assert [("still", "0"), ("practice", "0"), ("practice", "1")] == [line[:2] for line in found]
+    # A fifth of the first loss: 1.4 where nothing was learnt.
+    assert all(float(loss) < 0.2 for _, _, loss in found)

@@ -9,8 +9,10 @@ from tokenizers import Tokenizer
 
 from training.checkpoint import DEFAULT_FOLDER
 from training.dialogues import encode_chat, load_prompt_builder, sample_chat
+from training.joint_stage import make_chat_batch
 from training.network import IMAGE_TOKEN_ID
 from training.splitting import WordSplitter
+from training.team import Team
 
 TOKENIZER = Tokenizer.from_file(str(DEFAULT_FOLDER / "tokenizer.json"))
 BUILDER = load_prompt_builder(DEFAULT_FOLDER)
@@ -60,3 +62,12 @@ def test_only_questions_are_split() -> None:
             place = plain.token_ids.index(IMAGE_TOKEN_ID)
             assert plain.token_ids[:place] == split.token_ids[:place]
         assert len(plain.token_ids) < len(split.token_ids)
+
+
+def test_half_of_a_batch_is_split() -> None:
+    """The other chats stay, id for id, as they are without a splitter."""
+    plain = make_chat_batch(20, BUILDER, None, 0, Team(0, 1))
+    split = make_chat_batch(20, BUILDER, WordSplitter(TOKENIZER, 1), 0, Team(0, 1))
+    same = (plain.token_ids == split.token_ids).all(axis=1)
+    assert 16 == len(same)
+    assert 4 <= same.sum() <= 12
