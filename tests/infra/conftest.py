@@ -12,6 +12,7 @@ from cdk_nag import AwsSolutionsChecks
 from llavachat_cdk import LlavaChatStack, Release, read_context
 
 Template = dict[str, Any]
+Synthesise = Callable[..., Template]
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +22,7 @@ def release() -> Release:
 
 
 @pytest.fixture(scope="session")
-def synthesise(
-    release: Release, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Template]:
+def synthesise(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Synthesise:
     """A function from options to the template, checked by AwsSolutions on the way."""
 
     @cache
@@ -87,6 +86,11 @@ def read_user_data(template: Template) -> str:
     """The instance's user data, references in angle brackets."""
     instance = find_one(template, "AWS::EC2::Instance")
     return str(flatten(instance["Properties"]["UserData"]["Fn::Base64"]))
+
+
+def read_deployment(data: str) -> dict[str, Any]:
+    """The deployment that user data writes down."""
+    return json.loads(data.split("<<'END'\n")[1].split("\nEND\n")[0])  # type: ignore[no-any-return]
 
 
 ROOT = Path(__file__).resolve().parents[2]

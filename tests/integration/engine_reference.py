@@ -1,8 +1,10 @@
 """What the engine is measured against: a checkpoint of lively random weights, and generate()."""
 
+import asyncio
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,24 @@ def make_engine(folder: Path, **settings: Any) -> BatchingEngine:
     return BatchingEngine(EngineSettings(model=str(folder), **{**SMALL, **settings}))
 
 
+@asynccontextmanager
+async def run_lively_engine(folder: Path, **settings: Any) -> AsyncIterator[BatchingEngine]:
+    """A small engine on lively weights, which are written below ``folder``."""
+    engine = make_engine(write_lively_checkpoint(folder / "lively"), **settings)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def settle(engine: BatchingEngine) -> None:
+    """Wait until the loop has let go of everything."""
+    async with asyncio.timeout(30):
+        while engine._admission.num_running or engine._tasks:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+
+
 __all__ = [
     "SHAPES_FOLDER",
     "Quantization",
@@ -195,5 +215,7 @@ __all__ = [
     "build_request",
     "draw_picture",
     "make_engine",
+    "run_lively_engine",
+    "settle",
     "write_lively_checkpoint",
 ]

@@ -1,0 +1,252 @@
+"""How requests end before their answer does: cancelled, out of time, refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+from engine_reference import (
+    ask,
+    build_request,
+    draw_picture,
+    run_lively_engine,
+    settle,
+)
+from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.values import (
+    Delta,
+    EngineImage,
+    EngineRequest,
+    Finished,
+    FinishReason,
+    InvalidRequest,
+    Queued,
+    QueueFull,
+)
+from PIL import Image
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+LONG = 400
+"""Tokens of an answer that is still running when a test looks again."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BatchingEngine]:
+    """A small engine on lively weights: three run, four wait."""
+    async with run_lively_engine(tmp_path_factory.mktemp("model"), max_running=3) as engine:
+        yield engine
+
+
+def count_free_blocks(engine: BatchingEngine) -> int:
+    """Cache blocks that no request holds."""
+    return engine._keeper.loop.core._scheduler.pool.num_available
+
+
+async def test_cancel_delivers_what_came(engine: BatchingEngine) -> None:
+    """The stream ends with CANCELLED within two steps, and the cache is free again."""
+    await settle(engine)
+    free = count_free_blocks(engine)
+    request = build_request(engine, "x", "Cancel?", [draw_picture(5)], max_tokens=LONG)
+    text = ""
+    end = None
+    async for event in engine.generate(request):
+        if isinstance(event, Delta):
+            text += event.text
+            if len(text) > 10:
+                engine.cancel("x")
+        elif isinstance(event, Finished):
+            end = event
+
+    assert end is not None
+    assert FinishReason.CANCELLED == end.finish_reason
+    assert 0 < len(end.token_ids) < LONG
+    await settle(engine)
+    assert free == count_free_blocks(engine)
+    assert {} == engine._jobs
+    assert {} == engine._runs
+
+
+async def test_closing_the_stream_cancels(engine: BatchingEngine) -> None:
+    """A reader that goes away leaves nothing behind."""
+    stream = engine.generate(
+        build_request(engine, "gone", "Gone?", [draw_picture(6)], max_tokens=LONG)
+    )
+    await anext(stream)
+    await stream.aclose()
+    await settle(engine)
+
+    assert {} == engine._runs
+
+
+async def test_cancelling_the_readers_task_cancels(engine: BatchingEngine) -> None:
+    """So does a deadline of the caller's."""
+    request = build_request(engine, "task", "Task?", [draw_picture(7)], max_tokens=LONG)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await ask(engine, request)
+    await settle(engine)
+
+    assert {} == engine._runs
+
+
+async def test_cancelling_in_the_line(engine: BatchingEngine) -> None:
+    """A request that waits can be cancelled, and the one behind it moves up."""
+    runners = [
+        asyncio.create_task(ask(engine, build_request(engine, f"run{i}", "What?", max_tokens=LONG)))
+        for i in range(3)
+    ]
+    await asyncio.sleep(0)
+    streams = [
+        engine.generate(build_request(engine, f"wait{i}", "What?", max_tokens=2)) for i in range(2)
+    ]
+    assert [Queued(1), Queued(2)] == [await anext(stream) for stream in streams]
+    engine.cancel("wait0", FinishReason.SHUTDOWN)
+    end = await anext(streams[0])
+
+    assert isinstance(end, Finished)
+    assert (FinishReason.SHUTDOWN, ()) == (end.finish_reason, end.token_ids)
+    assert Queued(1) == await anext(streams[1])
+    for i in range(3):
+        engine.cancel(f"run{i}")
+    events = [event async for event in streams[1]]
+    assert isinstance(events[-1], Finished)
+    assert FinishReason.MAX_TOKENS == events[-1].finish_reason
+    await asyncio.gather(*runners)
+
+
+async def test_the_excess_is_refused_at_once(engine: BatchingEngine) -> None:
+    """Three run, four wait, the eighth hears so before anything else; then all are served."""
+    await settle(engine)
+    finished: list[int] = []
+
+    async def run(number: int) -> None:
+        await ask(engine, build_request(engine, f"q{number}", "What?", max_tokens=30))
+        finished.append(number)
+
+    tasks = [asyncio.create_task(run(number)) for number in range(7)]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFull) as refusal:
+        await ask(engine, build_request(engine, "q7", "What?"))
+
+    assert [] == finished
+    assert refusal.value.retry_after_seconds >= 1
+    await asyncio.gather(*tasks)
+    assert [0, 1, 2] == sorted(finished[:3])
+
+
+async def test_the_time_limit_keeps_what_came(engine: BatchingEngine) -> None:
+    """A running answer ends with what it has; a waiting one with nothing."""
+    requests = [
+        build_request(
+            engine, f"limit{i}", "What?", max_tokens=1000, time_limit_seconds=1.5 + 0.01 * i
+        )
+        for i in range(4)
+    ]
+    ends = [end for _, end in await asyncio.gather(*(ask(engine, r) for r in requests))]
+
+    assert {FinishReason.TIME_LIMIT} == {end.finish_reason for end in ends}
+    assert all(0 < len(end.token_ids) < 1000 for end in ends[:3])
+    await settle(engine)
+
+
+def spoil(engine: BatchingEngine, name: str) -> EngineRequest:
+    """A request with one thing wrong."""
+    good = build_request(engine, name, "What?", [draw_picture(1)])
+    ids = good.token_ids
+    bad_ids = {
+        "empty": (),
+        "bos only": ids[:1],
+        "no bos": ids[1:],
+        "negative": (*ids, -1),
+        "above": (*ids, 1280),
+        "padding": (*ids, 1270),
+        "float": (*ids, 5.0),
+        "bool": (*ids, True),
+        "picture last": (*ids, 1216),
+    }
+    if name in bad_ids:
+        return replace(good, token_ids=bad_ids[name])  # type: ignore[arg-type]
+    changes: dict[str, dict[str, object]] = {
+        "no picture": {"images": ()},
+        "two pictures": {"images": (*good.images, *good.images)},
+        "grey": {"images": (EngineImage("grey", Image.new("L", (9, 9))),)},
+        "no time": {"time_limit_seconds": 0.0},
+        "no name": {"request_id": ""},
+        "too hot": {"sampling": replace(good.sampling, temperature=3.0)},
+        "top_k": {"sampling": replace(good.sampling, top_k=5000)},
+    }
+    return replace(good, **changes[name])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("empty", "token_ids"),
+        ("bos only", "token_ids"),
+        ("no bos", "token_ids"),
+        ("negative", "token_ids"),
+        ("above", "token_ids"),
+        ("padding", "token_ids"),
+        ("float", "token_ids"),
+        ("bool", "token_ids"),
+        ("picture last", "token_ids"),
+        ("no picture", "images"),
+        ("two pictures", "images"),
+        ("grey", "images"),
+        ("no time", "time_limit_seconds"),
+        ("no name", "request_id"),
+        ("too hot", "temperature"),
+        ("top_k", "top_k"),
+    ],
+)
+async def test_what_would_kill_the_loop_is_refused(
+    engine: BatchingEngine, name: str, field: str
+) -> None:
+    """By its name in the contract; the engine goes on."""
+    with pytest.raises(InvalidRequest) as refusal:
+        await ask(engine, spoil(engine, name))
+
+    assert field == refusal.value.field
+    _, end = await ask(engine, build_request(engine, "alive", "Alive?", max_tokens=1))
+    assert 1 == len(end.token_ids)
+
+
+async def test_two_requests_of_one_name(engine: BatchingEngine) -> None:
+    """The second is refused while the first runs, and the first goes on."""
+    first = asyncio.create_task(ask(engine, build_request(engine, "twin", "Twin?", max_tokens=60)))
+    await asyncio.sleep(0)
+    with pytest.raises(InvalidRequest) as refusal:
+        await ask(engine, build_request(engine, "twin", "Twin?"))
+    assert "request_id" == refusal.value.field
+    _, end = await first
+    assert 60 == len(end.token_ids)
+
+
+async def test_five_hundred_cancels_leave_nothing(engine: BatchingEngine) -> None:
+    """At every stage of a request's life: no run, job, pin, place, task or block is left."""
+    await settle(engine)
+    free = count_free_blocks(engine)
+
+    async def hurry(number: int) -> None:
+        images = [draw_picture(number % 20)] if number % 2 else []
+        request = build_request(engine, f"h{number}", "Hurry?", images, max_tokens=50)
+        try:
+            async with asyncio.timeout(0.001 * (number % 40)):
+                await ask(engine, request)
+        except (TimeoutError, QueueFull):
+            pass
+
+    for start in range(0, 500, 5):
+        await asyncio.gather(*(hurry(number) for number in range(start, start + 5)))
+    await settle(engine)
+
+    assert free == count_free_blocks(engine)
+    assert {} == engine._runs
+    assert {} == engine._jobs
+    assert {} == engine._pictures._fillings
+    assert 12 == len(engine._pictures._bank._unpinned)
+    assert 0 == engine._admission.num_queued
+    assert not engine._keeper.loop.core.has_work
