@@ -66,6 +66,25 @@ def test_doctor_looks_before_anything_is_spent(command: Command) -> None:
     assert "FAIL  CDK: not usable; CDK is not installed: npm install -g aws-cdk@2." in done.stdout
 
 
+def test_doctor_tells_that_credentials_are_missing(command: Command) -> None:
+    """None, or a profile that nobody has written: what to do, and AWS is asked nothing more."""
+    none = {
+        "AWS_ACCESS_KEY_ID": "",
+        "AWS_SECRET_ACCESS_KEY": "",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    done = command("doctor", "--type", "t3.large", **none)
+    assert 1 == done.returncode
+    last = "FAIL  credentials: none; run `aws configure`, or set AWS_PROFILE"
+    assert last == done.stdout.splitlines()[-1]
+    done = command("up", *SMALL, **none)
+    assert 2 == done.returncode
+    assert "no AWS credentials; run `aws configure`, or set AWS_PROFILE." in done.stderr
+    done = command("doctor", AWS_PROFILE="nobody")
+    assert 2 == done.returncode
+    assert "The config profile (nobody) could not be found; see AWS_PROFILE." in done.stderr
+
+
 def test_doctor_tells_versions_and_quota(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU machine needs four vCPUs of L-DB2E81BA; what is too little is said with what to do."""
     done = command("doctor")

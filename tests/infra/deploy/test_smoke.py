@@ -1,6 +1,8 @@
 """`scripts/smoke-aws` itself against the emulated account: what a real account will see of it."""
 
+import re
 import subprocess
+from collections.abc import Callable
 
 from conftest import ROOT
 from emulated.account import Account
@@ -25,6 +27,34 @@ def smoke(user: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def act_at(
+    step: str, act: Callable[[subprocess.Popen[str]], None], user: dict[str, str], *words: str
+) -> tuple[int, str]:
+    """One run, in which something is done as soon as a step begins; its exit code and report."""
+    with subprocess.Popen(
+        [str(SMOKE), *words],
+        cwd=user["HOME"],
+        env=user,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line == f"== {step}\n":
+                act(process)
+        assert process.stdout is not None
+        report = process.stdout.read()
+    return process.returncode, report
+
+
+def list_steps(report: str) -> list[list[str]]:
+    """Name and outcome of each step of a report."""
+    lines = [line.split(" | ") for line in report.splitlines() if line.startswith("| ")]
+    return [[name.removeprefix("| "), outcome.removesuffix(" |")] for name, _, outcome in lines[2:]]
+
+
 def test_nothing_starts_without_consent(account: Account, user: dict[str, str]) -> None:
     """What it would cost is said, and nothing is made."""
     done = smoke(user, *REHEARSAL)
@@ -37,19 +67,18 @@ def test_every_step_is_done_and_nothing_is_left(account: Account, user: dict[str
     """From doctor to down; new code serves after the update, and the chat goes on to its end."""
     done = smoke(user, CONSENT, *REHEARSAL)
     assert 0 == done.returncode, done.stdout + done.stderr
-    steps = [line.split(" | ")[::2] for line in done.stdout.splitlines() if line.startswith("| ")]
     assert [
-        ["| doctor", "ok |"],
-        ["| up", "ok |"],
-        ["| ask", "ok |"],
-        ["| continue", "ok |"],
-        ["| update", "ok |"],
-        ["| ask after the update (chat kept)", "ok |"],
-        ["| stop", "ok |"],
-        ["| start", "ok |"],
-        ["| ask again (chat kept)", "ok |"],
-        ["| down", "ok |"],
-    ] == steps[2:]
+        ["doctor", "ok"],
+        ["up", "ok"],
+        ["ask", "ok"],
+        ["continue", "ok"],
+        ["update", "ok"],
+        ["ask after the update (chat kept)", "ok"],
+        ["stop", "ok"],
+        ["start", "ok"],
+        ["ask again (chat kept)", "ok"],
+        ["down", "ok"],
+    ] == list_steps(done.stdout)
     assert "versions: 0.1.0, after the update 0.1.0+smoke" in done.stdout
     assert "doctor: ok    quota L-1216C47A: 32 vCPUs, t3.large needs 2" in done.stdout
     assert "cost: at most USD 0.0" in done.stdout
@@ -67,4 +96,48 @@ def test_a_machine_that_fails_is_told_and_removed(
     assert "FAILED: up ended with 1" in done.stdout
     assert "no room on /dev/xvda" in done.stdout.split("--- logs --install")[1]
     assert done.stdout.strip().endswith("until it expires.")
+    assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()
+
+
+def test_an_interruption_removes_what_stands(account: Account, user: dict[str, str]) -> None:
+    """SIGTERM in the middle of a step: the report says in which, and nothing is left."""
+    code, report = act_at("continue", subprocess.Popen.terminate, user, CONSENT, *REHEARSAL)
+    assert 1 == code
+    outcomes = [["doctor", "ok"], ["up", "ok"], ["ask", "ok"], ["continue", "interrupted"]]
+    assert [*outcomes, ["down", "ok"]] == list_steps(report)
+    assert report.strip().endswith("until it expires.")
+    assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()
+
+
+def test_what_failed_is_kept_where_asked(
+    account: Account, service: Service, user: dict[str, str]
+) -> None:
+    """With --keep it stands, and serves; the report's last line is the command that removes it."""
+
+    def fail(_: subprocess.Popen[str]) -> None:
+        service.trouble = "no room on /dev/xvda"
+
+    code, report = act_at("update", fail, user, CONSENT, "--keep", *REHEARSAL)
+    service.trouble = ""
+    assert 1 == code
+    name, outcome = list_steps(report)[-1]
+    assert "update" == name
+    assert outcome.startswith("FAILED: up ended with 1")
+    assert "machines" in account.list_left()
+    last = report.splitlines()[-1]
+    told = re.fullmatch(
+        r"KEPT, and costs on: LLAVACHAT_STATE_DIR=(\S+) llavachat (down --name llavachat-smoke)",
+        last,
+    )
+    assert told, last
+    # Who types it is asked first; here is no terminal to be asked at.
+    done = subprocess.run(
+        ["llavachat", *told[2].split(), "--yes"],
+        env=user | {"LLAVACHAT_STATE_DIR": told[1]},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert 0 == done.returncode, done.stderr
     assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()

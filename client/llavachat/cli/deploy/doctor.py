@@ -183,4 +183,5 @@ def read_version(*command: str) -> str | None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return (done.stdout.strip() or done.stderr.strip()).splitlines()[0] if done.stdout else "?"
+    told = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return told[0] if told else "?"
