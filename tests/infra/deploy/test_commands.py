@@ -11,6 +11,7 @@ import pty
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from conftest import CLIENT, Command
@@ -64,6 +65,19 @@ def test_doctor_looks_before_anything_is_spent(command: Command) -> None:
     assert "FAIL  Node.js: not found; install Node.js 20" in done.stdout
     assert "FAIL  Session Manager plugin: not found; install it" in done.stdout
     assert "FAIL  CDK: not usable; CDK is not installed: npm install -g aws-cdk@2." in done.stdout
+
+
+def test_doctor_hears_a_program_that_tells_no_version(
+    command: Command, user: dict[str, str], tmp_path: Path
+) -> None:
+    """Node.js that answers with an empty line is not one to rely on; doctor goes on."""
+    node = tmp_path / "node"
+    node.write_text("#!/bin/sh\necho\n")
+    node.chmod(0o755)
+    done = command("doctor", "--type", "t3.large", PATH=f"{tmp_path}:{user['PATH']}")
+    assert 1 == done.returncode
+    assert "FAIL  Node.js: ?; install Node.js 20" in done.stdout
+    assert "ok    credentials: arn:aws" in done.stdout
 
 
 def test_doctor_tells_that_credentials_are_missing(command: Command) -> None:
