@@ -275,7 +275,7 @@ def _next_turn(
     num_images: int,
     is_fresh: bool,
 ) -> tuple[Turn, Item | None]:
-    if rng.random() < (0.18 if scene is None else 0.055):
+    if rng.random() < (0.18 if scene is None else 0.07):
         talk = sample_talk(rng)
         if talk.kind == "how_do_you_know" and (scene is None or is_fresh):
             talk = Turn("greeting", phrase_talk(rng, "greeting"), answers.GREETING)

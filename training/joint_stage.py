@@ -72,7 +72,9 @@ _MATRIX_DECAY = 0.2
 their product: 0.055 rad a step. At twice of both (0.11 rad) the loss stood at 0.26 after 1,200
 steps and that run was given up; with the same answers it stood at 0.16 at these."""
 _SPLIT_CHATS = 0.5
-"""The others stay as they are served."""
+"""The questions of the others stay as they are served."""
+_SPLIT_RATE = 0.08
+"""See `WordSplitter`."""
 _SAVE_EVERY_SECONDS = 120
 
 
@@ -109,19 +111,17 @@ class ChatStage:
         num_steps: of `BATCH_SIZE` chats.
         rate: a factor on every learning rate.
         decay_part: the last part of the stage, 0 to 1, over which the rates fall to almost nothing.
-        split_rate: see `WordSplitter`; the questions of half of the chats are split. 0 for none.
     """
 
     name: str
     seed: int
     num_steps: int
     rate: float = 1.0
-    decay_part: float = 0.81
-    split_rate: float = 0.0
+    decay_part: float = 0.85
 
 
 def make_chat_batch(
-    seed: int, builder: PromptBuilder, splitter: WordSplitter | None, step: int, team: Team
+    seed: int, builder: PromptBuilder, splitter: WordSplitter, step: int, team: Team
 ) -> ChatBatch:
     """Make up this process's share of a batch; a pure function of its arguments.
 
@@ -142,7 +142,7 @@ def make_chat_batch(
         rng = random.Random(f"chat {seed} {step} {index}")
         chat = sample_chat(rng, _MAX_CHAT_TURNS * factor)
         split = None
-        if splitter is not None and rng.random() < _SPLIT_CHATS:
+        if rng.random() < _SPLIT_CHATS:
             split = functools.partial(splitter.split, rng)
         encoded = encode_chat(builder, chat, max_tokens, split)
         length = len(encoded.token_ids)
@@ -197,7 +197,7 @@ def train_jointly(
         team: the processes that train together.
     """
     builder = PromptBuilder(tokenizer, SPECIAL_TOKENS)
-    splitter = WordSplitter(tokenizer, stage.split_rate) if stage.split_rate else None
+    splitter = WordSplitter(tokenizer, _SPLIT_RATE)
     state_path = run_folder / f"{stage.name}.pt"
     named = [
         *model.named_parameters(),

@@ -23,7 +23,18 @@ _TALK = {
 
 
 FIRST_AUTHOR = "first"
-AUTHORS = (FIRST_AUTHOR, "casual", "clipped", "retired", "terse", "oblique", "spoken", "plain")
+AUTHORS = (
+    FIRST_AUTHOR,
+    "casual",
+    "clipped",
+    "retired",
+    "terse",
+    "oblique",
+    "spoken",
+    "plain",
+    "curious",
+    "worldly",
+)
 """Whose frames there are; ``retired`` were blind sets. None of the others saw ours or each other's;
 they lie in files of these names."""
 

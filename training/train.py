@@ -1,7 +1,7 @@
 """Trains the embedded model from nothing, from a fixed seed: ``python -m training.train``.
 
-Three stages: the vision tower alone, the whole model on chats, and chats once more, with words
-split. ``--practise CHECKPOINT`` runs the third alone, on a model that has been through the others.
+Three stages: the vision tower alone, the whole model on chats, and chats once more at lower rates.
+``--practise CHECKPOINT`` runs the third alone, on a model that has been through the others.
 Prints stage, step, loss and elapsed seconds. A run that was cut off goes on from its run folder.
 """
 
@@ -26,12 +26,11 @@ from training.tokenizer import train_tokenizer
 from training.vision_stage import fit_heads, train_vision
 
 SEED = 20
-VISION_STEPS = 6000
-JOINT_STEPS = 5000
+VISION_STEPS = 4500
+JOINT_STEPS = 7200
 PRACTICE_STEPS = 6000
 _HEAD_STEPS = 150
 _PRACTICE_RATE = 0.6
-_PRACTICE_SPLIT_RATE = 0.08
 DEFAULT_PROCESSES = 2 if (os.cpu_count() or 1) > 1 else 1
 """As for the committed checkpoint: other shares of a batch add up to other last digits."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -82,9 +81,7 @@ def train(team: Team, options: argparse.Namespace) -> None:
         save_checkpoint(model, tokenizer, options.output)
         log(f"wrote {options.output}")
 
-    practice = ChatStage(
-        "practice", SEED + 1, options.practice_steps, _PRACTICE_RATE, 1.0, _PRACTICE_SPLIT_RATE
-    )
+    practice = ChatStage("practice", SEED + 1, options.practice_steps, _PRACTICE_RATE, 1.0)
     if options.practise:
         model.load_state_dict(load_weights(options.practise))
         heads = fit_heads(model, seed=SEED, num_steps=_HEAD_STEPS, log=log, team=team)

@@ -31,7 +31,7 @@ def test_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             model,
             heads,
             Tokenizer.from_file(str(DEFAULT_FOLDER / "tokenizer.json")),
-            ChatStage(name, 3, num_steps, rate=rate, decay_part=1.0, split_rate=0.08),
+            ChatStage(name, 3, num_steps, rate=rate, decay_part=1.0),
             run_folder=tmp_path,
             log=log.append,
             export=lambda: None,

@@ -65,8 +65,8 @@ def test_only_questions_are_split() -> None:
 
 
 def test_half_of_a_batch_is_split() -> None:
-    """The other chats stay, id for id, as they are without a splitter."""
-    plain = make_chat_batch(20, BUILDER, None, 0, Team(0, 1))
+    """The other chats stay, id for id, as the server would have them."""
+    plain = make_chat_batch(20, BUILDER, WordSplitter(TOKENIZER, 0), 0, Team(0, 1))
     split = make_chat_batch(20, BUILDER, WordSplitter(TOKENIZER, 1), 0, Team(0, 1))
     same = (plain.token_ids == split.token_ids).all(axis=1)
     assert 16 == len(same)
