@@ -30,7 +30,7 @@ from training.cases import (
 )
 from training.checkpoint import DEFAULT_FOLDER
 from training.grading import has_right_facts, is_exact
-from training.phrasing import AUTHORS, choose_asked
+from training.phrasing import AUTHORS, choose_asked, find_unasked
 from training.rendering import Style
 
 DEFAULT_BLIND_PATH = Path(__file__).parent / "blind" / "wordings.json"
@@ -69,6 +69,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     quantisations = QUANTISATIONS if options.quantization == "all" else (options.quantization,)
     choose_asked(options.authors, seen=options.seen)
+    if unasked := find_unasked((*SINGLE_KINDS, *FOLLOW_UP_KINDS)):
+        parser.error(
+            f"--authors {' '.join(options.authors)}: they have no frames to ask of "
+            f"{', '.join(unasked)}; name more authors"
+        )
     for index, quantisation in enumerate(quantisations):
         report = Report(Answerer(options.model, quantisation), quantisation, options.failures)
         if options.blind:

@@ -90,6 +90,11 @@ def choose_asked(authors: Collection[str], *, seen: bool = False) -> None:
         ]
 
 
+def find_unasked(kinds: Collection[str]) -> list[str]:
+    """Those of these types of which nothing is left to ask; see `choose_asked`."""
+    return [kind for kind in kinds if not FRAMES[kind][True]]
+
+
 def phrase(rng: random.Random, draft: Draft, *, held_out: bool = False) -> str:
     """Word a draft as a user might type it.
 

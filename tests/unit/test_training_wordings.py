@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from training import phrasing
+from training import evaluate, phrasing
 from training.dialogues import sample_chat
 from training.phrasing import AUTHORS, FIRST_AUTHOR, FRAMES, choose_asked
 
@@ -40,3 +40,15 @@ def test_seen_frames_are_asked(frames: dict[str, tuple[list[str], list[str]]]) -
     for kind, (trained, held_out) in FRAMES.items():
         assert trained == frames[kind][True]
         assert set(held_out).isdisjoint(frames[kind][True])
+
+
+@pytest.mark.usefixtures("frames")
+def test_authors_who_wrote_too_little(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluation names the types that they left out, before anything is loaded."""
+    monkeypatch.setattr("sys.argv", ["evaluate", "--authors", "curious", "--model", "nowhere"])
+    with pytest.raises(SystemExit) as end:
+        evaluate.main()
+    assert 2 == end.value.code
+    assert "--authors curious: they have no frames to ask of describe, " in capsys.readouterr().err
