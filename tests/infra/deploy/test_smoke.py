@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import threading
 from collections.abc import Callable
 
 from conftest import ROOT
@@ -13,24 +14,14 @@ CONSENT = "--yes-spend-money"
 REHEARSAL = ("-o", "profile=shapes", "-o", "quantization=none", "--type", "t3.large")
 
 
-def smoke(user: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    """One run of the script."""
-    return subprocess.run(
-        [str(SMOKE), *words],
-        cwd=user["HOME"],
-        env=user,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-
-
-def act_at(
-    step: str, act: Callable[[subprocess.Popen[str]], None], user: dict[str, str], *words: str
-) -> tuple[int, str]:
-    """One run, in which something is done as soon as a step begins; its exit code and report."""
+def smoke(
+    user: dict[str, str],
+    *words: str,
+    step: str = "",
+    act: Callable[[subprocess.Popen[str]], None] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """One run of the script; where wanted, something is done as soon as a step begins."""
+    told = []
     with subprocess.Popen(
         [str(SMOKE), *words],
         cwd=user["HOME"],
@@ -40,13 +31,16 @@ def act_at(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        patience = threading.Timer(900, process.kill)
+        patience.start()
         assert process.stderr is not None
         for line in process.stderr:
-            if line == f"== {step}\n":
+            told.append(line)
+            if act is not None and line == f"== {step}\n":
                 act(process)
-        assert process.stdout is not None
-        report = process.stdout.read()
-    return process.returncode, report
+        report, _ = process.communicate()
+        patience.cancel()
+    return subprocess.CompletedProcess(words, process.returncode, report, "".join(told))
 
 
 def list_steps(report: str) -> list[list[str]]:
@@ -101,37 +95,38 @@ def test_a_machine_that_fails_is_told_and_removed(
 
 def test_an_interruption_removes_what_stands(account: Account, user: dict[str, str]) -> None:
     """SIGTERM in the middle of a step: the report says in which, and nothing is left."""
-    code, report = act_at("continue", subprocess.Popen.terminate, user, CONSENT, *REHEARSAL)
-    assert 1 == code
+    interrupt = subprocess.Popen.terminate
+    done = smoke(user, CONSENT, *REHEARSAL, step="continue", act=interrupt)
+    assert 1 == done.returncode
     outcomes = [["doctor", "ok"], ["up", "ok"], ["ask", "ok"], ["continue", "interrupted"]]
-    assert [*outcomes, ["down", "ok"]] == list_steps(report)
-    assert report.strip().endswith("until it expires.")
+    assert [*outcomes, ["down", "ok"]] == list_steps(done.stdout)
+    assert done.stdout.strip().endswith("until it expires.")
     assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()
 
 
 def test_what_failed_is_kept_where_asked(
     account: Account, service: Service, user: dict[str, str]
 ) -> None:
-    """With --keep it stands, and serves; the report's last line is the command that removes it."""
+    """With --keep it stands; the report's last line is the command that removes it."""
 
     def fail(_: subprocess.Popen[str]) -> None:
         service.trouble = "no room on /dev/xvda"
 
-    code, report = act_at("update", fail, user, CONSENT, "--keep", *REHEARSAL)
+    done = smoke(user, CONSENT, "--keep", *REHEARSAL, step="update", act=fail)
     service.trouble = ""
-    assert 1 == code
-    name, outcome = list_steps(report)[-1]
+    assert 1 == done.returncode
+    name, outcome = list_steps(done.stdout)[-1]
     assert "update" == name
     assert outcome.startswith("FAILED: up ended with 1")
     assert "machines" in account.list_left()
-    last = report.splitlines()[-1]
+    last = done.stdout.splitlines()[-1]
     told = re.fullmatch(
         r"KEPT, and costs on: LLAVACHAT_STATE_DIR=(\S+) llavachat (down --name llavachat-smoke)",
         last,
     )
     assert told, last
     # Who types it is asked first; here is no terminal to be asked at.
-    done = subprocess.run(
+    down = subprocess.run(
         ["llavachat", *told[2].split(), "--yes"],
         env=user | {"LLAVACHAT_STATE_DIR": told[1]},
         capture_output=True,
@@ -139,5 +134,5 @@ def test_what_failed_is_kept_where_asked(
         check=False,
         timeout=900,
     )
-    assert 0 == done.returncode, done.stderr
+    assert 0 == down.returncode, down.stderr
     assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()
