@@ -1,9 +1,19 @@
 """Chats on their way out of a server and into one, part by part, over the contract."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
+from app_in_process import RunningApp
 from llavachat.v1 import chat_pb2 as pb
+
+
+async def ask(app: RunningApp, prompt: str, **fields: Any) -> pb.TurnStarted:
+    """Ask in a chat, to the end of the answer."""
+    request = pb.ContinueChatRequest(prompt=prompt, **fields)
+    events = [reply.event async for reply in app.chat.ContinueChat(request)]
+    assert "finished" == events[-1].WhichOneof("event")
+    return events[0].started
 
 
 async def read_chat(stub: Any, chat_id: str, **call: Any) -> pb.Chat:
@@ -35,6 +45,12 @@ async def import_chat(
 ) -> pb.Chat:
     """What ImportChat answers."""
     return (await stub.ImportChat(iter(write_parts(chat, pictures)), **call)).chat
+
+
+async def endless(chat: pb.Chat) -> AsyncIterator[pb.ImportChatRequest]:
+    """The parts of an ImportChat that never ends."""
+    yield pb.ImportChatRequest(chat=chat)
+    await asyncio.Event().wait()
 
 
 def strip_ids(chat: pb.Chat) -> pb.Chat:
