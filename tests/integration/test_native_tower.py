@@ -12,19 +12,25 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedConfig,
+    SiglipVisionConfig,
 )
 
 
-def make_model(activation: str = "quick_gelu", layer: int = -2, strategy: str = "default") -> Any:
+def make_model(
+    activation: str = "quick_gelu",
+    layer: int = -2,
+    strategy: str = "default",
+    tower: type[PreTrainedConfig] = CLIPVisionConfig,
+) -> Any:
     """A tower of three layers and 26 rows, whose weights are large enough to tell."""
-    vision = CLIPVisionConfig(
+    vision = tower(
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=3,
         num_attention_heads=2,
         image_size=70,
         patch_size=14,
-        projection_dim=64,
         hidden_act=activation,
     )
     text = LlamaConfig(
@@ -110,10 +116,13 @@ def test_weights_of_an_encoded_tower_are_given_back() -> None:
     torch.testing.assert_close(expected, encoder.encode(pixels), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gelu", "bfloat16", "several layers"])
+@pytest.mark.parametrize("kind", ["gelu", "bfloat16", "several layers", "SigLIP"])
 def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
-    """Another activation, another dtype, features of several layers: as without kernels."""
-    model = make_model("gelu" if kind == "gelu" else "quick_gelu")
+    """Another activation, dtype or tower, features of several layers: as without kernels."""
+    model = make_model(
+        "gelu" if kind == "gelu" else "quick_gelu",
+        tower=SiglipVisionConfig if kind == "SigLIP" else CLIPVisionConfig,
+    )
     if kind == "bfloat16":
         model = model.to(torch.bfloat16)
     encoder, pixels = make_encoder(model), torch.randn(1, 3, 70, 70)

@@ -42,8 +42,9 @@ def test_fields_are_those_of_transformers(content: dict[str, Any], tmp_path: Pat
     for part in ("text_config", "vision_config"):
         theirs, ours = getattr(expected, part), getattr(config, part)
         for name in ours.__slots__:
-            there = theirs.rope_parameters if name == "rope_theta" else vars(theirs)
-            assert (name, there[name]) == (name, getattr(ours, name))
+            is_rope = name == "rope_theta"
+            there = theirs.rope_parameters[name] if is_rope else getattr(theirs, name)
+            assert (name, there) == (name, getattr(ours, name))
     assert expected.image_token_id == config.image_token_id
     assert expected.vision_feature_layer == config.vision_feature_layer
     assert config.is_plain

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from llavachat_server.engine.llava.config import CLIP_VISION
 from llavachat_server.engine.pixels import PixelForm
 from llavachat_server.images.preprocess import pad_to_square
 
@@ -47,8 +48,7 @@ class VisionEncoder:
         tower: Any = self._model.model.vision_tower
         config = self._model.config
         layer = config.vision_feature_layer
-        is_clip = type(tower).__name__ in ("ClipTower", "CLIPVisionModel")
-        if not is_clip or not isinstance(layer, int):
+        if config.vision_config.model_type != CLIP_VISION or not isinstance(layer, int):
             return
         try:
             from llavachat_server.engine.native.tower import (

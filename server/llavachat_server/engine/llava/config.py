@@ -10,6 +10,8 @@ from typing import Any
 
 PLAIN_TEXT_ACTIVATIONS = ("silu", "swish")
 PLAIN_VISION_ACTIVATIONS = ("quick_gelu", "gelu")
+CLIP_VISION = "clip_vision_model"
+"""transformers' name of the tower that LLaVA-1.5 has."""
 
 
 class ConfigError(ValueError):
@@ -37,8 +39,12 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionConfig:
-    """The tower's: CLIP. Pictures are squares of `image_size` pixels, patches of `patch_size`."""
+    """The tower's. Pictures are squares of `image_size` pixels, patches of `patch_size`.
 
+    `model_type`: `CLIP_VISION` for the one that `llava.tower` and the kernels compute.
+    """
+
+    model_type: str
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -110,7 +116,7 @@ def parse_config(content: Mapping[str, Any]) -> LlavaConfig:
             and "quantization_config" not in content
             and content.get("projector_hidden_act", "gelu") == "gelu"
             and _is_plain_text(text, text_config)
-            and vision.get("model_type", "clip_vision_model") == "clip_vision_model"
+            and vision_config.model_type == CLIP_VISION
             and vision_config.hidden_act in PLAIN_VISION_ACTIVATIONS
         ),
     )
@@ -150,6 +156,7 @@ def _parse_text(part: Mapping[str, Any]) -> TextConfig:
 
 def _parse_vision(part: Mapping[str, Any]) -> VisionConfig:
     return VisionConfig(
+        model_type=str(part.get("model_type", CLIP_VISION)),
         hidden_size=_take_int(part, "hidden_size", 768),
         intermediate_size=_take_int(part, "intermediate_size", 3072),
         num_hidden_layers=_take_int(part, "num_hidden_layers", 12),
