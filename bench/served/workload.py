@@ -43,11 +43,22 @@ class Workload:
     Args:
         words: each one token.
         seed: names the round. Another seed's pictures and questions share no beginning with these.
+        side_pixels: of a picture, a square.
+        num_image_tokens: that a picture becomes.
     """
 
-    def __init__(self, words: Sequence[str], seed: str) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        seed: str,
+        *,
+        side_pixels: int = IMAGE_SIDE_PIXELS,
+        num_image_tokens: int = NUM_IMAGE_TOKENS,
+    ) -> None:
         self._words = words
         self._rng = random.Random(seed)
+        self._side_pixels = side_pixels
+        self._num_image_tokens = num_image_tokens
 
     def draw_opening(self) -> Opening:
         """A short chat's beginning: a new picture and `QUESTION_TOKENS` words."""
@@ -55,7 +66,7 @@ class Workload:
 
     def draw_long_opening(self) -> Opening:
         """A beginning that its answer brings to `HISTORY_TOKENS`."""
-        num_words = HISTORY_TOKENS - NUM_IMAGE_TOKENS - ANSWER_TOKENS - TEMPLATE_TOKENS
+        num_words = HISTORY_TOKENS - self._num_image_tokens - ANSWER_TOKENS - TEMPLATE_TOKENS
         return Opening(self._draw_picture(), self._draw_words(num_words))
 
     def draw_question(self) -> str:
@@ -67,7 +78,7 @@ class Workload:
 
     def _draw_picture(self) -> bytes:
         """As large as the vision tower's input, so that nobody's way to resize plays a part."""
-        rng, side = self._rng, IMAGE_SIDE_PIXELS
+        rng, side = self._rng, self._side_pixels
         picture = Image.new("RGB", (side, side), _draw_colour(rng))
         canvas = ImageDraw.Draw(picture)
         for _ in range(12):
