@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core, CoreBroken
 from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.paged import PagedAttention
 from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.sampling import SeenTokens
+from paged_reference import RepeatedSteps, attend_by_table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -48,8 +50,12 @@ class Bench:
 
     def __init__(self, num_kv_heads: int, make: str, *, has_biases: bool) -> None:
         self.model = make_model(num_kv_heads, has_biases=has_biases)
+        self.make = make
         self.decoder = Decoder(
-            self.model, 512, pack_weights=make != "modules", compile_steps=make == "compiled"
+            self.model,
+            512,
+            pack_weights=make in ("packed", "compiled"),
+            compile_steps=make == "compiled",
         )
         assert (make == "compiled") == (self.decoder.native is not None)
         self.block = COMPILED_BLOCK if make == "compiled" else BLOCK
@@ -60,12 +66,19 @@ class Bench:
         self, num_blocks: int = 256, *, max_running: int = 16, max_chunk_tokens: int = 512
     ) -> Core:
         """A core with an empty cache."""
+        kind = "paged" if self.make in ("paged", "recorded") else "pieces"
         attention, pool = make_cache(
-            "pieces", self.decoder.shape, num_blocks, self.block, torch.float32, self.decoder.device
+            kind, self.decoder.shape, num_blocks, self.block, torch.float32, self.decoder.device
         )
+        steps = None
+        if isinstance(attention, PagedAttention):
+            attention._attend = attend_by_table  # type: ignore[assignment]
+            if self.make == "recorded":
+                steps = RepeatedSteps(self.decoder, attention, max_running, 512)
+                steps.record()
         scheduler = Scheduler(pool, GapBudget(1.0, max_chunk_tokens), max_running)
         seen = SeenTokens(max_running, VOCABULARY, self.decoder.device)
-        return Core(Runner(self.decoder, attention), scheduler, seen)
+        return Core(Runner(self.decoder, attention, steps), scheduler, seen)
 
     def expect(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
         """What generate() says."""
@@ -92,6 +105,8 @@ class Bench:
         (4, "packed", False),
         (2, "packed", True),
         (2, "modules", True),
+        (2, "paged", False),
+        (4, "recorded", False),
     ],
     ids=[
         "compiled",
@@ -99,10 +114,12 @@ class Bench:
         "packed",
         "packed, grouped heads and biases",
         "modules, grouped heads and biases",
+        "paged, grouped heads",
+        "paged and recorded",
     ],
 )
 def bench(request: pytest.FixtureRequest, kernels: Path) -> Iterator[Bench]:
-    """Each make of the layers."""
+    """Each make of the layers, and of the cache."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     num_kv_heads, make, has_biases = request.param

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -21,6 +23,7 @@ from engine_reference import (
     make_engine,
     write_lively_checkpoint,
 )
+from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.keeper import EngineState
@@ -148,6 +151,37 @@ async def test_a_dead_loop_fails_its_requests_and_comes_back_once(folder: Path) 
     with pytest.raises(EngineUnavailable):
         await ask(engine, build_request(engine, "dead", "What?"))
     await engine.stop()
+
+
+async def test_a_dead_loop_s_cache_is_gone_before_the_next_one_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two caches at once do not fit where the first one took what there was, as on a GPU."""
+    engine = make_engine(folder)
+    caches: list[weakref.ref[Any]] = []
+    left: list[int] = []
+
+    def make_and_note(*arguments: Any, **options: Any) -> Any:
+        left.append(sum(cache() is not None for cache in caches))
+        attention, pool = make_cache(*arguments, **options)
+        caches.append(weakref.ref(attention))
+        return attention, pool
+
+    def fail(_: Any) -> None:
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr("llavachat_server.engine.backend.make_cache", make_and_note)
+    await engine.start()
+    engine._keeper.loop.core._runner.forward = fail  # type: ignore[assignment,method-assign]
+    for number in range(2):
+        with pytest.raises(EngineFailed):
+            await ask(engine, build_request(engine, f"broken{number}", "What?"))
+    await engine._keeper.wait()
+    _, finished = await ask(engine, build_request(engine, "whole", "What?"))
+    assert 24 == len(finished.token_ids)
+    assert [0, 0] == left
+    await engine.stop()
+    assert [None, None] == [cache() for cache in caches]
 
 
 async def test_a_failing_encoder_fails_only_its_request(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from llavachat_server.engine.batching.attention import Rows, Shape
-from llavachat_server.engine.batching.cache import count_token_bytes, size_cache
+from llavachat_server.engine.batching.cache import count_free_bytes, count_token_bytes, size_cache
 from llavachat_server.engine.batching.graphs import choose_graph_sizes
 from llavachat_server.engine.batching.paged import build_pages, has_paged_kernel
 
@@ -52,6 +52,22 @@ def test_cache_of_a_7b_model_on_a_24_gb_gpu() -> None:
 
     assert 2**19 == token_bytes
     assert 26_000 == round(blocks * 256, -3)
+
+
+def test_what_torch_keeps_is_given_back_before_a_gpu_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An earlier cache's memory stays torch's until then, and would seem to be taken."""
+    free = 1_000
+
+    def give_back() -> None:
+        nonlocal free
+        free = 20_000
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", give_back)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 24_000))
+
+    assert 20_000 == count_free_bytes(torch.device("cuda"))
 
 
 def test_too_large_a_cache_is_refused() -> None:

@@ -132,6 +132,8 @@ class GenerationLoop:
             _log.exception("the generation loop ended")
         finally:
             self._must_end = True
+            # The loop that comes after this one makes a cache as large.
+            self.core.close()
             self._on_end()
 
     def _work(self) -> None:

@@ -17,6 +17,9 @@ def count_token_bytes(shape: Shape, dtype: torch.dtype) -> int:
 def count_free_bytes(device: torch.device) -> int:
     """Memory that a cache could take: free on a GPU, built in on a CPU."""
     if device.type == "cuda":
+        # What torch keeps of memory that was freed, after quantising or of an earlier cache, is
+        # not free to the driver.
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

@@ -105,6 +105,10 @@ class Core:
         """Make unfindable what is cached for one owner alone."""
         self._scheduler.pool.forget_owner(owner)
 
+    def close(self) -> None:
+        """Let go of the model's cache, whose memory another core may need; `step` no more."""
+        del self._runner
+
     def step(self) -> list[Output]:
         """Compute one batch; a report for each job that got a token or ended.
 
