@@ -157,9 +157,9 @@ def test_ctrl_c_ends_ask_with_130(talk, service, picture):
     """What came is kept, the shell's prompt gets a line of its own, no traceback."""
 
     def answer(request, context):
+        context.add_callback(service.cancelled.set)
         yield started()
         yield chat_pb2.ChatEvent(delta=chat_pb2.TextDelta(text="A red"))
-        context.add_callback(service.cancelled.set)
         service.cancelled.wait(20)
 
     service.answer = answer

@@ -188,8 +188,8 @@ def test_a_slow_answer_meets_its_deadline(service, picture, capsys):
     """`--timeout` ends it, with a sentence."""
 
     def answer(request, context):
-        yield started()
         context.add_callback(service.cancelled.set)
+        yield started()
         service.cancelled.wait(10)
 
     service.answer = answer

@@ -185,8 +185,8 @@ async def test_an_answer_that_has_not_begun_is_not_named(scripted, service):
     begun = threading.Event()
 
     def answer(request, context):
-        begun.set()
         context.add_callback(service.cancelled.set)
+        begun.set()
         service.cancelled.wait(10)
         yield started()
 
