@@ -1,7 +1,7 @@
 """Turns in their chats, with the real store and intake and an engine that follows a script."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from chat_room import TENANT, Room, begun, collect, follow_in_background, text
@@ -30,7 +30,9 @@ from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.values import (
     ContextFull,
     Delta,
+    EngineEvent,
     EngineFailed,
+    EngineRequest,
     FinishReason,
     QueueFull,
     Sampling,
@@ -53,6 +55,30 @@ async def test_a_turn_goes_from_started_to_ended() -> None:
     assert (TurnState.FINISHED, FinishReason.EOS) == (turn.state, turn.finish_reason)
     assert started.images == turn.images
     assert ended.usage == turn.usage
+
+
+async def test_the_question_is_recorded_while_the_engine_works() -> None:
+    """It is in the store by the engine's first word: keeping it holds no first token up."""
+    room = Room()
+    was_kept = []
+
+    class Working(ScriptedEngine):
+        async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+            for _ in range(100):
+                await asyncio.sleep(0)
+            was_kept.append(len((await room.store.list_chats(TENANT, ChatQuery())).chats))
+            async for event in super().generate(request):
+                yield event
+
+    room.turns = Turns(
+        Working(),
+        room.store,
+        Intake(ImageLimits()),
+        defaults=Sampling(max_tokens=16),
+        max_turn_seconds=30.0,
+    )
+    await room.ask(Question(NewChat(), "What is this?"))
+    assert [1] == was_kept
 
 
 async def test_the_record_is_there_before_ended_is_told() -> None:

@@ -34,10 +34,6 @@ from llavachat_server.values import (
     Sampling,
 )
 
-REFUSAL_WINDOW_SECONDS = 0.1
-"""The engine refuses at once or not at all. This long its first word is waited for before the
-turn is recorded, so that a refusal is a plain error and not a failed turn."""
-
 STOP_RETRY_SECONDS = 5.0
 """When to try again after the server has stopped: about what a start takes."""
 
@@ -103,7 +99,9 @@ class TurnRunner:
             live.chat_id, live.turn_id = chat_id, turn.id
             first = asyncio.ensure_future(anext(events))
             try:
-                await asyncio.wait({first}, timeout=REFUSAL_WINDOW_SECONDS)
+                # The engine refuses before it waits for anything, so that a refusal is a plain
+                # error and no failed turn. Its work goes on while the question is recorded.
+                await asyncio.wait({first}, timeout=0)
                 if live.end_reason is not None:
                     # Told to end before the engine knew of it: it knows now.
                     self.engine.cancel(turn.id, live.end_reason)
