@@ -42,6 +42,25 @@ def fail_second(team: Team) -> None:
     team.add_up(torch.zeros(1))
 
 
+def add_up_often(team: Team, folder: Path) -> None:
+    """Three sums, each longer than what is exchanged at a time; they go to a file."""
+    sums = []
+    for turn in range(3):
+        numbers = torch.arange(2**21 + 5, dtype=torch.float32) * (team.rank + 1) + turn
+        team.add_up(numbers)
+        sums.append(numbers)
+    torch.save(sums, folder / str(team.rank))
+
+
+def test_every_process_gets_every_sum(tmp_path: Path) -> None:
+    """Nobody overwrites what another has yet to read, in sums of many parts."""
+    run_team(3, add_up_often, tmp_path)
+    expected = [torch.arange(2**21 + 5, dtype=torch.float32) * 6 + 3 * turn for turn in range(3)]
+    for rank in range(3):
+        for one, other in zip(expected, torch.load(tmp_path / str(rank)), strict=True):
+            assert torch.equal(one, other)
+
+
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """Both end with the same bits, and with one process's parameters but for rounding."""
     run_team(2, step_twice, tmp_path)
