@@ -1,4 +1,4 @@
-"""Stages 2 and 3: the whole model on chats, the patch labels kept at a small weight.
+"""The second stage, and practice: the whole model on chats, patch labels at a small weight.
 
 The tower learns slowly here: at a high rate chats teach it to forget shapes. Weight decay is high:
 before it was raised the language model saw the right patches and misread what they held.
@@ -103,7 +103,7 @@ class ChatBatch:
 
 @dataclass(frozen=True, slots=True)
 class ChatStage:
-    """How one of the stages on chats is run.
+    """How a stage on chats is run.
 
     Attributes:
         name: of its state's file, and in what it logs.

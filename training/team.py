@@ -114,7 +114,7 @@ def run_team(size: int, work: Callable[..., None], *arguments: Any) -> None:
         return
     exchange = Exchange(size)
     processes = [
-        _CONTEXT.Process(target=work, args=(Team(rank, size, exchange), *arguments))
+        _CONTEXT.Process(target=_take_part, args=(Team(rank, size, exchange), work, arguments))
         for rank in range(size)
     ]
     for process in processes:
@@ -131,3 +131,9 @@ def run_team(size: int, work: Callable[..., None], *arguments: Any) -> None:
         for process in waiting.values():
             process.terminate()
             process.join()
+
+
+def _take_part(team: Team, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    # OpenMP's threads did not come along when the process was forked, and would be waited for.
+    torch.set_num_threads(1)
+    work(team, *arguments)

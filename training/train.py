@@ -1,7 +1,7 @@
 """Trains the embedded model from nothing, from a fixed seed: ``python -m training.train``.
 
-Three stages: the vision tower alone, the whole model on chats, and chats once more at lower rates.
-``--practise CHECKPOINT`` runs the third alone, on a model that has been through the others.
+Two stages: the vision tower alone, then the whole model on chats. ``--practise CHECKPOINT`` goes on
+with chats at lower rates instead, on a model that has been through both.
 Prints stage, step, loss and elapsed seconds. A run that was cut off goes on from its run folder.
 """
 
@@ -27,7 +27,7 @@ from training.vision_stage import fit_heads, train_vision
 
 SEED = 20
 VISION_STEPS = 4500
-JOINT_STEPS = 7200
+JOINT_STEPS = 9400
 PRACTICE_STEPS = 6000
 _HEAD_STEPS = 150
 _PRACTICE_RATE = 0.6
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--joint-steps", type=int, default=JOINT_STEPS)
     parser.add_argument("--practice-steps", type=int, default=PRACTICE_STEPS)
     parser.add_argument(
-        "--practise", type=Path, metavar="CHECKPOINT", help="run the last stage alone, on this"
+        "--practise", type=Path, metavar="CHECKPOINT", help="go on with chats, on this"
     )
     parser.add_argument("--export-every-seconds", type=float, default=600)
     parser.add_argument(
@@ -81,11 +81,10 @@ def train(team: Team, options: argparse.Namespace) -> None:
         save_checkpoint(model, tokenizer, options.output)
         log(f"wrote {options.output}")
 
-    practice = ChatStage("practice", SEED + 1, options.practice_steps, _PRACTICE_RATE, 1.0)
     if options.practise:
         model.load_state_dict(load_weights(options.practise))
         heads = fit_heads(model, seed=SEED, num_steps=_HEAD_STEPS, log=log, team=team)
-        stages = [practice]
+        stage = ChatStage("practice", SEED + 1, options.practice_steps, _PRACTICE_RATE, 1.0)
     else:
         heads = train_vision(
             model,
@@ -95,19 +94,18 @@ def train(team: Team, options: argparse.Namespace) -> None:
             log=log,
             team=team,
         )
-        stages = [ChatStage("joint", SEED, options.joint_steps), practice]
-    for stage in stages:
-        train_jointly(
-            model,
-            heads,
-            tokenizer,
-            stage,
-            run_folder=options.run_folder,
-            log=log,
-            export=export,
-            export_every_seconds=options.export_every_seconds,
-            team=team,
-        )
+        stage = ChatStage("joint", SEED, options.joint_steps)
+    train_jointly(
+        model,
+        heads,
+        tokenizer,
+        stage,
+        run_folder=options.run_folder,
+        log=log,
+        export=export,
+        export_every_seconds=options.export_every_seconds,
+        team=team,
+    )
     if team.is_leader:
         export()
 

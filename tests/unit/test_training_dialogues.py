@@ -3,12 +3,14 @@
 import random
 
 import pytest
+from tokenizers import Tokenizer
 
-from training import answers
+from training import answers, joint_stage
 from training.cases import FOLLOW_UP_KINDS, SINGLE_KINDS, sample_follow_up, sample_single
 from training.checkpoint import DEFAULT_FOLDER
 from training.dialogues import (
     IGNORED_LABEL,
+    Chat,
     ask_single,
     encode_chat,
     load_prompt_builder,
@@ -20,6 +22,7 @@ from training.joint_stage import make_chat_batch
 from training.network import EOS_TOKEN_ID, IMAGE_TOKEN_ID, MAX_POSITIONS, NUM_IMAGE_TOKENS
 from training.phrasing import FRAMES
 from training.scenes import Item, Scene, sample_scene
+from training.splitting import WordSplitter
 from training.team import Team
 
 WHITE = (255, 255, 255)
@@ -160,9 +163,17 @@ def test_positions_only_ever_grow() -> None:
         assert positions[-1] < MAX_POSITIONS
 
 
-def test_a_share_without_pictures_still_shows_one() -> None:
+def test_a_share_without_pictures_still_shows_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few long chats may all be about no picture; the vision tower gets one of its own."""
+
+    def sample_without(rng: random.Random, max_turns: int) -> Chat:
+        while (chat := sample_chat(rng, max_turns)).pictures:
+            pass
+        return chat
+
+    monkeypatch.setattr(joint_stage, "sample_chat", sample_without)
     builder = load_prompt_builder(DEFAULT_FOLDER)
-    batch = make_chat_batch(20, builder, None, 1439, Team(1, 2))
+    splitter = WordSplitter(Tokenizer.from_file(str(DEFAULT_FOLDER / "tokenizer.json")), 0.08)
+    batch = make_chat_batch(20, builder, splitter, 15, Team(1, 2))
     assert IMAGE_TOKEN_ID not in batch.token_ids
     assert (1, 3, 96, 96) == batch.pixels.shape

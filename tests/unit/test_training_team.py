@@ -53,7 +53,11 @@ def add_up_often(team: Team, folder: Path) -> None:
 
 
 def test_every_process_gets_every_sum(tmp_path: Path) -> None:
-    """Nobody overwrites what another has yet to read, in sums of many parts."""
+    """Nobody overwrites what another has yet to read, in sums of many parts.
+
+    Nor does anybody wait for the threads that this process had.
+    """
+    torch.rand(2**22).add_(1)
     run_team(3, add_up_often, tmp_path)
     expected = [torch.arange(2**21 + 5, dtype=torch.float32) * 6 + 3 * turn for turn in range(3)]
     for rank in range(3):
