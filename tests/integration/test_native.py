@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kept_kernels import compile_in_a_process
@@ -122,3 +123,41 @@ def test_kernels_that_are_asked_for_need_numba(monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(SettingsError, match=r"^compiled: needs numba; pip install"):
         check_extras(Settings(compiled="on"))
+
+
+def test_rows_are_cut_into_products_of_about_one_size() -> None:
+    """Together they are all rows, and none of them is one row beside many."""
+    from llavachat_server.engine.native.products import MAX_TILE_ROWS, count_tile_rows
+
+    def cut(num_rows: int) -> list[int]:
+        counts = []
+        while num_rows:
+            counts.append(count_tile_rows(num_rows))
+            num_rows -= counts[-1]
+        return counts
+
+    assert [MAX_TILE_ROWS] == cut(MAX_TILE_ROWS)
+    assert [MAX_TILE_ROWS // 2 + 1, MAX_TILE_ROWS // 2] == cut(MAX_TILE_ROWS + 1)
+    assert [MAX_TILE_ROWS, MAX_TILE_ROWS] == cut(2 * MAX_TILE_ROWS)
+    assert [MAX_TILE_ROWS, MAX_TILE_ROWS // 2 + 1, MAX_TILE_ROWS // 2] == cut(2 * MAX_TILE_ROWS + 1)
+
+
+def test_a_product_is_the_same_with_each_number_of_rows() -> None:
+    """To the last bit, and the true one but for rounding."""
+    from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile
+
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((MAX_TILE_ROWS, 48), np.float32)
+    panel = generator.standard_normal((48, 16), np.float32)
+    alone = np.zeros((MAX_TILE_ROWS, 16), np.float32)
+    for row in range(MAX_TILE_ROWS):
+        arguments = (rows.ravel(), row * 48, 1, 48, panel.ravel(), 0, alone.reshape(-1), row * 16)
+        multiply_tile(*arguments, 0, 0)
+
+    np.testing.assert_allclose(alone, rows @ panel, rtol=0, atol=1e-5)
+    for count in range(1, MAX_TILE_ROWS + 1):
+        tile = np.full((MAX_TILE_ROWS, 16), np.nan, np.float32)
+        arguments = (rows.ravel(), 0, count, 48, panel.ravel(), 0, tile.reshape(-1), 0)
+        multiply_tile(*arguments, 0, 0)
+        np.testing.assert_array_equal(alone[:count], tile[:count])
+        assert np.isnan(tile[count:]).all()

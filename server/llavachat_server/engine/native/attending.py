@@ -11,8 +11,8 @@ from numba import njit
 
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS
 from llavachat_server.engine.native.products import (
-    MAX_TILE_ROWS,
     WIDE_PANELS,
+    count_tile_rows,
     multiply_one_row,
     multiply_rows,
 )
@@ -57,7 +57,7 @@ def _score(
         if count == 1:
             while first + WIDE_PANELS * LANES <= end:
                 multiply_one_row(
-                    buffers.query, query, 0, dim, buffers.cache, start, LANES, panel,
+                    buffers.query, query, 0, 1, dim, buffers.cache, start, LANES, panel,
                     scratch, first, 0, False, start, 0,
                 )  # fmt: skip
                 first += WIDE_PANELS * LANES
@@ -65,12 +65,12 @@ def _score(
         while first < end:
             done = 0
             while done < count:
+                rows = count_tile_rows(count - done)
                 multiply_rows(
-                    buffers.query, query + done * width, width, min(MAX_TILE_ROWS, count - done),
-                    dim, buffers.cache, start, LANES,
-                    scratch, done * padded + first, padded, False,
+                    buffers.query, query + done * width, width, rows, dim, buffers.cache, start,
+                    LANES, scratch, done * padded + first, padded, False,
                 )  # fmt: skip
-                done += MAX_TILE_ROWS
+                done += rows
             first += LANES
             start += panel
 
@@ -112,7 +112,7 @@ def _mix(
         while place < dim:
             if count == 1 and place + WIDE_PANELS * LANES <= dim:
                 multiply_one_row(
-                    scratch, source + first, 0, end - first, buffers.cache, start + place, dim,
+                    scratch, source + first, 0, 1, end - first, buffers.cache, start + place, dim,
                     LANES, buffers.mixed, target + place, 0, first > 0, start, 0,
                 )  # fmt: skip
                 place += WIDE_PANELS * LANES
@@ -157,7 +157,7 @@ def attend(
     width = sizes.num_heads * dim
     done = 0
     while done < count:
-        rows = min(MAX_TILE_ROWS, count - done)
+        rows = count_tile_rows(count - done)
         length = step.positions[row + done + rows - 1] + 1
         target = (output + done) * width + head * dim
         _mix(

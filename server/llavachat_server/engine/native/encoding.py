@@ -10,7 +10,12 @@ from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
-from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile, plan_ahead
+from llavachat_server.engine.native.products import (
+    MAX_TILE_ROWS,
+    count_tile_rows,
+    multiply_tile,
+    plan_ahead,
+)
 from llavachat_server.engine.native.sharing import (
     await_all,
     close,
@@ -119,7 +124,7 @@ def _project(
     ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
-        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        count = count_tile_rows(sizes.num_rows - first)
         multiply_tile(
             buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0,
             ahead, ahead_step,
@@ -153,7 +158,7 @@ def _add_product(
     ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
-        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        count = count_tile_rows(sizes.num_rows - first)
         multiply_tile(
             rows, first * width, count, width, buffers.weights, start, scratch, 0,
             ahead, ahead_step,
@@ -176,7 +181,7 @@ def _activate(sizes: Any, buffers: Any, start: int, biases: int, panel: int, scr
     ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
-        count = min(MAX_TILE_ROWS, sizes.num_rows - first)
+        count = count_tile_rows(sizes.num_rows - first)
         multiply_tile(
             buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0,
             ahead, ahead_step,

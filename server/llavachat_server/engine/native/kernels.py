@@ -11,7 +11,7 @@ from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
 from llavachat_server.engine.native.plan import TILE
-from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile, plan_ahead
+from llavachat_server.engine.native.products import count_tile_rows, multiply_tile, plan_ahead
 from llavachat_server.engine.native.sharing import (
     await_all,
     close,
@@ -62,7 +62,7 @@ def _project(
     ahead, ahead_step = start + sizes.num_threads * width * LANES, plan_ahead(num_rows)
     first = 0
     while first < num_rows:
-        count = min(MAX_TILE_ROWS, num_rows - first)
+        count = count_tile_rows(num_rows - first)
         multiply_tile(
             buffers.hidden, first * width, count, width, buffers.weights, start, scratch, 0,
             ahead, ahead_step,
@@ -102,7 +102,7 @@ def _add_product(
     ahead, ahead_step = start + num_threads * width * LANES, plan_ahead(num_rows)
     first = 0
     while first < num_rows:
-        count = min(MAX_TILE_ROWS, num_rows - first)
+        count = count_tile_rows(num_rows - first)
         multiply_tile(
             rows, first * width, count, width, weights, start, scratch, 0, ahead, ahead_step
         )
@@ -124,7 +124,7 @@ def _gate(sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, scrat
     ahead, ahead_step = start + 2 * sizes.num_threads * width * LANES, plan_ahead(num_rows)
     first = 0
     while first < num_rows:
-        count = min(MAX_TILE_ROWS, num_rows - first)
+        count = count_tile_rows(num_rows - first)
         rows = first * width
         multiply_tile(
             buffers.middle, rows, count, width, buffers.weights, start, scratch, 0,
@@ -152,7 +152,7 @@ def _score(sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, scra
     width, first = sizes.hidden, 0
     ahead, ahead_step = start + sizes.num_threads * width * LANES, plan_ahead(num_rows)
     while first < num_rows:
-        count = min(MAX_TILE_ROWS, num_rows - first)
+        count = count_tile_rows(num_rows - first)
         multiply_tile(
             buffers.hidden, first * width, count, width, buffers.weights, start, scratch, 0,
             ahead, ahead_step,

@@ -6,7 +6,7 @@ that a row's result does not depend on its neighbours.
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -20,25 +20,26 @@ from llavachat_server.engine.native.vectors import (
     repeat,
 )
 
-MAX_TILE_ROWS = 6
-"""Rows that one product computes: 6 times 16 sums are 12 of AVX2's 16 registers."""
+MAX_TILE_ROWS = 12 if binding.get_host_cpu_features().get("avx512f") else 6
+"""Rows that one product computes: 6 times 16 sums are 12 of AVX2's 16 registers, 12 times 16 are
+12 of AVX-512's 32, where 8 are needed for no sum to wait for the one before."""
 
 WIDE_PANELS = 4
 """Panels that `multiply_one_row` reads side by side: 8 of AVX2's registers, whose sums do not
 wait for each other."""
 
 
-def _make_product(num_rows: int, num_panels: int) -> Any:
+def _make_product(max_rows: int, num_panels: int) -> Any:
     @intrinsic
     def product(
-        _: Any, rows: Any, first: Any, row_stride: Any, width: Any,
+        _: Any, rows: Any, first: Any, row_stride: Any, count: Any, width: Any,
         panels: Any, start: Any, stride: Any, panel_stride: Any,
         tile: Any, place: Any, tile_stride: Any, goes_on: Any, ahead: Any, ahead_step: Any,
     ) -> Any:  # fmt: skip
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kinds = signature.args
             (
-                _rows, first, row_stride, width, _panels, start, stride, panel_stride,
+                _rows, first, row_stride, count, width, _panels, start, stride, panel_stride,
                 _tile, place, tile_stride, goes_on, ahead, ahead_step,
             ) = args  # fmt: skip
 
@@ -48,80 +49,96 @@ def _make_product(num_rows: int, num_panels: int) -> Any:
             def step(base: Any, length: Any, count: int) -> Any:
                 return builder.add(base, builder.mul(length, number(count)))
 
-            sources = [
-                point(context, builder, kinds[0], _rows, step(first, row_stride, row))
-                for row in range(num_rows)
-            ]
             weights = [
-                point(context, builder, kinds[4], _panels, step(start, panel_stride, panel))
+                point(context, builder, kinds[5], _panels, step(start, panel_stride, panel))
                 for panel in range(num_panels)
             ]
-            targets = [
-                point_vector(
-                    context, builder, kinds[8], _tile,
-                    step(step(place, tile_stride, row), number(LANES), panel),
-                )
-                for row in range(num_rows)
-                for panel in range(num_panels)
-            ]  # fmt: skip
-            following_panel = point(context, builder, kinds[4], _panels, ahead)
+            following_panel = point(context, builder, kinds[5], _panels, ahead)
             nothing = ir.Constant(VECTOR, [0.0] * LANES)
-            starts = [
-                builder.select(goes_on, builder.load(target, align=4), nothing)
-                for target in targets
-            ]
-            before = builder.block
-            body = builder.append_basic_block("product")
-            after = builder.append_basic_block("product.end")
-            builder.branch(body)
-            builder.position_at_end(body)
-            index = builder.phi(width.type)
-            index.add_incoming(number(0), before)
-            sums = [builder.phi(VECTOR) for _target in targets]
-            offset = builder.mul(index, stride)
-            columns = [
-                builder.load(
-                    builder.bitcast(builder.gep(panel, [offset]), VECTOR.as_pointer()), align=4
-                )
-                for panel in weights
-            ]
-            values = [
-                repeat(builder, builder.load(builder.gep(source, [index]), align=4))
-                for source in sources
-            ]
-            prefetch(builder, builder.gep(following_panel, [builder.mul(index, ahead_step)]))
-            pairs = [(value, column) for value in values for column in columns]
-            ends = []
-            for total, began, (value, column) in zip(sums, starts, pairs, strict=True):
-                new = call(builder, "llvm.fma.v16f32", VECTOR, value, column, total)
-                total.add_incoming(began, before)
-                total.add_incoming(new, body)
-                ends.append(new)
-            following = builder.add(index, number(1))
-            index.add_incoming(following, body)
-            builder.cbranch(builder.icmp_signed("<", following, width), body, after)
+
+            def multiply(num_rows: int, after: Any) -> None:
+                sources = [
+                    point(context, builder, kinds[0], _rows, step(first, row_stride, row))
+                    for row in range(num_rows)
+                ]
+                targets = [
+                    point_vector(
+                        context, builder, kinds[9], _tile,
+                        step(step(place, tile_stride, row), number(LANES), panel),
+                    )
+                    for row in range(num_rows)
+                    for panel in range(num_panels)
+                ]  # fmt: skip
+                starts = [
+                    builder.select(goes_on, builder.load(target, align=4), nothing)
+                    for target in targets
+                ]
+                before = builder.block
+                body = builder.append_basic_block("product")
+                end = builder.append_basic_block("product.end")
+                builder.branch(body)
+                builder.position_at_end(body)
+                index = builder.phi(width.type)
+                index.add_incoming(number(0), before)
+                sums = [builder.phi(VECTOR) for _target in targets]
+                offset = builder.mul(index, stride)
+                columns = [
+                    builder.load(
+                        builder.bitcast(builder.gep(panel, [offset]), VECTOR.as_pointer()), align=4
+                    )
+                    for panel in weights
+                ]
+                values = [
+                    repeat(builder, builder.load(builder.gep(source, [index]), align=4))
+                    for source in sources
+                ]
+                prefetch(builder, builder.gep(following_panel, [builder.mul(index, ahead_step)]))
+                pairs = [(value, column) for value in values for column in columns]
+                ends = []
+                for total, began, (value, column) in zip(sums, starts, pairs, strict=True):
+                    new = call(builder, "llvm.fma.v16f32", VECTOR, value, column, total)
+                    total.add_incoming(began, before)
+                    total.add_incoming(new, body)
+                    ends.append(new)
+                following = builder.add(index, number(1))
+                index.add_incoming(following, body)
+                builder.cbranch(builder.icmp_signed("<", following, width), body, end)
+                builder.position_at_end(end)
+                for target, total in zip(targets, ends, strict=True):
+                    builder.store(total, target, align=4)
+                builder.branch(after)
+
+            after = builder.append_basic_block("products.end")
+            cases = builder.switch(count, after)
+            for num_rows in range(1, max_rows + 1):
+                case = builder.append_basic_block("product.begin")
+                cases.add_case(number(num_rows), case)
+                builder.position_at_end(case)
+                multiply(num_rows, after)
             builder.position_at_end(after)
-            for target, end in zip(targets, ends, strict=True):
-                builder.store(end, target, align=4)
             return context.get_dummy_value()
 
         whole = types.intp
         return types.void(
-            rows, whole, whole, whole, panels, whole, whole, whole,
+            rows, whole, whole, whole, whole, panels, whole, whole, whole,
             tile, whole, whole, types.boolean, whole, whole,
         ), build  # fmt: skip
 
     return product
 
 
-# fmt: off
-(_product_1, _product_2, _product_3, _product_4, _product_5, _product_6) = (
-    _make_product(count, 1) for count in range(1, MAX_TILE_ROWS + 1)
-)
+_multiply_rows = _make_product(MAX_TILE_ROWS, 1)
 multiply_one_row = _make_product(1, WIDE_PANELS)
-# fmt: on
 """One row times `WIDE_PANELS` panels that stand `panel_stride` elements apart; the arguments are
-those of `multiply_rows`, without its count, and `panel_stride` after `stride`."""
+those of `multiply_rows`, with `panel_stride` after `stride`, then `ahead` and `ahead_step`."""
+
+
+@njit(nogil=True)
+def count_tile_rows(num_rows: int) -> int:
+    """Rows of the next product, where so many are left: two last ones are about equally large."""
+    if MAX_TILE_ROWS < num_rows < 2 * MAX_TILE_ROWS:
+        return (num_rows + 1) // 2
+    return min(MAX_TILE_ROWS, num_rows)
 
 
 @njit(nogil=True)
@@ -146,38 +163,10 @@ def multiply_rows(
         tile_stride: elements from one row of the tile to the next.
         goes_on: add to what the tile holds; otherwise to nothing.
     """
-    # fmt: off
-    if count == 6:
-        _product_6(
-            rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on, start, 0,
-        )
-    elif count == 5:
-        _product_5(
-            rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on, start, 0,
-        )
-    elif count == 4:
-        _product_4(
-            rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on, start, 0,
-        )
-    elif count == 3:
-        _product_3(
-            rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on, start, 0,
-        )
-    elif count == 2:
-        _product_2(
-            rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on, start, 0,
-        )
-    else:
-        _product_1(
-            rows, first, row_stride, width, panels, start, stride, 0, tile, place, tile_stride,
-            goes_on, start, 0,
-        )
-    # fmt: on
+    _multiply_rows(
+        rows, first, row_stride, count, width, panels, start, stride, 0,
+        tile, place, tile_stride, goes_on, start, 0,
+    )  # fmt: skip
 
 
 @njit(nogil=True)
@@ -199,36 +188,10 @@ def multiply_tile(
         ahead: from this element of `panels` on memory is asked for what will be needed soon.
         ahead_step: elements that are asked for with each line of the panel; see `plan_ahead`.
     """
-    if count == 6:
-        _product_6(
-            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
-            ahead, ahead_step,
-        )  # fmt: skip
-    elif count == 5:
-        _product_5(
-            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
-            ahead, ahead_step,
-        )  # fmt: skip
-    elif count == 4:
-        _product_4(
-            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
-            ahead, ahead_step,
-        )  # fmt: skip
-    elif count == 3:
-        _product_3(
-            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
-            ahead, ahead_step,
-        )  # fmt: skip
-    elif count == 2:
-        _product_2(
-            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
-            ahead, ahead_step,
-        )  # fmt: skip
-    else:
-        _product_1(
-            rows, first, width, width, panels, start, LANES, 0, tile, place, LANES, False,
-            ahead, ahead_step,
-        )  # fmt: skip
+    _multiply_rows(
+        rows, first, width, count, width, panels, start, LANES, 0,
+        tile, place, LANES, False, ahead, ahead_step,
+    )  # fmt: skip
 
 
 @njit(nogil=True)
