@@ -150,7 +150,8 @@ class Streams:
     """Many answers at once, each until its end, with what it ended in and when.
 
     A penalty far below 1 makes the model say again what was said, and so it never comes to an end
-    of its own before `max_tokens`.
+    of its own before `max_tokens`. How far below, and after which question, is the checkpoint's: of
+    three questions and six penalties, this question with 0.02 and 0.01 alone had no end.
     """
 
     def __init__(self, host: Host, picture: bytes, number: int, *, max_tokens: int) -> None:
@@ -179,10 +180,10 @@ class Streams:
                 self._host.client() as client,
                 client.start(
                     self._picture,
-                    "Describe the picture.",
+                    "What is this?",
                     max_tokens=self._max_tokens,
                     temperature=0.0,
-                    repetition_penalty=0.1,
+                    repetition_penalty=0.01,
                     timeout_seconds=120,
                 ) as reply,
             ):
