@@ -57,7 +57,7 @@ class Team:
     Attributes:
         rank: 0 to ``size`` - 1; 0 logs and saves.
         size: number of processes.
-        exchange: of two and more.
+        exchange: of two and more, to add up with.
     """
 
     rank: int = 0
@@ -94,9 +94,16 @@ class Team:
             parameter.grad = part.view_as(parameter)
 
     def add_up(self, tensor: Tensor) -> None:
-        """Make a tensor the sum of all processes' tensors, in place."""
-        if self.exchange is not None:
-            self.exchange.add_up(self.rank, tensor)
+        """Make a tensor the sum of all processes' tensors, in place.
+
+        Raises:
+            RuntimeError: there are others, and nothing to reach them by.
+        """
+        if self.size == 1:
+            return
+        if self.exchange is None:
+            raise RuntimeError(f"{self.size} processes, and no exchange between them")
+        self.exchange.add_up(self.rank, tensor)
 
 
 ALONE = Team()

@@ -85,3 +85,9 @@ def test_a_broken_process_ends_the_run() -> None:
     """The others are not left waiting."""
     with pytest.raises(RuntimeError, match="a training process ended"):
         run_team(2, fail_second)
+
+
+def test_a_team_without_an_exchange_adds_nothing_up() -> None:
+    """Rather than train on its own share as if that were the whole batch."""
+    with pytest.raises(RuntimeError, match="2 processes, and no exchange between them"):
+        Team(0, 2).add_up(torch.zeros(1))
