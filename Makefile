@@ -155,6 +155,11 @@ clean: ## remove the environments
 .venv/.bench: .venv/.server
 	$(SAY) "Set-up: what compiles kernels for a CPU"
 	@$(PIP) -e '.[server,compiled]'
+# The others' environments come with bytecode, and where PYTHONDONTWRITEBYTECODE is set this one would
+# never have any: its starts would be compared with theirs.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import llavachat_server.app, \
+		llavachat_server.engine.backend, llavachat_server.engine.native.steps, \
+		llavachat_server.engine.native.tower'
 	@touch $@
 
 .venv/.check: .venv/.test
