@@ -29,13 +29,13 @@ sys.exit(native.find_obstacle())
 """
 
 
-def make_model(dtype: torch.dtype = torch.float32) -> Any:
-    """A decoder of one layer."""
+def make_model(dtype: torch.dtype = torch.float32, hidden: int = 64) -> Any:
+    """A decoder of one layer, its heads 16 wide."""
     config = LlamaConfig(
-        hidden_size=64,
+        hidden_size=hidden,
         intermediate_size=96,
         num_hidden_layers=1,
-        num_attention_heads=4,
+        num_attention_heads=hidden // 16,
         vocab_size=50,
         max_position_embeddings=64,
     )
@@ -143,21 +143,46 @@ def test_rows_are_cut_into_products_of_about_one_size() -> None:
 
 
 def test_a_product_is_the_same_with_each_number_of_rows() -> None:
-    """To the last bit, and the true one but for rounding."""
+    """Of one panel or two, to the last bit, and the true one but for rounding."""
     from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile
 
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((MAX_TILE_ROWS, 48), np.float32)
-    panel = generator.standard_normal((48, 16), np.float32)
-    alone = np.zeros((MAX_TILE_ROWS, 16), np.float32)
-    for row in range(MAX_TILE_ROWS):
-        arguments = (rows.ravel(), row * 48, 1, 48, panel.ravel(), 0, alone.reshape(-1), row * 16)
-        multiply_tile(*arguments, 0, 0)
+    panels = generator.standard_normal((2, 48, 16), np.float32)
 
-    np.testing.assert_allclose(alone, rows @ panel, rtol=0, atol=1e-5)
+    def multiply(first: int, count: int, panel: int, num_panels: int) -> Any:
+        tile = np.full((MAX_TILE_ROWS, 2, 16), np.nan, np.float32)
+        start = panel * 48 * 16
+        multiply_tile(
+            rows.ravel(), first * 48, count, 48, panels.ravel(), start, num_panels,
+            tile.reshape(-1), 0, 0, 0,
+        )  # fmt: skip
+        return tile
+
+    alone = [[multiply(row, 1, panel, 1)[0, 0] for panel in (0, 1)] for row in range(len(rows))]
+    expected = np.einsum("rk,pkc->rpc", rows, panels)
+    np.testing.assert_allclose(alone, expected, rtol=0, atol=1e-5)
     for count in range(1, MAX_TILE_ROWS + 1):
-        tile = np.full((MAX_TILE_ROWS, 16), np.nan, np.float32)
-        arguments = (rows.ravel(), 0, count, 48, panel.ravel(), 0, tile.reshape(-1), 0)
-        multiply_tile(*arguments, 0, 0)
-        np.testing.assert_array_equal(alone[:count], tile[:count])
-        assert np.isnan(tile[count:]).all()
+        one, two = multiply(0, count, 1, 1), multiply(0, count, 0, 2)
+        np.testing.assert_array_equal(two[:count], alone[:count])
+        np.testing.assert_array_equal(one[:count, 0], two[:count, 1])
+        assert np.isnan(one[:, 1]).all()
+        assert np.isnan(one[count:]).all()
+        assert np.isnan(two[count:]).all()
+
+
+@pytest.mark.parametrize("num_rows", [1, 30])
+def test_matrices_of_an_odd_number_of_panels_are_computed_whole(num_rows: int) -> None:
+    """Three panels wide, nine for query, key and value: as torch's operations compute them."""
+    model = make_model(hidden=48)
+
+    def compute(*, compiled: bool) -> Any:
+        decoder = Decoder(model, 64, compile_steps=compiled)
+        assert compiled == (decoder.native is not None)
+        attention, _ = make_cache("pieces", decoder.shape, 2, 16, torch.float32, decoder.device)
+        return Runner(decoder, attention).forward(
+            [Input(list(range(1, num_rows + 1)), 0, [0, 1], True)]
+        )
+
+    expected = compute(compiled=False)
+    torch.testing.assert_close(compute(compiled=True), expected, rtol=1e-4, atol=1e-6)

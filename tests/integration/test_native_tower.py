@@ -23,12 +23,15 @@ def make_model(
     strategy: str = "default",
     tower: type[PreTrainedConfig] = CLIPVisionConfig,
 ) -> Any:
-    """A tower of three layers and 26 rows, whose weights are large enough to tell."""
+    """A tower of three layers and 26 rows, whose weights are large enough to tell.
+
+    Its matrices are odd numbers of panels wide: 9, 3 and 5.
+    """
     vision = tower(
-        hidden_size=64,
-        intermediate_size=96,
+        hidden_size=48,
+        intermediate_size=80,
         num_hidden_layers=3,
-        num_attention_heads=2,
+        num_attention_heads=3,
         image_size=70,
         patch_size=14,
         hidden_act=activation,

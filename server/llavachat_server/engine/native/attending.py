@@ -11,10 +11,12 @@ from numba import njit
 
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS
 from llavachat_server.engine.native.products import (
+    TILE_PANELS,
     WIDE_PANELS,
     count_tile_rows,
     multiply_one_row,
     multiply_rows,
+    multiply_side_by_side,
 )
 from llavachat_server.engine.native.vectors import (
     LANES,
@@ -63,16 +65,24 @@ def _score(
                 first += WIDE_PANELS * LANES
                 start += WIDE_PANELS * panel
         while first < end:
+            num_panels = TILE_PANELS if first + TILE_PANELS * LANES <= end else 1
             done = 0
             while done < count:
                 rows = count_tile_rows(count - done)
-                multiply_rows(
-                    buffers.query, query + done * width, width, rows, dim, buffers.cache, start,
-                    LANES, scratch, done * padded + first, padded, False,
-                )  # fmt: skip
+                source, target = query + done * width, done * padded + first
+                if num_panels == TILE_PANELS:
+                    multiply_side_by_side(
+                        buffers.query, source, width, rows, dim, buffers.cache, start, LANES,
+                        panel, scratch, target, padded, False, start, 0,
+                    )  # fmt: skip
+                else:
+                    multiply_rows(
+                        buffers.query, source, width, rows, dim, buffers.cache, start, LANES,
+                        scratch, target, padded, False,
+                    )  # fmt: skip
                 done += rows
-            first += LANES
-            start += panel
+            first += num_panels * LANES
+            start += num_panels * panel
 
 
 @njit(nogil=True)
@@ -116,6 +126,13 @@ def _mix(
                     LANES, buffers.mixed, target + place, 0, first > 0, start, 0,
                 )  # fmt: skip
                 place += WIDE_PANELS * LANES
+            elif place + TILE_PANELS * LANES <= dim:
+                multiply_side_by_side(
+                    scratch, source + first, padded, count, end - first,
+                    buffers.cache, start + place, dim, LANES,
+                    buffers.mixed, target + place, width, first > 0, start, 0,
+                )  # fmt: skip
+                place += TILE_PANELS * LANES
             else:
                 multiply_rows(
                     scratch, source + first, padded, count, end - first,

@@ -12,7 +12,10 @@ from llavachat_server.engine.native.attending import attend
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
 from llavachat_server.engine.native.products import (
     MAX_TILE_ROWS,
+    TILE_PANELS,
+    TILE_WIDTH,
     count_tile_rows,
+    count_units,
     multiply_tile,
     plan_ahead,
 )
@@ -112,85 +115,94 @@ def _normalise(
 
 @njit(nogil=True)
 def _project(
-    sizes: Any, buffers: Any, start: int, biases: int, panel: int, scale: Any, scratch: Any
-) -> None:
-    # 16 outputs of query, key or value, put where attention reads them.
+    sizes: Any, buffers: Any, start: int, biases: int, panel: int, num_panels: int, scale: Any,
+    scratch: Any,
+) -> None:  # fmt: skip
+    # The outputs of neighbouring panels, each 16 of query, key or value, put where attention
+    # reads them.
     dim, width, heads = sizes.head_dim, sizes.hidden, sizes.num_heads
-    column = panel * LANES
-    head, place = column // dim, column % dim
-    bias = load(buffers.vectors, biases + column)
-    base = (head - heads) * sizes.num_slots
-    ahead = start + sizes.num_threads * width * LANES
+    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
     ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
         count = count_tile_rows(sizes.num_rows - first)
         multiply_tile(
-            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0,
-            ahead, ahead_step,
+            buffers.normed, first * width, count, width, buffers.weights, start, num_panels,
+            scratch, 0, ahead, ahead_step,
         )  # fmt: skip
         ahead += width * ahead_step
-        for index in range(count):
-            row = first + index
-            values = add(load(scratch, index * LANES), bias)
-            if head < heads:
-                store(buffers.query, row * width + column, multiply(values, spread(scale)))
-            elif head < 2 * heads:
-                # Keys of sixteen rows are a panel; see `attending`.
-                store(scratch, index * LANES, values)
-                target = (base + row - row % LANES) * dim + place * LANES + row % LANES
-                for lane in range(LANES):
-                    buffers.cache[target + lane * LANES] = scratch[index * LANES + lane]
-            else:
-                store(buffers.cache, (base + row) * dim + place, values)
+        for number in range(num_panels):
+            column = (panel + number) * LANES
+            head, within = column // dim, column % dim
+            base = (head - heads) * sizes.num_slots
+            bias = load(buffers.vectors, biases + column)
+            for index in range(count):
+                row, place = first + index, index * TILE_WIDTH + number * LANES
+                values = add(load(scratch, place), bias)
+                if head < heads:
+                    store(buffers.query, row * width + column, multiply(values, spread(scale)))
+                elif head < 2 * heads:
+                    # Keys of sixteen rows are a panel; see `attending`.
+                    store(scratch, place, values)
+                    target = (base + row - row % LANES) * dim + within * LANES + row % LANES
+                    for lane in range(LANES):
+                        buffers.cache[target + lane * LANES] = scratch[place + lane]
+                else:
+                    store(buffers.cache, (base + row) * dim + within, values)
         first += count
 
 
 @njit(nogil=True)
 def _add_product(
     sizes: Any, rows: Any, width: int, buffers: Any, start: int, biases: int, residual: Any,
-    output: Any, panel: int, scratch: Any,
+    output: Any, panel: int, num_panels: int, scratch: Any,
 ) -> None:  # fmt: skip
-    # output = rows @ panel + bias + residual
-    column = panel * LANES
-    bias = load(buffers.vectors, biases + column)
-    ahead = start + sizes.num_threads * width * LANES
+    # output = rows @ panels + bias + residual
+    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
     ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
         count = count_tile_rows(sizes.num_rows - first)
         multiply_tile(
-            rows, first * width, count, width, buffers.weights, start, scratch, 0,
+            rows, first * width, count, width, buffers.weights, start, num_panels, scratch, 0,
             ahead, ahead_step,
         )  # fmt: skip
         ahead += width * ahead_step
         for index in range(count):
-            place = (first + index) * sizes.hidden + column
-            values = add(load(scratch, index * LANES), bias)
-            store(output, place, add(values, load(residual, place)))
+            for number in range(num_panels):
+                column = (panel + number) * LANES
+                place = (first + index) * sizes.hidden + column
+                bias = load(buffers.vectors, biases + column)
+                values = add(load(scratch, index * TILE_WIDTH + number * LANES), bias)
+                store(output, place, add(values, load(residual, place)))
         first += count
 
 
 @njit(nogil=True)
-def _activate(sizes: Any, buffers: Any, start: int, biases: int, panel: int, scratch: Any) -> None:
-    # 16 outputs of the MLP's first half, through x * sigmoid(1.702 x).
+def _activate(
+    sizes: Any, buffers: Any, start: int, biases: int, panel: int, num_panels: int, scratch: Any
+) -> None:
+    # Outputs of the MLP's first half, through x * sigmoid(1.702 x).
     # Source of the factor: "quick_gelu" of the CLIP models.
-    width, column = sizes.hidden, panel * LANES
-    bias = load(buffers.vectors, biases + column)
-    ahead = start + sizes.num_threads * width * LANES
+    width = sizes.hidden
+    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
     ahead_step = plan_ahead(sizes.num_rows)
     first = 0
     while first < sizes.num_rows:
         count = count_tile_rows(sizes.num_rows - first)
         multiply_tile(
-            buffers.normed, first * width, count, width, buffers.weights, start, scratch, 0,
-            ahead, ahead_step,
+            buffers.normed, first * width, count, width, buffers.weights, start, num_panels,
+            scratch, 0, ahead, ahead_step,
         )  # fmt: skip
         ahead += width * ahead_step
         for index in range(count):
-            values = add(load(scratch, index * LANES), bias)
-            decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
-            store(buffers.gated, (first + index) * sizes.inner + column, divide(values, decay))
+            for number in range(num_panels):
+                column = (panel + number) * LANES
+                bias = load(buffers.vectors, biases + column)
+                values = add(load(scratch, index * TILE_WIDTH + number * LANES), bias)
+                decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
+                target = (first + index) * sizes.inner + column
+                store(buffers.gated, target, divide(values, decay))
         first += count
 
 
@@ -236,15 +248,19 @@ def run_tower(
         vector += 2 * hidden
         phase += 1
 
-        num_units = 3 * hidden // LANES
+        num_panels = 3 * hidden // LANES
+        num_units = count_units(num_panels)
         unit = take(counters, phase)
         while unit < num_units:
-            panel = start + unit * hidden * LANES
-            _project(sizes, buffers, panel, vector, unit, scale, scratch)
+            panel = unit * TILE_PANELS
+            _project(
+                sizes, buffers, start + panel * hidden * LANES, vector, panel,
+                min(TILE_PANELS, num_panels - panel), scale, scratch,
+            )  # fmt: skip
             finish(counters, phase)
             unit = take(counters, phase)
         await_all(counters, phase, num_units)
-        start += num_units * hidden * LANES
+        start += num_panels * hidden * LANES
         vector += 3 * hidden
         phase += 1
 
@@ -260,17 +276,20 @@ def run_tower(
         await_all(counters, phase, num_units)
         phase += 1
 
-        num_units = hidden // LANES
+        num_panels = hidden // LANES
+        num_units = count_units(num_panels)
         unit = take(counters, phase)
         while unit < num_units:
+            panel = unit * TILE_PANELS
             _add_product(
-                sizes, buffers.mixed, hidden, buffers, start + unit * hidden * LANES, vector,
-                buffers.hidden, buffers.middle, unit, scratch,
+                sizes, buffers.mixed, hidden, buffers, start + panel * hidden * LANES, vector,
+                buffers.hidden, buffers.middle, panel, min(TILE_PANELS, num_panels - panel),
+                scratch,
             )  # fmt: skip
             finish(counters, phase)
             unit = take(counters, phase)
         await_all(counters, phase, num_units)
-        start += num_units * hidden * LANES
+        start += num_panels * hidden * LANES
         vector += hidden
         phase += 1
 
@@ -278,29 +297,36 @@ def run_tower(
         vector += 2 * hidden
         phase += 1
 
-        num_units = inner // LANES
+        num_panels = inner // LANES
+        num_units = count_units(num_panels)
         unit = take(counters, phase)
         while unit < num_units:
-            panel = start + unit * hidden * LANES
-            _activate(sizes, buffers, panel, vector, unit, scratch)
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_units * hidden * LANES
-        vector += inner
-        phase += 1
-
-        num_units = hidden // LANES
-        unit = take(counters, phase)
-        while unit < num_units:
-            _add_product(
-                sizes, buffers.gated, inner, buffers, start + unit * inner * LANES, vector,
-                buffers.middle, buffers.hidden, unit, scratch,
+            panel = unit * TILE_PANELS
+            _activate(
+                sizes, buffers, start + panel * hidden * LANES, vector, panel,
+                min(TILE_PANELS, num_panels - panel), scratch,
             )  # fmt: skip
             finish(counters, phase)
             unit = take(counters, phase)
         await_all(counters, phase, num_units)
-        start += num_units * inner * LANES
+        start += num_panels * hidden * LANES
+        vector += inner
+        phase += 1
+
+        num_panels = hidden // LANES
+        num_units = count_units(num_panels)
+        unit = take(counters, phase)
+        while unit < num_units:
+            panel = unit * TILE_PANELS
+            _add_product(
+                sizes, buffers.gated, inner, buffers, start + panel * inner * LANES, vector,
+                buffers.middle, buffers.hidden, panel, min(TILE_PANELS, num_panels - panel),
+                scratch,
+            )  # fmt: skip
+            finish(counters, phase)
+            unit = take(counters, phase)
+        await_all(counters, phase, num_units)
+        start += num_panels * inner * LANES
         vector += hidden
         phase += 1
     if is_helper:
@@ -311,4 +337,4 @@ def run_tower(
 
 def count_tower_scratch(num_rows: int) -> int:
     """Elements of a thread's scratch: a tile, or the scores of a group; see `attend`."""
-    return max(2 * TILE, MAX_ATTENDING_ROWS * (num_rows + LANES + 1))
+    return max(TILE, MAX_ATTENDING_ROWS * (num_rows + LANES + 1))

@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-from llavachat_server.engine.native.products import MAX_TILE_ROWS
+from llavachat_server.engine.native.products import MAX_TILE_ROWS, TILE_WIDTH
 from llavachat_server.engine.native.vectors import LANES
 
 PHASES_PER_LAYER = 5
 """See `kernels.run_step`."""
 
-TILE = MAX_TILE_ROWS * LANES
+TILE = MAX_TILE_ROWS * TILE_WIDTH
 """Elements of a product's result."""
 
 MAX_ATTENDING_ROWS = 24
@@ -72,6 +72,6 @@ class Step(NamedTuple):
 
 
 def count_scratch(num_rows: int, num_positions: int) -> int:
-    """Elements of a thread's scratch: two tiles and a factor a row, or the scores of a group."""
+    """Elements of a thread's scratch: a tile and a factor a row, or the scores of a group."""
     scores = MAX_ATTENDING_ROWS * (num_positions + LANES + 1)
-    return max(2 * TILE + num_rows, scores)
+    return max(TILE + num_rows, scores)

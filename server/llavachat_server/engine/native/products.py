@@ -14,6 +14,7 @@ from llavachat_server.engine.native.vectors import (
     LANES,
     VECTOR,
     call,
+    keep_order,
     point,
     point_vector,
     prefetch,
@@ -21,15 +22,22 @@ from llavachat_server.engine.native.vectors import (
 )
 
 MAX_TILE_ROWS = 12 if binding.get_host_cpu_features().get("avx512f") else 6
-"""Rows that one product computes: 6 times 16 sums are 12 of AVX2's 16 registers, 12 times 16 are
-12 of AVX-512's 32, where 8 are needed for no sum to wait for the one before."""
+"""Rows that one product computes: 6 times 16 sums are 12 of AVX2's 16 registers, 12 times 32 are
+24 of AVX-512's 32."""
+
+TILE_PANELS = 2 if MAX_TILE_ROWS == 12 else 1
+"""Panels that one product of many rows computes. With AVX-512 a row's element is read for each
+multiplication by a panel's line, and reading is what would hold them up."""
+
+TILE_WIDTH = 2 * LANES
+"""Elements of a tile's row: two panels have room in it, whatever `TILE_PANELS` is."""
 
 WIDE_PANELS = 4
 """Panels that `multiply_one_row` reads side by side: 8 of AVX2's registers, whose sums do not
 wait for each other."""
 
 
-def _make_product(max_rows: int, num_panels: int) -> Any:
+def _make_product(max_rows: int, num_panels: int, *, asks_ahead: bool) -> Any:
     @intrinsic
     def product(
         _: Any, rows: Any, first: Any, row_stride: Any, count: Any, width: Any,
@@ -53,7 +61,10 @@ def _make_product(max_rows: int, num_panels: int) -> Any:
                 point(context, builder, kinds[5], _panels, step(start, panel_stride, panel))
                 for panel in range(num_panels)
             ]
-            following_panel = point(context, builder, kinds[5], _panels, ahead)
+            following = [
+                point(context, builder, kinds[5], _panels, step(ahead, panel_stride, panel))
+                for panel in range(num_panels if asks_ahead else 0)
+            ]
             nothing = ir.Constant(VECTOR, [0.0] * LANES)
 
             def multiply(num_rows: int, after: Any) -> None:
@@ -88,21 +99,21 @@ def _make_product(max_rows: int, num_panels: int) -> Any:
                     )
                     for panel in weights
                 ]
-                values = [
-                    repeat(builder, builder.load(builder.gep(source, [index]), align=4))
-                    for source in sources
-                ]
-                prefetch(builder, builder.gep(following_panel, [builder.mul(index, ahead_step)]))
-                pairs = [(value, column) for value in values for column in columns]
+                for panel in following:
+                    prefetch(builder, builder.gep(panel, [builder.mul(index, ahead_step)]))
                 ends = []
-                for total, began, (value, column) in zip(sums, starts, pairs, strict=True):
-                    new = call(builder, "llvm.fma.v16f32", VECTOR, value, column, total)
-                    total.add_incoming(began, before)
-                    total.add_incoming(new, body)
-                    ends.append(new)
-                following = builder.add(index, number(1))
-                index.add_incoming(following, body)
-                builder.cbranch(builder.icmp_signed("<", following, width), body, end)
+                for source in sources:
+                    keep_order(builder)
+                    value = repeat(builder, builder.load(builder.gep(source, [index]), align=4))
+                    for column in columns:
+                        began, total = starts[len(ends)], sums[len(ends)]
+                        new = call(builder, "llvm.fma.v16f32", VECTOR, value, column, total)
+                        total.add_incoming(began, before)
+                        total.add_incoming(new, body)
+                        ends.append(new)
+                successor = builder.add(index, number(1))
+                index.add_incoming(successor, body)
+                builder.cbranch(builder.icmp_signed("<", successor, width), body, end)
                 builder.position_at_end(end)
                 for target, total in zip(targets, ends, strict=True):
                     builder.store(total, target, align=4)
@@ -127,10 +138,14 @@ def _make_product(max_rows: int, num_panels: int) -> Any:
     return product
 
 
-_multiply_rows = _make_product(MAX_TILE_ROWS, 1)
-multiply_one_row = _make_product(1, WIDE_PANELS)
+_multiply_rows = _make_product(MAX_TILE_ROWS, 1, asks_ahead=False)
+_multiply_panels = _make_product(MAX_TILE_ROWS, TILE_PANELS, asks_ahead=True)
+_multiply_panel = _make_product(MAX_TILE_ROWS, 1, asks_ahead=True)
+multiply_one_row = _make_product(1, WIDE_PANELS, asks_ahead=False)
 """One row times `WIDE_PANELS` panels that stand `panel_stride` elements apart; the arguments are
-those of `multiply_rows`, with `panel_stride` after `stride`, then `ahead` and `ahead_step`."""
+those of `multiply_rows`, with `panel_stride` after `stride`, then two that are not read."""
+multiply_side_by_side = _make_product(MAX_TILE_ROWS, TILE_PANELS, asks_ahead=False)
+"""The same of up to `MAX_TILE_ROWS` rows times `TILE_PANELS` panels."""
 
 
 @njit(nogil=True)
@@ -139,6 +154,12 @@ def count_tile_rows(num_rows: int) -> int:
     if MAX_TILE_ROWS < num_rows < 2 * MAX_TILE_ROWS:
         return (num_rows + 1) // 2
     return min(MAX_TILE_ROWS, num_rows)
+
+
+@njit(nogil=True)
+def count_units(num_panels: int) -> int:
+    """Pieces of `TILE_PANELS` neighbouring panels, the last one perhaps smaller."""
+    return (num_panels + TILE_PANELS - 1) // TILE_PANELS
 
 
 @njit(nogil=True)
@@ -171,10 +192,10 @@ def multiply_rows(
 
 @njit(nogil=True)
 def multiply_tile(
-    rows: Any, first: int, count: int, width: int, panels: Any, start: int, tile: Any, place: int,
-    ahead: int, ahead_step: int,
+    rows: Any, first: int, count: int, width: int, panels: Any, start: int, num_panels: int,
+    tile: Any, place: int, ahead: int, ahead_step: int,
 ) -> None:  # fmt: skip
-    """Up to `MAX_TILE_ROWS` rows times one panel, all without gaps; see `multiply_rows`.
+    """Up to `MAX_TILE_ROWS` rows times one panel or two, all without gaps; see `multiply_rows`.
 
     Args:
         rows: see `multiply_rows`, as the others.
@@ -182,16 +203,26 @@ def multiply_tile(
         count: of the rows.
         width: of the rows.
         panels: the panels.
-        start: of the panel.
-        tile: the result.
+        start: of the first panel.
+        num_panels: 1 or 2.
+        tile: takes (count, 2, 16); of a single panel the first half of each row.
         place: of the result.
-        ahead: from this element of `panels` on memory is asked for what will be needed soon.
-        ahead_step: elements that are asked for with each line of the panel; see `plan_ahead`.
+        ahead: from this element of `panels` on memory is asked for what will be needed soon, for
+            each panel another one.
+        ahead_step: elements that are asked for with each line of a panel; see `plan_ahead`.
     """
-    _multiply_rows(
-        rows, first, width, count, width, panels, start, LANES, 0,
-        tile, place, LANES, False, ahead, ahead_step,
-    )  # fmt: skip
+    size, panel = width * LANES, 0
+    while panel + TILE_PANELS <= num_panels:
+        _multiply_panels(
+            rows, first, width, count, width, panels, start + panel * size, LANES, size,
+            tile, place + panel * LANES, TILE_WIDTH, False, ahead + panel * size, ahead_step,
+        )  # fmt: skip
+        panel += TILE_PANELS
+    if panel < num_panels:
+        _multiply_panel(
+            rows, first, width, count, width, panels, start + panel * size, LANES, 0,
+            tile, place + panel * LANES, TILE_WIDTH, False, ahead + panel * size, ahead_step,
+        )  # fmt: skip
 
 
 @njit(nogil=True)

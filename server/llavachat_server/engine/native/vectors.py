@@ -127,6 +127,17 @@ def prefetch(builder: Any, pointer: Any) -> None:
     builder.call(function, [address, _index(0), _index(2), _index(1)])
 
 
+def keep_order(builder: Any) -> None:
+    """For an intrinsic's body: what reads memory later is not begun before this.
+
+    LLVM would begin all reads of a loop at once, two rounds of it, and then has more values than
+    registers. An empty instruction that might do anything keeps it from either.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [])
+    barrier = builder.asm(kind, "", "~{memory}", [], True)
+    barrier.attributes.add("convergent")
+
+
 @intrinsic
 def fuse(_: Any, left: Any, right: Any, sums: Any) -> Any:
     """``left * right + sums``, rounded once."""
