@@ -63,7 +63,12 @@ class Bench:
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
     def make_core(
-        self, num_blocks: int = 256, *, max_running: int = 16, max_chunk_tokens: int = 512
+        self,
+        num_blocks: int = 256,
+        *,
+        max_running: int = 16,
+        max_chunk_tokens: int = 512,
+        silent_ids: Sequence[int] = (),
     ) -> Core:
         """A core with an empty cache."""
         kind = "paged" if self.make in ("paged", "recorded") else "pieces"
@@ -78,7 +83,7 @@ class Bench:
                 steps.record()
         scheduler = Scheduler(pool, GapBudget(1.0, max_chunk_tokens), max_running)
         seen = SeenTokens(max_running, VOCABULARY, self.decoder.device)
-        return Core(Runner(self.decoder, attention, steps), scheduler, seen)
+        return Core(Runner(self.decoder, attention, steps), scheduler, seen, silent_ids)
 
     def expect(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
         """What generate() says."""
@@ -280,14 +285,14 @@ def test_eos_ends_an_answer_and_is_reported(bench: Bench) -> None:
     assert expected[: expected.index(eos) + 1] == run(bench.make_core(), [job])[0]
 
 
-def test_silent_ids_are_never_drawn(bench: Bench) -> None:
+@pytest.mark.parametrize("draw", [Draw(), Draw(temperature=0.1)], ids=["largest", "drawn"])
+def test_silent_ids_are_never_drawn(bench: Bench, draw: Draw) -> None:
     """Even when they are the likeliest."""
     (prompt,) = draw_prompts(8, 15)
     silent = set(bench.expect(prompt, 8))
-    core = bench.make_core()
-    core._silent = torch.tensor(sorted(silent))
+    core = bench.make_core(silent_ids=sorted(silent))
 
-    assert silent.isdisjoint(run(core, [Job(0, prompt, 8)])[0])
+    assert silent.isdisjoint(run(core, [Job(0, prompt, 8, draw=draw)])[0])
 
 
 def test_cancelling_frees_the_blocks_at_once(bench: Bench) -> None:

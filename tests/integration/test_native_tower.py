@@ -1,6 +1,7 @@
 """The vision tower by the kernels for a CPU: transformers' features, however many compute them."""
 
 import threading
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -86,23 +87,30 @@ def test_features_are_those_of_transformers(layer: int, strategy: str) -> None:
 
 
 @pytest.mark.usefixtures("kernels")
-def test_other_threads_help_where_nobody_is_being_answered() -> None:
+def test_other_threads_help_where_nobody_is_being_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """And there alone."""
-    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, 70, 70)
-    others = set(threading.enumerate())
+    from llavachat_server.engine.native import tower
 
-    def list_helpers() -> list[str]:
-        return sorted(thread.name for thread in set(threading.enumerate()) - others)
+    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, 70, 70)
+    run_tower, helped = tower.run_tower, SimpleQueue[str]()
+
+    def run_and_note(*arguments: Any) -> None:
+        run_tower(*arguments)
+        if threading.current_thread() is not threading.main_thread():
+            helped.put(threading.current_thread().name)
 
     is_alone = False
     encoder.use_kernels(3, lambda: is_alone, release=False)
+    monkeypatch.setattr(tower, "run_tower", run_and_note)
     encoder.encode(pixels)
-    beside_answers = list_helpers()
     is_alone = True
     encoder.encode(pixels)
 
-    assert [] == beside_answers
-    assert {"llavachat-tower_0"} <= set(list_helpers())
+    names = sorted(helped.get(timeout=10) for _ in range(2))
+    assert ["llavachat-tower_0", "llavachat-tower_1"] == names
+    assert helped.empty()
 
 
 @pytest.mark.usefixtures("kernels")

@@ -10,7 +10,9 @@ Pure tensor functions and one table; it knows no requests and no loop.
 import math
 from collections import deque
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from llavachat_server.values import InvalidRequest, Sampling
@@ -128,6 +130,19 @@ class SeenTokens:
         penalty = penalties.unsqueeze(1)
         penalised = torch.where(scores < 0, scores * penalty, scores / penalty)
         return torch.where(seen & (penalty != 1), penalised, scores)
+
+
+def pick_largest(scores: NDArray[np.float32], silent_ids: NDArray[np.intp]) -> list[int]:
+    """What is drawn at temperature 0 without penalties; on a CPU in less time than by torch.
+
+    Args:
+        scores: (requests, vocabulary); the silent ids' are overwritten.
+        silent_ids: ids that are never drawn.
+    """
+    if len(silent_ids):
+        scores[:, silent_ids] = -np.inf
+    drawn: list[int] = scores.argmax(axis=1).tolist()
+    return drawn
 
 
 def perturb_scores(

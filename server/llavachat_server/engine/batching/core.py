@@ -11,14 +11,15 @@ import time
 from collections.abc import Hashable
 from collections.abc import Sequence as Ids
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from llavachat_server.engine.batching.inputs import Input
 from llavachat_server.engine.batching.runner import Runner
 from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
-from llavachat_server.engine.batching.sequence import Job, Output, Sequence
-from llavachat_server.engine.sampling import SeenTokens, perturb_scores
+from llavachat_server.engine.batching.sequence import Draw, Job, Output, Sequence
+from llavachat_server.engine.sampling import SeenTokens, perturb_scores, pick_largest
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Core:
         self._runner = runner
         self._scheduler = scheduler
         self._seen = seen
+        self._silent_ids = np.array(silent_ids, np.intp)
         self._silent = torch.tensor(silent_ids, dtype=torch.int64, device=seen.table.device)
         self._sequences: dict[int, Sequence] = {}
         self._has_just_failed = False
@@ -149,11 +151,18 @@ class Core:
         finished = [c.sequence for c, item in zip(chunks, inputs, strict=True) if item.wants_logits]
         return self._draw(finished, logits) if finished else []
 
-    @torch.inference_mode()
     def _draw(self, sequences: Ids[Sequence], logits: Tensor) -> list[int]:
+        draws = [sequence.job.draw for sequence in sequences]
+        if not logits.is_cuda and all(draw.is_plain for draw in draws):
+            return pick_largest(logits.numpy(), self._silent_ids)
+        return self._draw_by_rules(sequences, draws, logits)
+
+    @torch.inference_mode()
+    def _draw_by_rules(
+        self, sequences: Ids[Sequence], draws: Ids[Draw], logits: Tensor
+    ) -> list[int]:
         if self._silent.numel():
             logits.index_fill_(1, self._silent, -torch.inf)
-        draws = [sequence.job.draw for sequence in sequences]
         device = logits.device
         if any(draw.seen_row for draw in draws):
             last_ids = torch.tensor([s.token_ids[-1] for s in sequences], device=device)

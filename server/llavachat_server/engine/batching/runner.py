@@ -87,6 +87,7 @@ class Decoder:
 
             with torch.inference_mode():
                 self.native = steps.NativeDecoder(
+                    self.embed,
                     decoder,
                     output,
                     self.shape,
@@ -206,7 +207,6 @@ class Runner:
         self._attention = attention
         self._recorded = recorded
 
-    @torch.inference_mode()
     def forward(self, inputs: Sequence[Input]) -> Tensor:
         """Compute a step and store its keys and values.
 
@@ -216,10 +216,15 @@ class Runner:
         Returns:
             (inputs that want logits, vocabulary), float32, in their order.
         """
+        if self._decoder.native is None:
+            return self._run_modules(inputs)
+        assert isinstance(self._attention, PieceAttention)
+        return torch.from_numpy(self._decoder.native.run(inputs, self._attention))
+
+    @torch.inference_mode()
+    def _run_modules(self, inputs: Sequence[Input]) -> Tensor:
         if self._recorded is not None and self._recorded.can_run(inputs):
             return self._recorded.run(inputs)
-        if self._decoder.native is not None:
-            return self._run_native(self._decoder.native, inputs)
         token_ids: list[int] = []
         positions: list[int] = []
         batch: list[Rows] = []
@@ -243,9 +248,3 @@ class Runner:
         if len(wanted) < len(token_ids):
             hidden = decoder.pad(hidden[torch.tensor(wanted, device=device)])
         return decoder.head(hidden)[: len(wanted)].float()
-
-    def _run_native(self, decoder: "NativeDecoder", inputs: Sequence[Input]) -> Tensor:
-        assert isinstance(self._attention, PieceAttention)
-        token_ids = [token_id for item in inputs for token_id in item.token_ids]
-        hidden = self._decoder.embed(torch.tensor(token_ids).unsqueeze(0))[0]
-        return decoder.run(hidden, inputs, self._attention)

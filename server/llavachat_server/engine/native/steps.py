@@ -5,15 +5,15 @@ and no requests beyond a step.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from llavachat_server.engine.batching.attention import PieceAttention, Shape
 from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.native.helpers import Helpers
 from llavachat_server.engine.native.kernels import run_step
 from llavachat_server.engine.native.plan import (
     MAX_ATTENDING_ROWS,
@@ -32,6 +32,8 @@ class NativeDecoder:
     """A decoder's packed weights, and the threads that compute with them.
 
     Args:
+        embed: the input embedding, which turns every id that will come into a row; ids below
+            the size of its `weight` are that table's rows.
         decoder: Llama's layers and final norm; see `weights.can_pack`.
         head: the output head.
         shape: of the model.
@@ -42,6 +44,7 @@ class NativeDecoder:
 
     def __init__(
         self,
+        embed: Any,
         decoder: Any,
         head: Any,
         shape: Shape,
@@ -50,6 +53,7 @@ class NativeDecoder:
         release: bool,
         num_threads: int | None = None,
     ) -> None:
+        self._embed = embed
         self._num_threads = num_threads
         self._shape = shape
         self._context_tokens = context_tokens
@@ -57,9 +61,11 @@ class NativeDecoder:
         self._inner = int(decoder.config.intermediate_size)
         self._vocabulary = int(head.weight.shape[0])
         self._floor = np.float32(decoder.norm.variance_epsilon)
-        self._weights = pack_weights(decoder, head, shape, release=release)
-        self._angles = build_angles(decoder, context_tokens)
-        self._helpers: ThreadPoolExecutor | None = None
+        self._weights = pack_weights(decoder, head, shape, release=release).numpy()
+        angles = build_angles(decoder, context_tokens)
+        self._cosines, self._sines = (table.view(-1).numpy() for table in angles)
+        self._words: NDArray[np.float32] | None = None
+        self._helpers = Helpers("llavachat-step", 0)
         self._num_rows = 0
         self._buffers: dict[str, Any] = {}
         self._scratch: list[Any] = []
@@ -69,13 +75,15 @@ class NativeDecoder:
         """That took part in the last step."""
         return len(self._scratch)
 
-    def run(self, hidden: Tensor, inputs: Sequence[Input], attention: PieceAttention) -> Tensor:
-        """Compute a step; see `batching.runner.Runner.forward`.
+    def run(self, inputs: Sequence[Input], attention: PieceAttention) -> NDArray[np.float32]:
+        """Compute a step and store its keys and values.
 
         Args:
-            hidden: (rows, hidden), the embedded tokens.
-            inputs: whose tokens they are.
+            inputs: whose tokens are computed.
             attention: the cache; a block must be whole panels of 16 tokens.
+
+        Returns:
+            (inputs that want logits, vocabulary), in their order.
         """
         step = _describe(inputs, attention.block_tokens)
         shape, num_rows = self._shape, len(step.positions)
@@ -84,7 +92,7 @@ class NativeDecoder:
             # Keys and values are needed all the same; one row's answer is thrown away.
             step = step._replace(wanted=step.positions[:1] * 0)
         self._make_room(num_rows, self._num_threads or torch.get_num_threads())
-        torch.from_numpy(self._buffers["hidden"])[: hidden.numel()].copy_(hidden.flatten())
+        self._fill_hidden([token_id for item in inputs for token_id in item.token_ids])
         sizes = Sizes(
             shape.num_layers,
             self._hidden,
@@ -98,31 +106,33 @@ class NativeDecoder:
             len(self._scratch),
         )
         logits = np.empty(len(step.wanted) * sizes.vocabulary, np.float32)
-        cosines, sines = (table.view(-1).numpy() for table in self._angles)
+        cache = attention.memory.view(-1).numpy()
         buffers = Buffers(
-            self._weights.numpy(),
-            cosines,
-            sines,
-            attention.memory.view(-1).numpy(),
-            logits=logits,
-            **self._buffers,
+            self._weights, self._cosines, self._sines, cache, logits=logits, **self._buffers
         )
         counters = np.zeros(count_counters(shape.num_layers * PHASES_PER_LAYER + 1), np.int64)
         common = (sizes, buffers, step, self._floor, counters)
-        if self._helpers is not None:
-            for scratch in self._scratch[1:]:
-                self._helpers.submit(run_step, *common, scratch, True)
+        self._helpers.call(run_step, [(*common, scratch, True) for scratch in self._scratch[1:]])
         run_step(*common, self._scratch[0], False)
-        rows = torch.from_numpy(logits).view(-1, sizes.vocabulary)
-        return rows[:, : self._vocabulary] if is_wanted else hidden.new_empty(0, 0)
+        rows = logits.reshape(-1, sizes.vocabulary)
+        return rows[: len(rows) * is_wanted, : self._vocabulary]
+
+    def _fill_hidden(self, token_ids: list[int]) -> None:
+        if self._words is None:
+            # Not before the first step: until then the model's weights may still be moved.
+            self._words = self._embed.weight.numpy()
+        rows = self._buffers["hidden"][: len(token_ids) * self._hidden].reshape(-1, self._hidden)
+        if max(token_ids) < len(self._words):
+            # Answers are nothing but words, a few rows each step.
+            np.take(self._words, token_ids, 0, rows, "clip")
+        else:
+            rows[:] = self._embed(torch.tensor(token_ids).unsqueeze(0))[0].numpy()
 
     def _make_room(self, num_rows: int, num_threads: int) -> None:
         if num_rows <= self._num_rows and num_threads == len(self._scratch):
             return
         if num_threads != len(self._scratch):
-            self._helpers = (
-                ThreadPoolExecutor(num_threads - 1, "llavachat-step") if num_threads > 1 else None
-            )
+            self._helpers = Helpers("llavachat-step", num_threads - 1)
         self._num_rows = num_rows = max(num_rows, self._num_rows)
         heads = self._shape.num_heads * self._shape.head_dim
         widths = {

@@ -5,7 +5,6 @@ projector and pictures are `engine.vision`'s.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from llavachat_server.engine.native.encoding import (
     count_tower_scratch,
     run_tower,
 )
+from llavachat_server.engine.native.helpers import Helpers
 from llavachat_server.engine.native.sharing import count_counters
 from llavachat_server.engine.native.vectors import LANES
 from llavachat_server.engine.native.weights import cut_panels
@@ -94,9 +94,7 @@ class NativeTower:
         )
         size = count_tower_scratch(slots)
         self._scratch = [np.zeros(size, np.float32) for _ in range(num_threads)]
-        self._helpers = (
-            ThreadPoolExecutor(num_threads - 1, "llavachat-tower") if num_threads > 1 else None
-        )
+        self._helpers = Helpers("llavachat-tower", num_threads - 1)
         self._is_alone = is_alone
 
     def run(self, states: Tensor) -> Tensor:
@@ -106,9 +104,9 @@ class NativeTower:
         num_phases = self._sizes.num_layers * PHASES_PER_LAYER
         counters = np.zeros(count_counters(num_phases), np.int64)
         common = (self._sizes, self._buffers, self._reading, self._floor, counters)
-        if self._helpers is not None and self._is_alone():
-            for scratch in self._scratch[1:]:
-                self._helpers.submit(run_tower, *common, scratch, True)
+        if self._is_alone():
+            helping = [(*common, scratch, True) for scratch in self._scratch[1:]]
+            self._helpers.call(run_tower, helping)
         run_tower(*common, self._scratch[0], False)
         return hidden.view(states.shape).clone()
 
