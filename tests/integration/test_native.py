@@ -94,6 +94,28 @@ def test_threads_of_the_kernels_are_not_torchs() -> None:
     assert 2 == decoder.native.num_running_threads
 
 
+def test_a_step_leaves_a_core_to_those_who_need_one() -> None:
+    """As long as they do; of one thread it leaves none. Its scores are the same."""
+    has_all_cores = True
+
+    def run(num_threads: int) -> tuple[int, Any]:
+        decoder = Decoder(make_model(), 64, compile_steps=True, num_threads=num_threads)
+        assert decoder.native is not None
+        decoder.native.leave_a_core(lambda: has_all_cores)
+        attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
+        scores = Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
+        return decoder.native.num_running_threads, scores
+
+    torch.manual_seed(0)
+    number, scores = run(3)
+    has_all_cores = False
+    torch.manual_seed(0)
+    number_beside, scores_beside = run(3)
+
+    assert [3, 2, 1] == [number, number_beside, run(1)[0]]
+    assert torch.equal(scores, scores_beside)
+
+
 def test_kernels_are_kept_for_the_next_process(kernels: Path) -> None:
     """Compiled by the first, read by the second."""
 

@@ -114,6 +114,28 @@ def test_other_threads_help_where_nobody_is_being_answered(
 
 
 @pytest.mark.usefixtures("kernels")
+def test_it_is_told_while_a_picture_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No longer than it takes, and not after one that fails either."""
+    from llavachat_server.engine.native import tower
+
+    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, 70, 70)
+    told = [encoder.is_on_a_core]
+    encoder.use_kernels(1, lambda: True, release=False)
+
+    def fail(*arguments: Any) -> None:
+        told.append(encoder.is_on_a_core)
+        raise MemoryError
+
+    monkeypatch.setattr(tower, "run_tower", fail)
+    told.append(encoder.is_on_a_core)
+    with pytest.raises(MemoryError):
+        encoder.encode(pixels)
+    told.append(encoder.is_on_a_core)
+
+    assert [False, False, True, False] == told
+
+
+@pytest.mark.usefixtures("kernels")
 def test_weights_of_an_encoded_tower_are_given_back() -> None:
     """Those of the layer that nothing reads as well, and the features stay what they were."""
     model = make_model()

@@ -82,6 +82,7 @@ class Backend:
         )
         if self.decoder.native is not None:
             self.vision.use_kernels(self._num_threads, self._is_idle, release=True)
+            self.decoder.native.leave_a_core(lambda: not self.vision.is_on_a_core)
         if self.decoder.has_own_weights:
             copy_out(model)
         self._core: Core | None = None

@@ -75,6 +75,11 @@ class VisionEncoder:
             is_alone=is_alone,
         )
 
+    @property
+    def is_on_a_core(self) -> bool:
+        """The kernels encode a picture now, on one core at least; from any thread."""
+        return self._native is not None and self._native.is_running
+
     def preprocess(self, picture: Image.Image) -> Tensor:
         """Pad to a square, resize and normalise.
 

@@ -4,7 +4,7 @@ See `batching.runner.RecordedSteps` for what the loop asks of it. It knows the c
 and no requests beyond a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,20 @@ class NativeDecoder:
         self._num_rows = 0
         self._buffers: dict[str, Any] = {}
         self._scratch: list[Any] = []
-
-    @property
-    def num_running_threads(self) -> int:
+        self._has_all_cores: Callable[[], bool] = lambda: True
+        self.num_running_threads = 0
         """That took part in the last step."""
-        return len(self._scratch)
+
+    def leave_a_core(self, has_all_cores: Callable[[], bool]) -> None:
+        """Compute steps on one thread less while others need a core.
+
+        With more threads than cores the system lets each wait for some milliseconds, within a unit
+        as well, and all the others wait for that one.
+
+        Args:
+            has_all_cores: whether nobody does; asked at each step.
+        """
+        self._has_all_cores = has_all_cores
 
     def run(self, inputs: Sequence[Input], attention: PieceAttention) -> NDArray[np.float32]:
         """Compute a step and store its keys and values.
@@ -93,6 +102,10 @@ class NativeDecoder:
             step = step._replace(wanted=step.positions[:1] * 0)
         self._make_room(num_rows, self._num_threads or torch.get_num_threads())
         self._fill_hidden([token_id for item in inputs for token_id in item.token_ids])
+        num_threads = len(self._scratch)
+        if num_threads > 1 and not self._has_all_cores():
+            num_threads -= 1
+        self.num_running_threads = num_threads
         sizes = Sizes(
             shape.num_layers,
             self._hidden,
@@ -103,7 +116,7 @@ class NativeDecoder:
             self._vocabulary + -self._vocabulary % LANES,
             attention.block_tokens,
             attention.num_slots,
-            len(self._scratch),
+            num_threads,
         )
         logits = np.empty(len(step.wanted) * sizes.vocabulary, np.float32)
         cache = attention.memory.view(-1).numpy()
@@ -112,7 +125,8 @@ class NativeDecoder:
         )
         counters = np.zeros(count_counters(shape.num_layers * PHASES_PER_LAYER + 1), np.int64)
         common = (sizes, buffers, step, self._floor, counters)
-        self._helpers.call(run_step, [(*common, scratch, True) for scratch in self._scratch[1:]])
+        helping = self._scratch[1:num_threads]
+        self._helpers.call(run_step, [(*common, scratch, True) for scratch in helping])
         run_step(*common, self._scratch[0], False)
         rows = logits.reshape(-1, sizes.vocabulary)
         return rows[: len(rows) * is_wanted, : self._vocabulary]

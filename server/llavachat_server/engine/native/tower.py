@@ -96,9 +96,18 @@ class NativeTower:
         self._scratch = [np.zeros(size, np.float32) for _ in range(num_threads)]
         self._helpers = Helpers("llavachat-tower", num_threads - 1)
         self._is_alone = is_alone
+        self.is_running = False
+        """A picture is being encoded; from any thread."""
 
     def run(self, states: Tensor) -> Tensor:
         """(rows, hidden) before the first layer to (rows, hidden) after the last, float32."""
+        self.is_running = True
+        try:
+            return self._run(states)
+        finally:
+            self.is_running = False
+
+    def _run(self, states: Tensor) -> Tensor:
         hidden = torch.from_numpy(self._buffers.hidden)
         hidden.copy_(states.reshape(-1))
         num_phases = self._sizes.num_layers * PHASES_PER_LAYER
