@@ -94,6 +94,19 @@ def test_threads_of_the_kernels_are_not_torchs() -> None:
     assert 2 == decoder.native.num_running_threads
 
 
+def test_a_model_whose_weights_could_be_trained_is_computed_as_well() -> None:
+    """torch hands such weights out in one way alone."""
+    model = make_model().requires_grad_(True)
+    decoder = Decoder(model, 64, compile_steps=True)
+    attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
+
+    assert decoder.native is not None
+    scores = Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
+    with torch.inference_mode():
+        expected = model(torch.tensor([[1, 2, 3]])).logits[0, -1:]
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_step_leaves_a_core_to_those_who_need_one() -> None:
     """As long as they do; of one thread it leaves none. Its scores are the same."""
     has_all_cores = True

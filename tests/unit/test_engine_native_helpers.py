@@ -3,6 +3,7 @@
 import threading
 from queue import SimpleQueue
 
+import pytest
 from llavachat_server.engine.native.helpers import Helpers
 
 
@@ -40,6 +41,20 @@ def test_who_comes_late_takes_its_part_later() -> None:
     may_go_on.set()
 
     assert ["first", "second"] == [done.get(timeout=10) for _ in range(2)]
+
+
+def test_who_fails_takes_its_next_part_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """And says that it failed; otherwise work would pile up that nobody takes."""
+    helpers, done = Helpers("helpers-failing", 1), SimpleQueue[str]()
+
+    def fail() -> None:
+        raise MemoryError
+
+    helpers.call(fail, [()])
+    helpers.call(done.put, [("next",)])
+
+    assert "next" == done.get(timeout=10)
+    assert ["a helping thread has failed at its part"] == caplog.messages
 
 
 def test_threads_end_with_their_owner() -> None:

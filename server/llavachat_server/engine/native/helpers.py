@@ -4,11 +4,14 @@
 model's row; here nobody asks what became of a call.
 """
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeAlias
+
+_log = logging.getLogger(__name__)
 
 _Work: TypeAlias = "tuple[Callable[..., None], tuple[Any, ...]] | None"
 
@@ -35,7 +38,7 @@ class Helpers:
         """Call a function on as many threads as there are tuples of arguments; wait for none.
 
         Args:
-            function: that does not raise.
+            function: what it raises is logged, and its thread goes on.
             arguments: at most as many as there are threads. One that has not come back yet takes
                 its part later.
         """
@@ -49,7 +52,10 @@ def _work(inbox: "SimpleQueue[_Work]") -> None:
         if work is None:
             return
         function, arguments = work
-        function(*arguments)
+        try:
+            function(*arguments)
+        except Exception:
+            _log.exception("a helping thread has failed at its part")
         # What it was called with may be large, and the next call far away.
         del work, function, arguments
 

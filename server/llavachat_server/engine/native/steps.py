@@ -134,13 +134,14 @@ class NativeDecoder:
     def _fill_hidden(self, token_ids: list[int]) -> None:
         if self._words is None:
             # Not before the first step: until then the model's weights may still be moved.
-            self._words = self._embed.weight.numpy()
+            self._words = self._embed.weight.detach().numpy()
         rows = self._buffers["hidden"][: len(token_ids) * self._hidden].reshape(-1, self._hidden)
         if max(token_ids) < len(self._words):
             # Answers are nothing but words, a few rows each step.
             np.take(self._words, token_ids, 0, rows, "clip")
         else:
-            rows[:] = self._embed(torch.tensor(token_ids).unsqueeze(0))[0].numpy()
+            with torch.inference_mode():
+                rows[:] = self._embed(torch.tensor(token_ids).unsqueeze(0))[0].numpy()
 
     def _make_room(self, num_rows: int, num_threads: int) -> None:
         if num_rows <= self._num_rows and num_threads == len(self._scratch):
