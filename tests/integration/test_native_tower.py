@@ -1,13 +1,21 @@
 """The vision tower by the kernels for a CPU: transformers' features, however many compute them."""
 
 import threading
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 import torch
+from engine_reference import SHAPES_FOLDER
+from llavachat_server.engine.backend import Backend
+from llavachat_server.engine.batching.cache import make_cache
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.runner import Runner
 from llavachat_server.engine.pixels import PixelForm
+from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.vision import VisionEncoder
+from PIL import Image
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -133,6 +141,39 @@ def test_it_is_told_while_a_picture_is_encoded(monkeypatch: pytest.MonkeyPatch) 
     told.append(encoder.is_on_a_core)
 
     assert [False, False, True, False] == told
+
+
+def test_a_step_beside_a_picture_takes_one_thread_less(
+    kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the embedded model as the server loads it, and no longer than the picture takes."""
+    from llavachat_server.engine.native import tower
+
+    settings = EngineSettings(
+        model=str(SHAPES_FOLDER), num_threads=2, compile_steps=True, compiled_folder=str(kernels)
+    )
+    backend = Backend(settings, lambda *_: None)
+    decoder = backend.decoder
+    attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
+    run_tower, counts = tower.run_tower, []
+
+    def step() -> None:
+        assert decoder.native is not None
+        Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
+        counts.append(decoder.native.num_running_threads)
+
+    def step_first(*arguments: Any) -> None:
+        # By the one thread that begins the picture; another may help with it.
+        if not arguments[-1]:
+            step()
+        run_tower(*arguments)
+
+    step()
+    monkeypatch.setattr(tower, "run_tower", step_first)
+    backend.fill_slot(0, Image.new("RGB", (64, 64)))
+    step()
+
+    assert [2, 1, 2] == counts
 
 
 @pytest.mark.usefixtures("kernels")
