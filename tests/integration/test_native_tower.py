@@ -25,23 +25,26 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+SIDE_PIXELS = 72
+
 
 def make_model(
     activation: str = "quick_gelu",
     layer: int = -2,
     strategy: str = "default",
     tower: type[PreTrainedConfig] = CLIPVisionConfig,
+    has_bias: bool = True,
 ) -> Any:
     """A tower of three layers and 26 rows, whose weights are large enough to tell.
 
-    Its matrices are odd numbers of panels wide: 9, 3 and 5.
+    Its matrices are odd numbers of panels wide, 9, 3 and 5, and its patches leave two pixels over.
     """
     vision = tower(
         hidden_size=48,
         intermediate_size=80,
         num_hidden_layers=3,
         num_attention_heads=3,
-        image_size=70,
+        image_size=SIDE_PIXELS,
         patch_size=14,
         hidden_act=activation,
     )
@@ -57,11 +60,13 @@ def make_model(
         text_config=text,
         vision_feature_layer=layer,
         vision_feature_select_strategy=strategy,
+        multimodal_projector_bias=has_bias,
     )
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
-    for weight in model.model.vision_tower.encoder.parameters():
-        weight.copy_(0.2 * torch.randn_like(weight) + (weight == 1))
+    for name, weight in model.model.vision_tower.named_parameters():
+        if "embeddings" not in name:
+            weight.copy_(0.2 * torch.randn_like(weight) + (weight == 1))
     return model
 
 
@@ -73,12 +78,13 @@ def make_encoder(model: Any) -> VisionEncoder:
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
-    ("layer", "strategy"), [(-2, "default"), (-1, "full"), (1, "default"), (3, "full")]
+    ("layer", "strategy", "has_bias"),
+    [(-2, "default", True), (-1, "full", False), (1, "default", False), (3, "full", True)],
 )
-def test_features_are_those_of_transformers(layer: int, strategy: str) -> None:
+def test_features_are_those_of_transformers(layer: int, strategy: str, has_bias: bool) -> None:
     """Up to rounding, whichever layer is read, and on one thread as on three to the last bit."""
-    model = make_model(layer=layer, strategy=strategy)
-    pixels = torch.randn(3, 1, 3, 70, 70, generator=torch.Generator().manual_seed(1))
+    model = make_model(layer=layer, strategy=strategy, has_bias=has_bias)
+    pixels = torch.randn(3, 1, 3, SIDE_PIXELS, SIDE_PIXELS)
     encoder = make_encoder(model)
     expected = [encoder.encode(one) for one in pixels]
 
@@ -101,7 +107,7 @@ def test_other_threads_help_where_nobody_is_being_answered(
     """And there alone."""
     from llavachat_server.engine.native import tower
 
-    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, 70, 70)
+    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
     run_tower, helped = tower.run_tower, SimpleQueue[str]()
 
     def run_and_note(*arguments: Any) -> None:
@@ -126,7 +132,7 @@ def test_it_is_told_while_a_picture_is_encoded(monkeypatch: pytest.MonkeyPatch) 
     """No longer than it takes, and not after one that fails either."""
     from llavachat_server.engine.native import tower
 
-    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, 70, 70)
+    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
     told = [encoder.is_on_a_core]
     encoder.use_kernels(1, lambda: True, release=False)
 
@@ -180,17 +186,18 @@ def test_a_step_beside_a_picture_takes_one_thread_less(
 def test_weights_of_an_encoded_tower_are_given_back() -> None:
     """Those of the layer that nothing reads as well, and the features stay what they were."""
     model = make_model()
-    encoder, pixels = make_encoder(model), torch.randn(1, 3, 70, 70)
+    encoder, pixels = make_encoder(model), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
     expected = encoder.encode(pixels)
-    layers = model.model.vision_tower.encoder.layers
+    layers = [*model.model.vision_tower.encoder.layers, model.model.multi_modal_projector]
 
     encoder.use_kernels(1, lambda: True, release=True)
 
-    assert 0 == sum(m.weight.numel() for m in layers.modules() if hasattr(m, "in_features"))
+    linears = [m for layer in layers for m in layer.modules() if hasattr(m, "in_features")]
+    assert 0 == sum(linear.weight.numel() for linear in linears)
     torch.testing.assert_close(expected, encoder.encode(pixels), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gelu", "bfloat16", "several layers", "SigLIP"])
+@pytest.mark.parametrize("kind", ["gelu", "bfloat16", "several layers", "SigLIP", "projector"])
 def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
     """Another activation, dtype or tower, features of several layers: as without kernels."""
     model = make_model(
@@ -199,7 +206,9 @@ def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
     )
     if kind == "bfloat16":
         model = model.to(torch.bfloat16)
-    encoder, pixels = make_encoder(model), torch.randn(1, 3, 70, 70)
+    if kind == "projector":
+        model.config.projector_hidden_act = "gelu_new"
+    encoder, pixels = make_encoder(model), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
     expected = encoder.encode(pixels)
     if kind == "several layers":
         model.config.vision_feature_layer = [-2]
@@ -207,3 +216,22 @@ def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
     encoder.use_kernels(2, lambda: True, release=True)
 
     assert torch.equal(expected, encoder.encode(pixels))
+
+
+@pytest.mark.usefixtures("kernels")
+def test_gelu_is_as_near_as_torchs() -> None:
+    """To what doubles make of it, from where it is nothing to where it is the value itself."""
+    from llavachat_server.engine.native.linear import gelu
+    from llavachat_server.engine.native.vectors import LANES, load, store
+    from numba import njit
+
+    @njit
+    def bend(source: Any, target: Any) -> None:
+        for index in range(0, len(source), LANES):
+            store(target, index, gelu(load(source, index)))
+
+    values, actual = torch.linspace(-14, 14, 1600), torch.zeros(1600)
+    bend(values.numpy(), actual.numpy())
+
+    exact = torch.nn.functional.gelu(values.double()).float()
+    torch.testing.assert_close(actual, exact, rtol=2e-7, atol=3e-7)

@@ -46,9 +46,12 @@ class VisionEncoder:
             release: give the modules' own weights back; the model can not be run by itself then.
         """
         tower: Any = self._model.model.vision_tower
+        projector: Any = self._model.model.multi_modal_projector
         config = self._model.config
         layer = config.vision_feature_layer
         if config.vision_config.model_type != CLIP_VISION or not isinstance(layer, int):
+            return
+        if config.projector_hidden_act != "gelu":
             return
         try:
             from llavachat_server.engine.native.tower import (
@@ -57,7 +60,7 @@ class VisionEncoder:
                 compile_tower,
             )
 
-            if not can_pack_tower(tower.encoder):
+            if not can_pack_tower(tower, projector):
                 return
             compile_tower()
         except Exception as error:
@@ -67,9 +70,10 @@ class VisionEncoder:
         # States before the first layer count as well, as in transformers' list of them.
         num_states = config.vision_config.num_hidden_layers + 1
         self._native = NativeTower(
-            tower.encoder,
+            tower,
+            projector,
             layer % num_states,
-            tower.embeddings.num_positions,
+            skips_class=config.vision_feature_select_strategy == "default",
             release=release,
             num_threads=num_threads,
             is_alone=is_alone,
@@ -97,11 +101,6 @@ class VisionEncoder:
         """(1, 3, side, side) pixels to (tokens, hidden) features, on the model's device."""
         values = values.to(self._device, self._dtype)
         if self._native is not None:
-            tower: Any = self._model.model.vision_tower
-            states = self._native.run(tower.pre_layrnorm(tower.embeddings(values))[0])
-            if self._model.config.vision_feature_select_strategy == "default":
-                states = states[1:]
-            projected: Tensor = self._model.model.multi_modal_projector(states)
-            return projected
+            return self._native.run(values[0])
         features: Tensor = self._model.get_image_features(pixel_values=values).pooler_output[0]
         return features

@@ -1,4 +1,4 @@
-"""All layers of a CLIP vision tower as one compiled function that several threads run together.
+"""A CLIP vision tower and LLaVA's projector as one compiled function that threads run together.
 
 Rows are one picture's patches, the class token first. Attention is the decoder's own, told that
 every row has come last: so each reads all the others.
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
+from llavachat_server.engine.native.linear import transform_rows
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
 from llavachat_server.engine.native.products import (
     MAX_TILE_ROWS,
@@ -42,7 +43,8 @@ from llavachat_server.engine.native.vectors import (
 )
 
 PHASES_PER_LAYER = 7
-"""See `run_tower`."""
+PHASES_AROUND = 4
+"""See `run_tower`: two before the layers, two after them."""
 
 
 class TowerSizes(NamedTuple):
@@ -57,6 +59,12 @@ class TowerSizes(NamedTuple):
     head_dim: int
     inner: int
     """Width of the MLP."""
+    patch: int
+    """Numbers of a patch, channels and all."""
+    first_projected: int
+    """The row that the projector begins with."""
+    projected: int
+    """Width of the projector's outputs, and between its two layers."""
     block_tokens: int
     num_slots: int
     """One block: all rows, up to whole panels."""
@@ -70,9 +78,11 @@ class TowerBuffers(NamedTuple):
     weights: Any
     """Panels, in the order of use."""
     vectors: Any
-    """The layers' norms and biases, in the order of use."""
+    """Positions of the patches, norms and biases, in the order of use."""
+    patches: Any
+    """(rows - 1, patch); the input."""
     hidden: Any
-    """(rows, hidden); the input, and at the end the output."""
+    """(rows, hidden); the first one, the class token's, is an input as well."""
     middle: Any
     normed: Any
     query: Any
@@ -80,6 +90,10 @@ class TowerBuffers(NamedTuple):
     """Keys and values of one layer, see `plan.Buffers`."""
     mixed: Any
     gated: Any
+    bent: Any
+    """(rows, projected)"""
+    features: Any
+    """(rows from the first projected one on, projected); the output."""
 
 
 class TowerReading(NamedTuple):
@@ -208,15 +222,16 @@ def _activate(
 
 @njit(nogil=True)
 def _normalise_all(
-    sizes: Any, rows: Any, buffers: Any, start: int, floor: Any, counters: Any, phase: int
-) -> None:
-    # A phase of its own: each product needs all columns of a row.
-    num_units = (sizes.num_rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
+    sizes: Any, rows: Any, begin: int, target: Any, buffers: Any, start: int, floor: Any,
+    counters: Any, phase: int,
+) -> None:  # fmt: skip
+    # Rows from `begin` on. A phase of its own: each product needs all columns of a row.
+    num_units = (sizes.num_rows - begin + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
     unit = take(counters, phase)
     while unit < num_units:
-        first = unit * MAX_TILE_ROWS
+        first = begin + unit * MAX_TILE_ROWS
         count = min(MAX_TILE_ROWS, sizes.num_rows - first)
-        _normalise(rows, first, count, sizes.hidden, buffers.vectors, start, floor, buffers.normed)
+        _normalise(rows, first, count, sizes.hidden, buffers.vectors, start, floor, target)
         finish(counters, phase)
         unit = take(counters, phase)
     await_all(counters, phase, num_units)
@@ -243,8 +258,26 @@ def run_tower(
     hidden, inner, heads = sizes.hidden, sizes.inner, sizes.num_heads
     scale = sizes.head_dim**-0.5
     start, vector, phase = 0, 0, 0
+
+    # The class token's row is there already: no picture changes it.
+    num_patches = sizes.num_rows - 1
+    transform_rows(
+        buffers.patches, num_patches, sizes.patch, buffers.weights, start, buffers.vectors, vector,
+        hidden, buffers.middle[hidden:], hidden, sizes.num_threads, False, counters, phase, scratch,
+    )  # fmt: skip
+    start += hidden * sizes.patch
+    vector += num_patches * hidden
+    phase += 1
+    _normalise_all(
+        sizes, buffers.middle, 1, buffers.hidden, buffers, vector, floor, counters, phase
+    )
+    vector += 2 * hidden
+    phase += 1
+
     for _ in range(sizes.num_layers):
-        _normalise_all(sizes, buffers.hidden, buffers, vector, floor, counters, phase)
+        _normalise_all(
+            sizes, buffers.hidden, 0, buffers.normed, buffers, vector, floor, counters, phase
+        )
         vector += 2 * hidden
         phase += 1
 
@@ -293,7 +326,9 @@ def run_tower(
         vector += hidden
         phase += 1
 
-        _normalise_all(sizes, buffers.middle, buffers, vector, floor, counters, phase)
+        _normalise_all(
+            sizes, buffers.middle, 0, buffers.normed, buffers, vector, floor, counters, phase
+        )
         vector += 2 * hidden
         phase += 1
 
@@ -329,6 +364,20 @@ def run_tower(
         start += num_panels * inner * LANES
         vector += hidden
         phase += 1
+
+    num_kept, projected = sizes.num_rows - sizes.first_projected, sizes.projected
+    transform_rows(
+        buffers.hidden[sizes.first_projected * hidden :], num_kept, hidden, buffers.weights, start,
+        buffers.vectors, vector, 0, buffers.bent, projected, sizes.num_threads, True, counters,
+        phase, scratch,
+    )  # fmt: skip
+    start += projected * hidden
+    vector += projected
+    phase += 1
+    transform_rows(
+        buffers.bent, num_kept, projected, buffers.weights, start, buffers.vectors, vector, 0,
+        buffers.features, projected, sizes.num_threads, False, counters, phase, scratch,
+    )  # fmt: skip
     if is_helper:
         leave(counters)
     else:

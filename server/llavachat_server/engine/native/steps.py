@@ -32,8 +32,8 @@ class NativeDecoder:
     """A decoder's packed weights, and the threads that compute with them.
 
     Args:
-        embed: the input embedding, which turns every id that will come into a row; ids below
-            the size of its `weight` are that table's rows.
+        embed: the input embedding: ids below the size of its `weight` are that table's rows, and
+            its `fill_rows` is asked for the others, see `embedding.VirtualEmbedding`.
         decoder: Llama's layers and final norm; see `weights.can_pack`.
         head: the output head.
         shape: of the model.
@@ -140,8 +140,7 @@ class NativeDecoder:
             # Answers are nothing but words, a few rows each step.
             np.take(self._words, token_ids, 0, rows, "clip")
         else:
-            with torch.inference_mode():
-                rows[:] = self._embed(torch.tensor(token_ids).unsqueeze(0))[0].numpy()
+            self._embed.fill_rows(token_ids, rows)
 
     def _make_room(self, num_rows: int, num_threads: int) -> None:
         if num_rows <= self._num_rows and num_threads == len(self._scratch):
