@@ -10,7 +10,7 @@ drawn tokens, and the steps whose logits are the same to the last bit.
 import argparse
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,11 @@ class NotingRunner(Runner):
 
     logits: Tensor
 
-    def forward(self, inputs: Sequence[Input]) -> Tensor:
+    def forward(
+        self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """As ever."""
-        self.logits = super().forward(inputs)
+        self.logits = super().forward(inputs, meanwhile)
         return self.logits
 
 

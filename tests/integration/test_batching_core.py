@@ -1,7 +1,7 @@
 """The batching core on small random decoders: its answers are generate()'s, whatever happens."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -324,11 +324,13 @@ class FailingRunner:
         self._runner = runner
         self.must_fail = False
 
-    def forward(self, inputs: Sequence[Input]) -> Tensor:
+    def forward(
+        self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """A step."""
         if self.must_fail:
             raise RuntimeError("out of memory")
-        return self._runner.forward(inputs)
+        return self._runner.forward(inputs, meanwhile)
 
 
 def test_a_failing_step_fails_its_jobs_alone(bench: Bench) -> None:

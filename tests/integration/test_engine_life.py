@@ -168,7 +168,7 @@ async def test_a_dead_loop_s_cache_is_gone_before_the_next_one_is_made(
         caches.append(weakref.ref(attention))
         return attention, pool
 
-    def fail(_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError("a kernel failed")
 
     monkeypatch.setattr("llavachat_server.engine.backend.make_cache", make_and_note)

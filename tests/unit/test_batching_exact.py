@@ -1,6 +1,6 @@
 """Steps in exact mode: one sequence each, cut in the same places, equal to the last bit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -24,10 +24,12 @@ CHUNK = 8
 class NotingRunner(Runner):
     """Keeps the bytes of all logits, by the first token of whose they are."""
 
-    def forward(self, inputs: Sequence[Input]) -> Tensor:
+    def forward(
+        self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """As ever."""
         (item,) = inputs
-        logits = super().forward(inputs)
+        logits = super().forward(inputs, meanwhile)
         if item.wants_logits:
             self.logits.setdefault(item.blocks[0], []).append(logits.numpy().tobytes())
         return logits

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llavachat_server.engine.admission import AdmissionQueue, Ticket
+from llavachat_server.engine.doorbell import Doorbell
 from llavachat_server.engine.keeper import EngineState, LoopKeeper
 from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run, name_owner
@@ -75,7 +76,7 @@ class BatchingEngine:
         self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
         self._keeper = LoopKeeper(
             self._make_loop,
-            self._post,
+            lambda call, *arguments: self._doorbell.post(call, *arguments),
             self._spawn,
             on_reports=self._take_reports,
             on_loss=self._fail_jobs,
@@ -85,6 +86,7 @@ class BatchingEngine:
         self._info: EngineInfo | None = None
         # Set by `start`.
         self._event_loop: asyncio.AbstractEventLoop
+        self._doorbell: Doorbell
         self._backend: Backend
         self._gate: Gate
         self._pictures: PictureDesk
@@ -141,7 +143,15 @@ class BatchingEngine:
         """
         self._event_loop = asyncio.get_running_loop()
         self.fatal = self._event_loop.create_future()
+        self._doorbell = Doorbell(self._event_loop)
         self._keeper.state = EngineState.STARTING
+        try:
+            await self._load()
+        except BaseException:
+            self._doorbell.close()
+            raise
+
+    async def _load(self) -> None:
         self._backend = await self._work(self._build_backend)
         self._pictures = PictureDesk(
             self._backend,
@@ -165,6 +175,7 @@ class BatchingEngine:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._worker.shutdown(wait=False, cancel_futures=True)
+        self._doorbell.close()
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
         """Stream one answer; see `interfaces.Engine.generate`."""
@@ -376,16 +387,9 @@ class BatchingEngine:
     async def _work(self, call: Callable[[], _T]) -> _T:
         return await self._event_loop.run_in_executor(self._worker, call)
 
-    def _post(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Run something on the event loop; from any thread. A closed loop has no more need."""
-        try:
-            self._event_loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:
-            _log.debug("the event loop is closed")
-
     def _tell(self, stage: str, seconds: float | None) -> None:
         if self._progress is not None:
-            self._post(self._progress, stage, seconds)
+            self._doorbell.post(self._progress, stage, seconds)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

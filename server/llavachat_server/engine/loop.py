@@ -85,6 +85,8 @@ class GenerationLoop:
             SimpleQueue()
         )
         self._must_end = False
+        # Who is told wakes other threads: while the step after it computes, they hold nobody up.
+        self._untold: list[Report] = []
 
     def start(self) -> None:
         """Begin, on a thread that does not keep the process alive."""
@@ -132,6 +134,7 @@ class GenerationLoop:
             _log.exception("the generation loop ended")
         finally:
             self._must_end = True
+            self._tell()
             # The loop that comes after this one makes a cache as large.
             self.core.close()
             self._on_end()
@@ -141,14 +144,18 @@ class GenerationLoop:
             self._take_in()
             if self._must_end:
                 return
-            outputs = self.core.step()
-            if outputs:
-                self._report(outputs)
+            outputs = self.core.step(self._tell)
+            # Where there was nothing to compute, or it failed before it began.
+            self._tell()
+            self._keep(outputs)
 
     def _take_in(self) -> None:
         # Sleeps while there is nothing to compute.
-        ended: list[Output] = []
-        while not self._must_end and not (self._inbox.empty() and (ended or self.core.has_work)):
+        while not self._must_end:
+            if self._inbox.empty():
+                if self.core.has_work:
+                    return
+                self._tell()
             entry = self._inbox.get()
             if entry is _End:
                 self._must_end = True
@@ -156,16 +163,20 @@ class GenerationLoop:
                 self.core.forget_prefixes()
             elif isinstance(entry, _Cancellation):
                 output = self.core.cancel(entry.number)
-                ended += [output] if output is not None else []
+                self._keep([output] if output is not None else [])
             elif isinstance(entry, _Forgetting):
                 self.core.forget_owner(entry.owner)
             elif isinstance(entry, Job):
                 self.core.add(entry)
             else:
                 raise TypeError(f"the loop takes no {type(entry).__name__}")
-        if ended:
-            self._report(ended)
 
-    def _report(self, outputs: list[Output]) -> None:
+    def _keep(self, outputs: list[Output]) -> None:
+        """To be told when the next step computes, or when there is none."""
         now = time.perf_counter()
-        self._deliver([Report(output, now) for output in outputs])
+        self._untold += [Report(output, now) for output in outputs]
+
+    def _tell(self) -> None:
+        if self._untold:
+            reports, self._untold = self._untold, []
+            self._deliver(reports)

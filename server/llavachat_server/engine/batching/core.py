@@ -8,7 +8,7 @@ that it is broken. It knows no thread, no asyncio and no text.
 
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Ids
 
 import numpy as np
@@ -111,8 +111,11 @@ class Core:
         """Let go of the model's cache, whose memory another core may need; `step` no more."""
         del self._runner
 
-    def step(self) -> list[Output]:
+    def step(self, meanwhile: Callable[[], None] = lambda: None) -> list[Output]:
         """Compute one batch; a report for each job that got a token or ended.
+
+        Args:
+            meanwhile: see `Runner.forward`; not called where there is nothing to compute.
 
         Raises:
             CoreBroken: a step failed right after another one.
@@ -125,7 +128,7 @@ class Core:
             if chunk.sequence.scheduled_at_seconds is None:
                 chunk.sequence.scheduled_at_seconds = start
         try:
-            drawn = self._compute(chunks)
+            drawn = self._compute(chunks, meanwhile)
         except Exception as error:
             if self._has_just_failed:
                 raise CoreBroken from error
@@ -140,14 +143,14 @@ class Core:
         self._scheduler.budget.observe(num_decodes, num_prompt_tokens, seconds)
         return outputs
 
-    def _compute(self, chunks: Ids[Chunk]) -> list[int]:
+    def _compute(self, chunks: Ids[Chunk], meanwhile: Callable[[], None]) -> list[int]:
         inputs = []
         for chunk in chunks:
             sequence, end = chunk.sequence, chunk.start + chunk.num_tokens
             wants_logits = end == len(sequence.token_ids)
             ids = sequence.token_ids[chunk.start : end]
             inputs.append(Input(ids, chunk.start, sequence.blocks, wants_logits))
-        logits = self._runner.forward(inputs)
+        logits = self._runner.forward(inputs, meanwhile)
         finished = [c.sequence for c, item in zip(chunks, inputs, strict=True) if item.wants_logits]
         return self._draw(finished, logits) if finished else []
 

@@ -7,7 +7,7 @@ scheduler and no sampling.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -207,19 +207,24 @@ class Runner:
         self._attention = attention
         self._recorded = recorded
 
-    def forward(self, inputs: Sequence[Input]) -> Tensor:
+    def forward(
+        self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """Compute a step and store its keys and values.
 
         Args:
             inputs: those with a single token first.
+            meanwhile: called when everything is prepared and the computing begins, which other
+                threads that it wakes do not hold up.
 
         Returns:
             (inputs that want logits, vocabulary), float32, in their order.
         """
         if self._decoder.native is None:
+            meanwhile()
             return self._run_modules(inputs)
         assert isinstance(self._attention, PieceAttention)
-        return torch.from_numpy(self._decoder.native.run(inputs, self._attention))
+        return torch.from_numpy(self._decoder.native.run(inputs, self._attention, meanwhile))
 
     @torch.inference_mode()
     def _run_modules(self, inputs: Sequence[Input]) -> Tensor:

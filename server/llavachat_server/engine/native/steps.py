@@ -84,12 +84,18 @@ class NativeDecoder:
         """
         self._has_all_cores = has_all_cores
 
-    def run(self, inputs: Sequence[Input], attention: PieceAttention) -> NDArray[np.float32]:
+    def run(
+        self,
+        inputs: Sequence[Input],
+        attention: PieceAttention,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> NDArray[np.float32]:
         """Compute a step and store its keys and values.
 
         Args:
             inputs: whose tokens are computed.
             attention: the cache; a block must be whole panels of 16 tokens.
+            meanwhile: see `Runner.forward`. Python's lock is free from then on.
 
         Returns:
             (inputs that want logits, vocabulary), in their order.
@@ -125,6 +131,7 @@ class NativeDecoder:
         )
         counters = np.zeros(count_counters(shape.num_layers * PHASES_PER_LAYER + 1), np.int64)
         common = (sizes, buffers, step, self._floor, counters)
+        meanwhile()
         helping = self._scratch[1:num_threads]
         self._helpers.call(run_step, [(*common, scratch, True) for scratch in helping])
         run_step(*common, self._scratch[0], False)

@@ -1,0 +1,121 @@
+"""The generation loop on the embedded model: when it tells what a step has made."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_reference import SHAPES_FOLDER
+from llavachat_server.engine import loop
+from llavachat_server.engine.backend import Backend
+from llavachat_server.engine.batching.sequence import Draw, Job
+from llavachat_server.engine.loop import GenerationLoop, Report
+from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.settings import EngineSettings
+
+PLAIN = Draw(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, seed=0, seen_row=0)
+
+
+def make_job(number: int, max_new_tokens: int) -> Job:
+    """A question of three words."""
+    return Job(
+        number=number,
+        token_ids=[1, 20, 30],
+        max_new_tokens=max_new_tokens,
+        eos_token_ids=frozenset(),
+        owner=None,
+        draw=PLAIN,
+    )
+
+
+class Recorded:
+    """A loop, and what happens on its thread, in order.
+
+    Args:
+        compile_steps: by the kernels, otherwise by torch.
+    """
+
+    def __init__(self, folder: Path, *, compile_steps: bool) -> None:
+        settings = EngineSettings(
+            model=str(SHAPES_FOLDER),
+            device="cpu",
+            compile_steps=compile_steps,
+            compiled_folder=str(folder),
+        )
+        backend = Backend(settings, lambda *_: None)
+        weight = backend.embedding.weight
+        seen = SeenTokens(1, backend.loaded.facts.vocab_size, weight.device)
+        self.core = backend._make_core(seen)
+        self.events: list[str] = []
+        self.ended = threading.Event()
+        self.is_answered = threading.Event()
+        forward = self.core._runner.forward
+
+        def compute(*arguments: Any) -> Any:
+            self.events.append("step")
+            logits = forward(*arguments)
+            self.events.append("computed")
+            return logits
+
+        self.core._runner.forward = compute  # type: ignore[method-assign]
+        self.loop = GenerationLoop(self.core, lambda: None, self._hear, self.ended.set, 1)
+
+    def _hear(self, reports: list[Report]) -> None:
+        self.events += [f"told {report.output.number}" for report in reports]
+        if any(report.output.is_over for report in reports):
+            self.is_answered.set()
+
+
+@pytest.fixture(params=[True, False], ids=["kernels", "torch"])
+def recorded(request: pytest.FixtureRequest, kernels: Path) -> Recorded:
+    """Both ways to compute."""
+    return Recorded(kernels, compile_steps=request.param)
+
+
+def test_a_token_is_told_while_the_next_one_is_computed(recorded: Recorded) -> None:
+    """So that whoever it wakes holds no step up; the last one is told at once."""
+    recorded.loop.start()
+    assert recorded.loop.submit(make_job(7, max_new_tokens=3))
+    assert recorded.is_answered.wait(20)
+    recorded.loop.stop(20)
+
+    first, others, last = ["step", "computed"], ["step", "told 7", "computed"], ["told 7"]
+    assert [*first, *others, *others, *last] == recorded.events
+
+
+def test_what_a_failing_step_leaves_untold_is_told(recorded: Recorded) -> None:
+    """The answer ends with an error, after the token before it."""
+    forward, num_steps = recorded.core._runner.forward, 0
+
+    def fail(*arguments: Any) -> Any:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps == 2:
+            recorded.events.append("failed")
+            raise MemoryError
+        return forward(*arguments)
+
+    recorded.core._runner.forward = fail  # type: ignore[method-assign]
+    recorded.loop.start()
+    assert recorded.loop.submit(make_job(7, max_new_tokens=3))
+    assert recorded.is_answered.wait(20)
+    recorded.loop.stop(20)
+
+    assert ["step", "computed", "failed", "told 7", "told 7"] == recorded.events
+
+
+def test_what_is_untold_at_the_end_is_told(recorded: Recorded) -> None:
+    """A loop that is stopped in the middle of an answer has told every token that it made."""
+    forward = recorded.core._runner.forward
+
+    def stop_after(*arguments: Any) -> Any:
+        logits = forward(*arguments)
+        recorded.loop._inbox.put(loop._End)
+        return logits
+
+    recorded.core._runner.forward = stop_after  # type: ignore[method-assign]
+    recorded.loop.start()
+    assert recorded.loop.submit(make_job(7, max_new_tokens=3))
+    assert recorded.ended.wait(20)
+
+    assert ["step", "computed", "told 7"] == recorded.events
