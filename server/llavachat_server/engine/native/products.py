@@ -32,12 +32,19 @@ multiplication by a panel's line, and reading is what would hold them up."""
 TILE_WIDTH = 2 * LANES
 """Elements of a tile's row: two panels have room in it, whatever `TILE_PANELS` is."""
 
+FEW_ROWS = 5
+"""Up to so many rows memory is the brake, and a panel's line is read once in a step: it is asked
+for `LINES_AHEAD` lines before, past the caches that hold what is read again."""
+LINES_AHEAD = 16
+
 WIDE_PANELS = 4
 """Panels that `multiply_one_row` reads side by side: 8 of AVX2's registers, whose sums do not
 wait for each other."""
 
 
-def _make_product(max_rows: int, num_panels: int, *, asks_ahead: bool) -> Any:
+def _make_product(
+    max_rows: int, num_panels: int, *, asks_next_panel: bool = False, asks_next_lines: bool = False
+) -> Any:
     @intrinsic
     def product(
         _: Any, rows: Any, first: Any, row_stride: Any, count: Any, width: Any,
@@ -63,7 +70,7 @@ def _make_product(max_rows: int, num_panels: int, *, asks_ahead: bool) -> Any:
             ]
             following = [
                 point(context, builder, kinds[5], _panels, step(ahead, panel_stride, panel))
-                for panel in range(num_panels if asks_ahead else 0)
+                for panel in range(num_panels if asks_next_panel else 0)
             ]
             nothing = ir.Constant(VECTOR, [0.0] * LANES)
 
@@ -99,8 +106,12 @@ def _make_product(max_rows: int, num_panels: int, *, asks_ahead: bool) -> Any:
                     )
                     for panel in weights
                 ]
+                for panel in weights if asks_next_lines else ():
+                    soon = builder.add(offset, number(LINES_AHEAD * LANES))
+                    prefetch(builder, builder.gep(panel, [soon]), is_read_once=True)
                 for panel in following:
-                    prefetch(builder, builder.gep(panel, [builder.mul(index, ahead_step)]))
+                    later = builder.mul(index, ahead_step)
+                    prefetch(builder, builder.gep(panel, [later]), is_read_once=False)
                 ends = []
                 for source in sources:
                     keep_order(builder)
@@ -138,13 +149,14 @@ def _make_product(max_rows: int, num_panels: int, *, asks_ahead: bool) -> Any:
     return product
 
 
-_multiply_rows = _make_product(MAX_TILE_ROWS, 1, asks_ahead=False)
-_multiply_panels = _make_product(MAX_TILE_ROWS, TILE_PANELS, asks_ahead=True)
-_multiply_panel = _make_product(MAX_TILE_ROWS, 1, asks_ahead=True)
-multiply_one_row = _make_product(1, WIDE_PANELS, asks_ahead=False)
+_multiply_rows = _make_product(MAX_TILE_ROWS, 1)
+_multiply_panels = _make_product(MAX_TILE_ROWS, TILE_PANELS, asks_next_panel=True)
+_multiply_panels_once = _make_product(MAX_TILE_ROWS, TILE_PANELS, asks_next_lines=True)
+_multiply_panel = _make_product(MAX_TILE_ROWS, 1, asks_next_panel=True)
+multiply_one_row = _make_product(1, WIDE_PANELS)
 """One row times `WIDE_PANELS` panels that stand `panel_stride` elements apart; the arguments are
 those of `multiply_rows`, with `panel_stride` after `stride`, then two that are not read."""
-multiply_side_by_side = _make_product(MAX_TILE_ROWS, TILE_PANELS, asks_ahead=False)
+multiply_side_by_side = _make_product(MAX_TILE_ROWS, TILE_PANELS)
 """The same of up to `MAX_TILE_ROWS` rows times `TILE_PANELS` panels."""
 
 
@@ -209,14 +221,21 @@ def multiply_tile(
         place: of the result.
         ahead: from this element of `panels` on memory is asked for what will be needed soon, for
             each panel another one.
-        ahead_step: elements that are asked for with each line of a panel; see `plan_ahead`.
+        ahead_step: elements that are asked for with each line of a panel; 0 has the panels' own
+            next lines asked for. See `plan_ahead`.
     """
     size, panel = width * LANES, 0
     while panel + TILE_PANELS <= num_panels:
-        _multiply_panels(
-            rows, first, width, count, width, panels, start + panel * size, LANES, size,
-            tile, place + panel * LANES, TILE_WIDTH, False, ahead + panel * size, ahead_step,
-        )  # fmt: skip
+        if ahead_step == 0:
+            _multiply_panels_once(
+                rows, first, width, count, width, panels, start + panel * size, LANES, size,
+                tile, place + panel * LANES, TILE_WIDTH, False, start, 0,
+            )  # fmt: skip
+        else:
+            _multiply_panels(
+                rows, first, width, count, width, panels, start + panel * size, LANES, size,
+                tile, place + panel * LANES, TILE_WIDTH, False, ahead + panel * size, ahead_step,
+            )  # fmt: skip
         panel += TILE_PANELS
     if panel < num_panels:
         _multiply_panel(
@@ -229,10 +248,10 @@ def multiply_tile(
 def plan_ahead(num_rows: int) -> int:
     """`multiply_tile`'s ``ahead_step``, so that all tiles of a panel ask for one other panel.
 
-    All at once would keep the first tile waiting, and leave memory idle beside the others. With a
-    row or two memory is the brake already, and asking only costs.
+    All at once would keep the first tile waiting, and leave memory idle beside the others. With few
+    rows the panel's own next lines are asked for instead.
     """
-    if num_rows <= 2:
+    if num_rows <= FEW_ROWS:
         return 0
     num_tiles = (num_rows + MAX_TILE_ROWS - 1) // MAX_TILE_ROWS
     return (LANES + num_tiles - 1) // num_tiles

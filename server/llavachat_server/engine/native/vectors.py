@@ -118,13 +118,18 @@ def call(builder: Any, name: str, result: Any, *args: Any) -> Any:
     return builder.call(function, args)
 
 
-def prefetch(builder: Any, pointer: Any) -> None:
-    """For an intrinsic's body: have a cache line read soon, into the second level's cache."""
+def prefetch(builder: Any, pointer: Any, *, is_read_once: bool) -> None:
+    """For an intrinsic's body: have a cache line read soon.
+
+    Into the second level's cache; where it is read but once, into the first one's alone, so that
+    the others keep what they have.
+    """
     kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), *[ir.IntType(32)] * 3])
     name = "llvm.prefetch.p0"
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     address = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    builder.call(function, [address, _index(0), _index(2), _index(1)])
+    locality = 0 if is_read_once else 2
+    builder.call(function, [address, _index(0), _index(locality), _index(1)])
 
 
 def keep_order(builder: Any) -> None:
