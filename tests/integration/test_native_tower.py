@@ -221,8 +221,7 @@ def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
 @pytest.mark.usefixtures("kernels")
 def test_gelu_is_as_near_as_torchs() -> None:
     """To what doubles make of it, from where it is nothing to where it is the value itself."""
-    from llavachat_server.engine.native.linear import gelu
-    from llavachat_server.engine.native.vectors import LANES, load, store
+    from llavachat_server.engine.native.vectors import LANES, gelu, load, store
     from numba import njit
 
     @njit

@@ -76,7 +76,7 @@ class BatchingEngine:
         self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
         self._keeper = LoopKeeper(
             self._make_loop,
-            lambda call, *arguments: self._doorbell.post(call, *arguments),
+            self._post,
             self._spawn,
             on_reports=self._take_reports,
             on_loss=self._fail_jobs,
@@ -84,9 +84,9 @@ class BatchingEngine:
         )
         self._mean_turn_seconds = 1.0
         self._info: EngineInfo | None = None
+        self._doorbell: Doorbell | None = None
         # Set by `start`.
         self._event_loop: asyncio.AbstractEventLoop
-        self._doorbell: Doorbell
         self._backend: Backend
         self._gate: Gate
         self._pictures: PictureDesk
@@ -175,7 +175,8 @@ class BatchingEngine:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._worker.shutdown(wait=False, cancel_futures=True)
-        self._doorbell.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
         """Stream one answer; see `interfaces.Engine.generate`."""
@@ -387,9 +388,14 @@ class BatchingEngine:
     async def _work(self, call: Callable[[], _T]) -> _T:
         return await self._event_loop.run_in_executor(self._worker, call)
 
+    def _post(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Run something on the event loop, for which no other thread waits."""
+        assert self._doorbell is not None
+        self._doorbell.post(call, *arguments)
+
     def _tell(self, stage: str, seconds: float | None) -> None:
         if self._progress is not None:
-            self._doorbell.post(self._progress, stage, seconds)
+            self._post(self._progress, stage, seconds)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)

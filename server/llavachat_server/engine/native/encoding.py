@@ -9,17 +9,9 @@ from typing import Any, NamedTuple
 from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
-from llavachat_server.engine.native.linear import transform_rows
+from llavachat_server.engine.native.linear import Product, count_panels, make_layer
 from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
-from llavachat_server.engine.native.products import (
-    MAX_TILE_ROWS,
-    TILE_PANELS,
-    TILE_WIDTH,
-    count_tile_rows,
-    count_units,
-    multiply_tile,
-    plan_ahead,
-)
+from llavachat_server.engine.native.products import MAX_TILE_ROWS, TILE_PANELS, TILE_WIDTH
 from llavachat_server.engine.native.sharing import (
     await_all,
     close,
@@ -34,6 +26,7 @@ from llavachat_server.engine.native.vectors import (
     divide,
     exponentiate,
     fuse,
+    gelu,
     load,
     multiply,
     spread,
@@ -128,96 +121,85 @@ def _normalise(
 
 
 @njit(nogil=True)
-def _project(
-    sizes: Any, buffers: Any, start: int, biases: int, panel: int, num_panels: int, scale: Any,
-    scratch: Any,
-) -> None:  # fmt: skip
-    # The outputs of neighbouring panels, each 16 of query, key or value, put where attention
-    # reads them.
-    dim, width, heads = sizes.head_dim, sizes.hidden, sizes.num_heads
-    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
-    ahead_step = plan_ahead(sizes.num_rows)
-    first = 0
-    while first < sizes.num_rows:
-        count = count_tile_rows(sizes.num_rows - first)
-        multiply_tile(
-            buffers.normed, first * width, count, width, buffers.weights, start, num_panels,
-            scratch, 0, ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
-        for number in range(num_panels):
-            column = (panel + number) * LANES
-            head, within = column // dim, column % dim
-            base = (head - heads) * sizes.num_slots
-            bias = load(buffers.vectors, biases + column)
-            for index in range(count):
-                row, place = first + index, index * TILE_WIDTH + number * LANES
-                values = add(load(scratch, place), bias)
-                if head < heads:
-                    store(buffers.query, row * width + column, multiply(values, spread(scale)))
-                elif head < 2 * heads:
-                    # Keys of sixteen rows are a panel; see `attending`.
-                    store(scratch, place, values)
-                    target = (base + row - row % LANES) * dim + within * LANES + row % LANES
-                    for lane in range(LANES):
-                        buffers.cache[target + lane * LANES] = scratch[place + lane]
-                else:
-                    store(buffers.cache, (base + row) * dim + within, values)
-        first += count
-
-
-@njit(nogil=True)
-def _add_product(
-    sizes: Any, rows: Any, width: int, buffers: Any, start: int, biases: int, residual: Any,
-    output: Any, panel: int, num_panels: int, scratch: Any,
-) -> None:  # fmt: skip
-    # output = rows @ panels + bias + residual
-    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
-    ahead_step = plan_ahead(sizes.num_rows)
-    first = 0
-    while first < sizes.num_rows:
-        count = count_tile_rows(sizes.num_rows - first)
-        multiply_tile(
-            rows, first * width, count, width, buffers.weights, start, num_panels, scratch, 0,
-            ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
+def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
+    # Outputs of query, key or value, put where attention reads them.
+    product, sizes, buffers, biases = args
+    dim, width, heads, scratch = sizes.head_dim, sizes.hidden, sizes.num_heads, product.scratch
+    scale = dim**-0.5
+    for number in range(count_panels(unit, product)):
+        column = (unit * TILE_PANELS + number) * LANES
+        head, within = column // dim, column % dim
+        base = (head - heads) * sizes.num_slots
+        bias = load(buffers.vectors, biases + column)
         for index in range(count):
-            for number in range(num_panels):
-                column = (panel + number) * LANES
-                place = (first + index) * sizes.hidden + column
-                bias = load(buffers.vectors, biases + column)
-                values = add(load(scratch, index * TILE_WIDTH + number * LANES), bias)
-                store(output, place, add(values, load(residual, place)))
-        first += count
+            row, place = first + index, index * TILE_WIDTH + number * LANES
+            values = add(load(scratch, place), bias)
+            if head < heads:
+                store(buffers.query, row * width + column, multiply(values, spread(scale)))
+            elif head < 2 * heads:
+                # Keys of sixteen rows are a panel; see `attending`.
+                store(scratch, place, values)
+                target = (base + row - row % LANES) * dim + within * LANES + row % LANES
+                for lane in range(LANES):
+                    buffers.cache[target + lane * LANES] = scratch[place + lane]
+            else:
+                store(buffers.cache, (base + row) * dim + within, values)
 
 
 @njit(nogil=True)
-def _activate(
-    sizes: Any, buffers: Any, start: int, biases: int, panel: int, num_panels: int, scratch: Any
-) -> None:
+def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
+    # output = product + bias + residual
+    product, vectors, biases, residual, output, hidden = args
+    num_panels = count_panels(unit, product)
+    for index in range(count):
+        for number in range(num_panels):
+            column = (unit * TILE_PANELS + number) * LANES
+            place = (first + index) * hidden + column
+            values = load(product.scratch, index * TILE_WIDTH + number * LANES)
+            values = add(values, load(vectors, biases + column))
+            store(output, place, add(values, load(residual, place)))
+
+
+@njit(nogil=True)
+def _place_activated(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of the MLP's first half, through x * sigmoid(1.702 x).
     # Source of the factor: "quick_gelu" of the CLIP models.
-    width = sizes.hidden
-    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
-    ahead_step = plan_ahead(sizes.num_rows)
-    first = 0
-    while first < sizes.num_rows:
-        count = count_tile_rows(sizes.num_rows - first)
-        multiply_tile(
-            buffers.normed, first * width, count, width, buffers.weights, start, num_panels,
-            scratch, 0, ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
-        for index in range(count):
-            for number in range(num_panels):
-                column = (panel + number) * LANES
-                bias = load(buffers.vectors, biases + column)
-                values = add(load(scratch, index * TILE_WIDTH + number * LANES), bias)
-                decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
-                target = (first + index) * sizes.inner + column
-                store(buffers.gated, target, divide(values, decay))
-        first += count
+    product, vectors, biases, gated, inner = args
+    num_panels = count_panels(unit, product)
+    for index in range(count):
+        for number in range(num_panels):
+            column = (unit * TILE_PANELS + number) * LANES
+            values = load(product.scratch, index * TILE_WIDTH + number * LANES)
+            values = add(values, load(vectors, biases + column))
+            decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
+            store(gated, (first + index) * inner + column, divide(values, decay))
+
+
+@njit(nogil=True)
+def _place_patches(unit: int, first: int, count: int, args: Any) -> None:
+    # Patches become rows, each with its position.
+    product, vectors, positions, output, hidden = args
+    num_panels = count_panels(unit, product)
+    for index in range(count):
+        for number in range(num_panels):
+            place = (first + index) * hidden + (unit * TILE_PANELS + number) * LANES
+            values = load(product.scratch, index * TILE_WIDTH + number * LANES)
+            store(output, place, add(values, load(vectors, positions + place)))
+
+
+@njit(nogil=True)
+def _place_projected(unit: int, first: int, count: int, args: Any) -> None:
+    # Outputs of one of the projector's layers, the first through GELU.
+    product, vectors, biases, output, width, is_bent = args
+    num_panels = count_panels(unit, product)
+    for index in range(count):
+        for number in range(num_panels):
+            column = (unit * TILE_PANELS + number) * LANES
+            values = load(product.scratch, index * TILE_WIDTH + number * LANES)
+            values = add(values, load(vectors, biases + column))
+            if is_bent:
+                values = gelu(values)
+            store(output, (first + index) * width + column, values)
 
 
 @njit(nogil=True)
@@ -237,6 +219,13 @@ def _normalise_all(
     await_all(counters, phase, num_units)
 
 
+_share_patches = make_layer(_place_patches)
+_share_heads = make_layer(_place_heads)
+_share_sums = make_layer(_place_sum)
+_share_activated = make_layer(_place_activated)
+_share_projected = make_layer(_place_projected)
+
+
 @njit(nogil=True, cache=bool(config.CACHE_DIR))  # see `native.keep_compiled`
 def run_tower(
     sizes: Any, buffers: Any, reading: Any, floor: Any, counters: Any, scratch: Any,
@@ -250,20 +239,25 @@ def run_tower(
         reading: `TowerReading`.
         floor: LayerNorm's epsilon.
         counters: see `sharing`; of this picture alone.
-        scratch: float32, of this thread alone; see `plan.count_scratch`.
+        scratch: float32, of this thread alone; see `count_tower_scratch`.
         is_helper: another thread began it.
     """
     if is_helper and not enter(counters):
         return
-    hidden, inner, heads = sizes.hidden, sizes.inner, sizes.num_heads
-    scale = sizes.head_dim**-0.5
+    hidden, inner, threads = sizes.hidden, sizes.inner, sizes.num_threads
+    weights, vectors, num_rows = buffers.weights, buffers.vectors, sizes.num_rows
+    hidden_panels = hidden // LANES
     start, vector, phase = 0, 0, 0
 
     # The class token's row is there already: no picture changes it.
-    num_patches = sizes.num_rows - 1
-    transform_rows(
-        buffers.patches, num_patches, sizes.patch, buffers.weights, start, buffers.vectors, vector,
-        hidden, buffers.middle[hidden:], hidden, sizes.num_threads, False, counters, phase, scratch,
+    num_patches = num_rows - 1
+    product = Product(
+        buffers.patches, num_patches, sizes.patch, weights, start, hidden_panels, TILE_PANELS,
+        threads, scratch,
+    )  # fmt: skip
+    _share_patches(
+        counters, phase,
+        (product, vectors, vector, buffers.middle[hidden:], hidden),
     )  # fmt: skip
     start += hidden * sizes.patch
     vector += num_patches * hidden
@@ -281,48 +275,36 @@ def run_tower(
         vector += 2 * hidden
         phase += 1
 
-        num_panels = 3 * hidden // LANES
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _project(
-                sizes, buffers, start + panel * hidden * LANES, vector, panel,
-                min(TILE_PANELS, num_panels - panel), scale, scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_panels * hidden * LANES
+        product = Product(
+            buffers.normed, num_rows, hidden, weights, start, 3 * hidden_panels, TILE_PANELS,
+            threads, scratch,
+        )  # fmt: skip
+        _share_heads(counters, phase, (product, sizes, buffers, vector))
+        start += 3 * hidden * hidden
         vector += 3 * hidden
         phase += 1
 
-        num_groups = (sizes.num_rows + MAX_ATTENDING_ROWS - 1) // MAX_ATTENDING_ROWS
-        num_units = num_groups * heads
+        num_groups = (num_rows + MAX_ATTENDING_ROWS - 1) // MAX_ATTENDING_ROWS
+        num_units = num_groups * sizes.num_heads
         unit = take(counters, phase)
         while unit < num_units:
-            row = unit // heads * MAX_ATTENDING_ROWS
-            count = min(MAX_ATTENDING_ROWS, sizes.num_rows - row)
-            attend(sizes, buffers, reading, 0, row, count, row, unit % heads, scratch)
+            row = unit // sizes.num_heads * MAX_ATTENDING_ROWS
+            count = min(MAX_ATTENDING_ROWS, num_rows - row)
+            attend(sizes, buffers, reading, 0, row, count, row, unit % sizes.num_heads, scratch)
             finish(counters, phase)
             unit = take(counters, phase)
         await_all(counters, phase, num_units)
         phase += 1
 
-        num_panels = hidden // LANES
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _add_product(
-                sizes, buffers.mixed, hidden, buffers, start + panel * hidden * LANES, vector,
-                buffers.hidden, buffers.middle, panel, min(TILE_PANELS, num_panels - panel),
-                scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_panels * hidden * LANES
+        product = Product(
+            buffers.mixed, num_rows, hidden, weights, start, hidden_panels, TILE_PANELS, threads,
+            scratch,
+        )  # fmt: skip
+        _share_sums(
+            counters, phase,
+            (product, vectors, vector, buffers.hidden, buffers.middle, hidden),
+        )  # fmt: skip
+        start += hidden * hidden
         vector += hidden
         phase += 1
 
@@ -332,51 +314,47 @@ def run_tower(
         vector += 2 * hidden
         phase += 1
 
-        num_panels = inner // LANES
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _activate(
-                sizes, buffers, start + panel * hidden * LANES, vector, panel,
-                min(TILE_PANELS, num_panels - panel), scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_panels * hidden * LANES
+        product = Product(
+            buffers.normed, num_rows, hidden, weights, start, inner // LANES, TILE_PANELS,
+            threads, scratch,
+        )  # fmt: skip
+        _share_activated(counters, phase, (product, vectors, vector, buffers.gated, inner))
+        start += inner * hidden
         vector += inner
         phase += 1
 
-        num_panels = hidden // LANES
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _add_product(
-                sizes, buffers.gated, inner, buffers, start + panel * inner * LANES, vector,
-                buffers.middle, buffers.hidden, panel, min(TILE_PANELS, num_panels - panel),
-                scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_panels * inner * LANES
+        product = Product(
+            buffers.gated, num_rows, inner, weights, start, hidden_panels, TILE_PANELS, threads,
+            scratch,
+        )  # fmt: skip
+        _share_sums(
+            counters, phase,
+            (product, vectors, vector, buffers.middle, buffers.hidden, hidden),
+        )  # fmt: skip
+        start += inner * hidden
         vector += hidden
         phase += 1
 
-    num_kept, projected = sizes.num_rows - sizes.first_projected, sizes.projected
-    transform_rows(
-        buffers.hidden[sizes.first_projected * hidden :], num_kept, hidden, buffers.weights, start,
-        buffers.vectors, vector, 0, buffers.bent, projected, sizes.num_threads, True, counters,
-        phase, scratch,
+    num_kept, projected = num_rows - sizes.first_projected, sizes.projected
+    num_panels = projected // LANES
+    product = Product(
+        buffers.hidden[sizes.first_projected * hidden :], num_kept, hidden, weights, start,
+        num_panels, TILE_PANELS, threads, scratch,
+    )  # fmt: skip
+    _share_projected(
+        counters, phase,
+        (product, vectors, vector, buffers.bent, projected, True),
     )  # fmt: skip
     start += projected * hidden
     vector += projected
     phase += 1
-    transform_rows(
-        buffers.bent, num_kept, projected, buffers.weights, start, buffers.vectors, vector, 0,
-        buffers.features, projected, sizes.num_threads, False, counters, phase, scratch,
+    product = Product(
+        buffers.bent, num_kept, projected, weights, start, num_panels, TILE_PANELS, threads,
+        scratch,
+    )  # fmt: skip
+    _share_projected(
+        counters, phase,
+        (product, vectors, vector, buffers.features, projected, False),
     )  # fmt: skip
     if is_helper:
         leave(counters)

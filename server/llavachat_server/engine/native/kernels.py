@@ -3,6 +3,9 @@
 Flat rows: each has a position, a slot of the cache for its key and value, and a request whose
 blocks it reads. A row's result depends on nothing but the row and its request's cache, to the
 last bit, so that no answer depends on its neighbours or on how a prompt was cut into chunks.
+
+Each linear layer has a ``_place`` function, which takes a tile's sums to where the next phase reads
+them; see `linear.make_layer`.
 """
 
 from typing import Any
@@ -10,15 +13,13 @@ from typing import Any
 from numba import config, njit
 
 from llavachat_server.engine.native.attending import attend
-from llavachat_server.engine.native.plan import TILE
-from llavachat_server.engine.native.products import (
-    TILE_PANELS,
-    TILE_WIDTH,
-    count_tile_rows,
-    count_units,
-    multiply_tile,
-    plan_ahead,
+from llavachat_server.engine.native.linear import (
+    Product,
+    count_panels,
+    make_layer,
 )
+from llavachat_server.engine.native.plan import TILE
+from llavachat_server.engine.native.products import TILE_PANELS, TILE_WIDTH
 from llavachat_server.engine.native.sharing import (
     await_all,
     close,
@@ -55,126 +56,84 @@ def _measure_rows(rows: Any, num_rows: int, width: int, floor: Any, scratch: Any
 
 
 @njit(nogil=True)
-def _project(
-    sizes: Any, buffers: Any, step: Any, layer: int, start: int, panel: int, num_panels: int,
-    scratch: Any,
-) -> None:  # fmt: skip
-    # The outputs of neighbouring panels, each 16 of query, key or value: turned by RoPE, and put
-    # where attention reads them.
-    dim, width, num_rows = sizes.head_dim, sizes.hidden, len(step.positions)
-    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
-    ahead_step = plan_ahead(num_rows)
-    first = 0
-    while first < num_rows:
-        count = count_tile_rows(num_rows - first)
-        multiply_tile(
-            buffers.hidden, first * width, count, width, buffers.weights, start, num_panels,
-            scratch, 0, ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
+def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
+    # Outputs of query, key or value: turned by RoPE, and put where attention reads them.
+    product, sizes, buffers, step, layer = args
+    scratch = product.scratch
+    dim = sizes.head_dim
+    for number in range(count_panels(unit, product)):
+        column = (unit * TILE_PANELS + number) * LANES
+        head, within = column // dim, column % dim
+        is_turned = head < sizes.num_heads + sizes.num_kv_heads
+        stored = layer * 2 * sizes.num_kv_heads + head - sizes.num_heads
+        scale = dim**-0.5 if head < sizes.num_heads else 1.0
+        for index in range(count):
+            row, place = first + index, index * TILE_WIDTH + number * LANES
+            values = multiply(load(scratch, place), spread(scratch[TILE + row] * scale))
+            if is_turned:
+                angle = step.positions[row] * dim + within
+                turned = multiply(swap_pairs(values), load(buffers.sines, angle))
+                values = fuse(values, load(buffers.cosines, angle), turned)
+            if head < sizes.num_heads:
+                store(buffers.query, row * sizes.num_heads * dim + column, values)
+            elif is_turned:
+                # Keys of sixteen tokens are a panel; see `attending`.
+                slot = stored * sizes.num_slots + step.slots[row]
+                target = (slot - slot % LANES) * dim + within * LANES + slot % LANES
+                store(scratch, place, values)
+                for lane in range(LANES):
+                    buffers.cache[target + lane * LANES] = scratch[place + lane]
+            else:
+                slot = stored * sizes.num_slots + step.slots[row]
+                store(buffers.cache, slot * dim + within, values)
+
+
+@njit(nogil=True)
+def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
+    # output = product + residual, whose rows are `sources`, or the same where it is empty.
+    product, residual, sources, output, hidden = args
+    num_panels = count_panels(unit, product)
+    for index in range(count):
+        row = first + index
+        source = sources[row] if len(sources) else row
         for number in range(num_panels):
-            column = (panel + number) * LANES
-            head, within = column // dim, column % dim
-            is_turned = head < sizes.num_heads + sizes.num_kv_heads
-            stored = layer * 2 * sizes.num_kv_heads + head - sizes.num_heads
-            scale = dim**-0.5 if head < sizes.num_heads else 1.0
-            for index in range(count):
-                row, place = first + index, index * TILE_WIDTH + number * LANES
-                values = multiply(load(scratch, place), spread(scratch[TILE + row] * scale))
-                if is_turned:
-                    angle = step.positions[row] * dim + within
-                    turned = multiply(swap_pairs(values), load(buffers.sines, angle))
-                    values = fuse(values, load(buffers.cosines, angle), turned)
-                if head < sizes.num_heads:
-                    store(buffers.query, row * sizes.num_heads * dim + column, values)
-                elif is_turned:
-                    # Keys of sixteen tokens are a panel; see `attending`.
-                    slot = stored * sizes.num_slots + step.slots[row]
-                    target = (slot - slot % LANES) * dim + within * LANES + slot % LANES
-                    store(scratch, place, values)
-                    for lane in range(LANES):
-                        buffers.cache[target + lane * LANES] = scratch[place + lane]
-                else:
-                    slot = stored * sizes.num_slots + step.slots[row]
-                    store(buffers.cache, slot * dim + within, values)
-        first += count
+            column = (unit * TILE_PANELS + number) * LANES
+            values = load(product.scratch, index * TILE_WIDTH + number * LANES)
+            values = add(values, load(residual, source * hidden + column))
+            store(output, row * hidden + column, values)
 
 
 @njit(nogil=True)
-def _add_product(
-    rows: Any, width: int, weights: Any, start: int, residual: Any, sources: Any,
-    output: Any, hidden: int, num_rows: int, panel: int, num_panels: int, num_threads: int,
-    scratch: Any,
-) -> None:  # fmt: skip
-    # output = rows @ panels + residual, whose rows are `sources`, or the same where it is empty.
-    ahead = start + num_threads * TILE_PANELS * width * LANES
-    ahead_step = plan_ahead(num_rows)
-    first = 0
-    while first < num_rows:
-        count = count_tile_rows(num_rows - first)
-        multiply_tile(
-            rows, first * width, count, width, weights, start, num_panels, scratch, 0,
-            ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
-        for index in range(count):
-            row = first + index
-            source = sources[row] if len(sources) else row
-            for number in range(num_panels):
-                column = (panel + number) * LANES
-                values = load(scratch, index * TILE_WIDTH + number * LANES)
-                values = add(values, load(residual, source * hidden + column))
-                store(output, row * hidden + column, values)
-        first += count
-
-
-@njit(nogil=True)
-def _gate(sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, scratch: Any) -> None:
+def _place_gated(unit: int, first: int, count: int, args: Any) -> None:
     # 16 outputs of SiLU(gate) * up, whose panels are neighbours.
-    width = sizes.hidden
-    ahead, ahead_step = start + 2 * sizes.num_threads * width * LANES, plan_ahead(num_rows)
-    first = 0
-    while first < num_rows:
-        count = count_tile_rows(num_rows - first)
-        multiply_tile(
-            buffers.middle, first * width, count, width, buffers.weights, start, 2, scratch, 0,
-            ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
-        for index in range(count):
-            row = first + index
-            factor = spread(scratch[TILE + row])
-            gate = multiply(load(scratch, index * TILE_WIDTH), factor)
-            rest = multiply(load(scratch, index * TILE_WIDTH + LANES), factor)
-            decay = add(exponentiate(subtract(spread(0.0), gate)), spread(1.0))
-            place = row * sizes.inner + panel * LANES
-            store(buffers.gated, place, divide(multiply(gate, rest), decay))
-        first += count
+    product, gated, inner = args
+    scratch = product.scratch
+    for index in range(count):
+        row = first + index
+        factor = spread(scratch[TILE + row])
+        gate = multiply(load(scratch, index * TILE_WIDTH), factor)
+        rest = multiply(load(scratch, index * TILE_WIDTH + LANES), factor)
+        decay = add(exponentiate(subtract(spread(0.0), gate)), spread(1.0))
+        store(gated, row * inner + unit * LANES, divide(multiply(gate, rest), decay))
 
 
 @njit(nogil=True)
-def _score(
-    sizes: Any, buffers: Any, num_rows: int, start: int, panel: int, num_panels: int, scratch: Any
-) -> None:
-    # The logits of each row for neighbouring panels.
-    width, first = sizes.hidden, 0
-    ahead = start + sizes.num_threads * TILE_PANELS * width * LANES
-    ahead_step = plan_ahead(num_rows)
-    while first < num_rows:
-        count = count_tile_rows(num_rows - first)
-        multiply_tile(
-            buffers.hidden, first * width, count, width, buffers.weights, start, num_panels,
-            scratch, 0, ahead, ahead_step,
-        )  # fmt: skip
-        ahead += width * ahead_step
-        for index in range(count):
-            row = first + index
-            factor = spread(scratch[TILE + row])
-            for number in range(num_panels):
-                values = multiply(load(scratch, index * TILE_WIDTH + number * LANES), factor)
-                column = (panel + number) * LANES
-                store(buffers.logits, row * sizes.vocabulary + column, values)
-        first += count
+def _place_logits(unit: int, first: int, count: int, args: Any) -> None:
+    product, logits, vocabulary = args
+    scratch = product.scratch
+    num_panels = count_panels(unit, product)
+    for index in range(count):
+        row = first + index
+        factor = spread(scratch[TILE + row])
+        for number in range(num_panels):
+            values = multiply(load(scratch, index * TILE_WIDTH + number * LANES), factor)
+            store(logits, row * vocabulary + (unit * TILE_PANELS + number) * LANES, values)
+
+
+_share_heads = make_layer(_place_heads)
+_share_sums = make_layer(_place_sum)
+_share_gated = make_layer(_place_gated)
+_share_logits = make_layer(_place_logits)
 
 
 @njit(nogil=True, cache=bool(config.CACHE_DIR))  # see `native.keep_compiled`
@@ -194,24 +153,18 @@ def run_step(
     """
     if is_helper and not enter(counters):
         return
-    hidden, dim = sizes.hidden, sizes.head_dim
-    everyone = step.wanted[:0]
+    hidden, dim, inner, threads = sizes.hidden, sizes.head_dim, sizes.inner, sizes.num_threads
+    weights, everyone = buffers.weights, step.wanted[:0]
     num_rows, start, phase = len(step.positions), 0, 0
     width = sizes.num_heads * dim
     for layer in range(sizes.num_layers):
         _measure_rows(buffers.hidden, num_rows, hidden, floor, scratch)
         num_panels = (width + 2 * sizes.num_kv_heads * dim) // LANES
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _project(
-                sizes, buffers, step, layer, start + panel * hidden * LANES, panel,
-                min(TILE_PANELS, num_panels - panel), scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
+        product = Product(
+            buffers.hidden, num_rows, hidden, weights, start, num_panels, TILE_PANELS, threads,
+            scratch,
+        )  # fmt: skip
+        _share_heads(counters, phase, (product, sizes, buffers, step, layer))
         start += num_panels * hidden * LANES
         phase += 1
 
@@ -235,60 +188,43 @@ def run_step(
         phase += 1
 
         num_panels = hidden // LANES
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _add_product(
-                buffers.mixed, width, buffers.weights, start + panel * width * LANES,
-                buffers.hidden, sources, buffers.middle, hidden, num_rows, panel,
-                min(TILE_PANELS, num_panels - panel), sizes.num_threads, scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
+        product = Product(
+            buffers.mixed, num_rows, width, weights, start, num_panels, TILE_PANELS, threads,
+            scratch,
+        )  # fmt: skip
+        _share_sums(
+            counters, phase,
+            (product, buffers.hidden, sources, buffers.middle, hidden),
+        )  # fmt: skip
         start += num_panels * width * LANES
         phase += 1
 
         _measure_rows(buffers.middle, num_rows, hidden, floor, scratch)
-        num_units = sizes.inner // LANES
-        unit = take(counters, phase)
-        while unit < num_units:
-            _gate(sizes, buffers, num_rows, start + unit * 2 * hidden * LANES, unit, scratch)
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_units * 2 * hidden * LANES
+        product = Product(
+            buffers.middle, num_rows, hidden, weights, start, 2 * inner // LANES, 2, threads,
+            scratch,
+        )  # fmt: skip
+        _share_gated(counters, phase, (product, buffers.gated, inner))
+        start += 2 * inner * hidden
         phase += 1
 
-        num_units = count_units(num_panels)
-        unit = take(counters, phase)
-        while unit < num_units:
-            panel = unit * TILE_PANELS
-            _add_product(
-                buffers.gated, sizes.inner, buffers.weights, start + panel * sizes.inner * LANES,
-                buffers.middle, everyone, buffers.hidden, hidden, num_rows, panel,
-                min(TILE_PANELS, num_panels - panel), sizes.num_threads, scratch,
-            )  # fmt: skip
-            finish(counters, phase)
-            unit = take(counters, phase)
-        await_all(counters, phase, num_units)
-        start += num_panels * sizes.inner * LANES
+        product = Product(
+            buffers.gated, num_rows, inner, weights, start, num_panels, TILE_PANELS, threads,
+            scratch,
+        )  # fmt: skip
+        _share_sums(
+            counters, phase,
+            (product, buffers.middle, everyone, buffers.hidden, hidden),
+        )  # fmt: skip
+        start += num_panels * inner * LANES
         phase += 1
 
     _measure_rows(buffers.hidden, num_rows, hidden, floor, scratch)
     num_panels = sizes.vocabulary // LANES
-    num_units = count_units(num_panels)
-    unit = take(counters, phase)
-    while unit < num_units:
-        panel = unit * TILE_PANELS
-        _score(
-            sizes, buffers, num_rows, start + panel * hidden * LANES, panel,
-            min(TILE_PANELS, num_panels - panel), scratch,
-        )  # fmt: skip
-        finish(counters, phase)
-        unit = take(counters, phase)
-    await_all(counters, phase, num_units)
+    product = Product(
+        buffers.hidden, num_rows, hidden, weights, start, num_panels, TILE_PANELS, threads, scratch
+    )
+    _share_logits(counters, phase, (product, buffers.logits, sizes.vocabulary))
     if is_helper:
         leave(counters)
     else:

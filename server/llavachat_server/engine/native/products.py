@@ -169,12 +169,6 @@ def count_tile_rows(num_rows: int) -> int:
 
 
 @njit(nogil=True)
-def count_units(num_panels: int) -> int:
-    """Pieces of `TILE_PANELS` neighbouring panels, the last one perhaps smaller."""
-    return (num_panels + TILE_PANELS - 1) // TILE_PANELS
-
-
-@njit(nogil=True)
 def multiply_rows(
     rows: Any, first: int, row_stride: int, count: int, width: int,
     panels: Any, start: int, stride: int,

@@ -234,3 +234,21 @@ def exponentiate(values: Any) -> Any:
     series = fuse(series, rest, spread(0.5))
     series = fuse(multiply(series, rest), rest, add(rest, spread(1.0)))
     return scale_by_power(series, powers)
+
+
+@njit(nogil=True)
+def gelu(values: Any) -> Any:
+    """``x * (1 + erf(x / sqrt(2))) / 2``, within 2.5e-7 times x where torch is within 3.3e-7.
+
+    Source of the approximation of erf: 7.1.26 in M. Abramowitz and I. Stegun, Handbook of
+    Mathematical Functions, 1964.
+    """
+    size = take_larger(values, subtract(spread(0.0), values))
+    part = divide(spread(1.0), fuse(size, spread(0.3275911 * 0.5**0.5), spread(1.0)))
+    series = fuse(part, spread(1.061405429), spread(-1.453152027))
+    series = fuse(series, part, spread(1.421413741))
+    series = fuse(series, part, spread(-0.284496736))
+    series = multiply(fuse(series, part, spread(0.254829592)), part)
+    rest = multiply(series, exponentiate(multiply(multiply(size, size), spread(-0.5))))
+    half = multiply(size, spread(0.5))
+    return subtract(take_larger(values, spread(0.0)), multiply(half, rest))
