@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from kept_kernels import share_kernels
 from llavachat_server.images.intake import ImageLimits, Intake
+from llavachat_server.images.worker import Worker
 from llavachat_server.ops import logs
 from server_process import ServerProcess, run_server
 
@@ -47,6 +48,15 @@ def intake() -> Iterator[Intake]:
     running = Intake(ImageLimits())
     yield running
     running.close()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """A decoder's worker of the test's own, which it may break."""
+    running = Worker()
+    running.start()
+    yield running
+    running.end()
 
 
 @pytest.fixture

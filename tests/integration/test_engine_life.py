@@ -75,6 +75,15 @@ async def test_start_tells_its_stages_and_what_was_loaded(folder: Path) -> None:
     assert {"torch", "transformers", "tokenizers"} <= set(info.library_versions)
 
 
+async def test_an_engine_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    """Whoever stops need not know how far it came; one that failed to start is the same."""
+    await BatchingEngine(EngineSettings(model=str(tmp_path))).stop()
+    engine = BatchingEngine(EngineSettings(model=str(tmp_path)))
+    with pytest.raises(LoadingError):
+        await engine.start()
+    await engine.stop()
+
+
 async def test_before_start_and_after_stop_nothing_is_taken(folder: Path) -> None:
     """EngineUnavailable, with a time to come back."""
     engine = make_engine(folder)

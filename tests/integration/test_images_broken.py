@@ -4,11 +4,11 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from llavachat_server.images.intake import (
     Intake,
     IntakeUnavailable,
 )
+from llavachat_server.images.process import DecoderBroken, DecoderProcess, end
 from llavachat_server.images.worker import Worker
 from pictures import encode, red_circle
 from processes import (
@@ -30,15 +31,6 @@ from processes import (
 )
 
 LIMITS = ImageLimits()
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    """A worker of the test's own, to be broken."""
-    running = Worker()
-    running.start()
-    yield running
-    running.end()
 
 
 def keeper(worker: Worker) -> int:
@@ -108,6 +100,31 @@ def test_a_lost_keeper_is_replaced(worker: Worker) -> None:
     wait_until_gone(child)
     assert (320, 320) == worker.decode(red_circle(), LIMITS).kept
     assert lost != keeper(worker)
+
+
+@pytest.mark.parametrize("is_keeper_there", [True, False])
+def test_a_closed_socket_is_the_picture_s_fault_only_if_the_keeper_lives(
+    is_keeper_there: bool,
+) -> None:
+    """A server that stops kills keeper and child, and whose end is seen first is chance."""
+    ours, theirs = socket.socketpair()
+    notes, their_notes = os.pipe()
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    decoder = DecoderProcess(process, ours, notes)
+    theirs.shutdown(socket.SHUT_WR)
+    if is_keeper_there:
+        os.write(their_notes, b'{"code": 1, "cpu_seconds": 0.1}\n')
+    else:
+        os.close(their_notes)
+
+    with pytest.raises(BadImage if is_keeper_there else DecoderBroken):
+        decoder.ask({"limits": {"max_cpu_seconds": 2}})
+
+    end(decoder)
+    theirs.close()
+    if is_keeper_there:
+        os.close(their_notes)
 
 
 async def test_ending_leaves_no_process(intake: Intake) -> None:

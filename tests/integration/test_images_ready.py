@@ -2,10 +2,8 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from corpus.good import HEIGHT, WIDTH, two_colours
 from llavachat_server.images import decoder
 from llavachat_server.images.intake import ImageLimits
@@ -16,15 +14,6 @@ from processes import wait_for_child
 PATIENCE_SECONDS = 30.0
 PRACTISED_FAULTS = 700
 """A child waits with 494 pages of its own, and after its practice with 975."""
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    """A worker of the test's own."""
-    running = Worker()
-    running.start()
-    yield running
-    running.end()
 
 
 def count_faults(process_id: int) -> int:

@@ -108,6 +108,8 @@ class DecoderProcess:
             if self.channel.fileno() in ready:
                 part = self.channel.recv(_MAX_LINE_BYTES)
                 line += part
+                if not part:
+                    self._check_keeper()
                 if not part or len(line) > _MAX_LINE_BYTES:
                     break
             elif self.notes in ready:
@@ -127,6 +129,16 @@ class DecoderProcess:
             self.is_sound = False
             refuse_odd("gave no answer")
         return answer
+
+    def _check_keeper(self) -> None:
+        """Find out who has closed the socket: the keeper holds it open as long as it lives, so that
+        a picture is to blame only if the keeper tells of its child's end.
+
+        Raises:
+            DecoderBroken: the keeper is gone.
+        """
+        if _wait([self.notes], time.monotonic() + PARTING_SECONDS):
+            self.read_note(time.monotonic())
 
 
 def refuse_odd(what: str) -> NoReturn:

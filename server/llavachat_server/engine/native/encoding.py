@@ -120,7 +120,7 @@ def _normalise(
             store(target, begin + index, fuse(values, load(vectors, start + index), bias))
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of query, key or value, put where attention reads them.
     product, sizes, buffers, biases = args
@@ -146,7 +146,7 @@ def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
                 store(buffers.cache, (base + row) * dim + within, values)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
     # output = product + bias + residual
     product, vectors, biases, residual, output, hidden = args
@@ -160,7 +160,7 @@ def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
             store(output, place, add(values, load(residual, place)))
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_activated(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of the MLP's first half, through x * sigmoid(1.702 x).
     # Source of the factor: "quick_gelu" of the CLIP models.
@@ -175,7 +175,7 @@ def _place_activated(unit: int, first: int, count: int, args: Any) -> None:
             store(gated, (first + index) * inner + column, divide(values, decay))
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_patches(unit: int, first: int, count: int, args: Any) -> None:
     # Patches become rows, each with its position.
     product, vectors, positions, output, hidden = args
@@ -187,7 +187,7 @@ def _place_patches(unit: int, first: int, count: int, args: Any) -> None:
             store(output, place, add(values, load(vectors, positions + place)))
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_projected(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of one of the projector's layers, the first through GELU.
     product, vectors, biases, output, width, is_bent = args

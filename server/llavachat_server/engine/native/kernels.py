@@ -55,7 +55,7 @@ def _measure_rows(rows: Any, num_rows: int, width: int, floor: Any, scratch: Any
         scratch[TILE + row] = (sum_up(total) / width + floor) ** -0.5
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of query, key or value: turned by RoPE, and put where attention reads them.
     product, sizes, buffers, step, layer = args
@@ -88,7 +88,7 @@ def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
                 store(buffers.cache, slot * dim + within, values)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
     # output = product + residual, whose rows are `sources`, or the same where it is empty.
     product, residual, sources, output, hidden = args
@@ -103,7 +103,7 @@ def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
             store(output, row * hidden + column, values)
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_gated(unit: int, first: int, count: int, args: Any) -> None:
     # 16 outputs of SiLU(gate) * up, whose panels are neighbours.
     product, gated, inner = args
@@ -117,7 +117,7 @@ def _place_gated(unit: int, first: int, count: int, args: Any) -> None:
         store(gated, row * inner + unit * LANES, divide(multiply(gate, rest), decay))
 
 
-@njit(nogil=True)
+@njit(nogil=True, inline="always")
 def _place_logits(unit: int, first: int, count: int, args: Any) -> None:
     product, logits, vocabulary = args
     scratch = product.scratch

@@ -38,7 +38,7 @@ class Product(NamedTuple):
 @njit(nogil=True)
 def count_panels(unit: int, product: Any) -> int:
     """Panels of one unit."""
-    return min(product.unit_panels, product.num_panels - unit * product.unit_panels)
+    return int(min(product.unit_panels, product.num_panels - unit * product.unit_panels))
 
 
 def make_layer(place: Any) -> Any:
