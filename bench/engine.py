@@ -20,12 +20,12 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core
-from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.batching.sequence import Job
-from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.runner import Decoder, Runner
+from llavachat_server.engine.tensors.sampling import TensorSampler
 from transformers import (
     CLIPVisionConfig,
     ContinuousBatchingConfig,
@@ -157,8 +157,8 @@ class OwnCore:
             "pieces", decoder.shape, CACHE_TOKENS // 16, 16, torch.float32, cpu
         )
         scheduler = Scheduler(pool, GapBudget(0.1, 512), 16)
-        seen = SeenTokens(16, VOCABULARY, cpu)
-        self._core = Core(Runner(decoder, attention), scheduler, seen)
+        sampler = TensorSampler(16, VOCABULARY, (), cpu)
+        self._core = Core(Runner(decoder, attention), scheduler, sampler)
 
     def answer(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """The new ids of every prompt."""

@@ -16,14 +16,14 @@ from typing import Any
 
 import llavachat_server
 import torch
-from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
-from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.runner import Decoder, Runner
+from llavachat_server.engine.tensors.sampling import TensorSampler
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
@@ -67,7 +67,8 @@ class Machine:
             if exact
             else Scheduler(pool, GapBudget(0.1, CHUNK_TOKENS), chats)
         )
-        self._core = Core(self._runner, scheduler, SeenTokens(chats, 1280, decoder.device))
+        sampler = TensorSampler(chats, 1280, (), decoder.device)
+        self._core = Core(self._runner, scheduler, sampler)
 
     def run(self, jobs: Sequence[Job]) -> tuple[dict[int, Drawn], float]:
         """What comes of the jobs side by side, and the seconds that it took."""

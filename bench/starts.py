@@ -22,11 +22,14 @@ from pathlib import Path
 
 import llavachat_server
 import torch
-from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.runner import Decoder, Runner
-from llavachat_server.engine.loading import load_model
+from llavachat_server.engine.checkpoint import read_facts
+from llavachat_server.engine.placement import place_model
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.loading import read_model
+from llavachat_server.engine.tensors.machine import look_at_machine
+from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.values import Quantization
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -70,10 +73,14 @@ def measure(folder: str, form: str, shelf: str) -> None:
         num_threads=1,
     )
     stages: dict[str, float] = {}
-    loaded = load_model(settings, lambda name, s: stages.update({name: s}) if s else None)
+    path = Path(folder)
+    config, placement = read_facts(path).config, place_model(settings, look_at_machine())
+    model, _ = read_model(
+        settings, path, config, placement, lambda name, s: stages.update({name: s}) if s else None
+    )
     seconds = time.perf_counter() - began
     # Mapped weights are in memory only once they were used.
-    decoder = Decoder(loaded.model, 64, pack_weights=False)
+    decoder = Decoder(model, 64, pack_weights=False)
     attention, _ = make_cache("pieces", decoder.shape, 1, 16, decoder.dtype, decoder.device)
     Runner(decoder, attention).forward([Input(range(3, 19), 0, [0], True)])
     after = _read_status()
@@ -84,7 +91,7 @@ def measure(folder: str, form: str, shelf: str) -> None:
                 "writing": stages.get("quantised copy", 0.0),
                 "peak_mib": (after["VmHWM"] - before["VmRSS"]) / _MIB,
                 "own_mib": (after["RssAnon"] - before["RssAnon"]) / _MIB,
-                "parameters": sum(p.numel() for p in loaded.model.parameters()),
+                "parameters": sum(p.numel() for p in model.parameters()),
             }
         )
     )

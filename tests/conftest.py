@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from kept_kernels import share_kernels
+from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.images.worker import Worker
 from llavachat_server.ops import logs
@@ -72,9 +73,15 @@ def restored_logging() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the compiled kernels, from which this process reads them."""
+def kernels_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the compiled kernels are kept; they are there with `kernels`."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    return share_kernels(folder / "kernels")
+    return folder / "kernels"
+
+
+@pytest.fixture(scope="session")
+def kernels(kernels_folder: Path) -> Kernels:
+    """The kernels, compiled once for all tests."""
+    return share_kernels(kernels_folder)

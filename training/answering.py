@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from llavachat_server.engine.loading import build_quantization
 from llavachat_server.engine.prompt import PromptBuilder
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.loading import build_quantization
 from llavachat_server.values import Quantization
 from PIL import Image
 from transformers import LlavaForConditionalGeneration

@@ -22,9 +22,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from llavachat_server.engine import native
 from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.engine.loading import read_weights
 from llavachat_server.engine.placement import Machine, place_model
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.loading import read_weights
 from PIL import Image
 from transformers import AutoProcessor, TextStreamer
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from llavachat_server.flags import SettingsError
+from llavachat_server.images.worker import begin_workers
 from llavachat_server.ops import logs
 from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import load
@@ -48,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     logs.set_up(settings.log_format, settings.log_level)
     begin_start()
-    # After the settings, so that a typing error is told at once.
+    # After the settings, so that a typing error is told at once. The first decoder of pictures
+    # starts beside the imports.
+    workers = begin_workers()
     from llavachat_server.app import App, EngineEnded, StartError
 
     async def serve() -> None:
-        app = App(settings, profile, read_settings=lambda: load(words))
+        app = App(settings, profile, read_settings=lambda: load(words), workers=workers)
         app.serving.add_done_callback(lambda _: end_start())
         await app.run()
 

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ from llavachat_server.chats.turns import Turns
 from llavachat_server.folders import find_keys_files
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
+from llavachat_server.images.worker import Worker
 from llavachat_server.listener import ListenError, bind, make_floods, make_server, watch_floods
 from llavachat_server.measuring import MetricsPort, make_telemetry, watch_server
 from llavachat_server.network import is_loopback
@@ -78,6 +79,7 @@ class App:
         profile: what to serve, settings applied.
         make_engine: makes the engine, not started yet; gets both, and whom to tell of progress.
         read_settings: reads the settings anew, at a SIGHUP. None: there is nothing to read.
+        workers: decode pictures; see `Intake`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class App:
         profile: Profile,
         make_engine: "EngineMaker | None" = None,
         read_settings: Callable[[], Settings] | None = None,
+        workers: Sequence[Worker] = (),
     ) -> None:
         self._settings = settings
         self._profile = profile
@@ -111,6 +114,7 @@ class App:
         self._intake = Intake(
             profile.image_limits,
             make_fetcher(self._hosts),
+            workers,
             keep_originals=settings.keep_originals,
         )
         self._engine: ServedEngine | None = None

@@ -11,9 +11,10 @@ from typing import Any
 import llavachat_server
 import torch
 from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.engine.loading import build_quantization
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.loading import build_quantization
 from llavachat_server.images.picture import identify
+from llavachat_server.images.preprocess import pad_to_square
 from llavachat_server.values import (
     Delta,
     EngineImage,
@@ -94,7 +95,6 @@ class Reference:
         ).eval()
         self._known: dict[object, tuple[int, ...]] = {}
         self._facts = engine._backend.loaded.facts
-        self._vision = engine._backend.vision
 
     def widen(self, token_ids: Sequence[int]) -> list[int]:
         """Each placeholder as often as a picture has tokens, as the processor writes it."""
@@ -124,7 +124,10 @@ class Reference:
         rules: dict[str, Any],
     ) -> tuple[int, ...]:
         ids = torch.tensor([self.widen(token_ids)])
-        pixels = [self._vision.preprocess(image.pixels) for image in images]
+        form = self._facts.pixel_form
+        pixels = [
+            torch.from_numpy(form.convert(pad_to_square(image.pixels)))[None] for image in images
+        ]
         pictures = {"pixel_values": torch.cat(pixels)} if pixels else {}
         answer = self.model.generate(
             input_ids=ids,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from llavachat_server.engine.batching.graphs import DecodeGraphs
+from llavachat_server.engine.tensors.graphs import DecodeGraphs
 from torch import Tensor
 
 

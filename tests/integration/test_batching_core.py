@@ -5,26 +5,29 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat_server.engine.batching.cache import make_cache
+from llavachat_server.engine.batching.blocks import BlockPool
 from llavachat_server.engine.batching.core import Core, CoreBroken
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.paged import PagedAttention
-from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
-from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.native.apart import Kernels
+from llavachat_server.engine.native.sampling import ArraySampler
+from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.paged import PagedAttention
+from llavachat_server.engine.tensors.runner import Decoder, Runner
+from llavachat_server.engine.tensors.sampling import TensorSampler
+from native_models import BLOCK_TOKENS, make_decoder, make_runner
 from paged_reference import RepeatedSteps, attend_by_table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 VOCABULARY = 97
 BLOCK = 4
-COMPILED_BLOCK = 16
-"""The kernels read keys in panels of 16 tokens."""
 
 
 def make_model(num_kv_heads: int = 4, *, has_biases: bool = False) -> Any:
@@ -48,17 +51,14 @@ def make_model(num_kv_heads: int = 4, *, has_biases: bool = False) -> Any:
 class Bench:
     """A model, its decoder, and cores for the asking."""
 
-    def __init__(self, num_kv_heads: int, make: str, *, has_biases: bool) -> None:
+    def __init__(
+        self, num_kv_heads: int, make: str, kernels: Kernels, folder: Path, *, has_biases: bool
+    ) -> None:
         self.model = make_model(num_kv_heads, has_biases=has_biases)
         self.make = make
-        self.decoder = Decoder(
-            self.model,
-            512,
-            pack_weights=make in ("packed", "compiled"),
-            compile_steps=make == "compiled",
-        )
-        assert (make == "compiled") == (self.decoder.native is not None)
-        self.block = COMPILED_BLOCK if make == "compiled" else BLOCK
+        self.native = make_decoder(self.model, kernels, folder) if make == "compiled" else None
+        self.decoder = Decoder(self.model, 512, pack_weights=make == "packed")
+        self.block = BLOCK if self.native is None else BLOCK_TOKENS
         self.decoder.tune()
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}
 
@@ -71,6 +71,11 @@ class Bench:
         silent_ids: Sequence[int] = (),
     ) -> Core:
         """A core with an empty cache."""
+        budget = GapBudget(1.0, max_chunk_tokens)
+        if self.native is not None:
+            scheduler = Scheduler(BlockPool(num_blocks, self.block), budget, max_running)
+            arrays = ArraySampler(max_running, VOCABULARY, silent_ids)
+            return Core(make_runner(self.native, num_blocks), scheduler, arrays)
         kind = "paged" if self.make in ("paged", "recorded") else "pieces"
         attention, pool = make_cache(
             kind, self.decoder.shape, num_blocks, self.block, torch.float32, self.decoder.device
@@ -81,9 +86,9 @@ class Bench:
             if self.make == "recorded":
                 steps = RepeatedSteps(self.decoder, attention, max_running, 512)
                 steps.record()
-        scheduler = Scheduler(pool, GapBudget(1.0, max_chunk_tokens), max_running)
-        seen = SeenTokens(max_running, VOCABULARY, self.decoder.device)
-        return Core(Runner(self.decoder, attention, steps), scheduler, seen, silent_ids)
+        scheduler = Scheduler(pool, budget, max_running)
+        sampler = TensorSampler(max_running, VOCABULARY, silent_ids, self.decoder.device)
+        return Core(Runner(self.decoder, attention, steps), scheduler, sampler)
 
     def expect(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:
         """What generate() says."""
@@ -123,12 +128,15 @@ class Bench:
         "paged and recorded",
     ],
 )
-def bench(request: pytest.FixtureRequest, kernels: Path) -> Iterator[Bench]:
+def bench(
+    request: pytest.FixtureRequest, kernels: Kernels, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
     """Each make of the layers, and of the cache."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     num_kv_heads, make, has_biases = request.param
-    yield Bench(num_kv_heads, make, has_biases=has_biases)
+    folder = tmp_path_factory.mktemp("decoder")
+    yield Bench(num_kv_heads, make, kernels, folder, has_biases=has_biases)
     torch.set_num_threads(num_threads)
 
 
@@ -186,26 +194,21 @@ def test_a_prompt_in_chunks_equals_a_whole_one(bench: Bench, max_chunk_tokens: i
     assert [bench.expect(prompt, 10) for prompt in prompts] == answers
 
 
-@pytest.mark.usefixtures("kernels")
-def test_kernels_ignore_how_a_prompt_was_cut() -> None:
+def test_kernels_ignore_how_a_prompt_was_cut(kernels: Kernels, tmp_path: Path) -> None:
     """To the last bit: whole, by one, and in pieces that end inside panels, on torn blocks."""
-    decoder = Decoder(make_model(2), 512, compile_steps=True)
-    assert decoder.native is not None
+    decoder = make_decoder(make_model(2), kernels, tmp_path)
     (prompt,) = draw_prompts(12, 90)
     blocks = [7, 2, 3, 4, 9, 0]
     scores = []
     for size in (90, 1, 7, 16, 31):
-        attention, _ = make_cache(
-            "pieces", decoder.shape, 10, COMPILED_BLOCK, torch.float32, decoder.device
-        )
-        runner = Runner(decoder, attention)
+        runner = make_runner(decoder, 10)
         for start in range(0, len(prompt), size):
             piece = prompt[start : start + size]
             is_last = start + size >= len(prompt)
             last = runner.forward([Input(piece, start, blocks, is_last)])
         scores.append(last)
 
-    assert all(torch.equal(scores[0], other) for other in scores[1:])
+    assert all(np.array_equal(scores[0], other) for other in scores[1:])
 
 
 def test_a_cache_that_is_too_small_delays_and_changes_nothing(bench: Bench) -> None:

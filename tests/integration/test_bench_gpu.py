@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llavachat_server.engine.loading import read_weights
 from llavachat_server.engine.placement import Machine, place_model
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.loading import read_weights
 
 from bench.gpu.checkpoint import make_checkpoint
 from bench.gpu.contenders import run

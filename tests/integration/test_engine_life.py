@@ -23,11 +23,11 @@ from engine_reference import (
     make_engine,
     write_lively_checkpoint,
 )
-from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.keeper import EngineState
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.values import (
     EngineFailed,
     EngineUnavailable,
@@ -36,7 +36,7 @@ from llavachat_server.values import (
 )
 from pictures import draw_shape
 
-STAGES = ["libraries", "checkpoint", "weights", "fingerprint", "cache"]
+STAGES = ["checkpoint", "libraries", "weights", "fingerprint", "cache"]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ async def test_a_dead_loop_s_cache_is_gone_before_the_next_one_is_made(
     def fail(*_: Any) -> None:
         raise RuntimeError("a kernel failed")
 
-    monkeypatch.setattr("llavachat_server.engine.backend.make_cache", make_and_note)
+    monkeypatch.setattr("llavachat_server.engine.tensors.backend.make_cache", make_and_note)
     await engine.start()
     engine._keeper.loop.core._runner.forward = fail  # type: ignore[assignment,method-assign]
     for number in range(2):
@@ -260,7 +260,7 @@ async def test_quantised_by_the_same_path(quantization: Quantization, kind: str)
     """
     engine = make_engine(SHAPES_FOLDER, quantization=quantization)
     await engine.start()
-    model = engine._backend.loaded.model
+    model = engine._backend.model
     layers = {name: type(module).__name__ for name, module in model.named_modules()}
     quantised = {name for name, layer in layers.items() if layer == kind}
     shown = (("circle", "red"), ("star", "blue"), ("square", "green"))

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from engine_reference import SHAPES_FOLDER
 from llavachat_server.engine import loop
-from llavachat_server.engine.backend import Backend
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.loop import GenerationLoop, Report
-from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.opening import open_backend
 from llavachat_server.engine.settings import EngineSettings
 
 PLAIN = Draw(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, seed=0, seen_row=0)
@@ -42,10 +41,7 @@ class Recorded:
             compile_steps=compile_steps,
             compiled_folder=str(folder),
         )
-        backend = Backend(settings, lambda *_: None)
-        weight = backend.embedding.weight
-        seen = SeenTokens(1, backend.loaded.facts.vocab_size, weight.device)
-        self.core = backend._make_core(seen)
+        self.core, _ = open_backend(settings, lambda *_: None).make_core()
         self.events: list[str] = []
         self.ended = threading.Event()
         self.is_answered = threading.Event()
@@ -58,7 +54,7 @@ class Recorded:
             return logits
 
         self.core._runner.forward = compute  # type: ignore[method-assign]
-        self.loop = GenerationLoop(self.core, lambda: None, self._hear, self.ended.set, 1)
+        self.loop = GenerationLoop(self.core, lambda: None, self._hear, self.ended.set)
 
     def _hear(self, reports: list[Report]) -> None:
         self.events += [f"told {report.output.number}" for report in reports]
@@ -67,9 +63,9 @@ class Recorded:
 
 
 @pytest.fixture(params=[True, False], ids=["kernels", "torch"])
-def recorded(request: pytest.FixtureRequest, kernels: Path) -> Recorded:
+def recorded(request: pytest.FixtureRequest, kernels_folder: Path) -> Recorded:
     """Both ways to compute."""
-    return Recorded(kernels, compile_steps=request.param)
+    return Recorded(kernels_folder, compile_steps=request.param)
 
 
 def test_a_token_is_told_while_the_next_one_is_computed(recorded: Recorded) -> None:

@@ -130,7 +130,7 @@ def test_a_closed_socket_is_the_picture_s_fault_only_if_the_keeper_lives(
 async def test_ending_leaves_no_process(intake: Intake) -> None:
     """After closing, even amid a picture, no process is left, not even as a zombie."""
     closing = Intake(LIMITS)
-    await closing.start()
+    await closing.start_all()
     pids = [*closing.process_ids, *(wait_for_child(pid) for pid in closing.process_ids)]
     task = asyncio.create_task(closing.take(SLOW.make()))
     await asyncio.sleep(0.2)
@@ -145,7 +145,7 @@ import asyncio, sys
 from llavachat_server.images.intake import ImageLimits, Intake
 async def main():
     intake = Intake(ImageLimits())
-    await intake.start()
+    await intake.start_all()
     print(*intake.process_ids, flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())

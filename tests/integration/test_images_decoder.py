@@ -74,7 +74,7 @@ async def test_the_evil_get_their_sentences(intake: Intake) -> None:
 
 async def test_bombs_cost_no_memory(intake: Intake) -> None:
     """Of all bombs, one after the other, none takes the server and its processes 20 MiB."""
-    await intake.start()
+    await intake.start_all()
     files = [evil.make() for evil in BOMBS]
     for data in files:
         await answer(intake, data)
@@ -87,7 +87,7 @@ async def test_bombs_cost_no_memory(intake: Intake) -> None:
 async def test_large_pictures_leave_nothing_behind(intake: Intake) -> None:
     """After the largest that is taken, the memory that it needed is given back."""
     data = encode(draw_shape("star", "red", (5000, 5000)), "JPEG")
-    await intake.start()
+    await intake.start_all()
     before = resident_bytes(*intake.process_ids)
     assert (4096, 4096) == (await intake.take(data)).pixels.size
     for _ in range(6):
@@ -101,7 +101,7 @@ async def test_a_slow_picture_is_stopped_and_holds_up_nobody() -> None:
     slow = SLOW.make()
     circle = red_circle()
     intake = Intake(ImageLimits(max_cpu_seconds=1))
-    await intake.start()
+    await intake.start_all()
     attacks = [asyncio.create_task(answer(intake, slow, "attacker")) for _ in range(3)]
     waits, gaps = [], []
     while not all(task.done() for task in attacks):

@@ -50,7 +50,7 @@ async def test_heic_is_taken_where_it_can_be(intake: Intake, photograph: bytes) 
 
 async def test_damaged_heic_is_refused(intake: Intake, photograph: bytes) -> None:
     """Cut or bent, it is refused like other formats, and the decoders stay."""
-    await intake.start()
+    await intake.start_all()
     before = intake.process_ids
     for cut in range(12, len(photograph), 37):
         with pytest.raises(BadImage, match="damaged"):

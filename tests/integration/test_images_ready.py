@@ -1,12 +1,15 @@
-"""A decoder before it is asked: when it practises, and what memory it will have."""
+"""A decoder before it is asked: when it starts and practises, and what memory it will have."""
 
+import asyncio
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from corpus.good import HEIGHT, WIDTH, two_colours
-from llavachat_server.images import decoder
-from llavachat_server.images.intake import ImageLimits
+from llavachat_server.images import decoder, intake
+from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.images.worker import Worker
 from pictures import encode
 from processes import wait_for_child
@@ -47,3 +50,54 @@ def test_a_decoder_asks_for_large_pages(worker: Worker) -> None:
     assert b"GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in environment
     pixels = worker.decode(encode(two_colours(), "PNG"), ImageLimits())
     assert pixels.size == (WIDTH, HEIGHT)
+
+
+def test_a_decoder_that_was_begun_is_waited_for() -> None:
+    """And no other is started; one that has ended meanwhile is replaced."""
+    worker = Worker()
+    worker.begin()
+    begun = worker.process_id
+    worker.start()
+    assert begun == worker.process_id is not None
+
+    other = Worker()
+    other.begin()
+    other_begun = other.process_id
+    assert other._decoder is not None
+    other._decoder.process.kill()
+    other._decoder.process.wait()
+    assert (WIDTH, HEIGHT) == other.decode(encode(two_colours(), "PNG"), ImageLimits()).size
+    assert other_begun != other.process_id
+    worker.end()
+    other.end()
+
+
+def test_callers_of_one_worker_take_turns(worker: Worker) -> None:
+    """Each has its own picture's answer, and nobody starts the decoder anew."""
+    before = worker.process_id
+    data = encode(two_colours(), "PNG")
+
+    def use(number: int) -> tuple[int, int]:
+        if number % 2:
+            worker.start()
+            return (WIDTH, HEIGHT)
+        return worker.decode(data, ImageLimits()).size
+
+    with ThreadPoolExecutor(4) as threads:
+        sizes = list(threads.map(use, range(12)))
+
+    assert [(WIDTH, HEIGHT)] * 12 == sizes
+    assert before == worker.process_id
+
+
+async def test_one_decoder_is_enough_to_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first starts with the intake, the others by themselves some time after it is ready."""
+    monkeypatch.setattr(intake, "OTHERS_SECONDS", 0.0)
+    taking = Intake(ImageLimits())
+    assert 1 == len(taking.process_ids)
+    await taking.start()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(taking.process_ids) < 3:  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0.01)
+    taking.close()
+    assert taking.process_ids == ()

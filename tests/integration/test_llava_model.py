@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from engine_reference import draw_picture, write_lively_checkpoint
-from llavachat_server.engine.backend import Backend
 from llavachat_server.engine.checkpoint import read_facts
+from llavachat_server.engine.llava.files import WeightsMissing, rename
 from llavachat_server.engine.llava.model import Llava, read_llava
-from llavachat_server.engine.llava.weights import WeightsMissing, open_weights, rename
+from llavachat_server.engine.llava.weights import open_weights
+from llavachat_server.engine.opening import open_backend
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.backend import TensorBackend
 from llavachat_server.images.preprocess import pad_to_square
 from llavachat_server.profiles import SHAPES_FOLDER
 from safetensors.torch import load_file, save_file
@@ -21,10 +23,13 @@ from transformers import LlavaForConditionalGeneration
 
 LOAD = """
 import sys
-from llavachat_server.engine.backend import Backend
+from llavachat_server.engine.opening import open_backend
 from llavachat_server.engine.settings import EngineSettings
-backend = Backend(EngineSettings(model=sys.argv[1], num_threads=1), lambda stage, seconds: None)
-print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[2:])))
+settings = EngineSettings(
+    model=sys.argv[1], num_threads=1, compile_steps=bool(sys.argv[2]), compiled_folder=sys.argv[2]
+)
+backend = open_backend(settings, lambda stage, seconds: None)
+print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[3:])))
 print("torch._dynamo" in sys.modules)
 mapped = [line for line in open("/proc/self/maps") if ".safetensors" in line]
 print(len(mapped))
@@ -38,10 +43,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lively_checkpoint(tmp_path_factory.mktemp("own") / "lively")
 
 
-def test_a_start_imports_and_maps_what_it_needs_and_nothing_else() -> None:
-    """No transformers and no compiler of torch's; no pages of a file beside the packed weights."""
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_a_start_imports_and_maps_what_it_needs_and_nothing_else(
+    kernels_folder: Path, *, is_compiled: bool
+) -> None:
+    """No transformers and no compiler of torch's; no pages of a file beside the packed weights.
+
+    With the kernels, no torch and nothing that compiles either.
+    """
+    unneeded = (*UNNEEDED, "torch", "numba") if is_compiled else UNNEEDED
+    folder = str(kernels_folder) if is_compiled else ""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(SHAPES_FOLDER), *UNNEEDED],
+        [sys.executable, "-c", LOAD, str(SHAPES_FOLDER), folder, *unneeded],
         capture_output=True,
         text=True,
         check=False,
@@ -116,8 +130,9 @@ def test_a_tied_head_is_the_embedding_and_stays_whole(folder: Path, tmp_path: Pa
     weights = load_file(folder / "model.safetensors")
     del weights["language_model.lm_head.weight"]
     save_file(weights, tied / "model.safetensors")
-    backend = Backend(EngineSettings(model=str(tied), num_threads=1), lambda *_: None)
-    model = backend.loaded.model
+    backend = open_backend(EngineSettings(model=str(tied), num_threads=1), lambda *_: None)
+    assert isinstance(backend, TensorBackend)
+    model = backend.model
     assert isinstance(model, Llava)
     assert model.lm_head.weight.numel() == backend.embedding.weight.numel() > 0
 

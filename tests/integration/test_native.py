@@ -1,5 +1,6 @@
 """Whether the kernels for a CPU are taken: by what decides, and what is said when they are not."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -9,16 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kept_kernels import compile_in_a_process
+from engine_reference import SHAPES_FOLDER
 from llavachat_server.assembly import make_batching_engine
-from llavachat_server.engine.batching.cache import make_cache
+from llavachat_server.engine import native
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.runner import Decoder, Runner
+from llavachat_server.engine.llava.config import parse_config
+from llavachat_server.engine.native.apart import Kernels
+from llavachat_server.engine.native.backend import NativeBackend
+from llavachat_server.engine.native.weights import find_misfit
+from llavachat_server.engine.opening import open_backend
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.backend import TensorBackend
+from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import Settings, SettingsError, check_extras
+from native_models import make_decoder, make_runner, to_tensor
 from transformers import LlamaConfig, LlamaForCausalLM
-
-pytestmark = pytest.mark.usefixtures("kernels")
 
 PROBE = """
 import ctypes, sys
@@ -29,8 +37,9 @@ sys.exit(native.find_obstacle())
 """
 
 
-def make_model(dtype: torch.dtype = torch.float32, hidden: int = 64) -> Any:
+def make_model(hidden: int = 64) -> Any:
     """A decoder of one layer, its heads 16 wide."""
+    torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=hidden,
         intermediate_size=96,
@@ -39,7 +48,13 @@ def make_model(dtype: torch.dtype = torch.float32, hidden: int = 64) -> Any:
         vocab_size=50,
         max_position_embeddings=64,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False).to(dtype)
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def make_settings(folder: Path | None, **changes: Any) -> EngineSettings:
+    """The embedded model by the kernels in a folder."""
+    given = {"model": str(SHAPES_FOLDER), "num_threads": 1, "compile_steps": True, **changes}
+    return EngineSettings(compiled_folder=None if folder is None else str(folder), **given)
 
 
 def test_memory_that_may_not_be_made_executable_is_an_obstacle() -> None:
@@ -51,95 +66,119 @@ def test_memory_that_may_not_be_made_executable_is_an_obstacle() -> None:
     assert (1, expected) == (done.returncode, done.stderr)
 
 
-def test_a_model_that_does_not_suit_is_decoded_by_torch(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_processor_without_vectors_is_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it lacks is named."""
+    monkeypatch.setattr(native, "_read_features", lambda: {"sse2", "fma"})
+
+    assert native.find_obstacle() == "the processor has no avx2"
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_model_that_suits_is_computed_by_the_kernels(kernels_folder: Path) -> None:
+    """And says so with every answer."""
+    backend = open_backend(make_settings(kernels_folder), lambda *_: None)
+
+    assert isinstance(backend, NativeBackend)
+    assert backend.describe(4096).device == "cpu, compiled"
+
+
+def test_a_model_that_does_not_suit_is_computed_by_torch(caplog: pytest.LogCaptureFixture) -> None:
     """In bf16, with one line that says why."""
     caplog.set_level(logging.INFO)
+    backend = open_backend(make_settings(None, dtype="bfloat16"), lambda *_: None)
 
-    assert Decoder(make_model(torch.bfloat16), 64, compile_steps=True).native is None
-    assert ["decoding by torch's operations: this model is not plain float32"] == caplog.messages
+    assert isinstance(backend, TensorBackend)
+    assert ["computing by torch's operations: this model is not plain float32"] == caplog.messages
 
 
-def test_what_can_not_be_compiled_is_decoded_by_torch(
+def test_what_can_not_be_compiled_is_computed_by_torch(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With all of the model's weights still there."""
-    from llavachat_server.engine.native import steps
+    """With the reason that the compiling process gave."""
+    from llavachat_server.engine.native import apart
 
-    def fail(*args: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(steps, "run_step", fail)
+    monkeypatch.setattr(apart, "PARTS", ("none",))
     caplog.set_level(logging.INFO)
-    decoder = Decoder(make_model(), 64, compile_steps=True, release_weights=True)
-    reason = "the kernels could not be compiled: OSError: no space left"
+    backend = open_backend(make_settings(None), lambda *_: None)
+    reason = "the kernels could not be compiled: KeyError: 'none'"
 
-    assert decoder.native is None
-    assert [f"decoding by torch's operations: {reason}"] == caplog.messages
-    assert 1 == len(decoder.layers)
+    assert isinstance(backend, TensorBackend)
+    assert [f"computing by torch's operations: {reason}"] == caplog.messages
 
 
-def test_threads_of_the_kernels_are_not_torchs() -> None:
-    """Two compute a step where torch's operations take one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        decoder = Decoder(make_model(), 64, compile_steps=True, num_threads=2)
-        attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
-        scores = Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.usefixtures("kernels")
+def test_weights_of_other_shapes_are_left_to_transformers(
+    kernels_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Named, before transformers says what it makes of them."""
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for path in SHAPES_FOLDER.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    content = json.loads((folder / "config.json").read_text())
+    content["text_config"]["intermediate_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(content))
+    caplog.set_level(logging.INFO)
 
-    assert decoder.native is not None
+    with pytest.raises(Exception, match="can not be loaded"):
+        open_backend(make_settings(kernels_folder, model=str(folder)), lambda *_: None)
+    name = "language_model.layers.0.mlp.gate_proj.weight"
+    reason = f"the checkpoint has no weight {name} of the shape that it should have"
+    assert f"computing by torch's operations: {reason}" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"text_config": {"intermediate_size": 8}}, "widths that are not multiples of 16"),
+        ({"vision_config": {"hidden_size": 40}}, "widths that are not multiples of 16"),
+        ({"vision_config": {"num_attention_heads": 16}}, "widths that are not multiples of 16"),
+        ({"text_config": {"hidden_act": "gelu"}}, "only transformers computes this model"),
+        ({"projector_hidden_act": "gelu_new"}, "only transformers computes this model"),
+        ({"vision_feature_layer": [-2]}, "only transformers computes this model"),
+        ({"vision_config": {"model_type": "siglip"}}, "only transformers computes this model"),
+        ({"vision_config": {"hidden_act": "gelu"}}, None),
+    ],
+)
+def test_what_the_kernels_do_not_compute_is_named(
+    changes: dict[str, Any], reason: str | None
+) -> None:
+    """By the configuration alone."""
+    content = json.loads((SHAPES_FOLDER / "config.json").read_text())
+    for name, change in changes.items():
+        content[name] = {**content[name], **change} if isinstance(change, dict) else change
+    misfit = find_misfit(parse_config(content))
+
+    assert (reason is None) == (misfit is None)
+    assert (reason or "") in (misfit or "")
+
+
+def test_threads_of_the_kernels_are_as_many_as_asked_for(kernels: Kernels, tmp_path: Path) -> None:
+    """Two compute a step, whatever torch would take."""
+    decoder = make_decoder(make_model(), kernels, tmp_path, num_threads=2)
+    scores = make_runner(decoder, 1).forward([Input([1, 2, 3], 0, [0], True)])
+
     assert (1, 50) == scores.shape
-    assert 2 == decoder.native.num_running_threads
+    assert 2 == decoder.num_running_threads
 
 
-def test_a_model_whose_weights_could_be_trained_is_computed_as_well() -> None:
-    """torch hands such weights out in one way alone."""
-    model = make_model().requires_grad_(True)
-    decoder = Decoder(model, 64, compile_steps=True)
-    attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
-
-    assert decoder.native is not None
-    scores = Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
-    with torch.inference_mode():
-        expected = model(torch.tensor([[1, 2, 3]])).logits[0, -1:]
-    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_step_leaves_a_core_to_those_who_need_one() -> None:
+def test_a_step_leaves_a_core_to_those_who_need_one(kernels: Kernels, tmp_path: Path) -> None:
     """As long as they do; of one thread it leaves none. Its scores are the same."""
     has_all_cores = True
 
     def run(num_threads: int) -> tuple[int, Any]:
-        decoder = Decoder(make_model(), 64, compile_steps=True, num_threads=num_threads)
-        assert decoder.native is not None
-        decoder.native.leave_a_core(lambda: has_all_cores)
-        attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
-        scores = Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
-        return decoder.native.num_running_threads, scores
+        decoder = make_decoder(make_model(), kernels, tmp_path, num_threads=num_threads)
+        decoder.leave_a_core(lambda: has_all_cores)
+        scores = make_runner(decoder, 1).forward([Input([1, 2, 3], 0, [0], True)])
+        return decoder.num_running_threads, scores
 
-    torch.manual_seed(0)
     number, scores = run(3)
     has_all_cores = False
-    torch.manual_seed(0)
     number_beside, scores_beside = run(3)
 
     assert [3, 2, 1] == [number, number_beside, run(1)[0]]
-    assert torch.equal(scores, scores_beside)
-
-
-def test_kernels_are_kept_for_the_next_process(kernels: Path) -> None:
-    """Compiled by the first, read by the second."""
-
-    def look() -> list[tuple[Path, int]]:
-        return [(file, file.stat().st_mtime_ns) for file in sorted(kernels.rglob("*.nbc"))]
-
-    before = look()
-    compile_in_a_process(kernels)
-
-    assert before
-    assert before == look()
+    assert np.array_equal(scores, scores_beside)
 
 
 @pytest.mark.parametrize(("given", "expected"), [("auto", True), ("on", True), ("off", False)])
@@ -162,7 +201,7 @@ def test_kernels_that_are_asked_for_need_numba(monkeypatch: pytest.MonkeyPatch) 
 
 def test_rows_are_cut_into_products_of_about_one_size() -> None:
     """Together they are all rows, and none of them is one row beside many."""
-    from llavachat_server.engine.native.products import MAX_TILE_ROWS, count_tile_rows
+    from llavachat_server.engine.native.kernels.products import MAX_TILE_ROWS, count_tile_rows
 
     def cut(num_rows: int) -> list[int]:
         counts = []
@@ -179,7 +218,7 @@ def test_rows_are_cut_into_products_of_about_one_size() -> None:
 
 def test_a_product_is_the_same_with_each_number_of_rows() -> None:
     """Of one panel or two, to the last bit, and the true one but for rounding."""
-    from llavachat_server.engine.native.products import MAX_TILE_ROWS, multiply_tile
+    from llavachat_server.engine.native.kernels.products import MAX_TILE_ROWS, multiply_tile
 
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((MAX_TILE_ROWS, 48), np.float32)
@@ -207,17 +246,16 @@ def test_a_product_is_the_same_with_each_number_of_rows() -> None:
 
 
 @pytest.mark.parametrize("num_rows", [1, 30])
-def test_matrices_of_an_odd_number_of_panels_are_computed_whole(num_rows: int) -> None:
+def test_matrices_of_an_odd_number_of_panels_are_computed_whole(
+    kernels: Kernels, tmp_path: Path, num_rows: int
+) -> None:
     """Three panels wide, nine for query, key and value: as torch's operations compute them."""
     model = make_model(hidden=48)
+    inputs = [Input(list(range(1, num_rows + 1)), 0, [0, 1], True)]
+    decoder = Decoder(model, 64)
+    attention, _ = make_cache("pieces", decoder.shape, 2, 16, torch.float32, decoder.device)
+    expected = Runner(decoder, attention).forward(inputs)
 
-    def compute(*, compiled: bool) -> Any:
-        decoder = Decoder(model, 64, compile_steps=compiled)
-        assert compiled == (decoder.native is not None)
-        attention, _ = make_cache("pieces", decoder.shape, 2, 16, torch.float32, decoder.device)
-        return Runner(decoder, attention).forward(
-            [Input(list(range(1, num_rows + 1)), 0, [0, 1], True)]
-        )
+    actual = make_runner(make_decoder(model, kernels, tmp_path), 2).forward(inputs)
 
-    expected = compute(compiled=False)
-    torch.testing.assert_close(compute(compiled=True), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(to_tensor(actual), expected, rtol=1e-4, atol=1e-6)

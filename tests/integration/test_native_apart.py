@@ -5,40 +5,73 @@ import sys
 from pathlib import Path
 
 import pytest
-from llavachat_server.engine import native
 from llavachat_server.engine.native import apart
-
-READ = """
-import sys
-from llavachat_server.engine import native
-assert native.keep_compiled(sys.argv[1])
-from llavachat_server.engine.native import steps, tower
-from llavachat_server.engine.native.encoding import run_tower
-from llavachat_server.engine.native.kernels import run_step
-steps.compile_kernels()
-tower.compile_tower()
-for kernel in (run_step, run_tower):
-    print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
-"""
+from llavachat_server.engine.native.apart import NoKernels, find_file, find_folder, get_kernels
+from llavachat_server.engine.native.code import Code, read_code, write_code
 
 
-def test_what_was_compiled_apart_is_read_here_and_not_compiled_again(kernels: Path) -> None:
-    """Both parts, once; and where a mark is another machine's, only what it speaks of, again.
+def look(folder: Path) -> dict[str, int]:
+    """When each part was last written."""
+    return {part: find_file(folder, part).stat().st_mtime_ns for part in apart.PARTS}
 
-    The fixture has had both compiled apart.
-    """
-    folder = str(kernels)
-    assert [] == apart.compile_apart(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", READ, folder], capture_output=True, text=True, check=False
-    )
-    assert "1 0\n1 0\n" == done.stdout, done.stderr
 
-    (native.find_folder(folder) / "tower.kept").write_text("another machine's")
-    assert ["tower"] == apart.compile_apart(folder)
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("harm", ["another machine's", "cut off", "gone"])
+def test_what_is_kept_is_not_compiled_again(kernels_folder: Path, harm: str) -> None:
+    """But what is broken or another machine's is, and no more than that."""
+    own = find_folder(str(kernels_folder))
+    before = look(own)
+    get_kernels(str(kernels_folder))
+    assert before == look(own)
+
+    file = find_file(own, "tower")
+    if harm == "gone":
+        file.unlink()
+    elif harm == "cut off":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        code = read_code(file, apart.describe_machine())
+        assert code is not None
+        write_code(file, code, "another machine")
+    get_kernels(str(kernels_folder))
+
+    after = look(own)
+    assert before["step"] == after["step"]
+    assert before["tower"] != after["tower"]
+    assert read_code(file, apart.describe_machine()) is not None
 
 
 @pytest.mark.parametrize("folder", [None, "/proc/kept"])
-def test_what_can_not_be_kept_is_not_compiled_apart(folder: str | None) -> None:
-    """Its work would be lost; the server compiles by itself."""
-    assert [] == apart.compile_apart(folder)
+def test_what_can_not_be_kept_is_compiled_for_this_start(
+    folder: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing of it is left behind."""
+    folders = []
+
+    def compile_nothing(own: Path) -> dict[str, Code]:
+        folders.append(own)
+        raise NoKernels("it was asked to")
+
+    monkeypatch.setattr(apart, "_compile_missing", compile_nothing)
+    with pytest.raises(NoKernels):
+        get_kernels(folder)
+
+    (own,) = folders
+    assert own.name.startswith("llavachat-kernels-")
+    assert not own.exists()
+
+
+def test_what_does_not_compile_is_said_in_one_line(tmp_path: Path) -> None:
+    """By the process that tried."""
+    words = [sys.executable, "-m", "llavachat_server.engine.native.apart", str(tmp_path), "none"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert (1, "KeyError: 'none'\n") == (done.returncode, done.stderr)
+
+
+def test_a_process_that_fails_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last words are."""
+    monkeypatch.setattr(apart, "PARTS", ("none",))
+
+    with pytest.raises(NoKernels, match=r"^the kernels could not be compiled: KeyError: 'none'$"):
+        get_kernels(str(tmp_path))

@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 import torch
 from engine_reference import SHAPES_FOLDER
-from llavachat_server.engine.backend import Backend
-from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.runner import Runner
-from llavachat_server.engine.pixels import PixelForm
+from llavachat_server.engine.native.apart import Kernels
+from llavachat_server.engine.native.backend import NativeBackend
+from llavachat_server.engine.native.calls import Words
+from llavachat_server.engine.opening import open_backend
 from llavachat_server.engine.settings import EngineSettings
-from llavachat_server.engine.vision import VisionEncoder
+from native_models import make_runner, make_tower, to_tensor
 from PIL import Image
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    PreTrainedConfig,
-    SiglipVisionConfig,
 )
 
 SIDE_PIXELS = 72
@@ -32,14 +30,13 @@ def make_model(
     activation: str = "quick_gelu",
     layer: int = -2,
     strategy: str = "default",
-    tower: type[PreTrainedConfig] = CLIPVisionConfig,
     has_bias: bool = True,
 ) -> Any:
     """A tower of three layers and 26 rows, whose weights are large enough to tell.
 
     Its matrices are odd numbers of panels wide, 9, 3 and 5, and its patches leave two pixels over.
     """
-    vision = tower(
+    vision = CLIPVisionConfig(
         hidden_size=48,
         intermediate_size=80,
         num_hidden_layers=3,
@@ -70,29 +67,39 @@ def make_model(
     return model
 
 
-def make_encoder(model: Any) -> VisionEncoder:
-    """As the engine makes it."""
-    side = model.config.vision_config.image_size
-    return VisionEncoder(model, PixelForm(shortest_edge=side, crop=(side, side)))
+def draw_pixels() -> torch.Tensor:
+    """As the tower takes them, (channels, side, side)."""
+    return torch.randn(3, SIDE_PIXELS, SIDE_PIXELS)
 
 
-@pytest.mark.usefixtures("kernels")
+def encode(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """By transformers."""
+    features: torch.Tensor = model.get_image_features(pixel_values=pixels[None]).pooler_output[0]
+    return features
+
+
 @pytest.mark.parametrize(
-    ("layer", "strategy", "has_bias"),
-    [(-2, "default", True), (-1, "full", False), (1, "default", False), (3, "full", True)],
+    ("layer", "strategy", "has_bias", "activation"),
+    [
+        (-2, "default", True, "quick_gelu"),
+        (-1, "full", False, "quick_gelu"),
+        (1, "default", False, "gelu"),
+        (3, "full", True, "quick_gelu"),
+    ],
 )
-def test_features_are_those_of_transformers(layer: int, strategy: str, has_bias: bool) -> None:
+def test_features_are_those_of_transformers(
+    kernels: Kernels, tmp_path: Path, layer: int, strategy: str, has_bias: bool, activation: str
+) -> None:
     """Up to rounding, whichever layer is read, and on one thread as on three to the last bit."""
-    model = make_model(layer=layer, strategy=strategy, has_bias=has_bias)
-    pixels = torch.randn(3, 1, 3, SIDE_PIXELS, SIDE_PIXELS)
-    encoder = make_encoder(model)
-    expected = [encoder.encode(one) for one in pixels]
+    model = make_model(activation, layer, strategy, has_bias)
+    pictures = [draw_pixels() for _ in range(3)]
+    expected = [encode(model, pixels) for pixels in pictures]
+    tower, is_alone = make_tower(model, kernels, tmp_path, num_threads=3), False
+    tower.leave_cores(lambda: is_alone)
 
-    is_alone = False
-    encoder.use_kernels(3, lambda: is_alone, release=False)
-    actual = [encoder.encode(one) for one in pixels]
+    actual = [to_tensor(tower.run(pixels.numpy())) for pixels in pictures]
     is_alone = True
-    together = [encoder.encode(one) for one in pixels]
+    together = [to_tensor(tower.run(pixels.numpy())) for pixels in pictures]
 
     torch.testing.assert_close(expected, actual, rtol=1e-4, atol=1e-5)
     # Transformers' own words for the features, and not for something near them.
@@ -100,128 +107,82 @@ def test_features_are_those_of_transformers(layer: int, strategy: str, has_bias:
     assert all(torch.equal(one, other) for one, other in zip(actual, together, strict=True))
 
 
-@pytest.mark.usefixtures("kernels")
 def test_other_threads_help_where_nobody_is_being_answered(
-    monkeypatch: pytest.MonkeyPatch,
+    kernels: Kernels, tmp_path: Path
 ) -> None:
     """And there alone."""
-    from llavachat_server.engine.native import tower
+    tower = make_tower(make_model(), kernels, tmp_path, num_threads=3)
+    pixels, helped, is_alone = draw_pixels().numpy(), SimpleQueue[str](), False
+    tower.leave_cores(lambda: is_alone)
 
-    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
-    run_tower, helped = tower.run_tower, SimpleQueue[str]()
-
-    def run_and_note(*arguments: Any) -> None:
-        run_tower(*arguments)
+    def run_and_note(words: Words, *kept: object) -> None:
+        kernels.tower(words, *kept)
         if threading.current_thread() is not threading.main_thread():
             helped.put(threading.current_thread().name)
 
-    is_alone = False
-    encoder.use_kernels(3, lambda: is_alone, release=False)
-    monkeypatch.setattr(tower, "run_tower", run_and_note)
-    encoder.encode(pixels)
+    tower._kernel = run_and_note  # type: ignore[assignment]
+    tower.run(pixels)
     is_alone = True
-    encoder.encode(pixels)
+    tower.run(pixels)
 
     names = sorted(helped.get(timeout=10) for _ in range(2))
     assert ["llavachat-tower_0", "llavachat-tower_1"] == names
     assert helped.empty()
 
 
-@pytest.mark.usefixtures("kernels")
-def test_it_is_told_while_a_picture_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_while_a_picture_is_encoded(kernels: Kernels, tmp_path: Path) -> None:
     """No longer than it takes, and not after one that fails either."""
-    from llavachat_server.engine.native import tower
-
-    encoder, pixels = make_encoder(make_model()), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
-    told = [encoder.is_on_a_core]
-    encoder.use_kernels(1, lambda: True, release=False)
+    tower = make_tower(make_model(), kernels, tmp_path)
+    told = [tower.is_running]
 
     def fail(*arguments: Any) -> None:
-        told.append(encoder.is_on_a_core)
+        told.append(tower.is_running)
         raise MemoryError
 
-    monkeypatch.setattr(tower, "run_tower", fail)
-    told.append(encoder.is_on_a_core)
+    tower._kernel = fail  # type: ignore[assignment]
     with pytest.raises(MemoryError):
-        encoder.encode(pixels)
-    told.append(encoder.is_on_a_core)
+        tower.run(draw_pixels().numpy())
+    told.append(tower.is_running)
 
-    assert [False, False, True, False] == told
+    assert [False, True, False] == told
 
 
-def test_a_step_beside_a_picture_takes_one_thread_less(
-    kernels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("kernels")
+def test_a_step_beside_a_picture_takes_one_thread_less(kernels_folder: Path) -> None:
     """Of the embedded model as the server loads it, and no longer than the picture takes."""
-    from llavachat_server.engine.native import tower
-
     settings = EngineSettings(
-        model=str(SHAPES_FOLDER), num_threads=2, compile_steps=True, compiled_folder=str(kernels)
+        model=str(SHAPES_FOLDER),
+        num_threads=2,
+        compile_steps=True,
+        compiled_folder=str(kernels_folder),
     )
-    backend = Backend(settings, lambda *_: None)
-    decoder = backend.decoder
-    attention, _ = make_cache("pieces", decoder.shape, 1, 16, torch.float32, decoder.device)
-    run_tower, counts = tower.run_tower, []
+    backend = open_backend(settings, lambda *_: None)
+    assert isinstance(backend, NativeBackend)
+    decoder, tower = backend.model.decoder, backend.model.tower
+    runner, run_tower, counts = make_runner(decoder, 1), tower._kernel, []
 
     def step() -> None:
-        assert decoder.native is not None
-        Runner(decoder, attention).forward([Input([1, 2, 3], 0, [0], True)])
-        counts.append(decoder.native.num_running_threads)
+        runner.forward([Input([1, 2, 3], 0, [0], True)])
+        counts.append(decoder.num_running_threads)
 
-    def step_first(*arguments: Any) -> None:
+    def step_first(words: Words, *kept: object) -> None:
         # By the one thread that begins the picture; another may help with it.
-        if not arguments[-1]:
+        if not words[-1]:
             step()
-        run_tower(*arguments)
+        run_tower(words, *kept)
 
     step()
-    monkeypatch.setattr(tower, "run_tower", step_first)
+    tower._kernel = step_first  # type: ignore[assignment]
     backend.fill_slot(0, Image.new("RGB", (64, 64)))
     step()
 
     assert [2, 1, 2] == counts
 
 
-@pytest.mark.usefixtures("kernels")
-def test_weights_of_an_encoded_tower_are_given_back() -> None:
-    """Those of the layer that nothing reads as well, and the features stay what they were."""
-    model = make_model()
-    encoder, pixels = make_encoder(model), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
-    expected = encoder.encode(pixels)
-    layers = [*model.model.vision_tower.encoder.layers, model.model.multi_modal_projector]
-
-    encoder.use_kernels(1, lambda: True, release=True)
-
-    linears = [m for layer in layers for m in layer.modules() if hasattr(m, "in_features")]
-    assert 0 == sum(linear.weight.numel() for linear in linears)
-    torch.testing.assert_close(expected, encoder.encode(pixels), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["gelu", "bfloat16", "several layers", "SigLIP", "projector"])
-def test_a_tower_that_does_not_suit_is_encoded_by_torch(kind: str) -> None:
-    """Another activation, dtype or tower, features of several layers: as without kernels."""
-    model = make_model(
-        "gelu" if kind == "gelu" else "quick_gelu",
-        tower=SiglipVisionConfig if kind == "SigLIP" else CLIPVisionConfig,
-    )
-    if kind == "bfloat16":
-        model = model.to(torch.bfloat16)
-    if kind == "projector":
-        model.config.projector_hidden_act = "gelu_new"
-    encoder, pixels = make_encoder(model), torch.randn(1, 3, SIDE_PIXELS, SIDE_PIXELS)
-    expected = encoder.encode(pixels)
-    if kind == "several layers":
-        model.config.vision_feature_layer = [-2]
-
-    encoder.use_kernels(2, lambda: True, release=True)
-
-    assert torch.equal(expected, encoder.encode(pixels))
-
-
-@pytest.mark.usefixtures("kernels")
 def test_gelu_is_as_near_as_torchs() -> None:
     """To what doubles make of it, from where it is nothing to where it is the value itself."""
-    from llavachat_server.engine.native.vectors import LANES, gelu, load, store
+    from llavachat_server.engine.native.kernels.vectors import gelu, load, store
+    from llavachat_server.engine.native.plan import LANES
     from numba import njit
 
     @njit

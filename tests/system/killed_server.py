@@ -119,7 +119,7 @@ def fork_for_ever(is_real: bool) -> None:
     import llavachat_server.chats.sql.store
 
     if is_real:
-        import llavachat_server.engine.loading  # noqa: F401
+        import llavachat_server.engine.tensors.loading  # noqa: F401
     CountingEngine()
     for line in sys.stdin:
         start = Start(**json.loads(line))

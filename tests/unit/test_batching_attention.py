@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from llavachat_server.engine.batching.attention import (
+from llavachat_server.engine.tensors.attention import (
     PieceAttention,
     Rows,
     Shape,

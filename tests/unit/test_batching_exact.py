@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from llavachat_server.engine.batching.blocks import BlockPool
-from llavachat_server.engine.batching.cache import make_cache
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.runner import Decoder, Runner
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.batching.sequence import Sequence as Running
-from llavachat_server.engine.sampling import SeenTokens
+from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.runner import Decoder, Runner
+from llavachat_server.engine.tensors.sampling import TensorSampler
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -61,8 +61,8 @@ def run(decoder: Decoder, jobs: Sequence[Job], num_blocks: int = 128) -> dict[in
     )
     runner = NotingRunner(decoder, attention)
     noted: dict[int, list[tuple[int, bytes]]] = {job.number: [] for job in jobs}
-    seen = SeenTokens(8, VOCABULARY, decoder.device)
-    core = Core(runner, ExactScheduler(pool, CHUNK, 8), seen)
+    sampler = TensorSampler(8, VOCABULARY, (), decoder.device)
+    core = Core(runner, ExactScheduler(pool, CHUNK, 8), sampler)
     for job in jobs:
         core.add(job)
     while core.has_work:
@@ -104,8 +104,8 @@ def test_nothing_is_left_for_the_next(decoder: Decoder) -> None:
     attention, pool = make_cache(
         "pieces", decoder.shape, 32, BLOCK, decoder.dtype, decoder.device, exact=True
     )
-    seen = SeenTokens(8, VOCABULARY, decoder.device)
-    core = Core(Runner(decoder, attention), ExactScheduler(pool, CHUNK, 8), seen)
+    sampler = TensorSampler(8, VOCABULARY, (), decoder.device)
+    core = Core(Runner(decoder, attention), ExactScheduler(pool, CHUNK, 8), sampler)
     for _ in range(2):
         core.add(job)
         outputs = []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from llavachat_server.engine.batching.linears import PackedLinear, choose_row_counts
+from llavachat_server.engine.tensors.linears import PackedLinear, choose_row_counts
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 4, 17])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from llavachat_server.engine.batching.attention import Rows, Shape
-from llavachat_server.engine.batching.cache import count_free_bytes, count_token_bytes, size_cache
-from llavachat_server.engine.batching.graphs import choose_graph_sizes
-from llavachat_server.engine.batching.paged import build_pages, has_paged_kernel
+from llavachat_server.engine.batching.sizing import count_token_bytes, size_cache
+from llavachat_server.engine.tensors.attention import Rows, Shape
+from llavachat_server.engine.tensors.cache import count_free_bytes
+from llavachat_server.engine.tensors.graphs import choose_graph_sizes
+from llavachat_server.engine.tensors.paged import build_pages, has_paged_kernel
 
 
 def test_pages_of_a_mixed_step() -> None:
@@ -45,7 +46,7 @@ def test_the_pinned_torch_has_the_kernel() -> None:
 def test_cache_of_a_7b_model_on_a_24_gb_gpu() -> None:
     """0.5 MiB a token: after 7.7 GB of weights and with 85 % of the rest, some 26,000 tokens."""
     shape = Shape(num_layers=32, num_heads=32, num_kv_heads=32, head_dim=128)
-    token_bytes = count_token_bytes(shape, torch.float16)
+    token_bytes = count_token_bytes(shape, torch.float16.itemsize)
     blocks = size_cache(
         None, 0.85, free_bytes=24_000_000_000 - 7_700_000_000, token_bytes=token_bytes, block=256
     )

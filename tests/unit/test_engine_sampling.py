@@ -7,11 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from llavachat_server.engine.sampling import (
+from llavachat_server.engine.batching.sequence import Draw
+from llavachat_server.engine.native import sampling as arrays
+from llavachat_server.engine.native.sampling import ArraySampler
+from llavachat_server.engine.sampling import Sampler, validate_sampling
+from llavachat_server.engine.tensors.sampling import (
     SeenTokens,
+    TensorSampler,
     draw_gumbel,
     perturb_scores,
-    validate_sampling,
 )
 from llavachat_server.values import InvalidRequest, Sampling
 
@@ -181,8 +185,10 @@ def test_noise_is_that_of_plain_arithmetic(seed: int, position: int) -> None:
     """Replaying a recorded turn depends on these very numbers, on every device."""
     signed = seed - 2**64 if seed >= 2**63 else seed
     noise = draw_gumbel(torch.tensor([signed]), torch.tensor([position]), 4)[0].tolist()
+    expected = [compute_noise(seed, position, i) for i in range(4)]
 
-    assert pytest.approx([compute_noise(seed, position, i) for i in range(4)], abs=1e-5) == noise
+    assert pytest.approx(expected, abs=1e-5) == noise
+    assert pytest.approx(expected, abs=1e-5) == arrays.draw_gumbel(seed, position, 4).tolist()
 
 
 def test_repetition_penalty_is_transformers_own() -> None:
@@ -211,3 +217,50 @@ def test_a_returned_row_comes_back_clean() -> None:
         assert [1, 2] == seen.table[row].nonzero().flatten().tolist()
         seen.table[row, 7] = True
         seen.give_row(row)
+
+
+RULES = st.builds(
+    Draw,
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.0]),
+    top_p=st.sampled_from([0.2, 0.9, 1.0]),
+    top_k=st.sampled_from([0, 1, 7, VOCABULARY]),
+    repetition_penalty=st.sampled_from([0.7, 1.0, 1.3]),
+    seed=st.integers(0, 2**64 - 1),
+)
+
+
+@given(st.lists(RULES, min_size=1, max_size=8), st.integers(0, 4000), st.integers(0, 2**31))
+def test_both_samplers_draw_the_same(rules: list[Draw], position: int, seed: int) -> None:
+    """By NumPy as by torch, by any rules, some ids silent, for two tokens on end."""
+    samplers: list[Sampler] = [
+        ArraySampler(8, VOCABULARY, (4, 5)),
+        TensorSampler(8, VOCABULARY, (4, 5), torch.device("cpu")),
+    ]
+    scores = [make_scores(len(rules), seed), make_scores(len(rules), seed + 1)]
+    drawn: list[list[list[int]]] = []
+    for sampler in samplers:
+        draws = [
+            replace(draw, seen_row=sampler.take_row((1, 8, 9, 2**20)))
+            if draw.repetition_penalty != 1
+            else draw
+            for draw in rules
+        ]
+        last_ids, tokens = [2**20] * len(rules), []
+        for step, logits in enumerate(scores):
+            own = logits.clone()
+            given = own.numpy() if isinstance(sampler, ArraySampler) else own
+            last_ids = sampler.draw(draws, last_ids, [position + step] * len(rules), given)
+            tokens.append(last_ids)
+        drawn.append(tokens)
+
+    assert drawn[0] == drawn[1]
+
+
+def test_a_returned_row_of_arrays_comes_back_clean() -> None:
+    """As the tensors' does."""
+    sampler = ArraySampler(1, VOCABULARY, ())
+    for _ in range(3):
+        row = sampler.take_row((1, 2))
+        assert [1, 2] == sampler.table[row].nonzero()[0].tolist()
+        sampler.table[row, 7] = True
+        sampler.give_row(row)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llavachat_server.engine.backend import Backend
     from llavachat_server.engine.gate import Gate
     from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
-    from llavachat_server.engine.sampling import SeenTokens
+    from llavachat_server.engine.sampling import Sampler
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -257,9 +257,9 @@ class BatchingEngine:
 
         if self.state is not EngineState.READY:
             raise EngineFailed
-        sampling, seen = run.request.sampling, self._keeper.seen
+        sampling, sampler = run.request.sampling, self._keeper.sampler
         if sampling.repetition_penalty != 1:
-            run.seen_row = await self._work(lambda: seen.take_row(run.request.token_ids))
+            run.seen_row = await self._work(lambda: sampler.take_row(run.request.token_ids))
         job = Job(
             number=next(self._numbers),
             token_ids=token_ids,
@@ -278,13 +278,13 @@ class BatchingEngine:
         if run.is_over:
             return
         run.note_submission()
-        if seen is self._keeper.seen and self._keeper.loop.submit(job):
+        if sampler is self._keeper.sampler and self._keeper.loop.submit(job):
             run.number = job.number
             self._jobs[job.number] = run
-        elif seen is self._keeper.seen:
+        elif sampler is self._keeper.sampler:
             # The loop is ending and is about to say so; its successor will take the job.
             self._keeper.note_end()
-            seen.give_row(run.seen_row)
+            sampler.give_row(run.seen_row)
             run.seen_row = 0
 
     # A request's way out.
@@ -317,7 +317,7 @@ class BatchingEngine:
         if run.number is not None:
             self._jobs.pop(run.number, None)
         self._pictures.release(run)
-        self._keeper.seen.give_row(run.seen_row)
+        self._keeper.sampler.give_row(run.seen_row)
         run.seen_row = 0
         assert run.ticket is not None
         self._admission.leave(run.ticket)
@@ -351,17 +351,14 @@ class BatchingEngine:
     # The generation loop's life.
 
     def _build_backend(self) -> "Backend":
-        start = time.perf_counter()
-        self._tell("libraries", None)
-        from llavachat_server.engine.backend import Backend
+        from llavachat_server.engine.opening import open_backend
 
-        self._tell("libraries", time.perf_counter() - start)
-        return Backend(self._settings, self._tell)
+        return open_backend(self._settings, self._tell)
 
     async def _make_loop(
         self, deliver: "Deliver", on_end: Callable[[], None]
-    ) -> "tuple[GenerationLoop, SeenTokens]":
-        def make() -> "tuple[GenerationLoop, SeenTokens]":
+    ) -> "tuple[GenerationLoop, Sampler]":
+        def make() -> "tuple[GenerationLoop, Sampler]":
             start = time.perf_counter()
             self._tell("cache", None)
             pair = self._backend.make_loop(deliver, on_end)

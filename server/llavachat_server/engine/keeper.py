@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
-    from llavachat_server.engine.sampling import SeenTokens
+    from llavachat_server.engine.sampling import Sampler
 
 _log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 1
 
 MakeLoop: TypeAlias = (
-    "Callable[[Deliver, Callable[[], None]], Awaitable[tuple[GenerationLoop, SeenTokens]]]"
+    "Callable[[Deliver, Callable[[], None]], Awaitable[tuple[GenerationLoop, Sampler]]]"
 )
 """A loop that runs, see `Backend.make_loop`, made on a worker thread."""
 
@@ -73,7 +73,7 @@ class LoopKeeper:
         self._epoch = 0
         # Set by `begin`.
         self.loop: GenerationLoop
-        self.seen: SeenTokens
+        self.sampler: Sampler
 
     @property
     def is_accepting(self) -> bool:
@@ -88,7 +88,7 @@ class LoopKeeper:
         """
         self._epoch += 1
         epoch = self._epoch
-        self.loop, self.seen = await self._make_loop(
+        self.loop, self.sampler = await self._make_loop(
             lambda reports: self._post(self._take_reports, epoch, reports),
             lambda: self._post(self._take_end, epoch),
         )

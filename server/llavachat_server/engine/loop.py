@@ -14,8 +14,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-import torch
-
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.sequence import Job, Output
 
@@ -61,10 +59,9 @@ class GenerationLoop:
 
     Args:
         core: belongs to the loop's thread from `start` on.
-        prepare: called first on that thread, with its number of CPU threads set.
+        prepare: called first on that thread.
         deliver: takes reports, on the loop's thread; it must not raise.
         on_end: called on the loop's thread as the last thing, with or without `stop`.
-        num_threads: CPU threads of the model.
     """
 
     def __init__(
@@ -73,14 +70,12 @@ class GenerationLoop:
         prepare: Callable[[], None],
         deliver: Deliver,
         on_end: Callable[[], None],
-        num_threads: int,
     ) -> None:
         self.core = core
         self.thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._prepare = prepare
         self._deliver = deliver
         self._on_end = on_end
-        self._num_threads = num_threads
         self._inbox: SimpleQueue[Job | _Cancellation | _Forgetting | type[_Flush] | type[_End]] = (
             SimpleQueue()
         )
@@ -127,7 +122,6 @@ class GenerationLoop:
 
     def _run(self) -> None:
         try:
-            torch.set_num_threads(self._num_threads)
             self._prepare()
             self._work()
         except BaseException:

@@ -4,7 +4,7 @@ Each new picture is read and encoded once, on a worker thread, however many requ
 at the same time; of one whose features are there not even the pixels are read. A request holds
 its pictures until the generation loop has let go of it.
 
-Belongs to one event loop; torch stays behind the backend.
+Belongs to one event loop; the model stays behind the backend.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class PictureDesk:
         self._image_token_id = facts.prompts.special.image
         self._tokens_per_image = facts.num_image_tokens
         self._bank = ImageBank(
-            num_slots, facts.num_image_tokens, backend.embedding.first_image_id, flush_prefixes
+            num_slots, facts.num_image_tokens, backend.ids.first_image_id, flush_prefixes
         )
         self.num_hits = 0
         """Pictures whose features were there, or on their way."""
@@ -156,9 +156,9 @@ class PictureDesk:
 
     def _find_alias(self, tenant: str) -> int:
         """The tenant's own id for the first token: cached prefixes begin with it."""
-        embedding = self._backend.embedding
-        alias = self._aliases.setdefault(tenant, embedding.first_alias_id + len(self._aliases))
-        if alias >= embedding.first_image_id:
+        ids = self._backend.ids
+        alias = self._aliases.setdefault(tenant, ids.first_alias_id + len(self._aliases))
+        if alias >= ids.first_image_id:
             del self._aliases[tenant]
             raise EngineUnavailable(ALIAS_RETRY_SECONDS)
         return alias

@@ -27,7 +27,7 @@ class EngineSettings:
         hashes_folder: where the hashes of a hub's model are recorded at its first load; see
             `provenance`. None: nowhere.
         quantized_folder: where quantised weights are kept for the next start; see
-            `llavachat_server.engine.quantised`. None: they are quantised at every start.
+            `llavachat_server.engine.tensors.quantised`. None: they are quantised at every start.
         compile_steps: on a CPU in float32, decode by kernels that are compiled for the processor at
             the first start; needs numba. See `llavachat_server.engine.native`.
         compiled_folder: where the machine code of the kernels for a CPU is kept for the next

@@ -10,6 +10,7 @@ import asyncio
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,7 +32,7 @@ from llavachat_server.images.picture import (
 )
 from llavachat_server.images.process import DecoderBroken
 from llavachat_server.images.turnstile import LineFull, Turnstile
-from llavachat_server.images.worker import Worker
+from llavachat_server.images.worker import Worker, begin_workers
 
 if TYPE_CHECKING:
     from llavachat_server.images.fetcher import Fetcher
@@ -55,8 +56,9 @@ __all__ = [
 
 ADDRESSES_ARE_OFF = "this server does not fetch addresses; send the file as data"
 
-NUM_WORKERS = 3
-"""Decoders beside each other, 28 MiB each: one tenant's hard pictures keep at most two busy."""
+OTHERS_SECONDS = 1.0
+"""After the first decoder is ready. Each takes a core for a tenth of a second to start, which who
+waits for the server and then for its first answer would notice."""
 
 MAX_WAITING = 256
 MAX_WAITING_PER_TENANT = 128
@@ -90,7 +92,8 @@ class IntakeUnavailable(Exception):
 class Intake:
     """Decodes pictures off the event loop, a few at a time, in processes of their own.
 
-    The processes start with `start`, or with the first picture.
+    The first process starts with the intake, the others some time after `start`, or when pictures
+    come before that.
 
     Args:
         limits: what is taken.
@@ -110,12 +113,13 @@ class Intake:
         self.limits = limits
         self.keeps_originals = keep_originals
         self._fetcher = fetcher
-        self._workers = workers or [Worker() for _ in range(NUM_WORKERS)]
+        self._workers = workers or begin_workers()
         num_workers = len(self._workers)
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(num_workers, thread_name_prefix="images")
+        self._others: asyncio.TimerHandle | None = None
         self._turnstile = Turnstile(
             num_workers,
             places_per_tenant=max(1, num_workers - 1),
@@ -129,22 +133,29 @@ class Intake:
         return tuple(pid for worker in self._workers if (pid := worker.process_id) is not None)
 
     async def start(self) -> tuple[str, ...]:
-        """Start the decoders.
+        """Wait for the first decoder; the others follow `OTHERS_SECONDS` later, one by one.
 
         Returns:
             The media types that are taken.
 
         Raises:
-            IntakeUnavailable: they can not be started.
+            IntakeUnavailable: it can not be started.
         """
         loop = asyncio.get_running_loop()
-        starts = (loop.run_in_executor(self._threads, worker.start) for worker in self._workers)
         try:
-            has_heic = await asyncio.gather(*starts)
+            has_heic = await loop.run_in_executor(self._threads, self._workers[0].start)
         except DecoderBroken:
             raise IntakeUnavailable(RETRY_SECONDS) from None
-        heic = (HEIC_MEDIA_TYPE,) if all(has_heic) else ()
+        self._others = loop.call_later(OTHERS_SECONDS, self._start_others)
+        heic = (HEIC_MEDIA_TYPE,) if has_heic else ()
         return tuple(sorted((*MEDIA_TYPES.values(), *heic)))
+
+    async def start_all(self) -> tuple[str, ...]:
+        """Start every decoder, and wait until each can be asked; see `start`."""
+        media_types = await self.start()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, _start_all, self._workers[1:])
+        return media_types
 
     async def take(self, data: bytes, *, tenant: str = "", max_bytes: int | None = None) -> Picture:
         """Decode one file.
@@ -189,11 +200,16 @@ class Intake:
         """Take no more pictures, and end the decoders."""
         if self._fetcher is not None:
             self._fetcher.close()
+        if self._others is not None:
+            self._others.cancel()
         for worker in self._workers:
             worker.kill()
         self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.end()
+
+    def _start_others(self) -> None:
+        self._threads.submit(_start_all, self._workers[1:])
 
     async def _hand_over(
         self,
@@ -237,6 +253,13 @@ class Intake:
             return job(worker, data, limits)
         finally:
             self._idle.put(worker)
+
+
+def _start_all(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        # One that can not be started now is tried again with a picture.
+        with suppress(DecoderBroken):
+            worker.start()
 
 
 def _take(worker: Worker, data: bytes, limits: ImageLimits) -> Picture:

@@ -50,6 +50,7 @@ class DecoderProcess:
     """A running decoder process.
 
     Attributes:
+        is_ready: it has told that it can be asked, see `await_ready`.
         is_sound: its two lines are where they should be, so that it can be asked again.
         is_parting: a child has answered, and its end was not told yet.
     """
@@ -58,6 +59,7 @@ class DecoderProcess:
     channel: socket.socket
     notes: int
     has_heic: bool = False
+    is_ready: bool = False
     is_sound: bool = True
     is_parting: bool = False
     _unread: bytes = field(default=b"")
@@ -164,15 +166,15 @@ def _refuse_end(note: dict[str, Any], max_cpu_seconds: int) -> NoReturn:
     raise BadImage("the picture is damaged so that it can not be decoded; save it anew")
 
 
-def start(command: Sequence[str], memory: int) -> DecoderProcess:
-    """Start a decoder and wait until it is ready.
+def begin(command: Sequence[str], memory: int) -> DecoderProcess:
+    """Begin a decoder; `await_ready` comes after it.
 
     Args:
         command: its program; the shared memory's number is added.
         memory: the number of the open file.
 
     Raises:
-        DecoderBroken: it does not become ready.
+        DecoderBroken: there is no such program, or no room for another process.
     """
     ours, theirs = socket.socketpair()
     notes, their_notes = os.pipe()
@@ -193,16 +195,23 @@ def start(command: Sequence[str], memory: int) -> DecoderProcess:
     finally:
         theirs.close()
         os.close(their_notes)
-    decoder = DecoderProcess(process, ours, notes)
+    return DecoderProcess(process, ours, notes)
+
+
+def await_ready(decoder: DecoderProcess) -> None:
+    """Wait until a decoder can be asked.
+
+    Raises:
+        DecoderBroken: it does not become ready.
+    """
     try:
         note = decoder.read_note(time.monotonic() + START_SECONDS)
         decoder.has_heic = bool(note["has_heic"])
-    except (DecoderBroken, KeyError, ValueError) as error:
-        end(decoder)
+    except (KeyError, ValueError) as error:
         raise DecoderBroken from error
     if not note["is_confined"]:
         log.warning("pictures are decoded with limits, but without a filter of system calls")
-    return decoder
+    decoder.is_ready = True
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

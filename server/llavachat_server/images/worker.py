@@ -1,6 +1,6 @@
 """The server's end of one decoder process: starts it, hands it files, ends it.
 
-Contract: a call blocks, so it belongs into a thread, one at a time for each worker. Whatever the
+Contract: a call blocks, so it belongs into a thread; calls of one worker take turns. Whatever the
 decoder does, and whether it still lives, a call ends in bounded time with pixels, a refusal or
 `DecoderBroken`. What the decoder says is checked like a caller's word. It must not know asyncio.
 """
@@ -8,8 +8,10 @@ decoder does, and whether it still lives, a call ends in bounded time with pixel
 import os
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,10 +26,11 @@ from llavachat_server.images.picture import (
 from llavachat_server.images.process import (
     DecoderBroken,
     DecoderProcess,
+    await_ready,
+    begin,
     end,
     kill,
     refuse_odd,
-    start,
 )
 
 KEPT_MEMORY_BYTES = 16 * 1024**2
@@ -48,6 +51,9 @@ class Pixels:
     num_frames: int
 
 
+NUM_WORKERS = 3
+"""Decoders beside each other, 28 MiB each: one tenant's hard pictures keep at most two busy."""
+
 DECODER = (sys.executable, "-IB", "-m", "llavachat_server.images.decoder")
 """Isolated: no variable of the environment and no folder of the user has a say in it."""
 
@@ -65,11 +71,17 @@ class Worker:
         self._decoder: DecoderProcess | None = None
         self._finalizer: weakref.finalize[[DecoderProcess], Worker] | None = None
         self._is_ended = False
+        self._turn = threading.RLock()
 
     @property
     def process_id(self) -> int | None:
         """The process that keeps the decoder ready; None while there is none."""
         return None if self._decoder is None else self._decoder.process.pid
+
+    def begin(self) -> None:
+        """Begin to start the decoder, and wait for nothing; `start` does the rest."""
+        with suppress(DecoderBroken):
+            self._begin()
 
     def start(self) -> bool:
         """Start the decoder, unless it runs.
@@ -80,16 +92,35 @@ class Worker:
         Raises:
             DecoderBroken: it can not be started.
         """
+        with self._turn:
+            return self._start()
+
+    def _start(self) -> bool:
         decoder = self._decoder
-        if decoder is not None and decoder.process.poll() is None and decoder.settle():
-            return decoder.has_heic
+        if decoder is not None and decoder.process.poll() is None:
+            if not decoder.is_ready:
+                self._await_ready(decoder)
+            if decoder.settle():
+                return decoder.has_heic
         self._stop()
         if not self._is_ended:
-            decoder = self._decoder = start(self._command, self._memory.fd)
-            self._finalizer = weakref.finalize(self, end, decoder)
+            decoder = self._begin()
+            self._await_ready(decoder)
             if not self._is_ended:
                 return decoder.has_heic
         raise DecoderBroken
+
+    def _await_ready(self, decoder: DecoderProcess) -> None:
+        try:
+            await_ready(decoder)
+        except DecoderBroken:
+            self._stop()
+            raise
+
+    def _begin(self) -> DecoderProcess:
+        decoder = self._decoder = begin(self._command, self._memory.fd)
+        self._finalizer = weakref.finalize(self, end, decoder)
+        return decoder
 
     def kill(self) -> None:
         """End the decoder for good; a call that is under way in another thread fails soon."""
@@ -109,7 +140,8 @@ class Worker:
             BadImage: it can not be taken.
             DecoderBroken: nothing can be said about it.
         """
-        self._ask(data, limits, is_check=True)
+        with self._turn:
+            self._ask(data, limits, is_check=True)
 
     def decode(self, data: bytes, limits: ImageLimits) -> Pixels:
         """Decode a file.
@@ -118,6 +150,10 @@ class Worker:
             BadImage: it can not be taken.
             DecoderBroken: nothing can be said about it.
         """
+        with self._turn:
+            return self._decode(data, limits)
+
+    def _decode(self, data: bytes, limits: ImageLimits) -> Pixels:
         answer = self._ask(data, limits, is_check=False)
         try:
             size, kept = _size(answer["size"], limits), _size(answer["kept"], limits)
@@ -164,6 +200,13 @@ class Worker:
         finalizer, self._finalizer, self._decoder = self._finalizer, None, None
         if finalizer is not None:
             finalizer()
+
+
+def begin_workers() -> list[Worker]:
+    """As many workers as a server has, the first of which begins to start its decoder."""
+    workers = [Worker() for _ in range(NUM_WORKERS)]
+    workers[0].begin()
+    return workers
 
 
 class _Memory:

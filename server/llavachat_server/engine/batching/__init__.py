@@ -1,7 +1,7 @@
 """The batching core: many answers through one model, step by step.
 
 `sequence` is one request, `blocks` the paged cache's bookkeeping, `scheduler` decides who
-computes what in a step, `attention` and `linears` are the kernels, `runner` the forward pass,
-`core` the loop's body. Synchronous, owned by one thread; it knows torch and Llama's modules,
-and nothing of chats, asyncio or gRPC.
+computes what in a step, `core` is the loop's body, `exact` the scheduler for answers that must come
+out again, `sizing` says how large a cache is. Synchronous, owned by one thread; who computes is
+behind `core.Runner`. It knows no torch, and nothing of chats, asyncio or gRPC.
 """

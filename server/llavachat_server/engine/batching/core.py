@@ -10,16 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Ids
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any, Protocol
 
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.runner import Runner
 from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
-from llavachat_server.engine.batching.sequence import Draw, Job, Output, Sequence
-from llavachat_server.engine.sampling import SeenTokens, perturb_scores, pick_largest
+from llavachat_server.engine.batching.sequence import Job, Output, Sequence
+from llavachat_server.engine.sampling import Sampler
 
 _log = logging.getLogger(__name__)
 
@@ -28,24 +24,36 @@ class CoreBroken(Exception):
     """Two steps in a row have raised; the core and its cache are of no more use."""
 
 
+class Runner(Protocol):
+    """A model's decoder over one cache."""
+
+    def forward(self, inputs: Ids[Input], meanwhile: Callable[[], None] = ...) -> Any:
+        """Compute a step and store its keys and values.
+
+        Args:
+            inputs: those with a single token first.
+            meanwhile: called when everything is prepared and the computing begins, which other
+                threads that it wakes do not hold up.
+
+        Returns:
+            (inputs that want logits, vocabulary), float32, in their order, for the sampler.
+        """
+        ...
+
+
 class Core:
     """Generates many answers side by side.
 
     Args:
         runner: the model.
         scheduler: with the pool of the runner's cache.
-        seen: rows for repetition penalties.
-        silent_ids: ids that are never drawn.
+        sampler: draws from what the runner computes.
     """
 
-    def __init__(
-        self, runner: Runner, scheduler: Scheduler, seen: SeenTokens, silent_ids: Ids[int] = ()
-    ) -> None:
+    def __init__(self, runner: Runner, scheduler: Scheduler, sampler: Sampler) -> None:
         self._runner = runner
         self._scheduler = scheduler
-        self._seen = seen
-        self._silent_ids = np.array(silent_ids, np.intp)
-        self._silent = torch.tensor(silent_ids, dtype=torch.int64, device=seen.table.device)
+        self._sampler = sampler
         self._sequences: dict[int, Sequence] = {}
         self._has_just_failed = False
 
@@ -152,41 +160,14 @@ class Core:
             inputs.append(Input(ids, chunk.start, sequence.blocks, wants_logits))
         logits = self._runner.forward(inputs, meanwhile)
         finished = [c.sequence for c, item in zip(chunks, inputs, strict=True) if item.wants_logits]
-        return self._draw(finished, logits) if finished else []
-
-    def _draw(self, sequences: Ids[Sequence], logits: Tensor) -> list[int]:
-        draws = [sequence.job.draw for sequence in sequences]
-        if not logits.is_cuda and all(draw.is_plain for draw in draws):
-            return pick_largest(logits.numpy(), self._silent_ids)
-        return self._draw_by_rules(sequences, draws, logits)
-
-    @torch.inference_mode()
-    def _draw_by_rules(
-        self, sequences: Ids[Sequence], draws: Ids[Draw], logits: Tensor
-    ) -> list[int]:
-        if self._silent.numel():
-            logits.index_fill_(1, self._silent, -torch.inf)
-        device = logits.device
-        if any(draw.seen_row for draw in draws):
-            last_ids = torch.tensor([s.token_ids[-1] for s in sequences], device=device)
-            rows = torch.tensor([draw.seen_row for draw in draws], device=device)
-            penalties = torch.tensor([draw.repetition_penalty for draw in draws], device=device)
-            logits = self._seen.apply(logits, last_ids, rows, penalties)
-        warm = [index for index, draw in enumerate(draws) if draw.temperature > 0]
-        drawn: list[int] = logits.argmax(-1).tolist()
-        if warm:
-            chosen = [draws[index] for index in warm]
-            scores = perturb_scores(
-                logits[torch.tensor(warm, device=device)],
-                torch.tensor([draw.temperature for draw in chosen], device=device),
-                torch.tensor([draw.top_p for draw in chosen], device=device),
-                torch.tensor([draw.top_k for draw in chosen], device=device),
-                torch.tensor([_to_signed(draw.seed) for draw in chosen], device=device),
-                torch.tensor([len(sequences[i].token_ids) for i in warm], device=device),
-            )
-            for index, token_id in zip(warm, scores.argmax(-1).tolist(), strict=True):
-                drawn[index] = token_id
-        return drawn
+        if not finished:
+            return []
+        return self._sampler.draw(
+            [sequence.job.draw for sequence in finished],
+            [sequence.token_ids[-1] for sequence in finished],
+            [len(sequence.token_ids) for sequence in finished],
+            logits,
+        )
 
     def _settle(self, chunks: Ids[Chunk], drawn: Ids[int]) -> list[Output]:
         outputs: list[Output] = []
@@ -227,7 +208,3 @@ def _report(
         cached_tokens=sequence.cached_tokens,
         scheduled_at_seconds=sequence.scheduled_at_seconds or time.perf_counter(),
     )
-
-
-def _to_signed(bits: int) -> int:
-    return bits - 2**64 if bits >= 2**63 else bits

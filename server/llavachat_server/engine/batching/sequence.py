@@ -14,7 +14,7 @@ class Draw:
     """The sampling rules of one request.
 
     `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 set no limit, `repetition_penalty` 1
-    changes nothing, `seed` has 64 bits. `seen_row` is from ``SeenTokens.take_row``; 0 without
+    changes nothing, `seed` has 64 bits. `seen_row` is from ``Sampler.take_row``; 0 without
     a penalty.
     """
 

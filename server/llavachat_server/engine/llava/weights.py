@@ -1,10 +1,8 @@
-"""A checkpoint's weights by the names that `llava.model`'s modules have.
+"""A checkpoint's weights as torch's parameters, by the names that `llava.model`'s modules have.
 
-Matrices stay in the mapped files until somebody needs them otherwise: the system may take their
-pages back.
+Like `files.ArrayWeights`, for those who compute with torch.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,18 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-INDEX_NAME, WEIGHTS_NAME = "model.safetensors.index.json", "model.safetensors"
-
-_RENAMED = (
-    ("language_model.lm_head.", "lm_head."),
-    ("language_model.model.", "language_model."),
-    ("vision_tower.vision_model.", "vision_tower."),
-)
-"""From the hub's layout to transformers 5's, which is this one's, less its first "model."."""
-
-
-class WeightsMissing(Exception):
-    """A weight is not there, or has another shape."""
+from llavachat_server.engine.llava.files import WeightsMissing, list_files, rename
 
 
 class Weights:
@@ -70,20 +57,11 @@ def open_weights(folder: Path, dtype: torch.dtype) -> Weights:
         OSError, ValueError, safetensors.SafetensorError: a file can not be read.
     """
     tensors = {}
-    for path in _list_files(folder):
+    for path in list_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 tensors[rename(name)] = file.get_tensor(name)
     return Weights(tensors, dtype)
-
-
-def rename(name: str) -> str:
-    """A weight's name here, from the hub's layout or transformers 5's."""
-    name = name.removeprefix("model.")
-    for there, here in _RENAMED:
-        if name.startswith(there):
-            return here + name.removeprefix(there)
-    return name
 
 
 def copy_out(model: nn.Module) -> None:
@@ -98,13 +76,3 @@ def copy_out(model: nn.Module) -> None:
             tensor = parameter.data
             # Tied weights stay one.
             parameter.data = copies.setdefault(tensor.data_ptr(), tensor.clone())
-
-
-def _list_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS_NAME).is_file():
-        return [folder / WEIGHTS_NAME]
-    if not (folder / INDEX_NAME).is_file():
-        raise WeightsMissing(WEIGHTS_NAME)
-    names = json.loads((folder / INDEX_NAME).read_text("utf-8"))["weight_map"].values()
-    # A name is a file's beside the index, whatever an index says.
-    return [folder / Path(str(name)).name for name in sorted(set(names))]

@@ -1,15 +1,17 @@
-"""The decoder's steps as machine code for this processor, compiled by numba.
+"""LLaVA in float32 on a CPU: kernels of our own, NumPy around them, and no torch.
 
-It knows matrices, rows and a cache's slots; no requests and no scheduler. Importing this
-package alone imports neither numba nor LLVM, which nobody needs on a GPU.
+`kernels` is what numba compiles, in processes of its own (`apart`), which leave machine code behind
+(`code`). `weights` packs a checkpoint, `steps` computes the decoder and `tower` the pictures, on
+threads of their own (`helpers`), `cache` and `embedding` are the memory between them, `sampling`
+draws, and `backend` is what the engine sees. It knows no asyncio and no requests.
 """
 
 import ctypes
-import hashlib
 import importlib.util
 import mmap
-import os
 from pathlib import Path
+
+_NEEDED = ("avx2", "fma")
 
 
 def is_installed() -> bool:
@@ -24,11 +26,16 @@ def find_obstacle() -> str | None:
     if not _can_make_executable():
         # LLVM would end the process.
         return "this process may not make memory executable (MemoryDenyWriteExecute)"
-    from llvmlite import binding
-
-    features = binding.get_host_cpu_features()
-    missing = [name for name in ("avx2", "fma") if not features.get(name)]
+    features = _read_features()
+    missing = [name for name in _NEEDED if name not in features]
     return f"the processor has no {' and no '.join(missing)}" if missing else None
+
+
+def _read_features() -> set[str]:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return set(line.partition(":")[2].split())
+    return set()
 
 
 def _can_make_executable() -> bool:
@@ -41,39 +48,3 @@ def _can_make_executable() -> bool:
     del start
     page.close()
     return bool(code == 0)
-
-
-def find_folder(folder: str) -> Path:
-    """Where in a folder this version's machine code lies.
-
-    numba asks whether the file of the outermost function has changed, and no other: the code is
-    kept under the digest of all of this package's sources.
-    """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    return Path(folder) / digest[:16]
-
-
-def keep_compiled(folder: str | None) -> bool:
-    """Keep the machine code for the next start; before the first kernel is imported.
-
-    Args:
-        folder: of the service alone, since what lies there is run. None, or one that cannot be
-            written to: the kernels are compiled at every start.
-
-    Returns:
-        Whether it is kept.
-    """
-    if folder is None or find_obstacle() is not None:
-        return False
-    import numba
-
-    own = find_folder(folder)
-    try:
-        own.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return False
-    if not os.access(own, os.W_OK):
-        return False
-    numba.config.CACHE_DIR = str(own)
-    return True

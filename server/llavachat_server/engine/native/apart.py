@@ -1,101 +1,142 @@
 """Compiles the kernels in processes of their own, for this start and the next ones.
 
-    python -m llavachat_server.engine.native.apart FOLDER decoder
+    python -m llavachat_server.engine.native.apart FOLDER step
 
-The decoder's and the tower's at once, where one process would take one after the other; and
-what compiling leaves in memory goes with them. It decides nothing: a process that compiles
-by itself what it does not find is as right, and only slower and larger.
+Both at once, where one process would take one after the other; and what compiles is in nobody's
+memory afterwards.
 """
 
 import hashlib
 import importlib.metadata
+import os
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from llavachat_server.engine import native
+from llavachat_server.engine.native.code import Code, Kernel, link, read_code, write_code
 
-PARTS = ("decoder", "tower")
+PARTS = ("step", "tower")
 
 
-def compile_apart(folder: str | None) -> list[str]:
-    """Have what is not kept yet compiled, and wait for it.
+class NoKernels(Exception):
+    """The kernels can not be had; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """A decoder's step and a picture's way through the tower, see `kernels`."""
+
+    step: Kernel
+    tower: Kernel
+
+
+def get_kernels(folder: str | None) -> Kernels:
+    """The kernels in this process; compiled where they are not kept, which takes many seconds.
 
     Args:
-        folder: see `native.keep_compiled`.
+        folder: of the service alone, since what lies there is run. None, or one that can not be
+            written to: they are compiled at every start.
 
-    Returns:
-        The parts that were compiled.
+    Raises:
+        NoKernels: they can not be compiled, or can not be run here.
     """
-    if folder is None or not native.is_installed():
-        return []
-    own = native.find_folder(folder)
-    missing = [part for part in PARTS if not _is_kept(own, part)]
-    if not missing or native.find_obstacle() is not None:
-        return []
-    words = [sys.executable, "-P", "-m", __name__, folder]
-    processes = {}
-    for part in missing:
-        try:
-            processes[part] = subprocess.Popen(  # noqa: S603
-                [*words, part],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError:
-            break
-    return [part for part, process in processes.items() if process.wait() == 0]
+    obstacle = native.find_obstacle()
+    if obstacle is not None:
+        raise NoKernels(obstacle)
+    own = None if folder is None else _make_folder(find_folder(folder))
+    if own is not None:
+        return _link(_compile_missing(own))
+    with tempfile.TemporaryDirectory(prefix="llavachat-kernels-") as passing:
+        return _link(_compile_missing(Path(passing)))
 
 
-def compile_part(folder: str, part: str) -> bool:
-    """Compile one part in this process; whether it is kept.
+def find_folder(folder: str) -> Path:
+    """Where in a folder this version's machine code lies, named by the digest of its sources."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    return Path(folder) / digest[:16]
+
+
+def find_file(own: Path, part: str) -> Path:
+    """Where in it one part lies."""
+    return own / f"{part}.code"
+
+
+def compile_part(own: Path, part: str) -> None:
+    """Compile one part in this process, and keep it.
 
     Args:
-        folder: see `native.keep_compiled`.
+        own: see `find_folder`.
         part: of `PARTS`.
     """
-    if not native.keep_compiled(folder):
-        return False
-    if part == "decoder":
-        from llavachat_server.engine.native.steps import compile_kernels
+    from llavachat_server.engine.native.kernels.entries import compile_entry
 
-        compile_kernels()
-    else:
-        from llavachat_server.engine.native.tower import compile_tower
-
-        compile_tower()
-    _find_mark(native.find_folder(folder), part).write_text(_describe_machine())
-    return True
+    write_code(find_file(own, part), Code(*compile_entry(part)), describe_machine())
 
 
-def _is_kept(own: Path, part: str) -> bool:
-    try:
-        return _find_mark(own, part).read_text() == _describe_machine()
-    except OSError:
-        return False
-
-
-def _find_mark(own: Path, part: str) -> Path:
-    return own / f"{part}.kept"
-
-
-def _describe_machine() -> str:
-    # What numba looks at before it takes code from the disk, without importing it.
+@cache
+def describe_machine() -> str:
+    """What machine code depends on besides its sources."""
     flags = [
         line
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith(("model name", "flags", "Features"))
     ]
     about = "\n".join(sorted(set(flags)))
-    return "\n".join(
-        (
-            importlib.metadata.version("numba"),
-            sys.version,
-            hashlib.sha256(about.encode()).hexdigest(),
+    compilers = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
+    return ", ".join((*compilers, hashlib.sha256(about.encode()).hexdigest()[:16]))
+
+
+def _make_folder(own: Path) -> Path | None:
+    try:
+        own.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return None
+    return own if os.access(own, os.W_OK) else None
+
+
+def _compile_missing(own: Path) -> dict[str, Code]:
+    machine = describe_machine()
+    found = {part: read_code(find_file(own, part), machine) for part in PARTS}
+    words = [sys.executable, "-P", "-m", __name__, str(own)]
+    processes = {
+        part: subprocess.Popen(  # noqa: S603
+            [*words, part],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-    )
+        for part, code in found.items()
+        if code is None
+    }
+    codes = {}
+    for part in PARTS:
+        said = processes[part].communicate()[1] if part in processes else ""
+        code = found[part] or read_code(find_file(own, part), machine)
+        if code is None:
+            reason = said.strip().rpartition("\n")[2] or "nothing was said"
+            raise NoKernels(f"the kernels could not be compiled: {reason}")
+        codes[part] = code
+    return codes
+
+
+def _link(codes: dict[str, Code]) -> Kernels:
+    return Kernels(**{part: link(code) for part, code in codes.items()})
+
+
+def main(own: str, part: str) -> None:
+    """Compile a part, or end with one line that says why not."""
+    try:
+        compile_part(Path(own), part)
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        sys.exit(f"{type(error).__name__}: {first_line}")
 
 
 if __name__ == "__main__":
-    sys.exit(not compile_part(sys.argv[1], sys.argv[2]))
+    main(*sys.argv[1:])

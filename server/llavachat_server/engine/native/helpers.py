@@ -5,15 +5,37 @@ model's row; here nobody asks what became of a call.
 """
 
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
 _log = logging.getLogger(__name__)
 
 _Work: TypeAlias = "tuple[Callable[..., None], tuple[Any, ...]] | None"
+
+
+def count_cores() -> int:
+    """Threads that compute side by side: one for each core that this process may use.
+
+    Two threads of one core would share its multipliers. ``OMP_NUM_THREADS`` is heeded, as torch
+    does.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    allowed = os.sched_getaffinity(0)
+    siblings = (
+        Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        for number in allowed
+    )
+    try:
+        return len({path.read_text() for path in siblings})
+    except OSError:
+        return len(allowed)
 
 
 class Helpers:

@@ -1,74 +1,88 @@
-"""Runs a decoder's steps by the kernels, on threads of its own.
+"""Runs a decoder's steps by the kernel, on threads of its own.
 
-See `batching.runner.RecordedSteps` for what the loop asks of it. It knows the cache's memory
-and no requests beyond a step.
+It knows the cache's memory and no requests beyond a step.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import chain
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from llavachat_server.engine.batching.attention import PieceAttention, Shape
 from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.llava.config import LlavaConfig
+from llavachat_server.engine.llava.files import ArrayWeights
+from llavachat_server.engine.native.cache import Cache
+from llavachat_server.engine.native.calls import find_address, point_to, write_words
+from llavachat_server.engine.native.code import Kernel
+from llavachat_server.engine.native.embedding import RowTable
 from llavachat_server.engine.native.helpers import Helpers
-from llavachat_server.engine.native.kernels import run_step
 from llavachat_server.engine.native.plan import (
+    LANES,
     MAX_ATTENDING_ROWS,
+    PHASES_AROUND,
     PHASES_PER_LAYER,
     Buffers,
     Sizes,
     Step,
+    count_counters,
     count_scratch,
 )
-from llavachat_server.engine.native.sharing import count_counters
-from llavachat_server.engine.native.vectors import LANES
-from llavachat_server.engine.native.weights import build_angles, pack_weights
+from llavachat_server.engine.native.weights import build_angles, pack_decoder
+
+Floats = NDArray[np.float32]
+
+
+def read_shape(config: LlavaConfig) -> Shape:
+    """The shape of a model's decoder, for its cache."""
+    text = config.text_config
+    return Shape(
+        num_layers=text.num_hidden_layers,
+        num_heads=text.num_attention_heads,
+        num_kv_heads=text.num_key_value_heads,
+        head_dim=text.head_dim,
+    )
 
 
 class NativeDecoder:
     """A decoder's packed weights, and the threads that compute with them.
 
     Args:
-        embed: the input embedding: ids below the size of its `weight` are that table's rows, and
-            its `fill_rows` is asked for the others, see `embedding.VirtualEmbedding`.
-        decoder: Llama's layers and final norm; see `weights.can_pack`.
-        head: the output head.
-        shape: of the model.
-        context_tokens: positions that may come.
-        release: give the model's own copy of the weights back.
-        num_threads: that compute a step. None: as many as torch takes on the calling thread.
+        kernel: see `kernels.step.run_step`.
+        weights: of a checkpoint.
+        config: of the same; see `weights.find_misfit`.
+        rows: turns ids into rows.
+        num_threads: that compute a step.
+
+    Raises:
+        WeightsMissing: a weight is not there, or has another shape.
     """
 
     def __init__(
         self,
-        embed: Any,
-        decoder: Any,
-        head: Any,
-        shape: Shape,
-        context_tokens: int,
-        *,
-        release: bool,
-        num_threads: int | None = None,
+        kernel: Kernel,
+        weights: ArrayWeights,
+        config: LlavaConfig,
+        rows: RowTable,
+        num_threads: int,
     ) -> None:
-        self._embed = embed
-        self._num_threads = num_threads
-        self._shape = shape
-        self._context_tokens = context_tokens
-        self._hidden = int(decoder.config.hidden_size)
-        self._inner = int(decoder.config.intermediate_size)
-        self._vocabulary = int(head.weight.shape[0])
-        self._floor = np.float32(decoder.norm.variance_epsilon)
-        self._weights = pack_weights(decoder, head, shape, release=release).numpy()
-        angles = build_angles(decoder, context_tokens)
-        self._cosines, self._sines = (table.view(-1).numpy() for table in angles)
-        self._words: NDArray[np.float32] | None = None
-        self._helpers = Helpers("llavachat-step", 0)
+        text = config.text_config
+        self._kernel = kernel
+        self._rows = rows
+        self.shape = read_shape(config)
+        self._context_tokens = text.max_position_embeddings
+        self._hidden, self._inner = text.hidden_size, text.intermediate_size
+        self._vocabulary = text.vocab_size
+        self._padded_vocabulary = text.vocab_size + -text.vocab_size % LANES
+        self._floor = np.array([text.rms_norm_eps], np.float32)
+        self._weights = pack_decoder(weights, config)
+        angles = build_angles(text, self._context_tokens)
+        self._cosines, self._sines = (table.reshape(-1) for table in angles)
+        self._helpers = Helpers("llavachat-step", num_threads - 1)
         self._num_rows = 0
-        self._buffers: dict[str, Any] = {}
-        self._scratch: list[Any] = []
+        self._buffers: dict[str, Floats] = {}
+        self._scratch: list[Floats] = [np.empty(0, np.float32)] * num_threads
         self._has_all_cores: Callable[[], bool] = lambda: True
         self.num_running_threads = 0
         """That took part in the last step."""
@@ -87,75 +101,76 @@ class NativeDecoder:
     def run(
         self,
         inputs: Sequence[Input],
-        attention: PieceAttention,
+        cache: Cache,
         meanwhile: Callable[[], None] = lambda: None,
-    ) -> NDArray[np.float32]:
+    ) -> Floats:
         """Compute a step and store its keys and values.
 
         Args:
             inputs: whose tokens are computed.
-            attention: the cache; a block must be whole panels of 16 tokens.
-            meanwhile: see `Runner.forward`. Python's lock is free from then on.
+            cache: of the decoder's shape.
+            meanwhile: see `batching.core.Runner`. Python's lock is free from then on.
 
         Returns:
             (inputs that want logits, vocabulary), in their order.
         """
-        step = _describe(inputs, attention.block_tokens)
-        shape, num_rows = self._shape, len(step.positions)
+        step = _describe(inputs, cache.block_tokens)
+        num_rows = len(step.positions)
         is_wanted = len(step.wanted) > 0
         if not is_wanted:
             # Keys and values are needed all the same; one row's answer is thrown away.
-            step = step._replace(wanted=step.positions[:1] * 0)
-        self._make_room(num_rows, self._num_threads or torch.get_num_threads())
-        self._fill_hidden([token_id for item in inputs for token_id in item.token_ids])
+            step = step._replace(wanted=[0])
+        self._make_room(num_rows)
+        hidden = self._buffers["hidden"][: num_rows * self._hidden].reshape(-1, self._hidden)
+        self._rows.fill_rows([token_id for item in inputs for token_id in item.token_ids], hidden)
         num_threads = len(self._scratch)
         if num_threads > 1 and not self._has_all_cores():
             num_threads -= 1
         self.num_running_threads = num_threads
-        sizes = Sizes(
+        logits = np.empty(len(step.wanted) * self._padded_vocabulary, np.float32)
+        buffers = Buffers(
+            self._weights, self._cosines, self._sines, cache.memory, logits=logits, **self._buffers
+        )
+        columns = np.array(list(chain(*step)), np.int64)
+        num_phases = self.shape.num_layers * PHASES_PER_LAYER + PHASES_AROUND
+        counters = np.zeros(count_counters(num_phases), np.int64)
+        common = [
+            *self._size(cache, num_threads),
+            *point_to(buffers),
+            *_point_into(columns, step),
+            *point_to((self._floor, counters)),
+        ]
+        main, *helping = (
+            write_words(common, scratch, is_helper=number > 0)
+            for number, scratch in enumerate(self._scratch[:num_threads])
+        )
+        kept = (buffers, columns, counters, self._scratch)
+        meanwhile()
+        self._helpers.call(self._kernel, [(words, *kept) for words in helping])
+        self._kernel(main, *kept)
+        rows = logits.reshape(-1, self._padded_vocabulary)
+        return rows[: len(rows) * is_wanted, : self._vocabulary]
+
+    def _size(self, cache: Cache, num_threads: int) -> Sizes:
+        shape = self.shape
+        return Sizes(
             shape.num_layers,
             self._hidden,
             shape.num_heads,
             shape.num_kv_heads,
             shape.head_dim,
             self._inner,
-            self._vocabulary + -self._vocabulary % LANES,
-            attention.block_tokens,
-            attention.num_slots,
+            self._padded_vocabulary,
+            cache.block_tokens,
+            cache.num_slots,
             num_threads,
         )
-        logits = np.empty(len(step.wanted) * sizes.vocabulary, np.float32)
-        cache = attention.memory.view(-1).numpy()
-        buffers = Buffers(
-            self._weights, self._cosines, self._sines, cache, logits=logits, **self._buffers
-        )
-        counters = np.zeros(count_counters(shape.num_layers * PHASES_PER_LAYER + 1), np.int64)
-        common = (sizes, buffers, step, self._floor, counters)
-        meanwhile()
-        helping = self._scratch[1:num_threads]
-        self._helpers.call(run_step, [(*common, scratch, True) for scratch in helping])
-        run_step(*common, self._scratch[0], False)
-        rows = logits.reshape(-1, sizes.vocabulary)
-        return rows[: len(rows) * is_wanted, : self._vocabulary]
 
-    def _fill_hidden(self, token_ids: list[int]) -> None:
-        if self._words is None:
-            # Not before the first step: until then the model's weights may still be moved.
-            self._words = self._embed.weight.detach().numpy()
-        rows = self._buffers["hidden"][: len(token_ids) * self._hidden].reshape(-1, self._hidden)
-        if max(token_ids) < len(self._words):
-            # Answers are nothing but words, a few rows each step.
-            np.take(self._words, token_ids, 0, rows, "clip")
-        else:
-            self._embed.fill_rows(token_ids, rows)
-
-    def _make_room(self, num_rows: int, num_threads: int) -> None:
-        if num_rows <= self._num_rows and num_threads == len(self._scratch):
+    def _make_room(self, num_rows: int) -> None:
+        if num_rows <= self._num_rows:
             return
-        if num_threads != len(self._scratch):
-            self._helpers = Helpers("llavachat-step", num_threads - 1)
-        self._num_rows = num_rows = max(num_rows, self._num_rows)
-        heads = self._shape.num_heads * self._shape.head_dim
+        self._num_rows = num_rows
+        heads = self.shape.num_heads * self.shape.head_dim
         widths = {
             "hidden": self._hidden,
             "middle": self._hidden,
@@ -167,18 +182,26 @@ class NativeDecoder:
             name: np.zeros(num_rows * width, np.float32) for name, width in widths.items()
         }
         size = count_scratch(num_rows, self._context_tokens)
-        self._scratch = [np.zeros(size, np.float32) for _ in range(num_threads)]
+        self._scratch = [np.zeros(size, np.float32) for _ in self._scratch]
 
 
-def compile_kernels() -> None:
-    """Compile everything, or read it from the disk: a step of no layers and 16 logits."""
-    one = {name: np.zeros(LANES, np.float32) for name in Buffers._fields}
-    buffers = Buffers(**{**one, "weights": np.zeros(LANES * LANES, np.float32)})
-    sizes = Sizes(0, LANES, 1, 1, LANES, LANES, LANES, LANES, LANES, 1)
-    step = _describe([Input([0], 0, [0], True)], LANES)
-    counters = np.zeros(count_counters(1), np.int64)
-    scratch = np.zeros(count_scratch(1, 1), np.float32)
-    run_step(sizes, buffers, step, np.float32(1.0), counters, scratch, False)
+class NativeRunner:
+    """A decoder over one cache; see `batching.core.Runner`.
+
+    Args:
+        decoder: may serve several runners, one after another.
+        cache: made for the decoder's shape.
+    """
+
+    def __init__(self, decoder: NativeDecoder, cache: Cache) -> None:
+        self._decoder = decoder
+        self._cache = cache
+
+    def forward(
+        self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
+    ) -> Floats:
+        """See `batching.core.Runner.forward`."""
+        return self._decoder.run(inputs, self._cache, meanwhile)
 
 
 def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:
@@ -199,5 +222,14 @@ def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:
         tables += item.blocks
         if item.wants_logits:
             wanted.append(len(positions) - 1)
-    columns = (positions, slots, first_blocks, tables, wanted, groups)
-    return Step(*(np.array(column, np.int64) for column in columns))
+    return Step(positions, slots, first_blocks, tables, wanted, groups)
+
+
+def _point_into(columns: NDArray[np.int64], step: Step) -> list[int]:
+    # The step's columns stand one behind the other.
+    words: list[int] = []
+    address = find_address(columns)
+    for column in step:
+        words += (address, len(column))
+        address += len(column) * columns.itemsize
+    return words

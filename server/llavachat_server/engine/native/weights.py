@@ -1,93 +1,210 @@
-"""A decoder's weights in the order in which the kernels read them.
+"""A checkpoint's weights in the order in which the kernels read them.
 
 A panel is 16 outputs of a matrix, ``(in, 16)``: one product reads it from end to end. All
 panels of all layers stand in one array, in the order of a step.
 """
 
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from llavachat_server.engine.batching.attention import Shape
-from llavachat_server.engine.native.vectors import LANES
+from llavachat_server.engine.llava.config import LlavaConfig, TextConfig, VisionConfig
+from llavachat_server.engine.llava.files import ArrayWeights
+from llavachat_server.engine.native.plan import LANES
+
+Floats = NDArray[np.float32]
+
+_WORDS = "language_model.embed_tokens.weight"
 
 
-def can_pack(decoder: Any, head: Any, shape: Shape) -> bool:
-    """Whether the kernels compute this model: Llama in float32 on a CPU, without biases.
+def find_misfit(config: LlavaConfig) -> str | None:
+    """Why the kernels do not compute a model; None when they do.
 
-    Every width must be whole vectors of 16, the vocabulary excepted.
+    Every width must be whole vectors of 16, the vocabulary and the patches excepted.
     """
-    linears = [m for m in decoder.layers.modules() if hasattr(m, "in_features")] + [head]
-    config = decoder.config
-    return bool(
-        config.hidden_act in ("silu", "swish")
-        and all(size % LANES == 0 for size in (config.hidden_size, config.intermediate_size))
-        and shape.head_dim % LANES == 0
-        and all(type(m) is nn.Linear and m.bias is None for m in linears)
-        and all(m.weight.dtype == torch.float32 and not m.weight.is_cuda for m in linears)
+    text, vision = config.text_config, config.vision_config
+    widths = (
+        text.hidden_size,
+        text.intermediate_size,
+        text.head_dim,
+        vision.hidden_size,
+        vision.intermediate_size,
+        vision.hidden_size // max(1, vision.num_attention_heads),
     )
+    if not config.is_plain:
+        return "only transformers computes this model"
+    if any(width % LANES for width in widths):
+        return f"this model has widths that are not multiples of {LANES}"
+    return None
 
 
-def pack_weights(decoder: Any, head: Any, shape: Shape, *, release: bool) -> Tensor:
-    """All panels, float32, one dimension.
+def pack_decoder(weights: ArrayWeights, config: LlavaConfig) -> Floats:
+    """All panels of the decoder and the head, one dimension; norms' weights are folded in.
 
     Args:
-        decoder: with its layers and final norm.
-        head: the output head.
-        shape: of the model.
-        release: give each layer's own weights back as soon as they are packed.
+        weights: of a checkpoint.
+        config: of the same; see `find_misfit`.
+
+    Raises:
+        WeightsMissing: a weight is not there, or has another shape.
     """
-    linears = [m for m in decoder.layers.modules() if hasattr(m, "in_features")]
-    padded = -head.weight.shape[0] % LANES
-    size = (
-        sum(m.weight.numel() for m in linears)
-        + (head.weight.shape[0] + padded) * (head.weight.shape[1])
-    )
-    packed, end = torch.empty(size), 0
+    text = config.text_config
+    hidden, inner, dim = text.hidden_size, text.intermediate_size, text.head_dim
+    queries, keys = text.num_attention_heads * dim, text.num_key_value_heads * dim
+    padded = text.vocab_size + -text.vocab_size % LANES
+    layer_size = hidden * (2 * queries + 2 * keys + 3 * inner)
+    packed = np.zeros(text.num_hidden_layers * layer_size + padded * hidden, np.float32)
+    end = 0
 
-    def put(panels: Tensor) -> None:
+    def reserve(outputs: int, inputs: int) -> Floats:
         nonlocal end
-        packed[end : end + panels.numel()].view(panels.shape).copy_(panels)
-        end += panels.numel()
+        start, end = end, end + outputs * inputs
+        return packed[start:end].reshape(-1, inputs, LANES)
 
-    for layer in decoder.layers:
-        own, mlp = layer.self_attn, layer.mlp
-        before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
-        for module in (own.q_proj, own.k_proj):
-            put(cut_panels(_pair_up(module.weight, shape.head_dim) * before))
-        put(cut_panels(own.v_proj.weight * before))
-        put(cut_panels(own.o_proj.weight))
-        gate, up = cut_panels(mlp.gate_proj.weight * after), cut_panels(mlp.up_proj.weight * after)
-        put(torch.stack([gate, up], 1))
-        put(cut_panels(mlp.down_proj.weight))
-        if release:
-            for module in [*own.children(), *mlp.children()]:
-                if hasattr(module, "in_features"):
-                    module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
-    put(cut_panels(nn.functional.pad(head.weight * decoder.norm.weight, (0, 0, 0, padded))))
+    for number in range(text.num_hidden_layers):
+        name = f"language_model.layers.{number}"
+        before = weights.take(f"{name}.input_layernorm.weight", hidden)
+        after = weights.take(f"{name}.post_attention_layernorm.weight", hidden)
+        for part, outputs in (("q", queries), ("k", keys)):
+            matrix = weights.take(f"{name}.self_attn.{part}_proj.weight", outputs, hidden)
+            _cut(_pair_up(matrix, dim), reserve(outputs, hidden), before)
+        matrix = weights.take(f"{name}.self_attn.v_proj.weight", keys, hidden)
+        _cut(matrix, reserve(keys, hidden), before)
+        matrix = weights.take(f"{name}.self_attn.o_proj.weight", hidden, queries)
+        _cut(matrix, reserve(hidden, queries))
+        # A panel of one and a panel of the other, in turns.
+        both = reserve(2 * inner, hidden).reshape(-1, 2, hidden, LANES)
+        for place, part in enumerate(("gate", "up")):
+            matrix = weights.take(f"{name}.mlp.{part}_proj.weight", inner, hidden)
+            _cut(matrix, both[:, place], after)
+        matrix = weights.take(f"{name}.mlp.down_proj.weight", hidden, inner)
+        _cut(matrix, reserve(hidden, inner))
+    norm = weights.take("language_model.norm.weight", hidden)
+    _cut(_take_head(weights, config), reserve(padded, hidden), norm)
     return packed
 
 
-def build_angles(decoder: Any, num_positions: int) -> tuple[Tensor, Tensor]:
+def take_words(weights: ArrayWeights, config: TextConfig) -> Floats:
+    """The input embedding, (vocabulary, hidden), in memory of its own.
+
+    Raises:
+        WeightsMissing: it is not there, or has another shape.
+    """
+    return np.array(weights.take(_WORDS, config.vocab_size, config.hidden_size))
+
+
+def build_angles(config: TextConfig, num_positions: int) -> tuple[Floats, Floats]:
     """RoPE's cosines and sines, (positions, head_dim) each, for pairs of neighbours.
 
     The sines of each pair's first are negated.
     """
-    positions = torch.arange(num_positions).unsqueeze(0)
-    cosines, sines = decoder.rotary_emb(decoder.norm.weight, positions)
-    half = cosines.shape[-1] // 2
-    cosines = cosines[0, :, :half].repeat_interleave(2, 1)
-    sines = torch.stack([-sines[0, :, :half], sines[0, :, :half]], -1).flatten(1)
-    return cosines.contiguous(), sines.contiguous()
+    places = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequencies = np.float32(1.0) / np.float32(config.rope_theta) ** places
+    angles = np.arange(num_positions, dtype=np.float32)[:, None] * frequencies
+    sines = np.sin(angles)
+    return np.cos(angles).repeat(2, 1), np.stack([-sines, sines], -1).reshape(num_positions, -1)
 
 
-def cut_panels(weight: Tensor) -> Tensor:
-    """(out, in) to (panels, in, 16)."""
-    return weight.view(-1, LANES, weight.shape[1]).transpose(1, 2)
+def pack_tower(
+    weights: ArrayWeights, config: LlavaConfig, num_layers: int
+) -> tuple[Floats, Floats]:
+    """All panels of the tower and the projector, and all vectors: positions, norms and biases.
+
+    Args:
+        weights: of a checkpoint.
+        config: of the same; see `find_misfit`.
+        num_layers: of the tower's, from the first on.
+
+    Returns:
+        Both of one dimension, in the order of use.
+
+    Raises:
+        WeightsMissing: a weight is not there, or has another shape.
+    """
+    vision = config.vision_config
+    hidden, inner = vision.hidden_size, vision.intermediate_size
+    vectors = [_take_positions(weights, vision)[1:], *_take_norm(weights, "pre_layrnorm", hidden)]
+    linears = [_take_patches(weights, vision).reshape(hidden, -1)]
+
+    def add(name: str, outputs: int, inputs: int, *, has_bias: bool = True) -> None:
+        linears.append(weights.take(f"{name}.weight", outputs, inputs))
+        bias = weights.take(f"{name}.bias", outputs) if has_bias else np.zeros(outputs, np.float32)
+        vectors.append(bias)
+
+    for number in range(num_layers):
+        name = f"encoder.layers.{number}"
+        vectors += _take_norm(weights, f"{name}.layer_norm1", hidden)
+        for part in ("q", "k", "v", "out"):
+            add(f"vision_tower.{name}.self_attn.{part}_proj", hidden, hidden)
+        vectors += _take_norm(weights, f"{name}.layer_norm2", hidden)
+        add(f"vision_tower.{name}.mlp.fc1", inner, hidden)
+        add(f"vision_tower.{name}.mlp.fc2", hidden, inner)
+    projected, has_bias = config.text_config.hidden_size, config.multimodal_projector_bias
+    add("multi_modal_projector.linear_1", projected, hidden, has_bias=has_bias)
+    add("multi_modal_projector.linear_2", projected, projected, has_bias=has_bias)
+    return _pack(linears), np.concatenate([vector.reshape(-1) for vector in vectors])
 
 
-def _pair_up(weight: Tensor, head_dim: int) -> Tensor:
+def build_first_row(weights: ArrayWeights, config: VisionConfig) -> Floats:
+    """The class token as the tower's first layer has it, (hidden,): no picture changes it.
+
+    Raises:
+        WeightsMissing: a weight is not there, or has another shape.
+    """
+    hidden = config.hidden_size
+    row = weights.take("vision_tower.embeddings.class_embedding", hidden)
+    row = row + _take_positions(weights, config)[0]
+    weight, bias = _take_norm(weights, "pre_layrnorm", hidden)
+    row = row - row.mean()
+    scale = (np.square(row).mean() + np.float32(config.layer_norm_eps)) ** np.float32(-0.5)
+    return np.asarray(row * scale * weight + bias, np.float32)
+
+
+def _take_head(weights: ArrayWeights, config: LlavaConfig) -> Floats:
+    text = config.text_config
+    is_tied = config.tie_word_embeddings or not weights.has("lm_head.weight")
+    name = _WORDS if is_tied else "lm_head.weight"
+    return weights.take(name, text.vocab_size, text.hidden_size)
+
+
+def _take_norm(weights: ArrayWeights, name: str, hidden: int) -> Iterator[Floats]:
+    for part in ("weight", "bias"):
+        yield weights.take(f"vision_tower.{name}.{part}", hidden)
+
+
+def _take_patches(weights: ArrayWeights, config: VisionConfig) -> Floats:
+    kernel = (config.hidden_size, config.num_channels, config.patch_size, config.patch_size)
+    return weights.take("vision_tower.embeddings.patch_embedding.weight", *kernel)
+
+
+def _take_positions(weights: ArrayWeights, config: VisionConfig) -> Floats:
+    num_positions = (config.image_size // config.patch_size) ** 2 + 1
+    name = "vision_tower.embeddings.position_embedding.weight"
+    return weights.take(name, num_positions, config.hidden_size)
+
+
+def _pack(linears: Iterable[Floats]) -> Floats:
+    linears = list(linears)
+    packed, end = np.empty(sum(matrix.size for matrix in linears), np.float32), 0
+    for matrix in linears:
+        start, end = end, end + matrix.size
+        _cut(matrix, packed[start:end].reshape(-1, matrix.shape[1], LANES))
+    return packed
+
+
+def _cut(matrix: Floats, panels: Floats, factors: Floats | None = None) -> None:
+    """(out, in), its columns times (in,) factors, into (panels, in, 16)."""
+    whole, rest = divmod(len(matrix), LANES)
+    inputs = matrix.shape[1]
+    scale = np.float32(1.0) if factors is None else factors[:, None]
+    source = matrix[: whole * LANES].reshape(whole, LANES, inputs).transpose(0, 2, 1)
+    np.multiply(source, scale, out=panels[:whole])
+    if rest:
+        np.multiply(matrix[whole * LANES :].T, scale, out=panels[whole, :, :rest])
+
+
+def _pair_up(matrix: Floats, head_dim: int) -> Floats:
     # Per head: first half and second half -> pairs of neighbours, which no score notices.
-    halves = weight.view(-1, 2, head_dim // 2, weight.shape[1])
-    return halves.transpose(1, 2).reshape(weight.shape)
+    halves = matrix.reshape(-1, 2, head_dim // 2, matrix.shape[1])
+    return halves.transpose(0, 2, 1, 3).reshape(matrix.shape)

@@ -10,17 +10,16 @@ them; see `linear.make_layer`.
 
 from typing import Any
 
-from numba import config, njit
+from numba import njit
 
-from llavachat_server.engine.native.attending import attend
-from llavachat_server.engine.native.linear import (
+from llavachat_server.engine.native.kernels.attending import attend
+from llavachat_server.engine.native.kernels.linear import (
     Product,
     count_panels,
     make_layer,
 )
-from llavachat_server.engine.native.plan import TILE
-from llavachat_server.engine.native.products import TILE_PANELS, TILE_WIDTH
-from llavachat_server.engine.native.sharing import (
+from llavachat_server.engine.native.kernels.products import TILE_PANELS
+from llavachat_server.engine.native.kernels.sharing import (
     await_all,
     close,
     enter,
@@ -28,8 +27,7 @@ from llavachat_server.engine.native.sharing import (
     leave,
     take,
 )
-from llavachat_server.engine.native.vectors import (
-    LANES,
+from llavachat_server.engine.native.kernels.vectors import (
     add,
     divide,
     exponentiate,
@@ -42,6 +40,7 @@ from llavachat_server.engine.native.vectors import (
     sum_up,
     swap_pairs,
 )
+from llavachat_server.engine.native.plan import LANES, TILE, TILE_WIDTH
 
 
 @njit(nogil=True)
@@ -136,7 +135,7 @@ _share_gated = make_layer(_place_gated)
 _share_logits = make_layer(_place_logits)
 
 
-@njit(nogil=True, cache=bool(config.CACHE_DIR))  # see `native.keep_compiled`
+@njit(nogil=True)
 def run_step(
     sizes: Any, buffers: Any, step: Any, floor: Any, counters: Any, scratch: Any, is_helper: bool
 ) -> None:

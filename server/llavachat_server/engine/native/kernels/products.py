@@ -10,8 +10,7 @@ from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from llavachat_server.engine.native.vectors import (
-    LANES,
+from llavachat_server.engine.native.kernels.vectors import (
     VECTOR,
     call,
     keep_order,
@@ -20,17 +19,15 @@ from llavachat_server.engine.native.vectors import (
     prefetch,
     repeat,
 )
+from llavachat_server.engine.native.plan import LANES, MOST_TILE_ROWS, TILE_WIDTH
 
-MAX_TILE_ROWS = 12 if binding.get_host_cpu_features().get("avx512f") else 6
+MAX_TILE_ROWS = MOST_TILE_ROWS if binding.get_host_cpu_features().get("avx512f") else 6
 """Rows that one product computes: 6 times 16 sums are 12 of AVX2's 16 registers, 12 times 32 are
 24 of AVX-512's 32."""
 
-TILE_PANELS = 2 if MAX_TILE_ROWS == 12 else 1
+TILE_PANELS = 2 if MAX_TILE_ROWS == MOST_TILE_ROWS else 1
 """Panels that one product of many rows computes. With AVX-512 a row's element is read for each
 multiplication by a panel's line, and reading is what would hold them up."""
-
-TILE_WIDTH = 2 * LANES
-"""Elements of a tile's row: two panels have room in it, whatever `TILE_PANELS` is."""
 
 FEW_ROWS = 5
 """Up to so many rows memory is the brake, and a panel's line is read once in a step: it is asked

@@ -10,9 +10,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-STRIDE = 16
-"""Elements of int64 between two phases' counters: two cache lines, so that threads in
-different phases do not disturb each other."""
+from llavachat_server.engine.native.plan import STRIDE
 
 _ENTERED, _LEFT, _IS_OVER = 0, 1, 2
 _NUM_SPINS = 2000
@@ -97,8 +95,3 @@ def finish(counters: Any, phase: int) -> None:
 def await_all(counters: Any, phase: int, num_units: int) -> None:
     """Until every unit of a phase is done."""
     _wait(counters, STRIDE * (1 + phase) + 1, num_units)
-
-
-def count_counters(num_phases: int) -> int:
-    """Elements of a step's counters, int64, zero at its beginning."""
-    return STRIDE * (1 + num_phases)

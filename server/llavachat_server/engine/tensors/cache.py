@@ -1,17 +1,11 @@
-"""How large the cache is, and making it where it fits."""
-
-import os
+"""The store that fits a device, and how much room there is on it."""
 
 import torch
 
-from llavachat_server.engine.batching.attention import MAX_PIECES, PieceAttention, Shape
 from llavachat_server.engine.batching.blocks import BlockPool
-from llavachat_server.engine.batching.paged import PagedAttention
-
-
-def count_token_bytes(shape: Shape, dtype: torch.dtype) -> int:
-    """Bytes of one token's keys and values in all layers."""
-    return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * dtype.itemsize
+from llavachat_server.engine.batching.sizing import Shape, count_built_in_bytes
+from llavachat_server.engine.tensors.attention import MAX_PIECES, PieceAttention
+from llavachat_server.engine.tensors.paged import PagedAttention
 
 
 def count_free_bytes(device: torch.device) -> int:
@@ -21,29 +15,7 @@ def count_free_bytes(device: torch.device) -> int:
         # not free to the driver.
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def size_cache(
-    cache_tokens: int | None, fraction: float, *, free_bytes: int, token_bytes: int, block: int
-) -> int:
-    """Blocks of a cache.
-
-    Args:
-        cache_tokens: room that was asked for; None for what `fraction` leaves.
-        fraction: of `free_bytes` at most.
-        free_bytes: see `count_free_bytes`.
-        token_bytes: see `count_token_bytes`.
-        block: tokens of a block.
-
-    Raises:
-        MemoryError: what was asked for does not fit, or nothing does.
-    """
-    most = int(free_bytes * fraction) // (token_bytes * block)
-    num_blocks = most if cache_tokens is None else -(-cache_tokens // block)
-    if not 1 <= num_blocks <= most:
-        raise MemoryError(f"a cache of {num_blocks} blocks was asked for, {most} fit")
-    return num_blocks
+    return count_built_in_bytes()
 
 
 def make_cache(

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llavachat_server.engine.batching.attention import Attention, Shape
-from llavachat_server.engine.batching.linears import PackedLinear
+from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.tensors.attention import Attention
+from llavachat_server.engine.tensors.linears import PackedLinear
 
 
 class Layer(Protocol):

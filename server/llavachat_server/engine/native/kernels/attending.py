@@ -9,8 +9,7 @@ from typing import Any
 
 from numba import njit
 
-from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS
-from llavachat_server.engine.native.products import (
+from llavachat_server.engine.native.kernels.products import (
     TILE_PANELS,
     WIDE_PANELS,
     count_tile_rows,
@@ -18,8 +17,7 @@ from llavachat_server.engine.native.products import (
     multiply_rows,
     multiply_side_by_side,
 )
-from llavachat_server.engine.native.vectors import (
-    LANES,
+from llavachat_server.engine.native.kernels.vectors import (
     add,
     exponentiate,
     find_largest,
@@ -31,6 +29,7 @@ from llavachat_server.engine.native.vectors import (
     sum_up,
     take_larger,
 )
+from llavachat_server.engine.native.plan import LANES, MAX_ATTENDING_ROWS
 
 
 @njit(nogil=True)

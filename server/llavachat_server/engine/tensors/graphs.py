@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llavachat_server.engine.batching.attention import Rows
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.paged import PagedAttention, Pages, list_slots
-from llavachat_server.engine.batching.runner import Decoder
+from llavachat_server.engine.tensors.attention import Rows
+from llavachat_server.engine.tensors.paged import PagedAttention, Pages, list_slots
+from llavachat_server.engine.tensors.runner import Decoder
 
 _WARM_UPS = 2
 

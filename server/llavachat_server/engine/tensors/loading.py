@@ -5,32 +5,20 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 
 import importlib.metadata
 import logging
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llavachat_server.engine.batching.paged import has_paged_kernel
-from llavachat_server.engine.checkpoint import (
-    Checkpoint,
-    CheckpointFacts,
-    LoadingError,
-    find_checkpoint,
-    hash_weights,
-    read_facts,
-)
+from llavachat_server.engine.checkpoint import LoadingError, hash_weights
 from llavachat_server.engine.llava.config import LlavaConfig
+from llavachat_server.engine.llava.files import WeightsMissing
 from llavachat_server.engine.llava.model import read_llava
-from llavachat_server.engine.llava.weights import WeightsMissing
-from llavachat_server.engine.placement import Machine, Placement, place_model
-from llavachat_server.engine.provenance import check_provenance
-from llavachat_server.engine.quantised import CopyForm, CopyShelf
+from llavachat_server.engine.placement import Placement
+from llavachat_server.engine.progress import Progress, stage
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.quantised import CopyForm, CopyShelf
 from llavachat_server.values import Quantization
 
 if TYPE_CHECKING:
@@ -43,54 +31,37 @@ Full names, because transformers matches them from the beginning: "vision_tower"
 nothing, and the tower is quantised without a word.
 """
 
-ANSWER_LIBRARIES = ("torch", "transformers", "tokenizers", "bitsandbytes", "pillow")
-"""Distributions whose version can change an answer."""
-
 COPY_LIBRARIES = ("bitsandbytes", "torch", "transformers")
 """Distributions that quantise and write the copy."""
 
-Progress = Callable[[str, float | None], None]
-"""Called with a stage's name and None when it begins, and with its seconds when it is done."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedModel:
-    """A checkpoint in memory; the model is `llava.model.Llava` or transformers' own."""
-
-    model: Any
-    checkpoint: Checkpoint
-    facts: CheckpointFacts
-    placement: Placement
-    weights_sha256: str
-
-
-def load_model(settings: EngineSettings, progress: Progress) -> LoadedModel:
-    """Load everything that the engine needs of a checkpoint.
+def read_model(
+    settings: EngineSettings,
+    folder: Path,
+    config: LlavaConfig,
+    placement: Placement,
+    progress: Progress,
+) -> tuple[Any, str]:
+    """Read a checkpoint's weights, or the quantised copy of them.
 
     Args:
-        settings: which, and how.
-        progress: told about the stages "checkpoint", "weights" and "fingerprint", and "quantised
-            copy" where one is written.
+        settings: how.
+        folder: of the checkpoint.
+        config: of the same.
+        placement: device and number format.
+        progress: told about the stages "weights" and "fingerprint", and "quantised copy" where
+            one is written.
+
+    Returns:
+        The model, `llava.model.Llava` or transformers' own, and the hash of its weights.
 
     Raises:
-        LoadingError: names what is wrong with the checkpoint or the settings.
+        LoadingError: names what is wrong with the checkpoint.
     """
-    with _stage("checkpoint", progress):
-        placement = _look_at_machine(settings)
-        checkpoint = find_checkpoint(settings.model, settings.revision)
-        facts = read_facts(checkpoint.folder)
     if settings.quantization is Quantization.NONE or settings.quantized_folder is None:
-        model, weights_sha256 = _read_source(
-            checkpoint.folder, settings, placement, progress, facts.config
-        )
-    else:
-        shelf = CopyShelf(Path(settings.quantized_folder))
-        model, weights_sha256 = _read_by_copy(
-            shelf, checkpoint.folder, settings, placement, progress, facts.config
-        )
-    hashes = settings.hashes_folder
-    check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
-    return LoadedModel(model, checkpoint, facts, placement, weights_sha256)
+        return _read_source(folder, settings, placement, progress, config)
+    shelf = CopyShelf(Path(settings.quantized_folder))
+    return _read_by_copy(shelf, folder, settings, placement, progress, config)
 
 
 def _read_source(
@@ -103,11 +74,11 @@ def _read_source(
     with ThreadPoolExecutor(1, "fingerprint") as pool:
         # Reading the files twice at once costs one reading.
         fingerprint = pool.submit(hash_weights, folder)
-        with _stage("weights", progress):
+        with stage("weights", progress):
             model = _read_plain(folder, settings, placement, config)
             if model is None:
                 model = read_weights(folder, settings, placement)
-        with _stage("fingerprint", progress):
+        with stage("fingerprint", progress):
             return model, fingerprint.result()
 
 
@@ -129,16 +100,16 @@ def _read_by_copy(
     if copy is not None:
         with ThreadPoolExecutor(1, "fingerprint") as pool:
             whole = pool.submit(copy.is_whole)
-            with _stage("weights", progress):
+            with stage("weights", progress):
                 model = _read_copy(copy.folder, settings, placement)
-            with _stage("fingerprint", progress):
+            with stage("fingerprint", progress):
                 is_whole = whole.result()
         if model is not None and is_whole:
             return model, copy.weights_sha256
         del model
         shelf.discard(copy)
     model, weights_sha256 = _read_source(folder, settings, placement, progress, config)
-    with _stage("quantised copy", progress):
+    with stage("quantised copy", progress):
         shelf.keep(model, folder, form, weights_sha256)
     return model, weights_sha256
 
@@ -235,35 +206,3 @@ def read_weights(
             f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
         ) from error
     return model.eval().requires_grad_(False)
-
-
-def list_library_versions() -> dict[str, str]:
-    """Versions of the installed libraries that shape an answer."""
-    versions = {}
-    for name in ANSWER_LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-@contextmanager
-def _stage(name: str, progress: Progress) -> Iterator[None]:
-    progress(name, None)
-    start = time.perf_counter()
-    yield
-    progress(name, time.perf_counter() - start)
-
-
-def _look_at_machine(settings: EngineSettings) -> Placement:
-    has_cuda = torch.cuda.is_available()
-    machine = Machine(
-        has_cuda=has_cuda,
-        capability=torch.cuda.get_device_capability()[0] if has_cuda else 0,
-        has_paged_kernel=has_cuda and has_paged_kernel(),
-    )
-    try:
-        return place_model(settings, machine)
-    except ValueError as error:
-        raise LoadingError(str(error)) from error

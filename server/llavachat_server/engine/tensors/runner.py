@@ -5,18 +5,17 @@
 scheduler and no sampling.
 """
 
-import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from llavachat_server.engine import native
-from llavachat_server.engine.batching.attention import Attention, PieceAttention, Rows, Shape
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.layers import (
+from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.tensors.attention import Attention, Rows
+from llavachat_server.engine.tensors.layers import (
     Head,
     Layer,
     ModuleHead,
@@ -26,16 +25,11 @@ from llavachat_server.engine.batching.layers import (
     build_rotations,
     can_pack,
 )
-from llavachat_server.engine.batching.linears import (
+from llavachat_server.engine.tensors.linears import (
     MAX_PADDED_ROWS,
     choose_row_counts,
     measure_row_counts,
 )
-
-if TYPE_CHECKING:
-    from llavachat_server.engine.native.steps import NativeDecoder
-
-_log = logging.getLogger(__name__)
 
 
 def read_shape(model: Any) -> Shape:
@@ -57,11 +51,9 @@ class Decoder:
         model: Llama or Llava, with its output head; its input embedding turns every id that
             will come, virtual ones too, into a row.
         context_tokens: positions that may come.
-        pack_weights: on a CPU, lay unquantised weights out for the kernels or for oneDNN.
-        compile_steps: take the kernels where they fit; see `engine.native`.
+        pack_weights: on a CPU, lay unquantised weights out for oneDNN.
         release_weights: give the model's own copy of packed weights back; it can not be run
             by itself afterwards.
-        num_threads: of the kernels. None: as many as torch takes on the thread that runs.
     """
 
     def __init__(
@@ -70,34 +62,14 @@ class Decoder:
         context_tokens: int,
         *,
         pack_weights: bool = True,
-        compile_steps: bool = False,
         release_weights: bool = False,
-        num_threads: int | None = None,
     ) -> None:
         decoder, output = model.get_decoder(), model.get_output_embeddings()
         self.shape = read_shape(model)
         self.embed = model.get_input_embeddings()
         self.device: torch.device = decoder.norm.weight.device
         self.dtype: torch.dtype = decoder.norm.weight.dtype
-        self.native: NativeDecoder | None = None
-        self._is_packed = False
         self._row_counts: list[int] = []
-        if pack_weights and compile_steps and self._can_compile(decoder, output):
-            from llavachat_server.engine.native import steps
-
-            with torch.inference_mode():
-                self.native = steps.NativeDecoder(
-                    self.embed,
-                    decoder,
-                    output,
-                    self.shape,
-                    context_tokens,
-                    release=release_weights,
-                    num_threads=num_threads,
-                )
-            if release_weights:
-                self._release_head(output)
-            return
         is_packed = pack_weights and can_pack(decoder, output)
         layer_type: type[Layer] = PackedLayer if is_packed else ModuleLayer
         head_type: type[Head] = PackedHead if is_packed else ModuleHead
@@ -107,46 +79,16 @@ class Decoder:
                 layer_type(layer, self.shape, release=release_weights) for layer in decoder.layers
             ]
             self.head = head_type(decoder.norm, output)
-        self._is_packed = is_packed
+        self.has_own_weights = is_packed
+        """Whether the layers' weights are packed, and the model's own no longer read."""
         if is_packed and release_weights:
             self._release_head(output)
-
-    @property
-    def has_own_weights(self) -> bool:
-        """Whether the layers' weights are packed, and the model's own no longer read."""
-        return self.native is not None or self._is_packed
 
     def _release_head(self, output: Any) -> None:
         # A head that is tied to the embedding is still read there.
         if output.weight.data_ptr() != self.embed.weight.data_ptr():
             empty = output.weight.new_empty(0)
             output.weight = torch.nn.Parameter(empty, requires_grad=False)
-
-    def _can_compile(self, decoder: Any, output: Any) -> bool:
-        # The one place where it is decided; quantised models and GPUs import no numba.
-        if self.device.type != "cpu":
-            return False
-        obstacle = None if can_pack(decoder, output) else "this model is not plain float32"
-        obstacle = obstacle or native.find_obstacle()
-        if obstacle is None:
-            from llavachat_server.engine.native.weights import can_pack as fits
-
-            if not fits(decoder, output, self.shape):
-                obstacle = "this model has biases, or widths that are not multiples of 16"
-        obstacle = obstacle or self._compile()
-        if obstacle is not None:
-            _log.info("decoding by torch's operations: %s", obstacle)
-        return obstacle is None
-
-    def _compile(self) -> str | None:
-        # Before any weights are given back: what fails here costs speed, and nothing else.
-        try:
-            from llavachat_server.engine.native import steps
-
-            steps.compile_kernels()
-        except Exception as error:
-            return f"the kernels could not be compiled: {type(error).__name__}: {error}"
-        return None
 
     @torch.inference_mode()
     def tune(self, max_seconds: float = 1.0) -> None:
@@ -155,7 +97,7 @@ class Decoder:
         Args:
             max_seconds: no new round of measurements begins after so long.
         """
-        if not self._is_packed or self._row_counts:
+        if not self.has_own_weights or self._row_counts:
             return
         width = self.layers[0].hidden_size
         rows = torch.zeros(MAX_PADDED_ROWS, width)
@@ -210,24 +152,12 @@ class Runner:
     def forward(
         self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
     ) -> Tensor:
-        """Compute a step and store its keys and values.
-
-        Args:
-            inputs: those with a single token first.
-            meanwhile: called when everything is prepared and the computing begins, which other
-                threads that it wakes do not hold up.
-
-        Returns:
-            (inputs that want logits, vocabulary), float32, in their order.
-        """
-        if self._decoder.native is None:
-            meanwhile()
-            return self._run_modules(inputs)
-        assert isinstance(self._attention, PieceAttention)
-        return torch.from_numpy(self._decoder.native.run(inputs, self._attention, meanwhile))
+        """See `batching.core.Runner.forward`."""
+        meanwhile()
+        return self._compute(inputs)
 
     @torch.inference_mode()
-    def _run_modules(self, inputs: Sequence[Input]) -> Tensor:
+    def _compute(self, inputs: Sequence[Input]) -> Tensor:
         if self._recorded is not None and self._recorded.can_run(inputs):
             return self._recorded.run(inputs)
         token_ids: list[int] = []

@@ -11,8 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
-"""Floats in a vector, and outputs in a panel of weights."""
+from llavachat_server.engine.native.plan import LANES
 
 _FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(_FLOAT, LANES)

@@ -4,15 +4,14 @@ Rows are one picture's patches, the class token first. Attention is the decoder'
 every row has come last: so each reads all the others.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from numba import config, njit
+from numba import njit
 
-from llavachat_server.engine.native.attending import attend
-from llavachat_server.engine.native.linear import Product, count_panels, make_layer
-from llavachat_server.engine.native.plan import MAX_ATTENDING_ROWS, TILE
-from llavachat_server.engine.native.products import MAX_TILE_ROWS, TILE_PANELS, TILE_WIDTH
-from llavachat_server.engine.native.sharing import (
+from llavachat_server.engine.native.kernels.attending import attend
+from llavachat_server.engine.native.kernels.linear import Product, count_panels, make_layer
+from llavachat_server.engine.native.kernels.products import MAX_TILE_ROWS, TILE_PANELS
+from llavachat_server.engine.native.kernels.sharing import (
     await_all,
     close,
     enter,
@@ -20,8 +19,7 @@ from llavachat_server.engine.native.sharing import (
     leave,
     take,
 )
-from llavachat_server.engine.native.vectors import (
-    LANES,
+from llavachat_server.engine.native.kernels.vectors import (
     add,
     divide,
     exponentiate,
@@ -34,67 +32,7 @@ from llavachat_server.engine.native.vectors import (
     subtract,
     sum_up,
 )
-
-PHASES_PER_LAYER = 7
-PHASES_AROUND = 4
-"""See `run_tower`: two before the layers, two after them."""
-
-
-class TowerSizes(NamedTuple):
-    """Counts; those that `attending.attend` knows are named as in `plan.Sizes`."""
-
-    num_layers: int
-    num_rows: int
-    hidden: int
-    num_heads: int
-    num_kv_heads: int
-    """The same."""
-    head_dim: int
-    inner: int
-    """Width of the MLP."""
-    patch: int
-    """Numbers of a patch, channels and all."""
-    first_projected: int
-    """The row that the projector begins with."""
-    projected: int
-    """Width of the projector's outputs, and between its two layers."""
-    block_tokens: int
-    num_slots: int
-    """One block: all rows, up to whole panels."""
-    num_threads: int
-    """That share a picture at most."""
-
-
-class TowerBuffers(NamedTuple):
-    """float32 arrays of one dimension; `weights` and `vectors` are only read."""
-
-    weights: Any
-    """Panels, in the order of use."""
-    vectors: Any
-    """Positions of the patches, norms and biases, in the order of use."""
-    patches: Any
-    """(rows - 1, patch); the input."""
-    hidden: Any
-    """(rows, hidden); the first one, the class token's, is an input as well."""
-    middle: Any
-    normed: Any
-    query: Any
-    cache: Any
-    """Keys and values of one layer, see `plan.Buffers`."""
-    mixed: Any
-    gated: Any
-    bent: Any
-    """(rows, projected)"""
-    features: Any
-    """(rows from the first projected one on, projected); the output."""
-
-
-class TowerReading(NamedTuple):
-    """int64 arrays of one dimension: what attention asks of `plan.Step`."""
-
-    positions: Any
-    first_blocks: Any
-    tables: Any
+from llavachat_server.engine.native.plan import LANES, MAX_ATTENDING_ROWS, TILE_WIDTH
 
 
 @njit(nogil=True)
@@ -162,17 +100,21 @@ def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
 
 @njit(nogil=True, inline="always")
 def _place_activated(unit: int, first: int, count: int, args: Any) -> None:
-    # Outputs of the MLP's first half, through x * sigmoid(1.702 x).
+    # Outputs of the MLP's first half, through GELU or its approximation x * sigmoid(1.702 x).
     # Source of the factor: "quick_gelu" of the CLIP models.
-    product, vectors, biases, gated, inner = args
+    product, vectors, biases, gated, inner, is_quick = args
     num_panels = count_panels(unit, product)
     for index in range(count):
         for number in range(num_panels):
             column = (unit * TILE_PANELS + number) * LANES
             values = load(product.scratch, index * TILE_WIDTH + number * LANES)
             values = add(values, load(vectors, biases + column))
-            decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
-            store(gated, (first + index) * inner + column, divide(values, decay))
+            if is_quick:
+                decay = add(exponentiate(multiply(values, spread(-1.702))), spread(1.0))
+                values = divide(values, decay)
+            else:
+                values = gelu(values)
+            store(gated, (first + index) * inner + column, values)
 
 
 @njit(nogil=True, inline="always")
@@ -226,7 +168,7 @@ _share_activated = make_layer(_place_activated)
 _share_projected = make_layer(_place_projected)
 
 
-@njit(nogil=True, cache=bool(config.CACHE_DIR))  # see `native.keep_compiled`
+@njit(nogil=True)
 def run_tower(
     sizes: Any, buffers: Any, reading: Any, floor: Any, counters: Any, scratch: Any,
     is_helper: bool,
@@ -318,7 +260,10 @@ def run_tower(
             buffers.normed, num_rows, hidden, weights, start, inner // LANES, TILE_PANELS,
             threads, scratch,
         )  # fmt: skip
-        _share_activated(counters, phase, (product, vectors, vector, buffers.gated, inner))
+        _share_activated(
+            counters, phase,
+            (product, vectors, vector, buffers.gated, inner, sizes.is_quick == 1),
+        )  # fmt: skip
         start += inner * hidden
         vector += inner
         phase += 1
@@ -360,8 +305,3 @@ def run_tower(
         leave(counters)
     else:
         close(counters)
-
-
-def count_tower_scratch(num_rows: int) -> int:
-    """Elements of a thread's scratch: a tile, or the scores of a group; see `attend`."""
-    return max(TILE, MAX_ATTENDING_ROWS * (num_rows + LANES + 1))

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from llavachat_server.engine.native.products import (
+from llavachat_server.engine.native.kernels.products import (
     count_tile_rows,
     multiply_tile,
     plan_ahead,
 )
-from llavachat_server.engine.native.sharing import await_all, finish, take
-from llavachat_server.engine.native.vectors import LANES
+from llavachat_server.engine.native.kernels.sharing import await_all, finish, take
+from llavachat_server.engine.native.plan import LANES
 
 
 class Product(NamedTuple):

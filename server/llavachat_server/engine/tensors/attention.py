@@ -15,19 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llavachat_server.engine.batching.sizing import Shape
+
 MAX_PIECES = 4
 """A cache in more pieces than this is copied together for a step: a kernel call for each piece
 would cost more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The part of a model's shape that a cache must know."""
-
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llavachat_server.engine.batching.attention import Rows, Shape
+from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.tensors.attention import Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,160 @@
+"""The whole of LLaVA on a CPU by the kernels; see `engine.backend`."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from llavachat_server.engine.backend import Backend, Loaded
+from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.core import Core
+from llavachat_server.engine.batching.sizing import (
+    count_built_in_bytes,
+    count_token_bytes,
+    size_cache,
+)
+from llavachat_server.engine.checkpoint import (
+    Checkpoint,
+    CheckpointFacts,
+    LoadingError,
+    hash_weights,
+)
+from llavachat_server.engine.llava.files import WeightsMissing, map_weights
+from llavachat_server.engine.native.apart import Kernels, get_kernels
+from llavachat_server.engine.native.cache import Cache
+from llavachat_server.engine.native.embedding import RowTable
+from llavachat_server.engine.native.helpers import count_cores
+from llavachat_server.engine.native.sampling import ArraySampler
+from llavachat_server.engine.native.steps import NativeDecoder, NativeRunner
+from llavachat_server.engine.native.tower import NativeTower
+from llavachat_server.engine.native.weights import take_words
+from llavachat_server.engine.placement import Placement
+from llavachat_server.engine.progress import Progress, stage
+from llavachat_server.engine.provenance import check_provenance
+from llavachat_server.engine.sampling import Sampler
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.virtual_ids import VirtualIds
+from llavachat_server.images.preprocess import pad_to_square
+
+_ELEMENT_BYTES = 4
+"""Of float32."""
+
+
+def open_backend(
+    settings: EngineSettings,
+    checkpoint: Checkpoint,
+    facts: CheckpointFacts,
+    placement: Placement,
+    progress: Progress,
+) -> "NativeBackend":
+    """Load a model; see `opening.open_backend`.
+
+    Raises:
+        NoKernels: the kernels can not be had.
+        WeightsMissing: a weight is not there, or has another shape.
+        LoadingError: a file is broken.
+    """
+    with stage("libraries", progress):
+        kernels = get_kernels(settings.compiled_folder)
+    with ThreadPoolExecutor(1, "fingerprint") as pool:
+        # Reading the files twice at once costs one reading.
+        fingerprint = pool.submit(hash_weights, checkpoint.folder)
+        with stage("weights", progress):
+            model = read_model(settings, checkpoint.folder, facts, kernels)
+        with stage("fingerprint", progress):
+            weights_sha256 = fingerprint.result()
+    hashes = settings.hashes_folder
+    check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
+    return NativeBackend(settings, Loaded(checkpoint, facts, placement, weights_sha256), model)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NativeModel:
+    """What looks ids up, what speaks, and what sees."""
+
+    rows: RowTable
+    decoder: NativeDecoder
+    tower: NativeTower
+
+
+def read_model(
+    settings: EngineSettings, folder: Path, facts: CheckpointFacts, kernels: Kernels
+) -> NativeModel:
+    """Read and pack a checkpoint's weights.
+
+    Raises:
+        WeightsMissing: a weight is not there, or has another shape.
+        LoadingError: a file is broken.
+    """
+    config, num_threads = facts.config, settings.num_threads or count_cores()
+    try:
+        weights = map_weights(folder)
+    except WeightsMissing:
+        raise
+    except Exception as error:
+        raise LoadingError(
+            f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
+        ) from error
+    with ThreadPoolExecutor(1, "tower") as pool:
+        tower = pool.submit(NativeTower, kernels.tower, weights, config, num_threads)
+        rows = RowTable(
+            take_words(weights, config.text_config),
+            VirtualIds(facts.vocab_size),
+            facts.prompts.special.bos,
+            settings.num_bank_images,
+            facts.num_image_tokens,
+        )
+        decoder = NativeDecoder(kernels.step, weights, config, rows, num_threads)
+        return NativeModel(rows, decoder, tower.result())
+
+
+class NativeBackend(Backend):
+    """See `engine.backend.Backend`.
+
+    Args:
+        settings: how it was loaded.
+        loaded: what was.
+        model: its weights.
+    """
+
+    def __init__(self, settings: EngineSettings, loaded: Loaded, model: NativeModel) -> None:
+        super().__init__(settings, loaded)
+        self.model = model
+        # A step and a picture at once would have more threads than there are cores.
+        model.tower.leave_cores(self.is_idle)
+        model.decoder.leave_a_core(lambda: not model.tower.is_running)
+
+    @property
+    def device_name(self) -> str:
+        """See `Backend`."""
+        return "cpu"
+
+    @property
+    def is_compiled(self) -> bool:
+        """See `Backend`."""
+        return True
+
+    def prepare_thread(self) -> None:
+        """See `Backend`."""
+
+    def make_core(self) -> tuple[Core, Sampler]:
+        """See `Backend`."""
+        settings, placement, facts = self.settings, self.loaded.placement, self.loaded.facts
+        decoder = self.model.decoder
+        num_blocks = size_cache(
+            placement.cache_tokens,
+            settings.kv_memory_fraction,
+            free_bytes=count_built_in_bytes(),
+            token_bytes=count_token_bytes(decoder.shape, _ELEMENT_BYTES),
+            block=placement.page_tokens,
+        )
+        cache = Cache(decoder.shape, num_blocks, placement.page_tokens)
+        scheduler = self.make_scheduler(BlockPool(num_blocks, placement.page_tokens))
+        sampler = ArraySampler(settings.max_running, facts.vocab_size, facts.silent_ids)
+        return Core(NativeRunner(decoder, cache), scheduler, sampler), sampler
+
+    def fill_slot(self, slot: int, picture: Image.Image) -> None:
+        """See `Backend`."""
+        pixels = self.loaded.facts.pixel_form.convert(pad_to_square(picture))
+        self.model.rows.write(slot, self.model.tower.run(pixels))

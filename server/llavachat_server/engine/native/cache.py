@@ -1,0 +1,29 @@
+"""The memory of keys and values, laid out as the kernels read it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.native.plan import LANES
+
+
+class Cache:
+    """Keys and values of all layers; see `plan.Buffers`.
+
+    Args:
+        shape: of the model.
+        num_blocks: of the cache.
+        block_tokens: tokens of a block; whole panels.
+
+    Raises:
+        MemoryError: it does not fit.
+    """
+
+    def __init__(self, shape: Shape, num_blocks: int, block_tokens: int) -> None:
+        if block_tokens % LANES:
+            raise ValueError(f"a block must be whole panels of {LANES} tokens")
+        self.block_tokens = block_tokens
+        self.num_slots = num_blocks * block_tokens
+        size = 2 * shape.num_layers * shape.num_kv_heads * self.num_slots * shape.head_dim
+        # The system gives pages when they are first written to.
+        self.memory: NDArray[np.float32] = np.empty(size, np.float32)

@@ -1,0 +1,133 @@
+"""The whole of LLaVA by torch's operations; see `engine.backend`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from llavachat_server.engine.backend import Backend, Loaded
+from llavachat_server.engine.batching.core import Core
+from llavachat_server.engine.batching.sizing import count_token_bytes, size_cache
+from llavachat_server.engine.checkpoint import Checkpoint, CheckpointFacts
+from llavachat_server.engine.llava.weights import copy_out
+from llavachat_server.engine.placement import Placement
+from llavachat_server.engine.progress import Progress
+from llavachat_server.engine.provenance import check_provenance
+from llavachat_server.engine.sampling import Sampler
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.cache import count_free_bytes, make_cache
+from llavachat_server.engine.tensors.embedding import VirtualEmbedding
+from llavachat_server.engine.tensors.graphs import DecodeGraphs
+from llavachat_server.engine.tensors.loading import read_model
+from llavachat_server.engine.tensors.paged import PagedAttention
+from llavachat_server.engine.tensors.runner import Decoder, Runner
+from llavachat_server.engine.tensors.sampling import TensorSampler
+from llavachat_server.engine.tensors.vision import VisionEncoder
+
+
+def open_backend(
+    settings: EngineSettings,
+    checkpoint: Checkpoint,
+    facts: CheckpointFacts,
+    placement: Placement,
+    progress: Progress,
+) -> "TensorBackend":
+    """Load a model; see `opening.open_backend`.
+
+    Raises:
+        LoadingError: a file is broken.
+    """
+    num_threads = settings.num_threads or torch.get_num_threads()
+    # Two threads that both open parallel regions slow each other down; on a CPU the
+    # generation loop's is the one that matters.
+    torch.set_num_threads(1)
+    model, weights_sha256 = read_model(
+        settings, checkpoint.folder, facts.config, placement, progress
+    )
+    hashes = settings.hashes_folder
+    check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
+    loaded = Loaded(checkpoint, facts, placement, weights_sha256)
+    return TensorBackend(settings, loaded, model, num_threads)
+
+
+class TensorBackend(Backend):
+    """See `engine.backend.Backend`.
+
+    Args:
+        settings: how it was loaded.
+        loaded: what was.
+        model: `llava.model.Llava`, or transformers' own; its embedding is widened.
+        num_threads: of the generation loop on a CPU.
+    """
+
+    def __init__(
+        self, settings: EngineSettings, loaded: Loaded, model: Any, num_threads: int
+    ) -> None:
+        super().__init__(settings, loaded)
+        facts = loaded.facts
+        self._num_threads = num_threads
+        self.model = model
+        self.vision = VisionEncoder(model, facts.pixel_form)
+        self.embedding = VirtualEmbedding(
+            model.get_input_embeddings(),
+            self.ids,
+            facts.prompts.special.bos,
+            settings.num_bank_images,
+            facts.num_image_tokens,
+        )
+        model.set_input_embeddings(self.embedding)
+        self.decoder = Decoder(model, facts.context_tokens, release_weights=True)
+        if self.decoder.has_own_weights:
+            copy_out(model)
+
+    @property
+    def device_name(self) -> str:
+        """See `Backend`."""
+        device = self.decoder.device
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+    @property
+    def is_compiled(self) -> bool:
+        """See `Backend`."""
+        return False
+
+    def prepare_thread(self) -> None:
+        """See `Backend`."""
+        torch.set_num_threads(self._num_threads)
+        # What `Decoder.tune` finds depends on the moment, and sums depend on what it finds.
+        if not self.settings.exact:
+            self.decoder.tune()
+
+    def make_core(self) -> tuple[Core, Sampler]:
+        """See `Backend`."""
+        settings, placement, facts = self.settings, self.loaded.placement, self.loaded.facts
+        decoder = self.decoder
+        attention, pool = make_cache(
+            placement.attention,
+            decoder.shape,
+            size_cache(
+                placement.cache_tokens,
+                settings.kv_memory_fraction,
+                free_bytes=count_free_bytes(decoder.device),
+                token_bytes=count_token_bytes(decoder.shape, decoder.dtype.itemsize),
+                block=placement.page_tokens,
+            ),
+            placement.page_tokens,
+            decoder.dtype,
+            decoder.device,
+            exact=settings.exact,
+        )
+        graphs = None
+        if placement.records_decoding and isinstance(attention, PagedAttention):
+            graphs = DecodeGraphs(decoder, attention, settings.max_running, facts.context_tokens)
+            graphs.record()
+        sampler = TensorSampler(
+            settings.max_running, facts.vocab_size, facts.silent_ids, decoder.device
+        )
+        scheduler = self.make_scheduler(pool)
+        return Core(Runner(decoder, attention, graphs), scheduler, sampler), sampler
+
+    def fill_slot(self, slot: int, picture: Image.Image) -> None:
+        """See `Backend`."""
+        self.embedding.write(slot, self.vision.encode(self.vision.preprocess(picture)))

@@ -1,0 +1,207 @@
+"""Draws tokens by torch, on whichever device the scores are.
+
+Pure tensor functions and one table; it knows no requests and no loop.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llavachat_server.engine.batching.sequence import Draw
+from llavachat_server.engine.sampling import GOLDEN, MIX_1, MIX_2
+
+_GOLDEN, _MIX_1, _MIX_2 = (constant - 2**64 for constant in (GOLDEN, MIX_1, MIX_2))
+"""As signed numbers, which is all that torch computes with."""
+
+
+class TensorSampler:
+    """See `engine.sampling.Sampler`.
+
+    Args:
+        max_running: requests that run at once.
+        vocab_size: width of the output head.
+        silent_ids: ids that are never drawn.
+        device: where the scores are.
+    """
+
+    def __init__(
+        self,
+        max_running: int,
+        vocab_size: int,
+        silent_ids: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self._seen = SeenTokens(max_running, vocab_size, device)
+        self._silent = torch.tensor(silent_ids, dtype=torch.int64, device=device)
+
+    def take_row(self, token_ids: Sequence[int]) -> int:
+        """See `engine.sampling.Sampler`."""
+        return self._seen.take_row(token_ids)
+
+    def give_row(self, row: int) -> None:
+        """See `engine.sampling.Sampler`."""
+        self._seen.give_row(row)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        draws: Sequence[Draw],
+        last_ids: Sequence[int],
+        positions: Sequence[int],
+        logits: Tensor,
+    ) -> list[int]:
+        """See `engine.sampling.Sampler`."""
+        if self._silent.numel():
+            logits.index_fill_(1, self._silent, -torch.inf)
+        device = logits.device
+        if any(draw.seen_row for draw in draws):
+            logits = self._seen.apply(
+                logits,
+                torch.tensor(last_ids, device=device),
+                torch.tensor([draw.seen_row for draw in draws], device=device),
+                torch.tensor([draw.repetition_penalty for draw in draws], device=device),
+            )
+        warm = [index for index, draw in enumerate(draws) if draw.temperature > 0]
+        drawn: list[int] = logits.argmax(-1).tolist()
+        if warm:
+            chosen = [draws[index] for index in warm]
+            scores = perturb_scores(
+                logits[torch.tensor(warm, device=device)],
+                torch.tensor([draw.temperature for draw in chosen], device=device),
+                torch.tensor([draw.top_p for draw in chosen], device=device),
+                torch.tensor([draw.top_k for draw in chosen], device=device),
+                torch.tensor([_to_signed(draw.seed) for draw in chosen], device=device),
+                torch.tensor([positions[index] for index in warm], device=device),
+            )
+            for index, token_id in zip(warm, scores.argmax(-1).tolist(), strict=True):
+                drawn[index] = token_id
+        return drawn
+
+
+class SeenTokens:
+    """Which tokens each request has in its context, for the repetition penalty.
+
+    A table on the device, one row for each request that asks for a penalty. Row 0 belongs to
+    all others and is never read with a penalty.
+
+    Args:
+        max_running: requests that may use it at once.
+        vocab_size: width of the output head.
+        device: where the scores are.
+    """
+
+    def __init__(self, max_running: int, vocab_size: int, device: torch.device) -> None:
+        # Twice as many rows as needed, in turn: on a GPU a step that was under way when a
+        # request ended may still write to its row.
+        num_rows = 2 * max_running
+        # The last column swallows ids above the vocabulary.
+        self.table = torch.zeros(num_rows + 1, vocab_size + 1, dtype=torch.bool, device=device)
+        self._vocab_size = vocab_size
+        self._free_rows = deque(range(1, num_rows + 1))
+
+    def take_row(self, token_ids: Sequence[int]) -> int:
+        """Reserve a row for a prompt; wait until it is written."""
+        row = self._free_rows.popleft()
+        ids = torch.tensor(token_ids, dtype=torch.int64, device=self.table.device)
+        self.table[row].zero_()
+        self.table[row, ids.clamp(max=self._vocab_size)] = True
+        if self.table.is_cuda:
+            torch.cuda.current_stream().synchronize()
+        return row
+
+    def give_row(self, row: int) -> None:
+        """Return a row. Row 0 is nobody's and may be given freely."""
+        if row:
+            self._free_rows.append(row)
+
+    def apply(self, scores: Tensor, last_ids: Tensor, rows: Tensor, penalties: Tensor) -> Tensor:
+        """Note the latest tokens, then divide positive and multiply negative scores.
+
+        Args:
+            scores: (requests, vocabulary).
+            last_ids: (requests,), the token that each request has just processed.
+            rows: (requests,), from `take_row`.
+            penalties: (requests,), 1 changes nothing.
+
+        Returns:
+            (requests, vocabulary).
+
+        Source: "CTRL", Keskar et al. 2019, section 4.1, as in transformers.
+        """
+        self.table[rows, last_ids.clamp(0, self._vocab_size)] = True
+        seen = self.table[rows][:, : self._vocab_size]
+        penalty = penalties.unsqueeze(1)
+        penalised = torch.where(scores < 0, scores * penalty, scores / penalty)
+        return torch.where(seen & (penalty != 1), penalised, scores)
+
+
+def perturb_scores(
+    scores: Tensor,
+    temperatures: Tensor,
+    top_ps: Tensor,
+    top_ks: Tensor,
+    seeds: Tensor,
+    positions: Tensor,
+) -> Tensor:
+    """Turn scores into ones whose argmax is the drawn token.
+
+    Args:
+        scores: (requests, vocabulary), float32.
+        temperatures: (requests,); 0 leaves the row as it is: its argmax is the greedy token.
+        top_ps: (requests,), over 0 to 1.
+        top_ks: (requests,), 0 for no limit.
+        seeds: (requests,), int64, the 64 bits of the seed.
+        positions: (requests,), of the token that is drawn, counted from the first of the prompt.
+
+    Returns:
+        (requests, vocabulary).
+    """
+    is_greedy = (temperatures == 0).unsqueeze(1)
+    divisor = torch.where(is_greedy, 1.0, temperatures.unsqueeze(1))
+    ordered, order = (scores / divisor).sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(scores.shape[-1], device=scores.device)
+    limit = top_ks.unsqueeze(1)
+    ordered = ordered.masked_fill((limit > 0) & (rank >= limit), -torch.inf)
+    probabilities = ordered.softmax(dim=-1)
+    # What lies before a token decides, so that the first one always stays.
+    before = probabilities.cumsum(dim=-1) - probabilities
+    limit_p = top_ps.unsqueeze(1)
+    ordered = ordered.masked_fill((limit_p < 1) & (before >= limit_p), -torch.inf)
+    kept = torch.empty_like(ordered).scatter_(-1, order, ordered)
+    noise = draw_gumbel(seeds, positions, scores.shape[-1])
+    return torch.where(is_greedy, scores, kept + noise)
+
+
+def draw_gumbel(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
+    """Standard Gumbel noise that depends on nothing but (seed, position, token).
+
+    Args:
+        seeds: (requests,), int64.
+        positions: (requests,).
+        vocab_size: tokens.
+
+    Returns:
+        (requests, vocab_size), float32.
+    """
+    keys = _mix_bits(seeds + _GOLDEN * (positions.to(torch.int64) + 1))
+    tokens = torch.arange(1, vocab_size + 1, dtype=torch.int64, device=seeds.device)
+    bits = _mix_bits(keys.unsqueeze(1) + _GOLDEN * tokens)
+    uniform = (_shift_right(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
+    return -torch.log(-torch.log(uniform)).to(torch.float32)
+
+
+def _mix_bits(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
+    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
+    return bits ^ _shift_right(bits, 31)
+
+
+def _shift_right(bits: Tensor, count: int) -> Tensor:
+    # int64's own shift drags the sign along.
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def _to_signed(bits: int) -> int:
+    return bits - 2**64 if bits >= 2**63 else bits
