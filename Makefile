@@ -158,8 +158,8 @@ clean: ## remove the environments
 # The others' environments come with bytecode, and where PYTHONDONTWRITEBYTECODE is set this one would
 # never have any: its starts would be compared with theirs.
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import llavachat_server.app, \
-		llavachat_server.engine.backend, llavachat_server.engine.native.steps, \
-		llavachat_server.engine.native.tower'
+		llavachat_server.engine.opening, llavachat_server.engine.native.backend, \
+		llavachat_server.images.decoder'
 	@touch $@
 
 .venv/.check: .venv/.test

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ from engine_reference import (
     settle,
 )
 from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.values import (
     Delta,
     EngineImage,
@@ -33,10 +35,22 @@ LONG = 400
 """Tokens of an answer that is still running when a test looks again."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BatchingEngine]:
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=[True, False], ids=["kernels", "torch"]
+)
+async def engine(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    kernels: Kernels,
+    kernels_folder: Path,
+) -> AsyncIterator[BatchingEngine]:
     """A small engine on lively weights: three run, four wait."""
-    async with run_lively_engine(tmp_path_factory.mktemp("model"), max_running=3) as engine:
+    async with run_lively_engine(
+        tmp_path_factory.mktemp("model"),
+        max_running=3,
+        compile_steps=request.param,
+        compiled_folder=str(kernels_folder),
+    ) as engine:
         yield engine
 
 
@@ -145,7 +159,7 @@ async def test_the_time_limit_keeps_what_came(engine: BatchingEngine) -> None:
     """A running answer ends with what it has; a waiting one with nothing."""
     requests = [
         build_request(
-            engine, f"limit{i}", "What?", max_tokens=1000, time_limit_seconds=1.5 + 0.01 * i
+            engine, f"limit{i}", "What?", max_tokens=1000, time_limit_seconds=0.5 + 0.01 * i
         )
         for i in range(4)
     ]

@@ -17,6 +17,7 @@ from engine_reference import (
 )
 from llavachat_server.engine.detokenise import decode_tokens
 from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.engine.native.apart import Kernels
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,14 +40,22 @@ QUESTIONS = [
     params=["lively weights", "lively weights, compiled", "embedded model"],
 )
 async def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kernels: Path
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    kernels: Kernels,
+    kernels_folder: Path,
 ) -> AsyncIterator[tuple[BatchingEngine, Reference]]:
     """An engine and generate() on one checkpoint."""
     folder = SHAPES_FOLDER
     if request.param.startswith("lively weights"):
         folder = write_lively_checkpoint(tmp_path_factory.mktemp("model") / "lively")
     is_compiled = "compiled" in request.param
-    engine = make_engine(Path(folder), compile_steps=is_compiled, num_threads=1 + is_compiled)
+    engine = make_engine(
+        Path(folder),
+        compile_steps=is_compiled,
+        compiled_folder=str(kernels_folder),
+        num_threads=1 + is_compiled,
+    )
     await engine.start()
     assert ("cpu, compiled" if is_compiled else "cpu") == engine.info.device
     yield engine, Reference(folder, engine)
