@@ -12,7 +12,8 @@ import pytest
 import torch
 from engine_reference import SHAPES_FOLDER
 from llavachat_server.assembly import make_batching_engine
-from llavachat_server.engine import native
+from llavachat_server.engine import native, opening
+from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.inputs import Input
 from llavachat_server.engine.llava.config import parse_config
 from llavachat_server.engine.native.apart import Kernels
@@ -32,7 +33,8 @@ PROBE = """
 import ctypes, sys
 # 65 is PR_SET_MDWE of Linux 6.3, what MemoryDenyWriteExecute asks for
 assert ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0) == 0
-from llavachat_server.engine import native
+from llavachat_server.engine import native, opening
+from llavachat_server.engine.batching.exact import ExactScheduler
 sys.exit(native.find_obstacle())
 """
 
@@ -259,3 +261,25 @@ def test_matrices_of_an_odd_number_of_panels_are_computed_whole(
     actual = make_runner(make_decoder(model, kernels, tmp_path), 2).forward(inputs)
 
     torch.testing.assert_close(to_tensor(actual), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_torch_has_the_last_word_on_a_gpu(
+    kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that torch's build can not use leaves the model to the kernels."""
+    monkeypatch.setattr(opening, "has_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    assert isinstance(open_backend(make_settings(kernels_folder), lambda *_: None), NativeBackend)
+
+
+def test_answers_in_any_company_are_the_kernels_business_as_well(
+    kernels: Kernels, kernels_folder: Path
+) -> None:
+    """`exact` plans otherwise, and the kernels compute."""
+    backend = open_backend(make_settings(kernels_folder, exact=True), lambda *_: None)
+    core, _ = backend.make_core()
+
+    assert backend.describe(4096).device == "cpu, compiled, exact"
+    assert isinstance(core._scheduler, ExactScheduler)

@@ -1,6 +1,9 @@
 """Which machine gets which kernels, formats and sizes."""
 
+from typing import Any
+
 import pytest
+from llavachat_server.engine import opening
 from llavachat_server.engine.placement import Machine, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
@@ -113,3 +116,51 @@ def test_senseless_settings_are_refused(values: dict[str, object]) -> None:
     """By the name of the setting."""
     with pytest.raises(ValueError, match=next(iter(values))):
         settings(**values)
+
+
+class FakeDriver:
+    """As much of the CUDA driver's library as is asked for.
+
+    Args:
+        code: what `cuInit` returns; 0 is CUDA_SUCCESS, 100 CUDA_ERROR_NO_DEVICE.
+        num_devices: that it sees.
+    """
+
+    def __init__(self, code: int, num_devices: int) -> None:
+        self._code = code
+        self._num_devices = num_devices
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802 - the library's name
+        """0 where it can be used."""
+        assert flags == 0
+        return self._code
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802 - the library's name
+        """Write how many."""
+        count._obj.value = self._num_devices
+        return self._code
+
+
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        (None, False),
+        (FakeDriver(100, 0), False),
+        (FakeDriver(0, 0), False),
+        (FakeDriver(0, 1), True),
+    ],
+)
+def test_a_gpu_is_looked_for_without_torch(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver | None, *, expected: bool
+) -> None:
+    """By the driver's library: there may be none, it may not work, or see nothing."""
+
+    def load(name: str) -> FakeDriver:
+        assert name == "libcuda.so.1"
+        if driver is None:
+            raise OSError
+        return driver
+
+    monkeypatch.setattr(opening.ctypes, "CDLL", load)
+
+    assert expected == opening.has_driver()

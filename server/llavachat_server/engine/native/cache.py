@@ -1,5 +1,7 @@
 """The memory of keys and values, laid out as the kernels read it."""
 
+import mmap
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,5 +27,10 @@ class Cache:
         self.block_tokens = block_tokens
         self.num_slots = num_blocks * block_tokens
         size = 2 * shape.num_layers * shape.num_kv_heads * self.num_slots * shape.head_dim
-        # The system gives pages when they are first written to.
-        self.memory: NDArray[np.float32] = np.empty(size, np.float32)
+        try:
+            # The system gives pages when they are first written to. NumPy asks for such of 2 MB,
+            # and the first tokens, which write a little for each head, would bring all of them.
+            memory = mmap.mmap(-1, size * np.dtype(np.float32).itemsize, mmap.MAP_PRIVATE)
+        except OSError as error:
+            raise MemoryError from error
+        self.memory: NDArray[np.float32] = np.frombuffer(memory, np.float32)
