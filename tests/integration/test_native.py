@@ -60,7 +60,7 @@ def make_settings(folder: Path | None, **changes: Any) -> EngineSettings:
 
 
 def test_memory_that_may_not_be_made_executable_is_an_obstacle() -> None:
-    """Told beforehand, since LLVM would end the process."""
+    """Told beforehand, before anything is compiled."""
     words = [sys.executable, "-c", PROBE]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from llavachat_server.engine.native import apart
 from llavachat_server.engine.native.apart import NoKernels, find_file, find_folder, get_kernels
-from llavachat_server.engine.native.code import Code, read_code, write_code
+from llavachat_server.engine.native.code import Image, read_image, write_image
 
 
 def look(folder: Path) -> dict[str, int]:
@@ -30,15 +30,15 @@ def test_what_is_kept_is_not_compiled_again(kernels_folder: Path, harm: str) -> 
     elif harm == "cut off":
         file.write_bytes(file.read_bytes()[:-1])
     else:
-        code = read_code(file, apart.describe_machine())
+        code = read_image(file, apart.describe_machine())
         assert code is not None
-        write_code(file, code, "another machine")
+        write_image(file, code, "another machine")
     get_kernels(str(kernels_folder))
 
     after = look(own)
     assert before["step"] == after["step"]
     assert before["tower"] != after["tower"]
-    assert read_code(file, apart.describe_machine()) is not None
+    assert read_image(file, apart.describe_machine()) is not None
 
 
 @pytest.mark.parametrize("folder", [None, "/proc/kept"])
@@ -48,7 +48,7 @@ def test_what_can_not_be_kept_is_compiled_for_this_start(
     """And nothing of it is left behind."""
     folders = []
 
-    def compile_nothing(own: Path) -> dict[str, Code]:
+    def compile_nothing(own: Path) -> dict[str, Image]:
         folders.append(own)
         raise NoKernels("it was asked to")
 

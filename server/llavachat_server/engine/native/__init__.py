@@ -11,6 +11,8 @@ import importlib.util
 import mmap
 from pathlib import Path
 
+from llavachat_server.engine.native.code import make_executable
+
 _NEEDED = ("avx2", "fma")
 
 
@@ -24,7 +26,6 @@ def find_obstacle() -> str | None:
     if not is_installed():
         return "numba is not installed"
     if not _can_make_executable():
-        # LLVM would end the process.
         return "this process may not make memory executable (MemoryDenyWriteExecute)"
     features = _read_features()
     missing = [name for name in _NEEDED if name not in features]
@@ -39,12 +40,13 @@ def _read_features() -> set[str]:
 
 
 def _can_make_executable() -> bool:
-    # As LLVM does it: written first, and executable afterwards.
     page = mmap.mmap(-1, mmap.PAGESIZE)
     start = ctypes.c_char.from_buffer(page)
-    address = ctypes.c_void_p(ctypes.addressof(start))
-    protection = mmap.PROT_READ | mmap.PROT_EXEC
-    code = ctypes.CDLL(None).mprotect(address, ctypes.c_size_t(mmap.PAGESIZE), protection)
-    del start
-    page.close()
-    return bool(code == 0)
+    try:
+        make_executable(ctypes.addressof(start), mmap.PAGESIZE)
+    except OSError:
+        return False
+    finally:
+        del start
+        page.close()
+    return True

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from llavachat_server.engine import native
-from llavachat_server.engine.native.code import Code, Kernel, link, read_code, write_code
+from llavachat_server.engine.native.code import Image, Kernel, load, read_image, write_image
 
 PARTS = ("step", "tower")
 
@@ -49,9 +49,9 @@ def get_kernels(folder: str | None) -> Kernels:
         raise NoKernels(obstacle)
     own = None if folder is None else _make_folder(find_folder(folder))
     if own is not None:
-        return _link(_compile_missing(own))
+        return _load(_compile_missing(own))
     with tempfile.TemporaryDirectory(prefix="llavachat-kernels-") as passing:
-        return _link(_compile_missing(Path(passing)))
+        return _load(_compile_missing(Path(passing)))
 
 
 def find_folder(folder: str) -> Path:
@@ -75,7 +75,7 @@ def compile_part(own: Path, part: str) -> None:
     """
     from llavachat_server.engine.native.kernels.entries import compile_entry
 
-    write_code(find_file(own, part), Code(*compile_entry(part)), describe_machine())
+    write_image(find_file(own, part), compile_entry(part), describe_machine())
 
 
 @cache
@@ -99,9 +99,9 @@ def _make_folder(own: Path) -> Path | None:
     return own if os.access(own, os.W_OK) else None
 
 
-def _compile_missing(own: Path) -> dict[str, Code]:
+def _compile_missing(own: Path) -> dict[str, Image]:
     machine = describe_machine()
-    found = {part: read_code(find_file(own, part), machine) for part in PARTS}
+    found = {part: read_image(find_file(own, part), machine) for part in PARTS}
     words = [sys.executable, "-P", "-m", __name__, str(own)]
     processes = {
         part: subprocess.Popen(  # noqa: S603
@@ -111,22 +111,25 @@ def _compile_missing(own: Path) -> dict[str, Code]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for part, code in found.items()
-        if code is None
+        for part, image in found.items()
+        if image is None
     }
-    codes = {}
+    images = {}
     for part in PARTS:
         said = processes[part].communicate()[1] if part in processes else ""
-        code = found[part] or read_code(find_file(own, part), machine)
-        if code is None:
+        image = found[part] or read_image(find_file(own, part), machine)
+        if image is None:
             reason = said.strip().rpartition("\n")[2] or "nothing was said"
             raise NoKernels(f"the kernels could not be compiled: {reason}")
-        codes[part] = code
-    return codes
+        images[part] = image
+    return images
 
 
-def _link(codes: dict[str, Code]) -> Kernels:
-    return Kernels(**{part: link(code) for part, code in codes.items()})
+def _load(images: dict[str, Image]) -> Kernels:
+    try:
+        return Kernels(**{part: load(image) for part, image in images.items()})
+    except (OSError, AttributeError) as error:
+        raise NoKernels(f"the kernels can not be run: {error}") from error
 
 
 def main(own: str, part: str) -> None:

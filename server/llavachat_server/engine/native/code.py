@@ -1,32 +1,43 @@
 """Machine code that another process has compiled: its file, and calling it.
 
-A file has a line that says for which machine it is, and behind that line an object file, which
-LLVM links into this process. A broken file is no file. What lies there is run: its folder must be
-the service's alone.
+A file has a line that says for which machine it is and where addresses belong, and behind that line
+the code, which is copied into memory as it is: neither a compiler nor a linker is needed. A broken
+file is no file. What lies there is run: its folder must be the service's alone.
 """
 
 import ctypes
 import hashlib
 import json
+import mmap
 import os
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from llavachat_server.engine.native.calls import Words, find_address
 
+_REPLACED = {"NRT_MemInfo_call_dtor": "abort"}
+"""numba's books for arrays that it has made itself, of which the kernels have none."""
+
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """One kernel.
+class Image:
+    """Code and constants as they lie in memory; x86-64.
 
     Args:
-        symbol: the name of its function.
-        data: the object file.
+        data: from the first byte on.
+        entry: where in it the function begins that is called.
+        addresses: pairs: a place, and where in the image lies that whose address belongs there.
+        outside: by the name of a C library's function, pairs: a place for its address, and what is
+            added to it.
     """
 
-    symbol: str
     data: bytes
+    entry: int
+    addresses: tuple[tuple[int, int], ...]
+    outside: Mapping[str, list[tuple[int, int]]]
 
 
 class KernelFailed(Exception):
@@ -64,62 +75,95 @@ class Kernel:
             raise KernelFailed
 
 
-def write_code(path: Path, code: Code, machine: str) -> None:
-    """Keep code; readers see the whole file or none.
+def write_image(path: Path, image: Image, machine: str) -> None:
+    """Keep an image; readers see the whole file or none.
 
     Args:
         path: of the file.
-        code: what is kept.
+        image: what is kept.
         machine: which it was compiled for.
 
     Raises:
         OSError: it can not be written.
     """
-    head = {
-        "machine": machine,
-        "symbol": code.symbol,
-        "sha256": hashlib.sha256(code.data).hexdigest(),
-    }
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    draft.write_bytes(json.dumps(head).encode() + b"\n" + code.data)
+    draft.write_bytes(format_image(image, machine))
     draft.replace(path)
 
 
-def read_code(path: Path, machine: str) -> Code | None:
-    """Code that was kept; None where there is none, or it is another machine's or broken.
+def read_image(path: Path, machine: str) -> Image | None:
+    """An image that was kept; None where there is none, or it is another machine's or broken.
 
     Args:
         path: of the file.
         machine: this one.
     """
     try:
-        head, _, data = path.read_bytes().partition(b"\n")
-        content: Any = json.loads(head)
-        is_whole = content["sha256"] == hashlib.sha256(data).hexdigest()
-        return (
-            Code(str(content["symbol"]), data)
-            if is_whole and content["machine"] == machine
-            else None
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return parse_image(content, machine)
+
+
+def format_image(image: Image, machine: str) -> bytes:
+    """A file's content; see `write_image`."""
+    about = {name: value for name, value in asdict(image).items() if name != "data"}
+    body = json.dumps(about).encode() + b"\n" + image.data
+    head = {"machine": machine, "sha256": hashlib.sha256(body).hexdigest()}
+    return json.dumps(head).encode() + b"\n" + body
+
+
+def parse_image(content: bytes, machine: str) -> Image | None:
+    """The image in a file's content; see `read_image`."""
+    try:
+        line, _, body = content.partition(b"\n")
+        head: Any = json.loads(line)
+        is_own = head["machine"] == machine
+        if not is_own or head["sha256"] != hashlib.sha256(body).hexdigest():
+            return None
+        line, _, data = body.partition(b"\n")
+        return Image(data=data, **json.loads(line))
+    except (ValueError, KeyError, TypeError):
         return None
 
 
-def link(code: Code) -> Kernel:
-    """Make code callable.
+def load(image: Image) -> Kernel:
+    """Make an image callable.
 
     Args:
-        code: whole, see `read_code`: of what is none, LLVM would end the process.
-    """
-    from llvmlite import binding
+        image: whole, see `read_image`: its bytes are run.
 
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    # numba's books for arrays that it has made itself, of which the kernels have none.
-    abort = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-    binding.add_symbol("NRT_MemInfo_call_dtor", abort)
-    target = binding.Target.from_default_triple().create_target_machine(jit=True)
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target)
-    engine.add_object_file(binding.ObjectFileRef.from_data(code.data))
-    engine.finalize_object()
-    return Kernel(engine.get_function_address(code.symbol), engine)
+    Raises:
+        OSError: this process may not make memory executable.
+    """
+    # Written first, and executable afterwards, never both.
+    memory = mmap.mmap(-1, len(image.data), mmap.MAP_PRIVATE)
+    memory.write(image.data)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for place, target in image.addresses:
+        struct.pack_into("<Q", memory, place, start + target)
+    library = ctypes.CDLL(None)
+    for name, places in image.outside.items():
+        function = getattr(library, _REPLACED.get(name, name))
+        address = ctypes.cast(function, ctypes.c_void_p).value or 0
+        for place, addend in places:
+            struct.pack_into("<Q", memory, place, address + addend)
+    make_executable(start, len(image.data))
+    return Kernel(start + image.entry, memory)
+
+
+def make_executable(address: int, num_bytes: int) -> None:
+    """Let pages be run, and no longer be written to.
+
+    Args:
+        address: of the first one.
+        num_bytes: of them.
+
+    Raises:
+        OSError: this process may not, see systemd's ``MemoryDenyWriteExecute``.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    protection = mmap.PROT_READ | mmap.PROT_EXEC
+    if library.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(num_bytes), protection):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

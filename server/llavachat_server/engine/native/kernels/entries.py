@@ -11,6 +11,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from llavachat_server.engine.native.code import Image
+from llavachat_server.engine.native.kernels.flattening import flatten
 from llavachat_server.engine.native.kernels.step import run_step
 from llavachat_server.engine.native.kernels.tower import run_tower
 from llavachat_server.engine.native.plan import (
@@ -118,17 +120,13 @@ ENTRIES = {"step": _enter_step, "tower": _enter_tower}
 """By the names of `apart.PARTS`."""
 
 
-def compile_entry(part: str) -> tuple[str, bytes]:
+def compile_entry(part: str) -> Image:
     """Compile one entry and all that it calls.
 
     Args:
         part: of `ENTRIES`.
-
-    Returns:
-        The name of its function, and the object file that it is in.
     """
     entry = ENTRIES[part]
     entry.compile((_WORDS,))
     (compiled,) = entry.overloads.values()
-    code: bytes = compiled.library._get_compiled_object()
-    return compiled.fndesc.llvm_func_name, code
+    return flatten(compiled.library._get_compiled_object(), compiled.fndesc.llvm_func_name)
