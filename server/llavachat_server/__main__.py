@@ -10,13 +10,18 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.flags import SettingsError
 from llavachat_server.images.worker import begin_workers
 from llavachat_server.ops import logs
+from llavachat_server.profiles import Profile
 from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import load
 from llavachat_server.settling import begin_start, end_start
+from llavachat_server.values import Quantization
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     logs.set_up(settings.log_format, settings.log_level)
     begin_start()
-    # After the settings, so that a typing error is told at once. The first decoder of pictures
-    # starts beside the imports.
-    workers = begin_workers()
+    # After the settings, so that a typing error is told at once. What needs no module of ours is
+    # begun before they are imported, on the other core.
+    workers, fingerprint = begin_workers(), _begin_fingerprint(profile)
     from llavachat_server.app import App, EngineEnded, StartError
+    from llavachat_server.assembly import make_batching_engine
 
     async def serve() -> None:
-        app = App(settings, profile, read_settings=lambda: load(words), workers=workers)
+        app = App(
+            settings,
+            profile,
+            make_engine=partial(make_batching_engine, fingerprint=fingerprint),
+            read_settings=lambda: load(words),
+            workers=workers,
+        )
         app.serving.add_done_callback(lambda _: end_start())
         await app.run()
 
@@ -73,6 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _begin_fingerprint(profile: Profile) -> Fingerprint | None:
+    # Of quantised weights there may be a copy, and the checkpoint is not read.
+    folder = Path(profile.model).expanduser()
+    is_read = profile.quantization is Quantization.NONE and folder.is_dir()
+    return Fingerprint(folder) if is_read else None
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine import native
 from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.folders import find_quantized_folder, find_state_folder
 from llavachat_server.images.addresses import AllowedHosts
@@ -47,7 +48,10 @@ EngineMaker = Callable[[Settings, Profile, Callable[[str, float | None], None]],
 
 
 def make_batching_engine(
-    settings: Settings, profile: Profile, progress: Callable[[str, float | None], None]
+    settings: Settings,
+    profile: Profile,
+    progress: Callable[[str, float | None], None],
+    fingerprint: Fingerprint | None = None,
 ) -> BatchingEngine:
     """Make the engine of a profile, not started yet."""
     return BatchingEngine(
@@ -69,6 +73,7 @@ def make_batching_engine(
             hashes_folder=str(find_state_folder(settings) / "models"),
         ),
         progress,
+        fingerprint,
     )
 
 

@@ -10,9 +10,9 @@ from llavachat_server.engine import provenance
 from llavachat_server.engine.checkpoint import (
     Checkpoint,
     LoadingError,
-    hash_weights,
     read_facts,
 )
+from llavachat_server.engine.fingerprint import Fingerprint, hash_weights
 from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.profiles import SHAPES_FOLDER
 
@@ -123,3 +123,13 @@ def test_nothing_in_the_server_trusts_remote_code() -> None:
     assert "trust_remote_code=True" not in text
     assert "torch.load(" not in text
     assert "pickle.load" not in text
+
+
+def test_a_fingerprint_is_the_hash_of_the_files(tmp_path: Path) -> None:
+    """Begun now and asked for later, more than once; what can not be read is told who asks."""
+    fingerprint = Fingerprint(SHAPES_FOLDER)
+    assert hash_weights(SHAPES_FOLDER) == fingerprint.result() == fingerprint.result()
+
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        Fingerprint(tmp_path).result()

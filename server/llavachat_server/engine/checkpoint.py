@@ -147,19 +147,6 @@ def hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def hash_weights(folder: Path) -> str:
-    """SHA-256 over the weights' files, one after another in the order of their names.
-
-    For a single file it is the file's own.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def _refuse_code(folder: Path) -> None:
     """Refuse a checkpoint that wants code of its own to be run, in whichever way.
 

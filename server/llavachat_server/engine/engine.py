@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llavachat_server.engine.admission import AdmissionQueue, Ticket
 from llavachat_server.engine.doorbell import Doorbell
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.keeper import EngineState, LoopKeeper
 from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run, name_owner
@@ -55,16 +56,19 @@ class BatchingEngine:
     Args:
         settings: which model, and how much of the machine.
         progress: told on the event loop about loading: a stage's name with None when it
-            begins, with its seconds when it is done. The stages are "libraries", "checkpoint",
-            "weights", "fingerprint" and "cache".
+            begins, with its seconds when it is done. The stages are those of
+            `opening.open_backend`, and "cache".
+        fingerprint: of the model's folder, where it was begun already.
     """
 
     def __init__(
         self,
         settings: EngineSettings,
         progress: Callable[[str, float | None], None] | None = None,
+        fingerprint: Fingerprint | None = None,
     ) -> None:
         self._settings = settings
+        self._fingerprint = fingerprint
         self._progress = progress
         self.fatal: asyncio.Future[str] | None = None
         """From `start` on: done, with a sentence for the log, when the process should exit."""
@@ -353,7 +357,7 @@ class BatchingEngine:
     def _build_backend(self) -> "Backend":
         from llavachat_server.engine.opening import open_backend
 
-        return open_backend(self._settings, self._tell)
+        return open_backend(self._settings, self._tell, self._fingerprint)
 
     async def _make_loop(
         self, deliver: "Deliver", on_end: Callable[[], None]

@@ -14,6 +14,7 @@ from llavachat_server.engine.checkpoint import (
     find_checkpoint,
     read_facts,
 )
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.files import WeightsMissing
 from llavachat_server.engine.placement import Machine, Placement, place_model
 from llavachat_server.engine.progress import Progress, stage
@@ -23,13 +24,16 @@ from llavachat_server.values import Quantization
 _log = logging.getLogger(__name__)
 
 
-def open_backend(settings: EngineSettings, progress: Progress) -> Backend:
+def open_backend(
+    settings: EngineSettings, progress: Progress, fingerprint: Fingerprint | None = None
+) -> Backend:
     """Load a model.
 
     Args:
         settings: which, and how.
         progress: told about the stages "checkpoint", "libraries", "weights" and "fingerprint",
             and "quantised copy" where one is written; on the calling thread.
+        fingerprint: of the checkpoint's folder, where it was begun already.
 
     Raises:
         LoadingError: the checkpoint or the settings do not work.
@@ -39,13 +43,13 @@ def open_backend(settings: EngineSettings, progress: Progress) -> Backend:
         facts = read_facts(checkpoint.folder)
         placement = _place(settings)
     if settings.compile_steps:
-        backend = _open_native(settings, checkpoint, facts, placement, progress)
+        backend = _open_native(settings, checkpoint, facts, placement, progress, fingerprint)
         if backend is not None:
             return backend
     with stage("libraries", progress):
         from llavachat_server.engine.tensors import backend as tensors
 
-    return tensors.open_backend(settings, checkpoint, facts, placement, progress)
+    return tensors.open_backend(settings, checkpoint, facts, placement, progress, fingerprint)
 
 
 def _place(settings: EngineSettings) -> Placement:
@@ -80,6 +84,7 @@ def _open_native(
     facts: CheckpointFacts,
     placement: Placement,
     progress: Progress,
+    fingerprint: Fingerprint | None,
 ) -> Backend | None:
     obstacle: str | None
     if placement.device != "cpu":
@@ -96,7 +101,9 @@ def _open_native(
         from llavachat_server.engine.native import backend as native
 
         try:
-            return native.open_backend(settings, checkpoint, facts, placement, progress)
+            return native.open_backend(
+                settings, checkpoint, facts, placement, progress, fingerprint
+            )
         except NoKernels as error:
             obstacle = str(error)
         except WeightsMissing as error:

@@ -29,7 +29,7 @@ def check_provenance(checkpoint: Checkpoint, weights_sha256: str, folder: Path |
 
     Args:
         checkpoint: which, on this machine.
-        weights_sha256: of its weights as they were read; see `hash_weights`.
+        weights_sha256: of its weights as they were read; see `fingerprint.hash_weights`.
         folder: where hubs' models are recorded. None: nowhere.
 
     Raises:

@@ -22,7 +22,8 @@ from llavachat_server.values import (
 CHAT_SERVICE = "llavachat.v1.ChatService"
 
 _WARM_UP_SECONDS = 120.0
-_WARM_UP_TOKENS = 8
+_WARM_UP_TOKENS = 2
+"""One of a prompt's last row, and one of a step."""
 
 
 class WarmUpFailed(Exception):

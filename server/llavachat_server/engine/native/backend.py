@@ -18,8 +18,8 @@ from llavachat_server.engine.checkpoint import (
     Checkpoint,
     CheckpointFacts,
     LoadingError,
-    hash_weights,
 )
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.files import WeightsMissing, map_weights
 from llavachat_server.engine.native.apart import Kernels, get_kernels
 from llavachat_server.engine.native.cache import Cache
@@ -47,6 +47,7 @@ def open_backend(
     facts: CheckpointFacts,
     placement: Placement,
     progress: Progress,
+    fingerprint: Fingerprint | None,
 ) -> "NativeBackend":
     """Load a model; see `opening.open_backend`.
 
@@ -55,15 +56,14 @@ def open_backend(
         WeightsMissing: a weight is not there, or has another shape.
         LoadingError: a file is broken.
     """
+    # Reading the files twice at once costs one reading.
+    fingerprint = fingerprint or Fingerprint(checkpoint.folder)
     with stage("libraries", progress):
         kernels = get_kernels(settings.compiled_folder)
-    with ThreadPoolExecutor(1, "fingerprint") as pool:
-        # Reading the files twice at once costs one reading.
-        fingerprint = pool.submit(hash_weights, checkpoint.folder)
-        with stage("weights", progress):
-            model = read_model(settings, checkpoint.folder, facts, kernels)
-        with stage("fingerprint", progress):
-            weights_sha256 = fingerprint.result()
+    with stage("weights", progress):
+        model = read_model(settings, checkpoint.folder, facts, kernels)
+    with stage("fingerprint", progress):
+        weights_sha256 = fingerprint.result()
     hashes = settings.hashes_folder
     check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
     return NativeBackend(settings, Loaded(checkpoint, facts, placement, weights_sha256), model)

@@ -10,6 +10,7 @@ from llavachat_server.engine.backend import Backend, Loaded
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.sizing import count_token_bytes, size_cache
 from llavachat_server.engine.checkpoint import Checkpoint, CheckpointFacts
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.weights import copy_out
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress
@@ -32,6 +33,7 @@ def open_backend(
     facts: CheckpointFacts,
     placement: Placement,
     progress: Progress,
+    fingerprint: Fingerprint | None,
 ) -> "TensorBackend":
     """Load a model; see `opening.open_backend`.
 
@@ -43,7 +45,7 @@ def open_backend(
     # generation loop's is the one that matters.
     torch.set_num_threads(1)
     model, weights_sha256 = read_model(
-        settings, checkpoint.folder, facts.config, placement, progress
+        settings, checkpoint.folder, facts.config, placement, progress, fingerprint
     )
     hashes = settings.hashes_folder
     check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llavachat_server.engine.checkpoint import LoadingError, hash_weights
+from llavachat_server.engine.checkpoint import LoadingError
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.config import LlavaConfig
 from llavachat_server.engine.llava.files import WeightsMissing
 from llavachat_server.engine.llava.model import read_llava
@@ -41,6 +42,7 @@ def read_model(
     config: LlavaConfig,
     placement: Placement,
     progress: Progress,
+    fingerprint: Fingerprint | None,
 ) -> tuple[Any, str]:
     """Read a checkpoint's weights, or the quantised copy of them.
 
@@ -49,6 +51,7 @@ def read_model(
         folder: of the checkpoint.
         config: of the same.
         placement: device and number format.
+        fingerprint: where it was begun already.
         progress: told about the stages "weights" and "fingerprint", and "quantised copy" where
             one is written.
 
@@ -59,7 +62,7 @@ def read_model(
         LoadingError: names what is wrong with the checkpoint.
     """
     if settings.quantization is Quantization.NONE or settings.quantized_folder is None:
-        return _read_source(folder, settings, placement, progress, config)
+        return _read_source(folder, settings, placement, progress, config, fingerprint)
     shelf = CopyShelf(Path(settings.quantized_folder))
     return _read_by_copy(shelf, folder, settings, placement, progress, config)
 
@@ -70,16 +73,16 @@ def _read_source(
     placement: Placement,
     progress: Progress,
     config: LlavaConfig,
+    fingerprint: Fingerprint | None = None,
 ) -> tuple[Any, str]:
-    with ThreadPoolExecutor(1, "fingerprint") as pool:
-        # Reading the files twice at once costs one reading.
-        fingerprint = pool.submit(hash_weights, folder)
-        with stage("weights", progress):
-            model = _read_plain(folder, settings, placement, config)
-            if model is None:
-                model = read_weights(folder, settings, placement)
-        with stage("fingerprint", progress):
-            return model, fingerprint.result()
+    # Reading the files twice at once costs one reading.
+    fingerprint = fingerprint or Fingerprint(folder)
+    with stage("weights", progress):
+        model = _read_plain(folder, settings, placement, config)
+        if model is None:
+            model = read_weights(folder, settings, placement)
+    with stage("fingerprint", progress):
+        return model, fingerprint.result()
 
 
 def _read_by_copy(

@@ -50,7 +50,7 @@ class CopyForm:
 class QuantisedCopy:
     """A copy that fits by its manifest; `is_whole` says whether its bytes do too.
 
-    `weights_sha256` is its source's, as `checkpoint.hash_weights` gave it.
+    `weights_sha256` is its source's, as `fingerprint.hash_weights` gave it.
     """
 
     folder: Path
