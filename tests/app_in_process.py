@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc.aio
-import pytest
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.app import App
-from llavachat_server.images import intake
+from llavachat_server.images.worker import Worker
 from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import load
 from scripted_engine import ScriptedEngine
@@ -44,7 +43,7 @@ async def run_app(
 ) -> AsyncIterator[RunningApp]:
     """Run a server on a scripted engine.
 
-    It has one decoder of pictures and not three, whose start would take most of a test's time.
+    It has one decoder of pictures and not three, whose starts would take a core from other tests.
 
     Args:
         engine: what answers.
@@ -52,9 +51,7 @@ async def run_app(
         wait: until it serves; else until it listens.
     """
     settings = load(["--listen", "127.0.0.1:0", "--store", "memory", *flags])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intake, "NUM_WORKERS", 1)
-        app = App(settings, resolve_profile(settings), lambda *_: engine)
+    app = App(settings, resolve_profile(settings), lambda *_: engine, workers=[Worker()])
     task = asyncio.create_task(app.run())
     ready: asyncio.Future[str] = app.serving if wait else app.listening
     await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)

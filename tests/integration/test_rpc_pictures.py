@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from app_in_process import run_app
+from app_in_process import PATIENCE_SECONDS, run_app
 from corpus.containers import gif
 from corpus.evil import BOMBS, SLOW
 from google.rpc import error_details_pb2, status_pb2
@@ -143,8 +143,10 @@ def test_slow_pictures_stall_nobody(strict_server: ServerProcess) -> None:
 def test_stopping_ends_the_decoders(tmp_path: Path) -> None:
     """A server that was told to stop leaves no process, and ends well."""
     with run_server(tmp_path) as server:
-        decoders = children(server.process.pid)
-        assert len(decoders) >= 3
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(decoders := children(server.process.pid)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert 3 == len(decoders)
         assert 0 == server.stop()
         wait_until_gone(*decoders)
 
