@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llavachat.v1 import chat_pb2 as pb
@@ -21,6 +22,11 @@ CANARY = "a canary sings of quixotic zephyrs"
 def connect(server: ServerProcess) -> Any:
     """An async stub."""
     return chat_pb2_grpc.ChatServiceStub(grpc.aio.insecure_channel(server.address))
+
+
+def read_mapped(server: ServerProcess) -> str:
+    """What files are mapped into a server's memory, among other things."""
+    return Path(f"/proc/{server.process.pid}/maps").read_text()
 
 
 async def answer(call: Any) -> tuple[list[pb.ChatEvent], str]:
@@ -55,6 +61,35 @@ async def test_it_says_what_it_is(server: ServerProcess) -> None:
     assert {"torch", "transformers"} <= set(info.library_versions)
     assert 0.0 == info.default_params.temperature
     assert info.device
+
+
+@pytest.mark.usefixtures("kernels")
+async def test_with_the_kernels_it_answers_the_same_without_torch(
+    server: ServerProcess, kernels_folder: Path, tmp_path: Path
+) -> None:
+    """The likeliest answer and a drawn one; neither torch nor what compiles is in its memory."""
+    (tmp_path / "compiled").symlink_to(kernels_folder)
+    flags = ("--device", "cpu", "--compiled", "on")
+    requests = [
+        about(red_circle(), "Describe the picture."),
+        about(
+            red_circle(),
+            "Describe the picture.",
+            params=pb.GenerationParams(temperature=2.0, repetition_penalty=1.9, seed=5),
+        ),
+    ]
+    by_torch = [(await answer(connect(server).StartChat(one)))[1] for one in requests]
+    folder = str(tmp_path / "quantized")
+    with run_server(tmp_path, *flags, "--quantized-folder", folder) as compiled:
+        stub = connect(compiled)
+        by_kernels = [(await answer(stub.StartChat(one)))[1] for one in requests]
+        info = await stub.GetServerInfo(pb.GetServerInfoRequest())
+        mapped = read_mapped(compiled)
+
+    assert "cpu, compiled" == info.device
+    assert by_torch == by_kernels
+    assert by_torch[0] != by_torch[1]
+    assert [] == [name for name in ("libtorch", "llvmlite", "numba") if name in mapped]
 
 
 async def test_a_conversation_from_the_first_picture_to_its_end(server: ServerProcess) -> None:
