@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from llavachat_server.engine.native.code import (
     KernelFailed,
     format_image,
+    keep_content,
     load,
     parse_image,
     read_image,
-    write_image,
 )
 from llavachat_server.engine.native.kernels.flattening import NotFlat, flatten
 from llvmlite import binding
@@ -123,7 +123,7 @@ IMAGE = flatten(compile_text(SUM), "enter")
 
 def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
     """Of the same machine; and nothing of another one's."""
-    write_image(tmp_path / "x.code", IMAGE, "here")
+    keep_content(tmp_path / "x.code", format_image(IMAGE, "here"))
     read: Any = read_image(tmp_path / "x.code", "here")
 
     assert (IMAGE.data, IMAGE.entry) == (read.data, read.entry)

@@ -1,23 +1,31 @@
 """Compiles the kernels in processes of their own, for this start and the next ones.
 
-    python -m llavachat_server.engine.native.apart FOLDER step
+    python -m llavachat_server.engine.native.apart step
 
 Both at once, where one process would take one after the other; and what compiles is in nobody's
-memory afterwards.
+memory afterwards. A process writes what came of it to its output.
 """
 
 import hashlib
 import importlib.metadata
-import os
 import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from llavachat_server.engine import native
-from llavachat_server.engine.native.code import Image, Kernel, load, read_image, write_image
+from llavachat_server.engine.native.code import (
+    Image,
+    Kernel,
+    format_image,
+    keep_content,
+    load,
+    parse_image,
+    read_image,
+)
 
 PARTS = ("step", "tower")
 
@@ -38,8 +46,8 @@ def get_kernels(folder: str | None) -> Kernels:
     """The kernels in this process; compiled where they are not kept, which takes many seconds.
 
     Args:
-        folder: of the service alone, since what lies there is run. None, or one that can not be
-            written to: they are compiled at every start.
+        folder: where they are kept for the next start; of the service alone, since what lies there
+            is run. None, or one that can not be written to: they are compiled at every start.
 
     Raises:
         NoKernels: they can not be compiled, or can not be run here.
@@ -47,16 +55,17 @@ def get_kernels(folder: str | None) -> Kernels:
     obstacle = native.find_obstacle()
     if obstacle is not None:
         raise NoKernels(obstacle)
-    own = None if folder is None else _make_folder(find_folder(folder))
-    if own is not None:
-        return _load(_compile_missing(own))
-    with tempfile.TemporaryDirectory(prefix="llavachat-kernels-") as passing:
-        return _load(_compile_missing(Path(passing)))
+    images = _get_images(None if folder is None else find_folder(folder))
+    try:
+        return Kernels(**{part: load(image) for part, image in images.items()})
+    except (OSError, AttributeError) as error:
+        raise NoKernels(f"the kernels can not be run: {error}") from error
 
 
 def find_folder(folder: str) -> Path:
     """Where in a folder this version's machine code lies, named by the digest of its sources."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    own = Path(__file__).parent
+    sources = [*sorted((own / "kernels").glob("*.py")), own / "plan.py", own / "code.py"]
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     return Path(folder) / digest[:16]
 
@@ -66,16 +75,38 @@ def find_file(own: Path, part: str) -> Path:
     return own / f"{part}.code"
 
 
-def compile_part(own: Path, part: str) -> None:
-    """Compile one part in this process, and keep it.
+def compile_apart(parts: Sequence[str]) -> list[bytes]:
+    """What comes of some parts, see `code.format_image`.
 
     Args:
-        own: see `find_folder`.
-        part: of `PARTS`.
-    """
-    from llavachat_server.engine.native.kernels.entries import compile_entry
+        parts: of `PARTS`.
 
-    write_image(find_file(own, part), compile_entry(part), describe_machine())
+    Raises:
+        NoKernels: a process could not be started, or could not compile its part.
+    """
+    words = [sys.executable, "-P", "-m", __name__]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for part in parts:
+            processes.append(
+                subprocess.Popen(  # noqa: S603
+                    [*words, part],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            )
+    except OSError as error:
+        for process in processes:
+            process.kill()
+            process.communicate()
+        raise NoKernels(f"the kernels could not be compiled: {error}") from error
+    said = [process.communicate() for process in processes]
+    for process, (_, errors) in zip(processes, said, strict=True):
+        if process.returncode:
+            reason = errors.decode(errors="replace").strip().rpartition("\n")[2]
+            raise NoKernels(f"the kernels could not be compiled: {reason or process.returncode}")
+    return [content for content, _ in said]
 
 
 @cache
@@ -91,54 +122,35 @@ def describe_machine() -> str:
     return ", ".join((*compilers, hashlib.sha256(about.encode()).hexdigest()[:16]))
 
 
-def _make_folder(own: Path) -> Path | None:
-    try:
-        own.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return None
-    return own if os.access(own, os.W_OK) else None
-
-
-def _compile_missing(own: Path) -> dict[str, Image]:
-    machine = describe_machine()
-    found = {part: read_image(find_file(own, part), machine) for part in PARTS}
-    words = [sys.executable, "-P", "-m", __name__, str(own)]
-    processes = {
-        part: subprocess.Popen(  # noqa: S603
-            [*words, part],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for part, image in found.items()
-        if image is None
-    }
-    images = {}
-    for part in PARTS:
-        said = processes[part].communicate()[1] if part in processes else ""
-        image = found[part] or read_image(find_file(own, part), machine)
+def _get_images(own: Path | None) -> dict[str, Image]:
+    machine, images = describe_machine(), dict[str, Image]()
+    if own is not None:
+        found = {part: read_image(find_file(own, part), machine) for part in PARTS}
+        images.update({part: image for part, image in found.items() if image is not None})
+    missing = [part for part in PARTS if part not in images]
+    for part, content in zip(missing, compile_apart(missing), strict=True):
+        image = parse_image(content, machine)
         if image is None:
-            reason = said.strip().rpartition("\n")[2] or "nothing was said"
-            raise NoKernels(f"the kernels could not be compiled: {reason}")
+            raise NoKernels("the kernels could not be compiled: what came of it is broken")
         images[part] = image
+        if own is not None:
+            # What can not be kept costs the next start its time.
+            with suppress(OSError):
+                own.mkdir(parents=True, exist_ok=True, mode=0o700)
+                keep_content(find_file(own, part), content)
     return images
 
 
-def _load(images: dict[str, Image]) -> Kernels:
-    try:
-        return Kernels(**{part: load(image) for part, image in images.items()})
-    except (OSError, AttributeError) as error:
-        raise NoKernels(f"the kernels can not be run: {error}") from error
-
-
-def main(own: str, part: str) -> None:
+def main(part: str) -> None:
     """Compile a part, or end with one line that says why not."""
     try:
-        compile_part(Path(own), part)
+        from llavachat_server.engine.native.kernels.entries import compile_entry
+
+        content = format_image(compile_entry(part), describe_machine())
     except Exception as error:
         first_line = str(error).partition("\n")[0]
         sys.exit(f"{type(error).__name__}: {first_line}")
+    sys.stdout.buffer.write(content)
 
 
 if __name__ == "__main__":

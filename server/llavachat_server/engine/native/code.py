@@ -75,20 +75,23 @@ class Kernel:
             raise KernelFailed
 
 
-def write_image(path: Path, image: Image, machine: str) -> None:
-    """Keep an image; readers see the whole file or none.
+def keep_content(path: Path, content: bytes) -> None:
+    """Write a file; readers see the whole of it or none.
 
     Args:
         path: of the file.
-        image: what is kept.
-        machine: which it was compiled for.
+        content: see `format_image`.
 
     Raises:
         OSError: it can not be written.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    draft.write_bytes(format_image(image, machine))
-    draft.replace(path)
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def read_image(path: Path, machine: str) -> Image | None:
@@ -106,7 +109,12 @@ def read_image(path: Path, machine: str) -> Image | None:
 
 
 def format_image(image: Image, machine: str) -> bytes:
-    """A file's content; see `write_image`."""
+    """A file's content.
+
+    Args:
+        image: what is kept.
+        machine: which it was compiled for.
+    """
     about = {name: value for name, value in asdict(image).items() if name != "data"}
     body = json.dumps(about).encode() + b"\n" + image.data
     head = {"machine": machine, "sha256": hashlib.sha256(body).hexdigest()}
