@@ -33,6 +33,7 @@ from llavachat_server.assembly import (
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
+from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.folders import find_keys_files
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
@@ -190,13 +191,8 @@ class App:
         engine = self._make_engine(settings, profile, self._tell_stage)
         try:
             await engine.start()
-        except Exception as error:
-            # Its module imports the model's libraries, which must not hold up the open port.
-            from llavachat_server.engine.checkpoint import LoadingError
-
-            if isinstance(error, LoadingError):
-                raise StartError(f"the model can not be loaded: {error}") from error
-            raise
+        except LoadingError as error:
+            raise StartError(f"the model can not be loaded: {error}") from error
         self._engine = engine
         info = engine.info
         self._tell("warming up", device=info.device)

@@ -4,7 +4,7 @@ Everything here runs on one event loop and waits for nothing but events; what ta
 on a worker thread (loading, preprocessing, encoding) or on the generation loop's own. If that
 loop dies, its requests fail at once, and it is begun anew, one time only.
 
-Torch is imported on the worker thread, so that importing this module costs nothing.
+Torch, where it computes, is imported on the worker thread, so that importing this module does not.
 """
 
 import asyncio
@@ -13,14 +13,20 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from llavachat_server.engine.admission import AdmissionQueue, Ticket
+from llavachat_server.engine.backend import Backend
+from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.doorbell import Doorbell
 from llavachat_server.engine.fingerprint import Fingerprint
+from llavachat_server.engine.gate import Gate
 from llavachat_server.engine.keeper import EngineState, LoopKeeper
+from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
+from llavachat_server.engine.opening import open_backend
 from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run, name_owner
+from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.interfaces import TurnTokenizer
 from llavachat_server.values import (
@@ -34,12 +40,6 @@ from llavachat_server.values import (
     FinishReason,
     InvalidRequest,
 )
-
-if TYPE_CHECKING:
-    from llavachat_server.engine.backend import Backend
-    from llavachat_server.engine.gate import Gate
-    from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
-    from llavachat_server.engine.sampling import Sampler
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -257,8 +257,6 @@ class BatchingEngine:
             self._release(run)
 
     async def _try_to_submit(self, run: Run, token_ids: list[int]) -> None:
-        from llavachat_server.engine.batching.sequence import Draw, Job
-
         if self.state is not EngineState.READY:
             raise EngineFailed
         sampling, sampler = run.request.sampling, self._keeper.sampler
@@ -326,13 +324,13 @@ class BatchingEngine:
         assert run.ticket is not None
         self._admission.leave(run.ticket)
 
-    def _take_reports(self, reports: "list[Report]") -> None:
+    def _take_reports(self, reports: list[Report]) -> None:
         for report in reports:
             run = self._jobs.get(report.output.number)
             if run is not None:
                 self._take_report(run, report)
 
-    def _take_report(self, run: Run, report: "Report") -> None:
+    def _take_report(self, run: Run, report: Report) -> None:
         was_over, output = run.is_over, report.output
         if output.has_failed:
             run.fail(EngineFailed())
@@ -354,15 +352,13 @@ class BatchingEngine:
 
     # The generation loop's life.
 
-    def _build_backend(self) -> "Backend":
-        from llavachat_server.engine.opening import open_backend
-
+    def _build_backend(self) -> Backend:
         return open_backend(self._settings, self._tell, self._fingerprint)
 
     async def _make_loop(
-        self, deliver: "Deliver", on_end: Callable[[], None]
-    ) -> "tuple[GenerationLoop, Sampler]":
-        def make() -> "tuple[GenerationLoop, Sampler]":
+        self, deliver: Deliver, on_end: Callable[[], None]
+    ) -> tuple[GenerationLoop, Sampler]:
+        def make() -> tuple[GenerationLoop, Sampler]:
             start = time.perf_counter()
             self._tell("cache", None)
             pair = self._backend.make_loop(deliver, on_end)

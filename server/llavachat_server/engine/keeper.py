@@ -8,19 +8,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
-    from llavachat_server.engine.sampling import Sampler
+from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
+from llavachat_server.engine.sampling import Sampler
 
 _log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 1
 
-MakeLoop: TypeAlias = (
-    "Callable[[Deliver, Callable[[], None]], Awaitable[tuple[GenerationLoop, Sampler]]]"
-)
+MakeLoop: TypeAlias = Callable[
+    [Deliver, Callable[[], None]], Awaitable[tuple[GenerationLoop, Sampler]]
+]
 """A loop that runs, see `Backend.make_loop`, made on a worker thread."""
 
 Post = Callable[..., None]
@@ -56,7 +55,7 @@ class LoopKeeper:
         post: Post,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         *,
-        on_reports: "Callable[[list[Report]], None]",
+        on_reports: Callable[[list[Report]], None],
         on_loss: Callable[[], None],
         on_death: Callable[[str], None],
     ) -> None:
@@ -113,7 +112,7 @@ class LoopKeeper:
         """Wait until jobs are taken, or never will be again; `state` says which."""
         await self._is_usable.wait()
 
-    def _take_reports(self, epoch: int, reports: "list[Report]") -> None:
+    def _take_reports(self, epoch: int, reports: list[Report]) -> None:
         if epoch == self._epoch:
             self._on_reports(reports)
 

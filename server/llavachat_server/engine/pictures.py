@@ -10,16 +10,14 @@ Belongs to one event loop; the model stays behind the backend.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from PIL import Image
+
+from llavachat_server.engine.backend import Backend
 from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
 from llavachat_server.engine.run import Run
 from llavachat_server.values import EngineImage, EngineUnavailable, InvalidRequest
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from llavachat_server.engine.backend import Backend
 
 ALIAS_RETRY_SECONDS = 60.0
 
@@ -27,7 +25,7 @@ Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a slow call on the worker thread."""
 
 
-async def read_pixels(image: EngineImage) -> "Image.Image":
+async def read_pixels(image: EngineImage) -> Image.Image:
     """The pixels of a picture, RGB.
 
     Raises:
@@ -52,7 +50,7 @@ class PictureDesk:
 
     def __init__(
         self,
-        backend: "Backend",
+        backend: Backend,
         num_slots: int,
         work: Work,
         flush_prefixes: Callable[[], None],
