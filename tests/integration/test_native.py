@@ -204,11 +204,16 @@ def test_kernels_that_are_asked_for_need_numba(monkeypatch: pytest.MonkeyPatch) 
 def test_rows_are_cut_into_products_of_about_one_size() -> None:
     """Together they are all rows, and none of them is one row beside many."""
     from llavachat_server.engine.native.kernels.products import MAX_TILE_ROWS, count_tile_rows
+    from numba import njit
+
+    @njit
+    def count_rows(num_rows: int) -> int:
+        return count_tile_rows(num_rows)
 
     def cut(num_rows: int) -> list[int]:
         counts = []
         while num_rows:
-            counts.append(count_tile_rows(num_rows))
+            counts.append(count_rows(num_rows))
             num_rows -= counts[-1]
         return counts
 
@@ -221,18 +226,22 @@ def test_rows_are_cut_into_products_of_about_one_size() -> None:
 def test_a_product_is_the_same_with_each_number_of_rows() -> None:
     """Of one panel or two, to the last bit, and the true one but for rounding."""
     from llavachat_server.engine.native.kernels.products import MAX_TILE_ROWS, multiply_tile
+    from numba import njit
+
+    @njit
+    def compute(first: int, count: int, start: int, num_panels: int, tile: Any) -> None:
+        multiply_tile(
+            flat_rows, first * 48, count, 48, flat_panels, start, num_panels, tile, 0, 0, 0
+        )
 
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((MAX_TILE_ROWS, 48), np.float32)
     panels = generator.standard_normal((2, 48, 16), np.float32)
+    flat_rows, flat_panels = rows.ravel(), panels.ravel()
 
     def multiply(first: int, count: int, panel: int, num_panels: int) -> Any:
         tile = np.full((MAX_TILE_ROWS, 2, 16), np.nan, np.float32)
-        start = panel * 48 * 16
-        multiply_tile(
-            rows.ravel(), first * 48, count, 48, panels.ravel(), start, num_panels,
-            tile.reshape(-1), 0, 0, 0,
-        )  # fmt: skip
+        compute(first, count, panel * 48 * 16, num_panels, tile.reshape(-1))
         return tile
 
     alone = [[multiply(row, 1, panel, 1)[0, 0] for panel in (0, 1)] for row in range(len(rows))]

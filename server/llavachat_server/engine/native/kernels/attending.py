@@ -7,8 +7,7 @@ rows beside it, to the last bit.
 
 from typing import Any
 
-from numba import njit
-
+from llavachat_server.engine.native.kernels.compiling import kernel
 from llavachat_server.engine.native.kernels.products import (
     TILE_PANELS,
     WIDE_PANELS,
@@ -32,7 +31,7 @@ from llavachat_server.engine.native.kernels.vectors import (
 from llavachat_server.engine.native.plan import LANES, MAX_ATTENDING_ROWS
 
 
-@njit(nogil=True)
+@kernel
 def _find_end(step: Any, size: int, table: int, first: int, length: int) -> int:
     # Where the run of neighbouring blocks ends that token `first` lies in.
     number = table + first // size
@@ -43,7 +42,7 @@ def _find_end(step: Any, size: int, table: int, first: int, length: int) -> int:
     return min(end, length)
 
 
-@njit(nogil=True)
+@kernel
 def _score(
     sizes: Any, buffers: Any, step: Any, keys: int, row: int, count: int, head: int,
     padded: int, scratch: Any,
@@ -84,7 +83,7 @@ def _score(
             start += num_panels * panel
 
 
-@njit(nogil=True)
+@kernel
 def _weigh(scratch: Any, start: int, length: int, padded: int) -> Any:
     # Scores to shares before they are divided by their sum; the sum's inverse.
     end = start + (length + LANES - 1) // LANES * LANES
@@ -105,7 +104,7 @@ def _weigh(scratch: Any, start: int, length: int, padded: int) -> Any:
     return 1.0 / sum_up(total)
 
 
-@njit(nogil=True)
+@kernel
 def _mix(
     sizes: Any, buffers: Any, step: Any, values: int, row: int, count: int, length: int,
     source: int, padded: int, target: int, scratch: Any,
@@ -142,7 +141,7 @@ def _mix(
         first = end
 
 
-@njit(nogil=True)
+@kernel
 def attend(
     sizes: Any, buffers: Any, step: Any, layer: int, row: int, count: int, output: int,
     head: int, scratch: Any,

@@ -7,11 +7,12 @@ What they are told lies behind it as 64-bit words, in the order in which it is r
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from llavachat_server.engine.native.code import Image
+from llavachat_server.engine.native.kernels.compiling import kernel
 from llavachat_server.engine.native.kernels.flattening import flatten
 from llavachat_server.engine.native.kernels.step import run_step
 from llavachat_server.engine.native.kernels.tower import run_tower
@@ -84,11 +85,7 @@ _NUM_TOWER_SIZES, _NUM_TOWER_BUFFERS, _NUM_TOWER_COLUMNS = (
 )
 
 
-# Python calls neither by itself.
-_ENTRY: Any = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
-
-@njit(**_ENTRY)
+@kernel
 def _enter_step(words: Any) -> None:
     sizes = Sizes(*_read_numbers(words, 0, _NUM_SIZES))
     at = _NUM_SIZES
@@ -102,7 +99,7 @@ def _enter_step(words: Any) -> None:
     run_step(sizes, buffers, step, floor[0], counters, scratch, words[at + 6] != 0)
 
 
-@njit(**_ENTRY)
+@kernel
 def _enter_tower(words: Any) -> None:
     sizes = TowerSizes(*_read_numbers(words, 0, _NUM_TOWER_SIZES))
     at = _NUM_TOWER_SIZES

@@ -5,8 +5,7 @@ What becomes of a tile's sums is each layer's own; all else is the same for ever
 
 from typing import Any, NamedTuple
 
-from numba import njit
-
+from llavachat_server.engine.native.kernels.compiling import kernel
 from llavachat_server.engine.native.kernels.products import (
     count_tile_rows,
     multiply_tile,
@@ -35,7 +34,7 @@ class Product(NamedTuple):
     """Of this thread alone; a tile's sums come first in it, (rows of the tile, 2, 16)."""
 
 
-@njit(nogil=True)
+@kernel
 def count_panels(unit: int, product: Any) -> int:
     """Panels of one unit."""
     return int(min(product.unit_panels, product.num_panels - unit * product.unit_panels))
@@ -56,7 +55,7 @@ def make_layer(place: Any) -> Any:
         with the layer's `Product`.
     """
 
-    @njit(nogil=True)
+    @kernel
     def share_layer(counters: Any, phase: int, args: Any) -> None:
         product = args[0]
         width, size = product.width, product.width * LANES

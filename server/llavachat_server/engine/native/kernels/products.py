@@ -7,9 +7,10 @@ that a row's result does not depend on its neighbours.
 from typing import Any
 
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from llavachat_server.engine.native.kernels.compiling import kernel
 from llavachat_server.engine.native.kernels.vectors import (
     VECTOR,
     call,
@@ -157,7 +158,7 @@ multiply_side_by_side = _make_product(MAX_TILE_ROWS, TILE_PANELS)
 """The same of up to `MAX_TILE_ROWS` rows times `TILE_PANELS` panels."""
 
 
-@njit(nogil=True)
+@kernel
 def count_tile_rows(num_rows: int) -> int:
     """Rows of the next product, where so many are left: two last ones are about equally large."""
     if MAX_TILE_ROWS < num_rows < 2 * MAX_TILE_ROWS:
@@ -165,7 +166,7 @@ def count_tile_rows(num_rows: int) -> int:
     return min(MAX_TILE_ROWS, num_rows)
 
 
-@njit(nogil=True)
+@kernel
 def multiply_rows(
     rows: Any, first: int, row_stride: int, count: int, width: int,
     panels: Any, start: int, stride: int,
@@ -193,7 +194,7 @@ def multiply_rows(
     )  # fmt: skip
 
 
-@njit(nogil=True)
+@kernel
 def multiply_tile(
     rows: Any, first: int, count: int, width: int, panels: Any, start: int, num_panels: int,
     tile: Any, place: int, ahead: int, ahead_step: int,
@@ -235,7 +236,7 @@ def multiply_tile(
         )  # fmt: skip
 
 
-@njit(nogil=True)
+@kernel
 def plan_ahead(num_rows: int) -> int:
     """`multiply_tile`'s ``ahead_step``, so that all tiles of a panel ask for one other panel.
 

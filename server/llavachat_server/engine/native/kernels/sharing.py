@@ -7,9 +7,10 @@ that the system has not let run yet holds nobody up. Counters belong to one step
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from llavachat_server.engine.native.kernels.compiling import kernel
 from llavachat_server.engine.native.plan import STRIDE
 
 _ENTERED, _LEFT, _IS_OVER = 0, 1, 2
@@ -44,7 +45,7 @@ def _look(_: Any, array: Any, index: Any) -> Any:
     return types.int64(array, types.intp), build
 
 
-@njit(nogil=True)
+@kernel
 def _wait(counters: Any, index: int, value: int) -> None:
     spins = 0
     while _look(counters, index) < value:
@@ -55,7 +56,7 @@ def _wait(counters: Any, index: int, value: int) -> None:
             _sched_yield()
 
 
-@njit(nogil=True)
+@kernel
 def enter(counters: Any) -> bool:
     """Whether a thread may take part: False when the step is over already."""
     _raise(counters, _ENTERED)
@@ -65,13 +66,13 @@ def enter(counters: Any) -> bool:
     return True
 
 
-@njit(nogil=True)
+@kernel
 def leave(counters: Any) -> None:
     """A helping thread's last word."""
     _raise(counters, _LEFT)
 
 
-@njit(nogil=True)
+@kernel
 def close(counters: Any) -> None:
     """End the step, by the thread that began it: nobody touches its buffers from now on."""
     _raise(counters, _IS_OVER)
@@ -79,19 +80,19 @@ def close(counters: Any) -> None:
         _sched_yield()
 
 
-@njit(nogil=True)
+@kernel
 def take(counters: Any, phase: int) -> int:
     """The number of a unit that nobody has taken; the phase's size or more when none is left."""
     return _raise(counters, STRIDE * (1 + phase))
 
 
-@njit(nogil=True)
+@kernel
 def finish(counters: Any, phase: int) -> None:
     """A unit that was taken is done."""
     _raise(counters, STRIDE * (1 + phase) + 1)
 
 
-@njit(nogil=True)
+@kernel
 def await_all(counters: Any, phase: int, num_units: int) -> None:
     """Until every unit of a phase is done."""
     _wait(counters, STRIDE * (1 + phase) + 1, num_units)

@@ -10,9 +10,8 @@ them; see `linear.make_layer`.
 
 from typing import Any
 
-from numba import njit
-
 from llavachat_server.engine.native.kernels.attending import attend
+from llavachat_server.engine.native.kernels.compiling import inlined, kernel
 from llavachat_server.engine.native.kernels.linear import (
     Product,
     count_panels,
@@ -43,7 +42,7 @@ from llavachat_server.engine.native.kernels.vectors import (
 from llavachat_server.engine.native.plan import LANES, TILE, TILE_WIDTH
 
 
-@njit(nogil=True)
+@kernel
 def _measure_rows(rows: Any, num_rows: int, width: int, floor: Any, scratch: Any) -> None:
     # RMSNorm's factor of each row; its weights lie in the matrix that follows.
     for row in range(num_rows):
@@ -54,7 +53,7 @@ def _measure_rows(rows: Any, num_rows: int, width: int, floor: Any, scratch: Any
         scratch[TILE + row] = (sum_up(total) / width + floor) ** -0.5
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of query, key or value: turned by RoPE, and put where attention reads them.
     product, sizes, buffers, step, layer = args
@@ -87,7 +86,7 @@ def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
                 store(buffers.cache, slot * dim + within, values)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
     # output = product + residual, whose rows are `sources`, or the same where it is empty.
     product, residual, sources, output, hidden = args
@@ -102,7 +101,7 @@ def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
             store(output, row * hidden + column, values)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_gated(unit: int, first: int, count: int, args: Any) -> None:
     # 16 outputs of SiLU(gate) * up, whose panels are neighbours.
     product, gated, inner = args
@@ -116,7 +115,7 @@ def _place_gated(unit: int, first: int, count: int, args: Any) -> None:
         store(gated, row * inner + unit * LANES, divide(multiply(gate, rest), decay))
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_logits(unit: int, first: int, count: int, args: Any) -> None:
     product, logits, vocabulary = args
     scratch = product.scratch
@@ -135,7 +134,7 @@ _share_gated = make_layer(_place_gated)
 _share_logits = make_layer(_place_logits)
 
 
-@njit(nogil=True)
+@kernel
 def run_step(
     sizes: Any, buffers: Any, step: Any, floor: Any, counters: Any, scratch: Any, is_helper: bool
 ) -> None:

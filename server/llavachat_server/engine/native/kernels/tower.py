@@ -6,9 +6,8 @@ every row has come last: so each reads all the others.
 
 from typing import Any
 
-from numba import njit
-
 from llavachat_server.engine.native.kernels.attending import attend
+from llavachat_server.engine.native.kernels.compiling import inlined, kernel
 from llavachat_server.engine.native.kernels.linear import Product, count_panels, make_layer
 from llavachat_server.engine.native.kernels.products import MAX_TILE_ROWS, TILE_PANELS
 from llavachat_server.engine.native.kernels.sharing import (
@@ -35,7 +34,7 @@ from llavachat_server.engine.native.kernels.vectors import (
 from llavachat_server.engine.native.plan import LANES, MAX_ATTENDING_ROWS, TILE_WIDTH
 
 
-@njit(nogil=True)
+@kernel
 def _normalise(
     rows: Any, first: int, count: int, width: int, vectors: Any, start: int, floor: Any,
     target: Any,
@@ -58,7 +57,7 @@ def _normalise(
             store(target, begin + index, fuse(values, load(vectors, start + index), bias))
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of query, key or value, put where attention reads them.
     product, sizes, buffers, biases = args
@@ -84,7 +83,7 @@ def _place_heads(unit: int, first: int, count: int, args: Any) -> None:
                 store(buffers.cache, (base + row) * dim + within, values)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
     # output = product + bias + residual
     product, vectors, biases, residual, output, hidden = args
@@ -98,7 +97,7 @@ def _place_sum(unit: int, first: int, count: int, args: Any) -> None:
             store(output, place, add(values, load(residual, place)))
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_activated(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of the MLP's first half, through GELU or its approximation x * sigmoid(1.702 x).
     # Source of the factor: "quick_gelu" of the CLIP models.
@@ -117,7 +116,7 @@ def _place_activated(unit: int, first: int, count: int, args: Any) -> None:
             store(gated, (first + index) * inner + column, values)
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_patches(unit: int, first: int, count: int, args: Any) -> None:
     # Patches become rows, each with its position.
     product, vectors, positions, output, hidden = args
@@ -129,7 +128,7 @@ def _place_patches(unit: int, first: int, count: int, args: Any) -> None:
             store(output, place, add(values, load(vectors, positions + place)))
 
 
-@njit(nogil=True, inline="always")
+@inlined
 def _place_projected(unit: int, first: int, count: int, args: Any) -> None:
     # Outputs of one of the projector's layers, the first through GELU.
     product, vectors, biases, output, width, is_bent = args
@@ -144,7 +143,7 @@ def _place_projected(unit: int, first: int, count: int, args: Any) -> None:
             store(output, (first + index) * width + column, values)
 
 
-@njit(nogil=True)
+@kernel
 def _normalise_all(
     sizes: Any, rows: Any, begin: int, target: Any, buffers: Any, start: int, floor: Any,
     counters: Any, phase: int,
@@ -168,7 +167,7 @@ _share_activated = make_layer(_place_activated)
 _share_projected = make_layer(_place_projected)
 
 
-@njit(nogil=True)
+@kernel
 def run_tower(
     sizes: Any, buffers: Any, reading: Any, floor: Any, counters: Any, scratch: Any,
     is_helper: bool,

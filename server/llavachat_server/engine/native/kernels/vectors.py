@@ -8,9 +8,10 @@ AVX-512, two with AVX2. All arrays are one-dimensional, and an index counts elem
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, models, register_model
 
+from llavachat_server.engine.native.kernels.compiling import kernel
 from llavachat_server.engine.native.plan import LANES
 
 _FLOAT = ir.FloatType()
@@ -215,7 +216,7 @@ def scale_by_power(_: Any, values: Any, exponents: Any) -> Any:
     return floats(floats, floats), build
 
 
-@njit(nogil=True)
+@kernel
 def exponentiate(values: Any) -> Any:
     """e to the power of each value between -87 and 88; others are taken as these.
 
@@ -235,7 +236,7 @@ def exponentiate(values: Any) -> Any:
     return scale_by_power(series, powers)
 
 
-@njit(nogil=True)
+@kernel
 def gelu(values: Any) -> Any:
     """``x * (1 + erf(x / sqrt(2))) / 2``, within 2.5e-7 times x where torch is within 3.3e-7.
 
