@@ -33,7 +33,11 @@ def make_decoder(
         num_threads: that compute.
     """
     # As the other half of a Llava model.
-    weights = {f"language_model.{name}": weight for name, weight in model.state_dict().items()}
+    weights = {
+        f"language_model.{name}": weight
+        for name, weight in model.state_dict().items()
+        if not (name == "lm_head.weight" and model.config.tie_word_embeddings)
+    }
     save_file(weights, folder / "model.safetensors")
     config = parse_config({"model_type": "llava", "text_config": model.config.to_dict()})
     arrays = map_weights(folder)

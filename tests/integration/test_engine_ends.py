@@ -1,21 +1,16 @@
 """How requests end before their answer does: cancelled, out of time, refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from engine_reference import (
     ask,
     build_request,
     draw_picture,
-    run_lively_engine,
     settle,
 )
 from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.values import (
     Delta,
     EngineImage,
@@ -33,25 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LONG = 400
 """Tokens of an answer that is still running when a test looks again."""
-
-
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=[True, False], ids=["kernels", "torch"]
-)
-async def engine(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    kernels: Kernels,
-    kernels_folder: Path,
-) -> AsyncIterator[BatchingEngine]:
-    """A small engine on lively weights: three run, four wait."""
-    async with run_lively_engine(
-        tmp_path_factory.mktemp("model"),
-        max_running=3,
-        compile_steps=request.param,
-        compiled_folder=str(kernels_folder),
-    ) as engine:
-        yield engine
 
 
 def count_free_blocks(engine: BatchingEngine) -> int:

@@ -25,6 +25,7 @@ from engine_reference import (
 )
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.keeper import EngineState
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.cache import make_cache
@@ -48,6 +49,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def break_loop(engine: BatchingEngine) -> None:
     """Have the loop's thread trip over nonsense."""
     engine._keeper.loop._inbox.put("nonsense")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("compile_steps", [True, False])
+@pytest.mark.usefixtures("kernels")
+async def test_a_fingerprint_that_was_begun_is_waited_for(
+    kernels_folder: Path, *, compile_steps: bool
+) -> None:
+    """And the weights are not hashed once more."""
+    begun = Fingerprint(SHAPES_FOLDER)
+    begun.result = lambda: "of another reading"  # type: ignore[method-assign]
+    settings = EngineSettings(
+        model=str(SHAPES_FOLDER),
+        compile_steps=compile_steps,
+        compiled_folder=str(kernels_folder),
+        num_threads=1,
+    )
+    engine = BatchingEngine(settings, fingerprint=begun)
+    await engine.start()
+    sha256 = engine.info.model.weights_sha256
+    await engine.stop()
+
+    assert "of another reading" == sha256
 
 
 async def test_start_tells_its_stages_and_what_was_loaded(folder: Path) -> None:

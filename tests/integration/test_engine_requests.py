@@ -2,21 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from engine_reference import (
     ask,
     build_request,
     draw_picture,
-    run_lively_engine,
     settle,
 )
 from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.values import (
     ContextFull,
     Delta,
@@ -24,25 +19,6 @@ from llavachat_server.values import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=[True, False], ids=["kernels", "torch"]
-)
-async def engine(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    kernels: Kernels,
-    kernels_folder: Path,
-) -> AsyncIterator[BatchingEngine]:
-    """A small engine on lively weights: three run, four wait."""
-    async with run_lively_engine(
-        tmp_path_factory.mktemp("model"),
-        max_running=3,
-        compile_steps=request.param,
-        compiled_folder=str(kernels_folder),
-    ) as engine:
-        yield engine
 
 
 async def test_answers_stream_side_by_side(engine: BatchingEngine) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from engine_reference import draw_picture, write_lively_checkpoint
 from llavachat_server.engine.checkpoint import read_facts
-from llavachat_server.engine.llava.files import WeightsMissing, rename
+from llavachat_server.engine.llava.files import WeightsMissing, map_weights, rename
 from llavachat_server.engine.llava.model import Llava, read_llava
 from llavachat_server.engine.llava.weights import open_weights
 from llavachat_server.engine.opening import open_backend
@@ -119,6 +119,24 @@ def test_every_layout_of_names_is_read(folder: Path, tmp_path: Path) -> None:
     for other in others:
         assert first.keys() == other.keys()
         assert all(torch.equal(first[name], other[name]) for name in first)
+    for path in (folder, hub, new):
+        arrays = map_weights(path)
+        for name, weight in weights.items():
+            array = arrays.take(rename(name), *weight.shape)
+            assert torch.equal(weight.float(), torch.from_numpy(array.copy()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_type_of_weights_is_mapped(tmp_path: Path, dtype: torch.dtype) -> None:
+    """To float32, without rounding; what has another shape or type is not there."""
+    weight = torch.randn(3, 5).to(dtype)
+    save_file({"a": weight, "b": torch.ones(2, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    arrays = map_weights(tmp_path)
+
+    assert torch.equal(weight.float(), torch.from_numpy(arrays.take("a", 3, 5).copy()))
+    for name, shape in (("a", (5, 3)), ("b", (2,)), ("c", (1,))):
+        with pytest.raises(WeightsMissing):
+            arrays.take(name, *shape)
 
 
 def test_a_tied_head_is_the_embedding_and_stays_whole(folder: Path, tmp_path: Path) -> None:

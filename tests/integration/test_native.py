@@ -39,7 +39,7 @@ sys.exit(native.find_obstacle())
 """
 
 
-def make_model(hidden: int = 64) -> Any:
+def make_model(hidden: int = 64, *, is_tied: bool = False) -> Any:
     """A decoder of one layer, its heads 16 wide."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -49,6 +49,7 @@ def make_model(hidden: int = 64) -> Any:
         num_attention_heads=hidden // 16,
         vocab_size=50,
         max_position_embeddings=64,
+        tie_word_embeddings=is_tied,
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
@@ -256,12 +257,16 @@ def test_a_product_is_the_same_with_each_number_of_rows() -> None:
         assert np.isnan(two[count:]).all()
 
 
+@pytest.mark.parametrize("is_tied", [False, True])
 @pytest.mark.parametrize("num_rows", [1, 30])
 def test_matrices_of_an_odd_number_of_panels_are_computed_whole(
-    kernels: Kernels, tmp_path: Path, num_rows: int
+    kernels: Kernels, tmp_path: Path, num_rows: int, *, is_tied: bool
 ) -> None:
-    """Three panels wide, nine for query, key and value: as torch's operations compute them."""
-    model = make_model(hidden=48)
+    """Three panels wide, nine for query, key and value: as torch's operations compute them.
+
+    With a head of its own, and with the embedding for a head.
+    """
+    model = make_model(hidden=48, is_tied=is_tied)
     inputs = [Input(list(range(1, num_rows + 1)), 0, [0, 1], True)]
     decoder = Decoder(model, 64)
     attention, _ = make_cache("pieces", decoder.shape, 2, 16, torch.float32, decoder.device)

@@ -68,15 +68,20 @@ def read_kept(own: Path, part: str) -> bytes:
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("folder", [None, "/proc/kept"])
 def test_what_can_not_be_kept_is_used_all_the_same(
-    kernels_folder: Path, monkeypatch: pytest.MonkeyPatch, folder: str | None
+    kernels_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    folder: str | None,
 ) -> None:
-    """For this start: a folder may be missing, or the disk full."""
+    """For this start, and said: a folder may be missing, or the disk full."""
     own = find_folder(str(kernels_folder))
     monkeypatch.setattr(
         apart, "compile_apart", lambda parts: [read_kept(own, part) for part in parts]
     )
 
     assert get_kernels(folder).step is not None
+    is_told = [message.startswith("kernels not kept: ") for message in caplog.messages]
+    assert is_told == ([] if folder is None else [True] * len(apart.PARTS))
 
 
 def test_nothing_of_a_file_is_left_that_could_not_be_written(tmp_path: Path) -> None:

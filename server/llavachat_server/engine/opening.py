@@ -5,6 +5,7 @@ Decided before torch is imported, which takes longer than everything else at a s
 
 import ctypes
 import logging
+from pathlib import Path
 
 from llavachat_server.engine.backend import Backend
 from llavachat_server.engine.checkpoint import (
@@ -18,6 +19,7 @@ from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.files import WeightsMissing
 from llavachat_server.engine.placement import Machine, Placement, place_model
 from llavachat_server.engine.progress import Progress, stage
+from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
@@ -38,6 +40,15 @@ def open_backend(
     Raises:
         LoadingError: the checkpoint or the settings do not work.
     """
+    backend = _open(settings, progress, fingerprint)
+    loaded, hashes = backend.loaded, settings.hashes_folder
+    check_provenance(
+        loaded.checkpoint, loaded.weights_sha256, None if hashes is None else Path(hashes)
+    )
+    return backend
+
+
+def _open(settings: EngineSettings, progress: Progress, fingerprint: Fingerprint | None) -> Backend:
     with stage("checkpoint", progress):
         checkpoint = find_checkpoint(settings.model, settings.revision)
         facts = read_facts(checkpoint.folder)

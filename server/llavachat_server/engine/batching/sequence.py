@@ -25,11 +25,6 @@ class Draw:
     seed: int = 0
     seen_row: int = 0
 
-    @property
-    def is_plain(self) -> bool:
-        """The token with the largest score is drawn, as the scores are."""
-        return self.temperature == 0 and not self.seen_row
-
 
 GREEDY = Draw()
 

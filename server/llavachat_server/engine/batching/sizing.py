@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,22 @@ class Shape:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+
+
+def read_shape(config: Any) -> Shape:
+    """The shape of a Llama or Llava model's decoder.
+
+    Args:
+        config: ours or transformers', whose fields have the same names.
+    """
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Shape(
+        num_layers=text.num_hidden_layers,
+        num_heads=text.num_attention_heads,
+        num_kv_heads=text.num_key_value_heads,
+        head_dim=head_dim,
+    )
 
 
 def count_token_bytes(shape: Shape, element_bytes: int) -> int:

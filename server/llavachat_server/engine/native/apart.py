@@ -8,10 +8,10 @@ memory afterwards. A process writes what came of it to its output.
 
 import hashlib
 import importlib.metadata
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,8 @@ from llavachat_server.engine.native.code import (
     parse_image,
     read_image,
 )
+
+_log = logging.getLogger(__name__)
 
 PARTS = ("step", "tower")
 
@@ -134,11 +136,17 @@ def _get_images(own: Path | None) -> dict[str, Image]:
             raise NoKernels("the kernels could not be compiled: what came of it is broken")
         images[part] = image
         if own is not None:
-            # What can not be kept costs the next start its time.
-            with suppress(OSError):
-                own.mkdir(parents=True, exist_ok=True, mode=0o700)
-                keep_content(find_file(own, part), content)
+            _keep(own, part, content)
     return images
+
+
+def _keep(own: Path, part: str, content: bytes) -> None:
+    try:
+        own.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keep_content(find_file(own, part), content)
+    except OSError as error:
+        # It costs the next start its time, and nothing else.
+        _log.warning("kernels not kept: %s", error)
 
 
 def main(part: str) -> None:

@@ -31,7 +31,6 @@ from llavachat_server.engine.native.tower import NativeTower
 from llavachat_server.engine.native.weights import take_words
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress, stage
-from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.virtual_ids import VirtualIds
@@ -64,8 +63,6 @@ def open_backend(
         model = read_model(settings, checkpoint.folder, facts, kernels)
     with stage("fingerprint", progress):
         weights_sha256 = fingerprint.result()
-    hashes = settings.hashes_folder
-    check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
     return NativeBackend(settings, Loaded(checkpoint, facts, placement, weights_sha256), model)
 
 

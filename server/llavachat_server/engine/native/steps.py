@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.batching.sizing import read_shape
 from llavachat_server.engine.llava.config import LlavaConfig
 from llavachat_server.engine.llava.files import ArrayWeights
 from llavachat_server.engine.native.cache import Cache
@@ -32,17 +32,6 @@ from llavachat_server.engine.native.plan import (
 from llavachat_server.engine.native.weights import build_angles, pack_decoder
 
 Floats = NDArray[np.float32]
-
-
-def read_shape(config: LlavaConfig) -> Shape:
-    """The shape of a model's decoder, for its cache."""
-    text = config.text_config
-    return Shape(
-        num_layers=text.num_hidden_layers,
-        num_heads=text.num_attention_heads,
-        num_kv_heads=text.num_key_value_heads,
-        head_dim=text.head_dim,
-    )
 
 
 class NativeDecoder:

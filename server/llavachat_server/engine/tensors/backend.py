@@ -1,6 +1,5 @@
 """The whole of LLaVA by torch's operations; see `engine.backend`."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.weights import copy_out
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress
-from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.cache import count_free_bytes, make_cache
@@ -47,8 +45,6 @@ def open_backend(
     model, weights_sha256 = read_model(
         settings, checkpoint.folder, facts.config, placement, progress, fingerprint
     )
-    hashes = settings.hashes_folder
-    check_provenance(checkpoint, weights_sha256, None if hashes is None else Path(hashes))
     loaded = Loaded(checkpoint, facts, placement, weights_sha256)
     return TensorBackend(settings, loaded, model, num_threads)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.sizing import Shape
+from llavachat_server.engine.batching.sizing import read_shape
 from llavachat_server.engine.tensors.attention import Attention, Rows
 from llavachat_server.engine.tensors.layers import (
     Head,
@@ -30,18 +30,6 @@ from llavachat_server.engine.tensors.linears import (
     choose_row_counts,
     measure_row_counts,
 )
-
-
-def read_shape(model: Any) -> Shape:
-    """The shape of a Llama or Llava model's decoder, for its cache."""
-    config = model.config.get_text_config()
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Shape(
-        num_layers=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=head_dim,
-    )
 
 
 class Decoder:
@@ -65,7 +53,7 @@ class Decoder:
         release_weights: bool = False,
     ) -> None:
         decoder, output = model.get_decoder(), model.get_output_embeddings()
-        self.shape = read_shape(model)
+        self.shape = read_shape(model.config)
         self.embed = model.get_input_embeddings()
         self.device: torch.device = decoder.norm.weight.device
         self.dtype: torch.dtype = decoder.norm.weight.dtype
