@@ -88,7 +88,7 @@ def measure(folder: str, form: str, shelf: str) -> None:
         json.dumps(
             {
                 "seconds": seconds,
-                "writing": stages.get("quantised copy", 0.0),
+                "writing": stages.get("copy", 0.0),
                 "peak_mib": (after["VmHWM"] - before["VmRSS"]) / _MIB,
                 "own_mib": (after["RssAnon"] - before["RssAnon"]) / _MIB,
                 "parameters": sum(p.numel() for p in model.parameters()),

@@ -14,12 +14,15 @@ from functools import partial
 from pathlib import Path
 
 from llavachat_server.engine.fingerprint import Fingerprint
+from llavachat_server.engine.packed_copy import begin_fingerprint
+from llavachat_server.engine.shelf import Shelf
 from llavachat_server.flags import SettingsError
+from llavachat_server.folders import find_quantized_folder
 from llavachat_server.images.worker import begin_workers
 from llavachat_server.ops import logs
 from llavachat_server.profiles import Profile
 from llavachat_server.resolution import resolve_profile
-from llavachat_server.settings import load
+from llavachat_server.settings import Settings, load
 from llavachat_server.settling import begin_start, end_start
 from llavachat_server.values import Quantization
 
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin_start()
     # After the settings, so that a typing error is told at once. What needs no module of ours is
     # begun before they are imported, on the other core.
-    workers, fingerprint = begin_workers(), _begin_fingerprint(profile)
+    workers, fingerprint = begin_workers(), _begin_fingerprint(settings, profile)
     from llavachat_server.app import App, EngineEnded, StartError
     from llavachat_server.assembly import make_batching_engine
 
@@ -87,11 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os._exit(0)
 
 
-def _begin_fingerprint(profile: Profile) -> Fingerprint | None:
-    # Of quantised weights there may be a copy, and the checkpoint is not read.
+def _begin_fingerprint(settings: Settings, profile: Profile) -> Fingerprint | None:
+    # Of quantised weights the engine knows whether there is a copy.
     folder = Path(profile.model).expanduser()
     is_read = profile.quantization is Quantization.NONE and folder.is_dir()
-    return Fingerprint(folder) if is_read else None
+    return begin_fingerprint(folder, Shelf(find_quantized_folder(settings))) if is_read else None
 
 
 if __name__ == "__main__":

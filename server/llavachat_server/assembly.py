@@ -70,6 +70,7 @@ def make_batching_engine(
             max_running=profile.max_running_turns,
             max_queued=profile.max_queued_turns,
             max_tokens=profile.max_tokens,
+            kv_cache_tokens=settings.cache_tokens,
             hashes_folder=str(find_state_folder(settings) / "models"),
         ),
         progress,

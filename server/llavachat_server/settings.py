@@ -89,8 +89,9 @@ class Settings(BaseSettings):
     )
     quantized_folder: Path | None = Field(
         None,
-        description="where quantised weights are kept for the next start (default: quantized in "
-        "$CACHE_DIRECTORY, else in llavachat in the user's folder for caches)",
+        description="where quantised weights, and on a CPU those in the kernels' order, are kept "
+        "for the next start (default: quantized in $CACHE_DIRECTORY, else in llavachat in the "
+        "user's folder for caches)",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to compute on; auto takes a GPU where there is one"
@@ -104,6 +105,13 @@ class Settings(BaseSettings):
         False,
         description="compute one answer at a time and without what others left in the cache, so "
         "that a replay gives the same tokens in any company; slower",
+    )
+    cache_tokens: int | None = Field(
+        None,
+        ge=256,
+        le=100_000_000,
+        description="room for the keys and values of running turns and of what may be asked next "
+        "(default: on a GPU what memory leaves, on a CPU 8192)",
     )
     max_running_turns: int | None = Field(
         None, ge=1, le=256, description="turns answered side by side (default: the profile's)"

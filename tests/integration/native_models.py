@@ -13,7 +13,7 @@ from llavachat_server.engine.native.cache import Cache
 from llavachat_server.engine.native.embedding import RowTable
 from llavachat_server.engine.native.steps import NativeDecoder, NativeRunner
 from llavachat_server.engine.native.tower import NativeTower
-from llavachat_server.engine.native.weights import take_words
+from llavachat_server.engine.native.weights import pack_decoder, pack_tower, take_words
 from llavachat_server.engine.virtual_ids import VirtualIds
 from safetensors.torch import save_file
 
@@ -43,7 +43,8 @@ def make_decoder(
     arrays = map_weights(folder)
     words = take_words(arrays, config.text_config)
     rows = RowTable(words, VirtualIds(len(words)), 1, 1, 1)
-    return NativeDecoder(kernels.step, arrays, config, rows, num_threads)
+    panels = pack_decoder(arrays, config)
+    return NativeDecoder(kernels.step, panels, config, rows, num_threads)
 
 
 def make_runner(decoder: NativeDecoder, num_blocks: int) -> Runner:
@@ -70,7 +71,9 @@ def make_tower(model: Any, kernels: Kernels, folder: Path, *, num_threads: int =
         {name: weight.contiguous() for name, weight in model.state_dict().items()},
         folder / "model.safetensors",
     )
-    return NativeTower(kernels.tower, map_weights(folder), read_config(model), num_threads)
+    config = read_config(model)
+    weights = pack_tower(map_weights(folder), config)
+    return NativeTower(kernels.tower, weights, config, num_threads)
 
 
 def to_tensor(array: Any) -> torch.Tensor:

@@ -27,7 +27,7 @@ def test_a_cpu_gets_pieces_in_32_bits() -> None:
     )
     assert not placement.records_decoding
     assert 16 == placement.page_tokens
-    assert 16_384 == placement.cache_tokens
+    assert 8_192 == placement.cache_tokens
     assert 0.01 == placement.gap_seconds
 
 

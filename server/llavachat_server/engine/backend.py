@@ -108,7 +108,7 @@ class Backend(ABC):
         except MemoryError as error:
             raise LoadingError(
                 "the key-value cache does not fit into memory; "
-                "lower kv_cache_tokens, max_batch_tokens or max_running"
+                "lower cache_tokens or max_running_turns"
             ) from error
         self._core = core
         loop = GenerationLoop(core, self.prepare_thread, deliver, on_end)

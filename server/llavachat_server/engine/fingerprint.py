@@ -4,26 +4,23 @@ Reading and hashing takes a core as long as packing takes the other, so it begin
 folder is known. It imports next to nothing.
 """
 
-import hashlib
 import threading
 from concurrent.futures import Future
 from pathlib import Path
 
-_READ_BYTES = 16 * 1024**2
-"""At a time: between two reads the thread takes Python's lock from who imports modules."""
+from llavachat_server.engine.hashing import hash_files
+from llavachat_server.engine.shelf import Copy
 
 
 def hash_weights(folder: Path) -> str:
     """SHA-256 over the weights' files, one after another in the order of their names.
 
     For a single file it is the file's own.
+
+    Raises:
+        OSError: one can not be read.
     """
-    digest, block = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb", buffering=0) as file:
-            while num_bytes := file.readinto(block):
-                digest.update(block[:num_bytes])
-    return digest.hexdigest()
+    return hash_files(sorted(folder.glob("*.safetensors")))
 
 
 class Fingerprint:
@@ -31,23 +28,33 @@ class Fingerprint:
 
     Args:
         folder: of the checkpoint.
+        copy: of its weights, which is to be used. Then its bytes are hashed, and the checkpoint's
+            only if they are not what was written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, copy: Copy | None = None) -> None:
+        self.copy = copy
         self._folder = folder
-        self._future: Future[str] = Future()
+        self._future: Future[tuple[str, bool]] = Future()
         threading.Thread(target=self._hash, name="fingerprint", daemon=True).start()
 
     def result(self) -> str:
-        """The hash, see `hash_weights`; waits for it.
+        """The checkpoint's hash, see `hash_weights`; waits for it.
 
         Raises:
             OSError: a file can not be read.
         """
-        return self._future.result()
+        return self._future.result()[0]
+
+    def has_whole_copy(self) -> bool:
+        """Whether there is a copy and its bytes are what was written; waits as `result` does."""
+        return self._future.result()[1]
 
     def _hash(self) -> None:
         try:
-            self._future.set_result(hash_weights(self._folder))
+            if self.copy is not None and self.copy.is_whole():
+                self._future.set_result((self.copy.weights_sha256, True))
+            else:
+                self._future.set_result((hash_weights(self._folder), False))
         except BaseException as error:
             self._future.set_exception(error)

@@ -34,7 +34,7 @@ def open_backend(
     Args:
         settings: which, and how.
         progress: told about the stages "checkpoint", "libraries", "weights" and "fingerprint",
-            and "quantised copy" where one is written; on the calling thread.
+            and "copy" where one is written; on the calling thread.
         fingerprint: of the checkpoint's folder, where it was begun already.
 
     Raises:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
-DEFAULT_CPU_CACHE_TOKENS = 16_384
-"""Room of the cache on a CPU: 16 chats of 1,024 tokens; 96 MiB with the embedded model."""
+DEFAULT_CPU_CACHE_TOKENS = 8_192
+"""Room of the cache on a CPU: 16 chats of 512 tokens, or two whole contexts of LLaVA-1.5. 48 MiB
+with the embedded model, and 4 GiB with LLaVA-1.5-7B in bfloat16, beside 13 GiB of weights, on a
+machine that may have other work."""
 
 PIECE_BLOCK_TOKENS = 16
 """Width of a cache block. Prefixes are shared in whole blocks, so small ones share more."""

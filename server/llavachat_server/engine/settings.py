@@ -26,8 +26,8 @@ class EngineSettings:
             outliers. Source of the usual 6.0: Dettmers et al., "LLM.int8()", 2022, section 3.2.
         hashes_folder: where the hashes of a hub's model are recorded at its first load; see
             `provenance`. None: nowhere.
-        quantized_folder: where quantised weights are kept for the next start; see
-            `llavachat_server.engine.tensors.quantised`. None: they are quantised at every start.
+        quantized_folder: where what became of the weights is kept for the next start, quantised or
+            in the kernels' order; see `shelf`. None: it is made at every start.
         compile_steps: on a CPU in float32, decode by kernels that are compiled for the processor at
             the first start; needs numba. See `llavachat_server.engine.native`.
         compiled_folder: where the machine code of the kernels for a CPU is kept for the next
@@ -38,7 +38,7 @@ class EngineSettings:
         max_running: answers that are generated side by side, 1 or more.
         max_queued: requests that may wait for their place, 0 or more.
         max_tokens: the longest answer that a request may ask for, in tokens.
-        kv_cache_tokens: room of the key-value cache, in tokens. None: 16,384 on a CPU; on a GPU
+        kv_cache_tokens: room of the key-value cache, in tokens. None: 8,192 on a CPU; on a GPU
             what `kv_memory_fraction` leaves room for.
         kv_memory_fraction: share of the GPU's free memory for the cache and its buffers, over 0
             and below 1. Used where `kv_cache_tokens` is None.

@@ -1,7 +1,7 @@
 """The whole of LLaVA on a CPU by the kernels; see `engine.backend`."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -20,19 +20,26 @@ from llavachat_server.engine.checkpoint import (
     LoadingError,
 )
 from llavachat_server.engine.fingerprint import Fingerprint
-from llavachat_server.engine.llava.files import WeightsMissing, map_weights
+from llavachat_server.engine.llava.files import ArrayWeights, WeightsMissing, map_weights
 from llavachat_server.engine.native.apart import Kernels, get_kernels
 from llavachat_server.engine.native.cache import Cache
 from llavachat_server.engine.native.embedding import RowTable
 from llavachat_server.engine.native.helpers import count_cores
+from llavachat_server.engine.native.packed import Packed, map_packed, pack, write_packed
 from llavachat_server.engine.native.sampling import ArraySampler
 from llavachat_server.engine.native.steps import NativeDecoder, NativeRunner
 from llavachat_server.engine.native.tower import NativeTower
-from llavachat_server.engine.native.weights import take_words
+from llavachat_server.engine.packed_copy import (
+    KIND,
+    MIN_COPY_BYTES,
+    begin_fingerprint,
+    describe_form,
+)
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress, stage
 from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.shelf import Shelf
 from llavachat_server.engine.virtual_ids import VirtualIds
 from llavachat_server.images.preprocess import pad_to_square
 
@@ -55,14 +62,12 @@ def open_backend(
         WeightsMissing: a weight is not there, or has another shape.
         LoadingError: a file is broken.
     """
-    # Reading the files twice at once costs one reading.
-    fingerprint = fingerprint or Fingerprint(checkpoint.folder)
+    shelf = None if settings.quantized_folder is None else Shelf(Path(settings.quantized_folder))
+    fingerprint = fingerprint or begin_fingerprint(checkpoint.folder, shelf)
     with stage("libraries", progress):
         kernels = get_kernels(settings.compiled_folder)
-    with stage("weights", progress):
-        model = read_model(settings, checkpoint.folder, facts, kernels)
-    with stage("fingerprint", progress):
-        weights_sha256 = fingerprint.result()
+    packed, weights_sha256 = _read_packed(checkpoint.folder, facts, progress, fingerprint, shelf)
+    model = make_model(settings, facts, kernels, packed)
     return NativeBackend(settings, Loaded(checkpoint, facts, placement, weights_sha256), model)
 
 
@@ -75,35 +80,71 @@ class NativeModel:
     tower: NativeTower
 
 
-def read_model(
-    settings: EngineSettings, folder: Path, facts: CheckpointFacts, kernels: Kernels
+def make_model(
+    settings: EngineSettings, facts: CheckpointFacts, kernels: Kernels, packed: Packed
 ) -> NativeModel:
-    """Read and pack a checkpoint's weights.
-
-    Raises:
-        WeightsMissing: a weight is not there, or has another shape.
-        LoadingError: a file is broken.
-    """
+    """A model of packed weights."""
     config, num_threads = facts.config, settings.num_threads or count_cores()
+    rows = RowTable(
+        packed.words,
+        VirtualIds(facts.vocab_size),
+        facts.prompts.special.bos,
+        settings.num_bank_images,
+        facts.num_image_tokens,
+    )
+    decoder = NativeDecoder(kernels.step, packed.panels, config, rows, num_threads)
+    return NativeModel(rows, decoder, NativeTower(kernels.tower, packed.tower, config, num_threads))
+
+
+def _read_packed(
+    folder: Path,
+    facts: CheckpointFacts,
+    progress: Progress,
+    fingerprint: Fingerprint,
+    shelf: Shelf | None,
+) -> tuple[Packed, str]:
+    # The files are hashed meanwhile: reading them twice at once costs one reading.
+    if fingerprint.copy is not None and shelf is not None:
+        with stage("weights", progress):
+            packed = _map_copy(fingerprint.copy.folder, facts)
+        with stage("fingerprint", progress):
+            is_whole = fingerprint.has_whole_copy()
+        if packed is not None and is_whole:
+            return packed, fingerprint.result()
+        shelf.discard(fingerprint.copy)
+    with stage("weights", progress):
+        packed = pack(_map_source(folder), facts.config)
+    with stage("fingerprint", progress):
+        weights_sha256 = fingerprint.result()
+    if shelf is not None and packed.num_bytes >= MIN_COPY_BYTES:
+        with stage("copy", progress):
+            shelf.keep(
+                KIND,
+                folder,
+                describe_form(),
+                weights_sha256,
+                packed.num_bytes,
+                partial(write_packed, packed),
+            )
+    return packed, weights_sha256
+
+
+def _map_copy(folder: Path, facts: CheckpointFacts) -> Packed | None:
     try:
-        weights = map_weights(folder)
+        return map_packed(folder, facts.config)
+    except (OSError, ValueError):
+        return None
+
+
+def _map_source(folder: Path) -> ArrayWeights:
+    try:
+        return map_weights(folder)
     except WeightsMissing:
         raise
     except Exception as error:
         raise LoadingError(
             f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
         ) from error
-    with ThreadPoolExecutor(1, "tower") as pool:
-        tower = pool.submit(NativeTower, kernels.tower, weights, config, num_threads)
-        rows = RowTable(
-            take_words(weights, config.text_config),
-            VirtualIds(facts.vocab_size),
-            facts.prompts.special.bos,
-            settings.num_bank_images,
-            facts.num_image_tokens,
-        )
-        decoder = NativeDecoder(kernels.step, weights, config, rows, num_threads)
-        return NativeModel(rows, decoder, tower.result())
 
 
 class NativeBackend(Backend):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from llavachat_server.engine.batching.inputs import Input
 from llavachat_server.engine.batching.sizing import read_shape
 from llavachat_server.engine.llava.config import LlavaConfig
-from llavachat_server.engine.llava.files import ArrayWeights
 from llavachat_server.engine.native.cache import Cache
 from llavachat_server.engine.native.calls import find_address, point_to, write_words
 from llavachat_server.engine.native.code import Kernel
@@ -29,7 +28,7 @@ from llavachat_server.engine.native.plan import (
     count_counters,
     count_scratch,
 )
-from llavachat_server.engine.native.weights import build_angles, pack_decoder
+from llavachat_server.engine.native.weights import build_angles
 
 Floats = NDArray[np.float32]
 
@@ -39,19 +38,16 @@ class NativeDecoder:
 
     Args:
         kernel: see `kernels.step.run_step`.
-        weights: of a checkpoint.
-        config: of the same; see `weights.find_misfit`.
+        panels: see `weights.pack_decoder`.
+        config: of the same checkpoint; see `weights.find_misfit`.
         rows: turns ids into rows.
         num_threads: that compute a step.
-
-    Raises:
-        WeightsMissing: a weight is not there, or has another shape.
     """
 
     def __init__(
         self,
         kernel: Kernel,
-        weights: ArrayWeights,
+        panels: Floats,
         config: LlavaConfig,
         rows: RowTable,
         num_threads: int,
@@ -65,7 +61,7 @@ class NativeDecoder:
         self._vocabulary = text.vocab_size
         self._padded_vocabulary = text.vocab_size + -text.vocab_size % LANES
         self._floor = np.array([text.rms_norm_eps], np.float32)
-        self._weights = pack_decoder(weights, config)
+        self._weights = panels
         angles = build_angles(text, self._context_tokens)
         self._cosines, self._sines = (table.reshape(-1) for table in angles)
         self._helpers = Helpers("llavachat-step", num_threads - 1)

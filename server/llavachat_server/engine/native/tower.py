@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llavachat_server.engine.llava.config import LlavaConfig
-from llavachat_server.engine.llava.files import ArrayWeights
 from llavachat_server.engine.native.calls import point_to, write_words
 from llavachat_server.engine.native.code import Kernel
 from llavachat_server.engine.native.helpers import Helpers
@@ -23,7 +22,7 @@ from llavachat_server.engine.native.plan import (
     count_counters,
     count_tower_scratch,
 )
-from llavachat_server.engine.native.weights import build_first_row, pack_tower
+from llavachat_server.engine.native.weights import TowerWeights, count_tower_layers
 
 Floats = NDArray[np.float32]
 
@@ -33,29 +32,23 @@ class NativeTower:
 
     Args:
         kernel: see `kernels.tower.run_tower`.
-        weights: of a checkpoint.
-        config: of the same; see `weights.find_misfit`.
+        weights: see `weights.pack_tower`.
+        config: of the same checkpoint; see `weights.find_misfit`.
         num_threads: that compute one picture where nothing else is computed.
-
-    Raises:
-        WeightsMissing: a weight is not there, or has another shape.
     """
 
     def __init__(
         self,
         kernel: Kernel,
-        weights: ArrayWeights,
+        weights: TowerWeights,
         config: LlavaConfig,
         num_threads: int,
     ) -> None:
         vision = config.vision_config
-        # States before the first layer count as well, as in transformers' list of them.
-        num_layers = config.vision_feature_layer % (vision.num_hidden_layers + 1)
-        packed, vectors = pack_tower(weights, config, num_layers)
         num_rows = (vision.image_size // vision.patch_size) ** 2 + 1
         slots = num_rows + -num_rows % LANES
         self._sizes = sizes = TowerSizes(
-            num_layers=num_layers,
+            num_layers=count_tower_layers(config),
             num_rows=num_rows,
             hidden=vision.hidden_size,
             num_heads=vision.num_attention_heads,
@@ -71,8 +64,8 @@ class NativeTower:
             num_threads=num_threads,
         )
         self._buffers = TowerBuffers(
-            weights=packed,
-            vectors=vectors,
+            weights=weights.panels,
+            vectors=weights.vectors,
             patches=np.zeros((num_rows - 1) * sizes.patch, np.float32),
             cache=np.zeros(2 * slots * sizes.hidden, np.float32),
             gated=np.zeros(num_rows * sizes.inner, np.float32),
@@ -87,7 +80,7 @@ class NativeTower:
         )
         self._kernel = kernel
         self._floor = np.array([vision.layer_norm_eps], np.float32)
-        self._first_row = build_first_row(weights, vision)
+        self._first_row = weights.first_row
         self._patch_side, self._num_channels = vision.patch_size, vision.num_channels
         size = count_tower_scratch(slots)
         self._scratch = [np.zeros(size, np.float32) for _ in range(num_threads)]

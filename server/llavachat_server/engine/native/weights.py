@@ -5,6 +5,7 @@ panels of all layers stand in one array, in the order of a step.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,20 @@ from llavachat_server.engine.native.plan import LANES
 Floats = NDArray[np.float32]
 
 _WORDS = "language_model.embed_tokens.weight"
+
+
+class TowerWeights(NamedTuple):
+    """What the tower and the projector read.
+
+    Args:
+        panels: of all matrices, one dimension, in the order of use.
+        vectors: positions, norms and biases, likewise.
+        first_row: the class token as the first layer has it, (hidden,): no picture changes it.
+    """
+
+    panels: Floats
+    vectors: Floats
+    first_row: Floats
 
 
 def find_misfit(config: LlavaConfig) -> str | None:
@@ -106,18 +121,19 @@ def build_angles(config: TextConfig, num_positions: int) -> tuple[Floats, Floats
     return np.cos(angles).repeat(2, 1), np.stack([-sines, sines], -1).reshape(num_positions, -1)
 
 
-def pack_tower(
-    weights: ArrayWeights, config: LlavaConfig, num_layers: int
-) -> tuple[Floats, Floats]:
-    """All panels of the tower and the projector, and all vectors: positions, norms and biases.
+def count_tower_layers(config: LlavaConfig) -> int:
+    """Layers of the tower up to the one that is read; its states are its output."""
+    vision = config.vision_config
+    # States before the first layer count as well, as in transformers' list of them.
+    return int(config.vision_feature_layer % (vision.num_hidden_layers + 1))
+
+
+def pack_tower(weights: ArrayWeights, config: LlavaConfig) -> TowerWeights:
+    """The tower, up to the layer that is read, and the projector.
 
     Args:
         weights: of a checkpoint.
         config: of the same; see `find_misfit`.
-        num_layers: of the tower's, from the first on.
-
-    Returns:
-        Both of one dimension, in the order of use.
 
     Raises:
         WeightsMissing: a weight is not there, or has another shape.
@@ -132,7 +148,7 @@ def pack_tower(
         bias = weights.take(f"{name}.bias", outputs) if has_bias else np.zeros(outputs, np.float32)
         vectors.append(bias)
 
-    for number in range(num_layers):
+    for number in range(count_tower_layers(config)):
         name = f"encoder.layers.{number}"
         vectors += _take_norm(weights, f"{name}.layer_norm1", hidden)
         for part in ("q", "k", "v", "out"):
@@ -143,15 +159,11 @@ def pack_tower(
     projected, has_bias = config.text_config.hidden_size, config.multimodal_projector_bias
     add("multi_modal_projector.linear_1", projected, hidden, has_bias=has_bias)
     add("multi_modal_projector.linear_2", projected, projected, has_bias=has_bias)
-    return _pack(linears), np.concatenate([vector.reshape(-1) for vector in vectors])
+    together = np.concatenate([vector.reshape(-1) for vector in vectors])
+    return TowerWeights(_pack(linears), together, _build_first_row(weights, vision))
 
 
-def build_first_row(weights: ArrayWeights, config: VisionConfig) -> Floats:
-    """The class token as the tower's first layer has it, (hidden,): no picture changes it.
-
-    Raises:
-        WeightsMissing: a weight is not there, or has another shape.
-    """
+def _build_first_row(weights: ArrayWeights, config: VisionConfig) -> Floats:
     hidden = config.hidden_size
     row = weights.take("vision_tower.embeddings.class_embedding", hidden)
     row = row + _take_positions(weights, config)[0]

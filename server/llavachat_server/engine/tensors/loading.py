@@ -5,7 +5,7 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 
 import importlib.metadata
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from llavachat_server.engine.llava.model import read_llava
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress, stage
 from llavachat_server.engine.settings import EngineSettings
-from llavachat_server.engine.tensors.quantised import CopyForm, CopyShelf
+from llavachat_server.engine.shelf import Shelf
 from llavachat_server.values import Quantization
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ nothing, and the tower is quantised without a word.
 
 COPY_LIBRARIES = ("bitsandbytes", "torch", "transformers")
 """Distributions that quantise and write the copy."""
+
+_SHARD_BYTES = 2 * 1024**3
+"""Bounds the host memory that writing a copy takes: one file's worth is gathered at a time."""
 
 
 def read_model(
@@ -52,7 +55,7 @@ def read_model(
         config: of the same.
         placement: device and number format.
         fingerprint: where it was begun already.
-        progress: told about the stages "weights" and "fingerprint", and "quantised copy" where
+        progress: told about the stages "weights" and "fingerprint", and "copy" where
             one is written.
 
     Returns:
@@ -63,7 +66,7 @@ def read_model(
     """
     if settings.quantization is Quantization.NONE or settings.quantized_folder is None:
         return _read_source(folder, settings, placement, progress, config, fingerprint)
-    shelf = CopyShelf(Path(settings.quantized_folder))
+    shelf = Shelf(Path(settings.quantized_folder))
     return _read_by_copy(shelf, folder, settings, placement, progress, config)
 
 
@@ -86,34 +89,35 @@ def _read_source(
 
 
 def _read_by_copy(
-    shelf: CopyShelf,
+    shelf: Shelf,
     folder: Path,
     settings: EngineSettings,
     placement: Placement,
     progress: Progress,
     config: LlavaConfig,
 ) -> tuple[Any, str]:
-    form = CopyForm(
-        quantization=settings.quantization.value,
-        int8_threshold=settings.int8_threshold,
-        dtype=placement.dtype,
-        libraries={name: importlib.metadata.version(name) for name in COPY_LIBRARIES},
-    )
-    copy = shelf.find(folder, form)
+    kind = settings.quantization.value
+    form = {
+        "int8_threshold": settings.int8_threshold,
+        "dtype": placement.dtype,
+        "libraries": {name: importlib.metadata.version(name) for name in COPY_LIBRARIES},
+    }
+    copy = shelf.find(kind, folder, form)
     if copy is not None:
-        with ThreadPoolExecutor(1, "fingerprint") as pool:
-            whole = pool.submit(copy.is_whole)
-            with stage("weights", progress):
-                model = _read_copy(copy.folder, settings, placement)
-            with stage("fingerprint", progress):
-                is_whole = whole.result()
+        fingerprint = Fingerprint(folder, copy)
+        with stage("weights", progress):
+            model = _read_copy(copy.folder, settings, placement)
+        with stage("fingerprint", progress):
+            is_whole = fingerprint.has_whole_copy()
         if model is not None and is_whole:
-            return model, copy.weights_sha256
+            return model, fingerprint.result()
         del model
         shelf.discard(copy)
     model, weights_sha256 = _read_source(folder, settings, placement, progress, config)
-    with stage("quantised copy", progress):
-        shelf.keep(model, folder, form, weights_sha256)
+    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    write = partial(model.save_pretrained, max_shard_size=_SHARD_BYTES)
+    with stage("copy", progress):
+        shelf.keep(kind, folder, form, weights_sha256, num_bytes, write)
     return model, weights_sha256
 
 
