@@ -23,12 +23,15 @@ from engine_reference import (
     make_engine,
     write_lively_checkpoint,
 )
+from llavachat_server.assembly import make_batching_engine
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.keeper import EngineState
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.resolution import resolve_profile
+from llavachat_server.settings import load
 from llavachat_server.values import (
     EngineFailed,
     EngineUnavailable,
@@ -332,7 +335,10 @@ async def test_a_hub_id_takes_the_same_path(
         ({"model": "owner/name"}, "pinned revision"),
         ({"model": "owner/name", "revision": "main"}, "40 hexadecimal digits"),
         ({"device": "cuda"}, "finds no GPU"),
-        ({"kv_cache_tokens": 2**40}, "does not fit into memory"),
+        (
+            {"kv_cache_tokens": 2**40},
+            "does not fit into memory; lower cache_tokens or max_running_turns",
+        ),
     ],
 )
 async def test_wrong_settings_are_explained(
@@ -343,6 +349,18 @@ async def test_wrong_settings_are_explained(
     with pytest.raises(LoadingError, match=message):
         await engine.start()
     await engine.stop()
+
+
+@pytest.mark.parametrize(("asked", "room"), [("512", 512), (None, 4096)])
+async def test_the_operator_says_how_large_the_cache_is(asked: str | None, room: int) -> None:
+    """A chat may be as long as the cache is, and no longer than the model's context."""
+    settings = load([] if asked is None else ["--cache-tokens", asked])
+    engine = make_batching_engine(settings, resolve_profile(settings), lambda stage, seconds: None)
+    await engine.start()
+    context_tokens = engine.info.context_tokens
+    await engine.stop()
+
+    assert room == context_tokens
 
 
 async def test_broken_checkpoints_are_explained(folder: Path, tmp_path: Path) -> None:
