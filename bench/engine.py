@@ -20,8 +20,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.core import Core
-from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
+from llavachat_server.engine.batching.scheduler import Scheduler
 from llavachat_server.engine.batching.sequence import Job
 from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.engine.tensors.runner import Decoder, Runner

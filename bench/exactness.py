@@ -16,10 +16,11 @@ from typing import Any
 
 import llavachat_server
 import torch
+from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
+from llavachat_server.engine.batching.scheduler import Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.engine.tensors.runner import Decoder, Runner

@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.core import Core, CoreBroken
 from llavachat_server.engine.batching.inputs import Input
-from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
+from llavachat_server.engine.batching.scheduler import Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.engine.native.sampling import ArraySampler
+from llavachat_server.engine.placement import GATHER_SECONDS
 from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.engine.tensors.paged import PagedAttention
 from llavachat_server.engine.tensors.runner import Decoder, Runner
@@ -73,7 +75,8 @@ class Bench:
         """A core with an empty cache."""
         budget = GapBudget(1.0, max_chunk_tokens)
         if self.native is not None:
-            scheduler = Scheduler(BlockPool(num_blocks, self.block), budget, max_running)
+            pool = BlockPool(num_blocks, self.block)
+            scheduler = Scheduler(pool, budget, max_running, GATHER_SECONDS)
             arrays = ArraySampler(max_running, VOCABULARY, silent_ids)
             return Core(make_runner(self.native, num_blocks), scheduler, arrays)
         kind = "paged" if self.make in ("paged", "recorded") else "pieces"
@@ -86,7 +89,7 @@ class Bench:
             if self.make == "recorded":
                 steps = RepeatedSteps(self.decoder, attention, max_running, 512)
                 steps.record()
-        scheduler = Scheduler(pool, budget, max_running)
+        scheduler = Scheduler(pool, budget, max_running, GATHER_SECONDS)
         sampler = TensorSampler(max_running, VOCABULARY, silent_ids, self.decoder.device)
         return Core(Runner(self.decoder, attention, steps), scheduler, sampler)
 

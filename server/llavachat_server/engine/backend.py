@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from PIL import Image
 
 from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.exact import ExactScheduler
-from llavachat_server.engine.batching.scheduler import GapBudget, Scheduler
+from llavachat_server.engine.batching.scheduler import Scheduler
 from llavachat_server.engine.checkpoint import Checkpoint, CheckpointFacts, LoadingError
 from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.gate import Gate
 from llavachat_server.engine.loop import Deliver, GenerationLoop
-from llavachat_server.engine.placement import Placement
+from llavachat_server.engine.placement import GATHER_SECONDS, Placement
 from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.virtual_ids import VirtualIds
@@ -125,7 +126,7 @@ class Backend(ABC):
         if settings.exact:
             return ExactScheduler(pool, placement.max_batch_tokens, settings.max_running)
         budget = GapBudget(placement.gap_seconds, placement.max_batch_tokens)
-        return Scheduler(pool, budget, settings.max_running)
+        return Scheduler(pool, budget, settings.max_running, GATHER_SECONDS)
 
     def describe(self, request_capacity_tokens: int) -> EngineInfo:
         """What callers must know; the context is bounded by what one cache can hold."""

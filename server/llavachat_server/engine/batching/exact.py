@@ -10,7 +10,8 @@ the prompt, the draws, the weights, the libraries, the machine and its threads, 
 from collections.abc import Iterator
 
 from llavachat_server.engine.batching.blocks import BlockPool
-from llavachat_server.engine.batching.scheduler import Chunk, GapBudget, Scheduler
+from llavachat_server.engine.batching.budget import GapBudget
+from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
 from llavachat_server.engine.batching.sequence import Sequence
 
 

@@ -2,23 +2,22 @@
 
 Running answers come first, one token each, so that none of them waits for a newcomer. What
 remains of the step goes to prompts, first come, first served, in chunks: as long as answers
-are running, a chunk is no larger than the time between two of their tokens allows. When the
+are running, a chunk is no larger than the time between two of their tokens allows. Those who come
+together begin together, within limits: a prompt's last token waits for the other prompts, so that
+no answer halts for them as soon as it has begun, and each step computes many. When the
 cache is full the latest comer steps back and is computed again later; nobody is dropped.
 
 It knows sequences and blocks, and no tensor.
 """
 
+import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.sequence import Sequence
-
-MIN_CHUNK_TOKENS = 16
-"""A prompt always gets on, however tight the budget."""
-
-_FIRST_GUESS_TOKENS = 64
-_SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,62 +29,6 @@ class Chunk:
     num_tokens: int
 
 
-class GapBudget:
-    """How many prompt tokens fit into a step, learnt from the steps before.
-
-    Prompts get as much of a step's time as the answers in it, and more as long as the step stays
-    within the gap: so the pause that they cause is short where few answers are running, and where
-    many are, newcomers do not wait for ever.
-
-    Args:
-        gap_seconds: the longest pause that a prompt may cause in running answers, if a step
-            without prompts takes at most half of it.
-        max_tokens: prompt tokens of a step at most.
-    """
-
-    def __init__(self, gap_seconds: float, max_tokens: int) -> None:
-        self._gap_seconds = gap_seconds
-        self._max_tokens = max_tokens
-        self._decode_seconds: dict[int, float] = {}
-        self._token_seconds: float | None = None
-
-    def count_tokens(self, num_decodes: int) -> int:
-        """Prompt tokens that the next step may take beside so many running answers."""
-        if not num_decodes:
-            return self._max_tokens
-        if self._token_seconds is None:
-            return min(_FIRST_GUESS_TOKENS, self._max_tokens)
-        decode_seconds = self._expect_decodes(num_decodes)
-        left_seconds = max(self._gap_seconds - decode_seconds, decode_seconds)
-        fitting = int(left_seconds / self._token_seconds)
-        # Half blocks suit the kernels, and the budget is no more exact than that.
-        return max(MIN_CHUNK_TOKENS, min(fitting // 8 * 8, self._max_tokens))
-
-    def observe(self, num_decodes: int, num_prompt_tokens: int, seconds: float) -> None:
-        """Learn from a step."""
-        if num_prompt_tokens == 0:
-            level = num_decodes.bit_length()
-            known = self._decode_seconds.get(level, seconds)
-            self._decode_seconds[level] = known + _SMOOTHING * (seconds - known)
-        elif num_prompt_tokens >= MIN_CHUNK_TOKENS:
-            own_seconds = seconds - self._expect_decodes(num_decodes)
-            sample = max(own_seconds, 0.1 * seconds) / num_prompt_tokens
-            known_token = self._token_seconds
-            # Slower is believed at once, faster by and by: a gap too long is what is felt.
-            if known_token is None or sample > known_token:
-                self._token_seconds = sample
-            else:
-                self._token_seconds = known_token + _SMOOTHING * (sample - known_token)
-
-    def _expect_decodes(self, num_decodes: int) -> float:
-        # As the last steps with about as many, to a factor of two; else with fewer, else with more.
-        level = num_decodes.bit_length()
-        if not level or not self._decode_seconds:
-            return 0.0
-        fewer = [known for known in self._decode_seconds if known <= level]
-        return self._decode_seconds[max(fewer) if fewer else min(self._decode_seconds)]
-
-
 class Scheduler:
     """Two lines, waiting and running, and the plan for each step.
 
@@ -93,12 +36,25 @@ class Scheduler:
         pool: the cache's blocks.
         budget: sizes the chunks.
         max_running: sequences in the batch at once, 1 or more.
+        gather_seconds: how long after it has entered the batch an answer may be put off until the
+            prompts of others are computed; 0: not at all.
+        clock: in seconds.
     """
 
-    def __init__(self, pool: BlockPool, budget: GapBudget, max_running: int) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        budget: GapBudget,
+        max_running: int,
+        gather_seconds: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.pool = pool
         self.budget = budget
         self.max_running = max_running
+        self._gather_seconds = gather_seconds
+        self._clock = clock
+        self._is_gathering = False
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -108,7 +64,7 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """The next step, chunks of a single token first. Empty when there is nothing to do."""
-        decodes = self._plan_decodes()
+        decodes, put_off = self._plan_decodes()
         left_tokens = self.budget.count_tokens(len(decodes))
         prompts: list[Chunk] = []
         for sequence in self.running:
@@ -120,7 +76,40 @@ class Scheduler:
             chunk = self._cut_chunk(self.running[-1], left_tokens)
             left_tokens -= chunk.num_tokens
             prompts.append(chunk)
+        self._is_gathering = self._has_more_prompts(prompts, left_tokens)
+        if self._is_gathering:
+            prompts = self._put_off(prompts)
+        else:
+            # Some may have had to step back since.
+            decodes += [chunk for chunk in put_off if chunk.sequence in self.running]
         return sorted(decodes + prompts, key=lambda chunk: chunk.num_tokens > 1)
+
+    def _may_wait(self, sequence: Sequence) -> bool:
+        if sequence.num_new_tokens or not self._gather_seconds:
+            return False
+        start = sequence.scheduled_at_seconds
+        return start is None or self._clock() - start < self._gather_seconds
+
+    def _has_more_prompts(self, planned: list[Chunk], left_tokens: int) -> bool:
+        """Whether the step after this one will go on with prompts, as far as can be known."""
+        if not planned:
+            return False
+        taken = {chunk.sequence: chunk.num_tokens for chunk in planned}
+        if any(s.num_uncomputed - taken.get(s, 0) > 1 for s in self.running):
+            return True
+        # With tokens left, who waits did not fit into the cache.
+        return bool(self.waiting) and not left_tokens and len(self.running) < self.max_running
+
+    def _put_off(self, prompts: list[Chunk]) -> list[Chunk]:
+        """The same chunks without the last tokens of prompts that can wait for others."""
+        shorter = []
+        for chunk in prompts:
+            is_last = chunk.num_tokens == chunk.sequence.num_uncomputed
+            if is_last and self._may_wait(chunk.sequence):
+                chunk = replace(chunk, num_tokens=chunk.num_tokens - 1)
+            if chunk.num_tokens:
+                shorter.append(chunk)
+        return shorter
 
     def advance(self, chunk: Chunk) -> None:
         """A chunk is in the cache: name the blocks that it filled."""
@@ -147,15 +136,20 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._release(sequence)
 
-    def _plan_decodes(self) -> list[Chunk]:
-        chunks: list[Chunk] = []
+    def _plan_decodes(self) -> tuple[list[Chunk], list[Chunk]]:
+        """Those with one token to compute: who goes on, and who can wait for others' prompts."""
+        decodes: list[Chunk] = []
+        put_off: list[Chunk] = []
         for sequence in list(self.running):
             # Stepping back happens from the end of the line, so what is planned stays.
             if sequence.num_uncomputed != 1 or sequence not in self.running:
                 continue
-            if self._grow(sequence):
-                chunks.append(Chunk(sequence, sequence.num_computed, 1))
-        return chunks
+            if self._is_gathering and self._may_wait(sequence):
+                # Its prompt has its blocks: it needs no more.
+                put_off.append(Chunk(sequence, sequence.num_computed, 1))
+            elif self._grow(sequence):
+                decodes.append(Chunk(sequence, sequence.num_computed, 1))
+        return decodes, put_off
 
     def _grow(self, sequence: Sequence) -> bool:
         # Room for the next token, if need be at the cost of later comers, at last of itself.

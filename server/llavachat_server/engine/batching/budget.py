@@ -1,0 +1,64 @@
+"""How much of a prompt a step takes beside running answers. It knows seconds and counts."""
+
+MIN_CHUNK_TOKENS = 16
+"""A prompt always gets on, however tight the budget."""
+
+_FIRST_GUESS_TOKENS = 64
+_SMOOTHING = 0.2
+
+
+class GapBudget:
+    """How many prompt tokens fit into a step, learnt from the steps before.
+
+    Prompts get as much of a step's time as the answers in it, and more as long as the step stays
+    within the gap: so the pause that they cause is short where few answers are running, and where
+    many are, newcomers do not wait for ever.
+
+    Args:
+        gap_seconds: the longest pause that a prompt may cause in running answers, if a step
+            without prompts takes at most half of it.
+        max_tokens: prompt tokens of a step at most.
+    """
+
+    def __init__(self, gap_seconds: float, max_tokens: int) -> None:
+        self._gap_seconds = gap_seconds
+        self._max_tokens = max_tokens
+        self._decode_seconds: dict[int, float] = {}
+        self._token_seconds: float | None = None
+
+    def count_tokens(self, num_decodes: int) -> int:
+        """Prompt tokens that the next step may take beside so many running answers."""
+        if not num_decodes:
+            return self._max_tokens
+        if self._token_seconds is None:
+            return min(_FIRST_GUESS_TOKENS, self._max_tokens)
+        decode_seconds = self._expect_decodes(num_decodes)
+        left_seconds = max(self._gap_seconds - decode_seconds, decode_seconds)
+        fitting = int(left_seconds / self._token_seconds)
+        # Half blocks suit the kernels, and the budget is no more exact than that.
+        return max(MIN_CHUNK_TOKENS, min(fitting // 8 * 8, self._max_tokens))
+
+    def observe(self, num_decodes: int, num_prompt_tokens: int, seconds: float) -> None:
+        """Learn from a step."""
+        if num_prompt_tokens == 0:
+            level = num_decodes.bit_length()
+            known = self._decode_seconds.get(level, seconds)
+            self._decode_seconds[level] = known + _SMOOTHING * (seconds - known)
+        elif num_prompt_tokens >= MIN_CHUNK_TOKENS:
+            # A step reads all weights, whoever is in it: that much a single answer's step tells.
+            own_seconds = seconds - self._expect_decodes(max(1, num_decodes))
+            sample = max(own_seconds, 0.05 * seconds) / num_prompt_tokens
+            known_token = self._token_seconds
+            # Slower is believed at once, faster by and by: a gap too long is what is felt.
+            if known_token is None or sample > known_token:
+                self._token_seconds = sample
+            else:
+                self._token_seconds = known_token + _SMOOTHING * (sample - known_token)
+
+    def _expect_decodes(self, num_decodes: int) -> float:
+        # As the last steps with about as many, to a factor of two; else with fewer, else with more.
+        level = num_decodes.bit_length()
+        if not level or not self._decode_seconds:
+            return 0.0
+        fewer = [known for known in self._decode_seconds if known <= level]
+        return self._decode_seconds[max(fewer) if fewer else min(self._decode_seconds)]

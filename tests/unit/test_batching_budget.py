@@ -1,0 +1,58 @@
+"""How much of a prompt a step takes: learnt from steps, bounded by the gap."""
+
+from llavachat_server.engine.batching.budget import GapBudget
+
+
+def test_chunk_follows_the_gap_budget() -> None:
+    """Chunks shrink until a step with decodes takes no longer than the gap."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.010)
+    for _ in range(20):
+        budget.observe(4, 0, 0.010)
+    budget.observe(4, 64, 0.010 + 64 * 0.001)
+    assert 40 == budget.count_tokens(4)
+
+
+def test_nobody_runs_nobody_waits() -> None:
+    """Without running answers a prompt may take the largest step."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(0, 512, 5.0)
+    assert 512 == budget.count_tokens(0)
+
+
+def test_prompt_gets_on_under_the_tightest_budget() -> None:
+    """A gap that not even decoding meets still lets a prompt advance."""
+    budget = GapBudget(0.001, 512)
+    budget.observe(4, 0, 0.01)
+    budget.observe(4, 64, 1.0)
+    assert 16 == budget.count_tokens(4)
+
+
+def test_prompts_get_as_much_of_a_step_as_many_answers() -> None:
+    """Where the answers alone outlast the gap, newcomers wait no longer than for their share."""
+    budget = GapBudget(0.025, 512)
+    budget.observe(32, 0, 0.0405)
+    budget.observe(32, 64, 0.0405 + 64 * 0.0005)
+    assert 80 == budget.count_tokens(32)
+
+
+def test_a_step_is_judged_by_those_with_as_many_answers() -> None:
+    """Few answers leave a prompt most of the gap, whatever many took before."""
+    budget = GapBudget(0.025, 512)
+    budget.observe(2, 0, 0.0045)
+    budget.observe(32, 0, 0.0205)
+    budget.observe(2, 32, 0.0045 + 32 * 0.0005)
+    assert [40, 40] == [budget.count_tokens(2), budget.count_tokens(32)]
+    assert [40, 40] == [budget.count_tokens(3), budget.count_tokens(63)]
+    # Unknown: as with fewer, and with more where there are no fewer.
+    assert [40, 40] == [budget.count_tokens(8), budget.count_tokens(1)]
+
+
+def test_what_every_step_costs_is_no_prompts_cost() -> None:
+    """A short follow-up alone, which reads all weights, does not make later chunks small."""
+    budget = GapBudget(0.100, 1024)
+    budget.observe(1, 0, 0.025)
+    budget.observe(0, 1024, 0.025 + 1024 * 0.0001)
+    before = budget.count_tokens(1)
+    budget.observe(0, 20, 0.025 + 20 * 0.0001)
+    assert (744, 744) == (before, budget.count_tokens(1))
