@@ -26,12 +26,14 @@ def attend_by_table(
     enable_gqa: bool,
     seqused_k: Tensor,
     block_table: Tensor,
+    num_splits: int,
 ) -> Tensor:
     """`torch.nn.attention.varlen.varlen_attn`, as its documentation has it, for causal attention.
 
     The newest query of each request sees all its keys, the one before it all but the last one.
     """
     assert (-1, 0) == window_size
+    assert 1 == num_splits
     assert {torch.int32} == {t.dtype for t in (cu_seq_q, cu_seq_k, seqused_k, block_table)}
     assert cu_seq_q.shape == cu_seq_k.shape == (len(seqused_k) + 1,)
     assert len(block_table) == len(seqused_k)

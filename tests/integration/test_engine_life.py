@@ -13,6 +13,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 from engine_reference import (
     SHAPES_FOLDER,
     Quantization,
@@ -29,6 +30,7 @@ from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.keeper import EngineState
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors import backend as tensors
 from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import load
@@ -347,6 +349,52 @@ async def test_wrong_settings_are_explained(
     """One sentence: what is wrong, and what would be right."""
     engine = BatchingEngine(EngineSettings(**{"model": str(folder), **settings}))  # type: ignore[arg-type]
     with pytest.raises(LoadingError, match=message):
+        await engine.start()
+    await engine.stop()
+
+
+async def test_a_loop_that_is_begun_while_the_engine_stops_ends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its thread nor its cache stay behind."""
+    engine = make_engine(folder)
+    await engine.start()
+    make_loop, old, made = engine._keeper._make_loop, engine._keeper.loop, []
+    event_loop, is_begun, is_old_stopped = (
+        asyncio.get_running_loop(),
+        asyncio.Event(),
+        asyncio.Event(),
+    )
+
+    async def make_late(*words: Any) -> Any:
+        loop, sampler = await make_loop(*words)
+        made.append(loop)
+        is_begun.set()
+        await is_old_stopped.wait()
+        return loop, sampler
+
+    monkeypatch.setattr(engine._keeper, "_make_loop", make_late)
+    monkeypatch.setattr(old, "stop", lambda _: event_loop.call_soon_threadsafe(is_old_stopped.set))
+    break_loop(engine)
+    async with asyncio.timeout(30):
+        await is_begun.wait()
+        await engine.stop()
+    await asyncio.to_thread(made[0].thread.join, 10)
+
+    assert [False] == [loop.thread.is_alive() for loop in made]
+
+
+async def test_a_gpu_that_is_full_is_explained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch has an error of its own for it, which is no MemoryError."""
+
+    def make_none(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tensors, "make_cache", make_none)
+    engine = make_engine(folder)
+    with pytest.raises(LoadingError, match="the key-value cache does not fit into memory"):
         await engine.start()
     await engine.stop()
 

@@ -1,6 +1,8 @@
 """No order of chats, evictions and used-up ids ever shows a chat another chat's picture."""
 
 import asyncio
+import gc
+import itertools
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +99,78 @@ async def test_pixels_are_read_only_where_their_features_are_missing(tmp_path: P
     with pytest.raises(InvalidRequest, match="RGB"):
         await ask(engine, grey)
     await engine.stop()
+
+
+async def test_who_needs_many_pictures_is_not_passed_by_for_ever(tmp_path: Path) -> None:
+    """Among callers who always have a next picture, one who needs the whole bank has a turn."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"), num_bank_images=4, max_running=4)
+    await engine.start()
+    numbers = itertools.count(100)
+    is_asked = asyncio.Event()
+    answered: list[str] = []
+
+    async def ask_on(num_tokens: int) -> None:
+        for _ in range(15):
+            name = f"{next(numbers)}"
+            request = build_request(
+                engine, name, "What?", [draw_picture(int(name))], max_tokens=num_tokens
+            )
+            async for event in engine.generate(request):
+                if isinstance(event, Delta):
+                    is_asked.set()
+            answered.append(name)
+
+    others = [asyncio.create_task(ask_on(num_tokens)) for num_tokens in (40, 50, 60)]
+    await is_asked.wait()
+    pictures = [draw_picture(seed) for seed in range(4)]
+    await ask(engine, build_request(engine, "all", "What?", pictures, max_tokens=4))
+    answered.append("all")
+    await asyncio.gather(*others)
+    await engine.stop()
+
+    # Those who were there before it, one more of each at most, and no more.
+    assert answered.index("all") <= 6
+
+
+async def test_who_needs_no_new_place_does_not_wait_in_line(tmp_path: Path) -> None:
+    """A question about a picture that is there passes one that waits for room."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"), num_bank_images=2, max_running=4)
+    await engine.start()
+    known, other, new = (draw_picture(seed) for seed in (1, 2, 3))
+    holding = engine.generate(build_request(engine, "held", "What?", [known], max_tokens=600))
+    await anext(aiter(holding))
+    both = asyncio.create_task(
+        ask(engine, build_request(engine, "both", "What?", [other, new], max_tokens=2))
+    )
+    while not engine._pictures._line:  # noqa: ASYNC110 - no event for it
+        await asyncio.sleep(0)
+    _, end = await ask(engine, build_request(engine, "known", "What?", [known], max_tokens=2))
+    was_waiting = not both.done()
+    await holding.aclose()
+    _, end_of_both = await both
+    await engine.stop()
+
+    assert was_waiting
+    assert (2, 2) == (len(end.token_ids), len(end_of_both.token_ids))
+
+
+async def test_two_pictures_that_fail_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request fails by the first; nothing is left that the event loop complains about."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+
+    async def read() -> Image.Image:
+        raise EngineUnavailable(5)
+
+    images = [EngineImage(name, read) for name in ("one", "other")]
+    with pytest.raises(EngineUnavailable):
+        await ask(engine, build_request(engine, "a", "What?", images))
+    await engine.stop()
+    gc.collect()
+
+    assert [] == [record.message for record in caplog.records if record.name == "asyncio"]
 
 
 async def start_and_leave(engine: BatchingEngine, request: EngineRequest) -> None:

@@ -140,7 +140,10 @@ def test_weights_of_other_shapes_are_left_to_transformers(
         ({"text_config": {"hidden_act": "gelu"}}, "only transformers computes this model"),
         ({"projector_hidden_act": "gelu_new"}, "only transformers computes this model"),
         ({"vision_feature_layer": [-2]}, "only transformers computes this model"),
-        ({"vision_config": {"model_type": "siglip"}}, "only transformers computes this model"),
+        (
+            {"vision_config": {"model_type": "siglip_vision_model"}},
+            "only transformers computes this model",
+        ),
         ({"vision_config": {"hidden_act": "gelu"}}, None),
     ],
 )

@@ -89,6 +89,21 @@ def test_the_kept_tokens_spell_a_beginning_of_the_shown_text(ids: list[int]) -> 
     assert "".join(deltas).startswith(decode_tokens(TABLE, kept))
 
 
+@pytest.mark.parametrize("character", ["é", "€", "🦙"])
+def test_half_a_stop_text_is_not_kept(character: str) -> None:
+    """Bytes that only begin the stop text's first character are no part of the answer's ids; those
+    of a whole character are."""
+    spelt = [3 + byte for byte in character.encode()]
+    ids = [*encode("a"), *spelt, *encode("b"), *spelt]
+    stopped = stream(ids, (character + "c", "b" + character))[1]
+    at_once = stream(ids, (character,))[1]
+
+    assert [len(encode("a")) + len(spelt), len(encode("a"))] == [
+        stopped.count_spoken_tokens(),
+        at_once.count_spoken_tokens(),
+    ]
+
+
 def test_bad_bytes_leave_their_neighbours_alone() -> None:
     """A stray byte becomes U+FFFD; the character beside it stays."""
     euro = [3 + byte for byte in "€".encode()]

@@ -31,9 +31,13 @@ HUB = {
 """As ``llava-hf/llava-1.5-7b-hf`` writes it: what is as always is left out."""
 EMBEDDED = json.loads((SHAPES_FOLDER / "config.json").read_text())
 BARE = {"model_type": "llava"}
+GEMMA = {**BARE, "text_config": {"model_type": "gemma"}}
+"""A decoder whose values for what is left out are not Llama's."""
 
 
-@pytest.mark.parametrize("content", [HUB, EMBEDDED, BARE], ids=["hub", "embedded", "bare"])
+@pytest.mark.parametrize(
+    "content", [HUB, EMBEDDED, BARE, GEMMA], ids=["hub", "embedded", "bare", "gemma"]
+)
 def test_fields_are_those_of_transformers(content: dict[str, Any], tmp_path: Path) -> None:
     """What a file leaves out, too."""
     (tmp_path / "config.json").write_text(json.dumps(content))
@@ -47,7 +51,17 @@ def test_fields_are_those_of_transformers(content: dict[str, Any], tmp_path: Pat
             assert (name, there) == (name, getattr(ours, name))
     assert expected.image_token_id == config.image_token_id
     assert expected.vision_feature_layer == config.vision_feature_layer
-    assert config.is_plain
+    assert config.is_plain == (content is not GEMMA)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [({}, 4096), ({"sliding_window": None}, 131072), ({"max_position_embeddings": 2048}, 2048)],
+)
+def test_a_window_bounds_the_context(text: dict[str, Any], expected: int) -> None:
+    """Mistral's is 4,096 tokens where a file does not say otherwise."""
+    config = parse_config({**BARE, "text_config": {"model_type": "mistral", **text}})
+    assert expected == config.text_config.max_position_embeddings
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,10 @@ class ImageBank:
             self._note_use(slot, owner)
         return slots
 
+    def knows(self, keys: Sequence[ImageKey]) -> bool:
+        """Whether each of these pictures has its slot."""
+        return all(key in self._by_key for key in keys)
+
     def unpin(self, slots: Sequence[Slot]) -> None:
         """Give pins back, one for each mention."""
         for slot in slots:

@@ -14,7 +14,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from llavachat_server.engine.llava.config import ConfigError, LlavaConfig, TextConfig, parse_config
+from llavachat_server.engine.llava.config import (
+    CLIP_VISION,
+    ConfigError,
+    LlavaConfig,
+    TextConfig,
+    parse_config,
+)
 from llavachat_server.engine.pixels import PixelForm, parse_pixel_form
 from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
 
@@ -116,6 +122,11 @@ def read_facts(folder: Path) -> CheckpointFacts:
             f"tokenizer.json in {folder.name} can not be read: {type(error).__name__}"
         ) from error
     text = config.text_config
+    if config.image_token_id >= text.vocab_size:
+        raise LoadingError(
+            f"config.json in {folder.name} does not fit: image_token_id must be below "
+            f"text_config.vocab_size, {text.vocab_size}, not {config.image_token_id}"
+        )
     eos_token_ids = _find_eos(folder, text)
     special = SpecialTokens(
         bos=text.bos_token_id, eos=eos_token_ids[0], image=config.image_token_id
@@ -216,7 +227,9 @@ def _find_eos(folder: Path, text: TextConfig) -> tuple[int, ...]:
 def _count_image_tokens(config: LlavaConfig) -> int:
     vision = config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
-    return int(patches + (config.vision_feature_select_strategy == "full"))
+    # "default" leaves the first state out, which is a class token's where the tower has one.
+    num_states = patches + (vision.model_type == CLIP_VISION)
+    return int(num_states - (config.vision_feature_select_strategy == "default"))
 
 
 def _find_silent_ids(
@@ -226,4 +239,6 @@ def _find_silent_ids(
     # placeholder would need a picture in the next turn.
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     padding = range(tokenizer.get_vocab_size(with_added_tokens=True), vocab_size)
-    return tuple(sorted((special | set(padding)) - set(eos_token_ids)))
+    silent = (special | set(padding)) - set(eos_token_ids)
+    # A tokenizer may know tokens for which the model never got rows.
+    return tuple(sorted(token_id for token_id in silent if token_id < vocab_size))

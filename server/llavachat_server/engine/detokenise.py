@@ -91,6 +91,8 @@ class Detokeniser:
         self._held = ""
         self._num_released_chars = 0
         self._token_ends: list[int] = []
+        # Tokens, by their numbers, that end within a character.
+        self._broken_tokens: set[int] = set()
         self.match: StopMatch | None = None
 
     def push(self, token_id: int) -> str:
@@ -105,6 +107,8 @@ class Detokeniser:
             self._is_first_byte_due = False
             spelt = spelt.removeprefix(b" ")
         decoded = self._decoder.decode(spelt)
+        if self._decoder.getstate()[0]:
+            self._broken_tokens.add(len(self._token_ends))
         if not self._stop:
             # Nothing can be held back.
             self._num_released_chars += len(decoded)
@@ -125,7 +129,11 @@ class Detokeniser:
 
     def count_spoken_tokens(self) -> int:
         """How many tokens, from the first on, spell nothing beyond the released text."""
-        return sum(end <= self._num_released_chars for end in self._token_ends)
+        count = sum(end <= self._num_released_chars for end in self._token_ends)
+        # A stop text may begin with a character that these only begin.
+        while self.match is not None and count - 1 in self._broken_tokens:
+            count -= 1
+        return count
 
     def _release(self, num_chars: int) -> str:
         text, self._held = self._held[:num_chars], self._held[num_chars:]

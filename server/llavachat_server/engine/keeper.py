@@ -136,6 +136,9 @@ class LoopKeeper:
             _log.exception("the generation loop can not be begun anew")
             self._die("the generation loop ended and could not be begun anew")
             return
+        if self.state is EngineState.STOPPED:
+            # Nobody else knows of this loop.
+            self.loop.stop(0.0)
         self.open()
 
     def _die(self, reason: str) -> None:

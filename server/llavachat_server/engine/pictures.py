@@ -9,6 +9,7 @@ Belongs to one event loop; the model stays behind the backend.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
@@ -69,6 +70,8 @@ class PictureDesk:
         self._fillings: dict[int, asyncio.Task[None]] = {}
         self._aliases: dict[str, int] = {}
         self._has_news = asyncio.Event()
+        # Who waits for slots, in order: else who needs many would wait as long as others need few.
+        self._line: deque[Run] = deque()
 
     async def build_prompt(self, run: Run) -> list[int]:
         """The prompt with virtual ids; its pictures' features are in the bank.
@@ -114,14 +117,21 @@ class PictureDesk:
         return True
 
     async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
-        while not run.is_over:
-            slots = self._bank.pin(keys, run.owner)
-            if slots is not None:
-                run.slots = slots
-                return True
-            self._has_news.clear()
-            await self._has_news.wait()
-        return False
+        self._line.append(run)
+        try:
+            while not run.is_over:
+                # Who needs no new slot takes none from those before it.
+                if self._line[0] is run or self._bank.knows(keys):
+                    slots = self._bank.pin(keys, run.owner)
+                    if slots is not None:
+                        run.slots = slots
+                        return True
+                self._has_news.clear()
+                await self._has_news.wait()
+            return False
+        finally:
+            self._line.remove(run)
+            self.wake()
 
     async def _fill(self, slots: list[Slot], images: Sequence[EngineImage]) -> bool:
         """Encode what is new; True when there was something."""
@@ -140,8 +150,9 @@ class PictureDesk:
             return False
         # Others may wait for the same pictures, so the tasks outlive whoever waits here.
         await asyncio.wait(pending)
-        for task in pending:
-            task.result()
+        errors = [error for task in pending if (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
         return True
 
     async def _fill_slot(self, slot: Slot, image: EngineImage) -> None:

@@ -4,7 +4,7 @@ Fields that a file leaves out have the values that transformers gives them.
 Source: ``LlavaConfig``, ``LlamaConfig`` and ``CLIPVisionConfig`` of transformers 5.23.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,32 @@ PLAIN_TEXT_ACTIVATIONS = ("silu", "swish")
 PLAIN_VISION_ACTIVATIONS = ("quick_gelu", "gelu")
 CLIP_VISION = "clip_vision_model"
 """transformers' name of the tower that LLaVA-1.5 has."""
+TEXT_MODELS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "mistral": {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    "gemma": {
+        "vocab_size": 256000,
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192,
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+    },
+}
+"""Decoders that the engine computes, and transformers' values for what a file leaves out where they
+are not Llama's. Tests hold each to transformers; others scale or normalise what these do not."""
+VISION_MODELS = (CLIP_VISION, "siglip_vision_model")
+ROPES = ("default", "linear", "dynamic", "yarn", "llama3")
+"""Ways to stretch RoPE whose angles do not depend on how long the prompt is."""
 
 
 class ConfigError(ValueError):
@@ -133,6 +159,12 @@ _LLAVA_VISION = {
 
 
 def _parse_text(part: Mapping[str, Any]) -> TextConfig:
+    kind = part.get("model_type", "llama")
+    if kind not in TEXT_MODELS:
+        raise ConfigError(f"text_config.model_type must be {_list(TEXT_MODELS)}, not {kind!r}")
+    if unknown := sorted(_find_rope_kinds(part) - set(ROPES)):
+        raise ConfigError(f"RoPE must be {_list(ROPES)}, not {unknown[0]!r}")
+    part = {**TEXT_MODELS[kind], **part}
     hidden = _take_int(part, "hidden_size", 4096)
     heads = _take_int(part, "num_attention_heads", 32)
     eos = part.get("eos_token_id", 2)
@@ -148,15 +180,26 @@ def _parse_text(part: Mapping[str, Any]) -> TextConfig:
         hidden_act=str(part.get("hidden_act", "silu")),
         rms_norm_eps=_take_float(part, "rms_norm_eps", 1e-6),
         rope_theta=_take_float(_find_rope(part), "rope_theta", 10_000.0),
-        max_position_embeddings=_take_int(part, "max_position_embeddings", 2048),
+        max_position_embeddings=_count_positions(part),
         bos_token_id=_take_int(part, "bos_token_id", 1),
         eos_token_id=tuple(eos) if is_list else _take_int(part, "eos_token_id", 2),
     )
 
 
+def _count_positions(part: Mapping[str, Any]) -> int:
+    num_positions = _take_int(part, "max_position_embeddings", 2048)
+    if part.get("sliding_window") is None:
+        return num_positions
+    # Attention reaches back so far in transformers; the engine's would see more.
+    return min(num_positions, _take_int(part, "sliding_window", num_positions))
+
+
 def _parse_vision(part: Mapping[str, Any]) -> VisionConfig:
+    kind = str(part.get("model_type", CLIP_VISION))
+    if kind not in VISION_MODELS:
+        raise ConfigError(f"vision_config.model_type must be {_list(VISION_MODELS)}, not {kind!r}")
     return VisionConfig(
-        model_type=str(part.get("model_type", CLIP_VISION)),
+        model_type=kind,
         hidden_size=_take_int(part, "hidden_size", 768),
         intermediate_size=_take_int(part, "intermediate_size", 3072),
         num_hidden_layers=_take_int(part, "num_hidden_layers", 12),
@@ -175,16 +218,23 @@ def _find_rope(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return rope if isinstance(rope, Mapping) and "rope_theta" in rope else part
 
 
-def _is_plain_text(part: Mapping[str, Any], config: TextConfig) -> bool:
+def _find_rope_kinds(part: Mapping[str, Any]) -> set[str]:
     ropes = [part.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
-    kinds = {rope.get("rope_type", rope.get("type", "default")) for rope in ropes}
+    return {str(rope.get("rope_type", rope.get("type", "default"))) for rope in ropes}
+
+
+def _is_plain_text(part: Mapping[str, Any], config: TextConfig) -> bool:
     return bool(
         part.get("model_type", "llama") == "llama"
         and config.hidden_act in PLAIN_TEXT_ACTIVATIONS
-        and kinds == {"default"}
+        and _find_rope_kinds(part) == {"default"}
         and not part.get("attention_bias")
         and not part.get("mlp_bias")
     )
+
+
+def _list(names: Iterable[str]) -> str:
+    return " or ".join(f'"{name}"' for name in names)
 
 
 def _take_part(content: Mapping[str, Any], name: str, default: Mapping[str, Any]) -> Any:

@@ -48,7 +48,8 @@ class Llava(nn.Module):
         self.model = LlavaHalves(weights, config)
         words = self.model.language_model.embed_tokens
         text = config.text_config
-        if config.tie_word_embeddings or not weights.has("lm_head.weight"):
+        # As transformers does: a head of its own counts, whatever the configuration says.
+        if config.tie_word_embeddings and not weights.has("lm_head.weight"):
             self.lm_head = nn.Linear(1, 1, bias=False)
             self.lm_head.in_features, self.lm_head.out_features = text.hidden_size, text.vocab_size
             assert isinstance(words.weight, nn.Parameter)

@@ -175,7 +175,8 @@ def _build_first_row(weights: ArrayWeights, config: VisionConfig) -> Floats:
 
 def _take_head(weights: ArrayWeights, config: LlavaConfig) -> Floats:
     text = config.text_config
-    is_tied = config.tie_word_embeddings or not weights.has("lm_head.weight")
+    # As transformers does: a head of its own counts, whatever the configuration says.
+    is_tied = config.tie_word_embeddings and not weights.has("lm_head.weight")
     name = _WORDS if is_tied else "lm_head.weight"
     return weights.take(name, text.vocab_size, text.hidden_size)
 

@@ -99,6 +99,12 @@ class TensorBackend(Backend):
 
     def make_core(self) -> tuple[Core, Sampler]:
         """See `Backend`."""
+        try:
+            return self._make_core()
+        except torch.OutOfMemoryError as error:
+            raise MemoryError from error
+
+    def _make_core(self) -> tuple[Core, Sampler]:
         settings, placement, facts = self.settings, self.loaded.placement, self.loaded.facts
         decoder = self.decoder
         attention, pool = make_cache(

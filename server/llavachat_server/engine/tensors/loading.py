@@ -5,6 +5,7 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 
 import importlib.metadata
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,7 @@ def read_weights(
         is_copy: the weights are quantised already, and their configuration says how.
 
     Raises:
-        LoadingError: the files are broken or do not fit into memory.
+        LoadingError: the files are broken, lack weights, or do not fit into memory.
     """
     from transformers import LlavaForConditionalGeneration
     from transformers.utils import logging as transformers_logging
@@ -198,8 +199,10 @@ def read_weights(
         {} if quantization is None or is_copy else {"quantization_config": quantization}
     )
     try:
-        model: Any = LlavaForConditionalGeneration.from_pretrained(
+        read: Any = LlavaForConditionalGeneration.from_pretrained
+        model, told = read(
             folder,
+            output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -212,4 +215,16 @@ def read_weights(
         raise LoadingError(
             f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
         ) from error
+    _refuse_gaps(folder, told)
     return model.eval().requires_grad_(False)
+
+
+def _refuse_gaps(folder: Path, told: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of which transformers has made up a part: that draws random weights."""
+    names = sorted({*told["missing_keys"], *(entry[0] for entry in told["mismatched_keys"])})
+    if names:
+        others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+        raise LoadingError(
+            f"the weights in {folder.name} lack {names[0]}{others}, or have them in another shape; "
+            "fetch the checkpoint anew"
+        )

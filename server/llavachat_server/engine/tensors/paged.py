@@ -134,6 +134,9 @@ class PagedAttention:
             enable_gqa=self._is_grouped,
             seqused_k=pages.lengths,
             block_table=pages.blocks,
+            # Where keys are split for more parallel work, parts of all requests but the first are
+            # joined in the wrong place (pytorch#194167), and sums depend on who else is there.
+            num_splits=1,
         )
         assert isinstance(output, Tensor)
         return output.flatten(1)

@@ -167,6 +167,9 @@ class Runner:
         for number, layer in enumerate(decoder.layers):
             hidden = layer(hidden, rotations, number, self._attention, len(token_ids))
         if not wanted:
+            if device.type == "cuda":
+                # Else the step that is waited for next is charged with this one's time.
+                torch.cuda.current_stream(device).synchronize()
             return hidden.new_empty(0, 0)
         if len(wanted) < len(token_ids):
             hidden = decoder.pad(hidden[torch.tensor(wanted, device=device)])
