@@ -13,6 +13,23 @@ KEYS_NAME = "keys"
 """The file of keys in the state folder."""
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, as far as this process may know."""
+    try:
+        return path.is_file()
+    except OSError:
+        # Python 3.11 raises where a folder can not be entered, or a name is too long.
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, as far as this process may know."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def find_state_folder(settings: "Settings") -> Path:
     """Where the server keeps what must outlast it: systemd's StateDirectory= where there is one."""
     if settings.state_folder is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llavachat_server.flags import SettingsError
+from llavachat_server.folders import is_folder
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.settings import Settings
 from llavachat_server.values import Quantization
@@ -27,17 +28,17 @@ def resolve_profile(settings: Settings) -> Profile:
         base = replace(base, revision=settings.revision)
     if settings.quantization is not None:
         base = replace(base, quantization=Quantization(settings.quantization))
-    is_folder = Path(base.model).is_dir()
-    if not is_folder and not _HUB_ID.fullmatch(base.model):
+    is_local = is_folder(Path(base.model))
+    if not is_local and not _HUB_ID.fullmatch(base.model):
         raise SettingsError(
             f"model: {base.model!r} given; allowed: a folder that exists, or a hub's id OWNER/NAME"
         )
-    if not is_folder and not base.revision:
+    if not is_local and not base.revision:
         raise SettingsError(
             f"model: {base.model!r} is a hub's id and needs --revision with the 40 hexadecimal "
             "digits of a commit, so that every start loads the same weights"
         )
-    if is_folder and base.revision:
+    if is_local and base.revision:
         raise SettingsError("revision: a folder has none; it goes with a hub's id")
     image_limits = base.image_limits
     if settings.max_image_bytes is not None:

@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from llavachat_server.flags import SettingsError, flag_of, parse_flags, suggest
-from llavachat_server.folders import find_keys_files
+from llavachat_server.folders import find_keys_files, is_file, is_folder
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.network import (
     check_address,
@@ -58,8 +58,8 @@ def _networks(value: str) -> str:
 
 
 def _existing_file(value: Path) -> Path:
-    if not value.is_file():
-        raise ValueError("allowed: the path of a file that exists")
+    if not is_file(value):
+        raise ValueError("allowed: the path of a file that exists and is not hidden from this user")
     return value
 
 
@@ -244,7 +244,7 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert_file and tls_key_file: give both or none")
         if self.tls_client_ca_file and not self.tls_cert_file:
             raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
-        if self.revision and Path(self.model).is_dir():
+        if self.revision and is_folder(Path(self.model)):
             raise ValueError("revision: a folder has none; it is for a hub's id")
         return self
 
@@ -262,7 +262,7 @@ def load(arguments: Sequence[str]) -> Settings:
     flags = parse_flags(arguments, Settings.model_fields, ENVIRONMENT_PREFIX)
     given = flags.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     config = Path(given) if given else None
-    if config is not None and not config.is_file():
+    if config is not None and not is_file(config):
         raise SettingsError(f"config: {str(config)!r} given; allowed: a TOML file that exists")
 
     class Sourced(Settings):
@@ -286,6 +286,10 @@ def load(arguments: Sequence[str]) -> Settings:
 
     try:
         settings = Sourced(**flags)
+    except OSError as error:
+        raise SettingsError(f"config: {str(config)!r} can not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"config: {str(config)!r} is not TOML: it is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"config: {str(config)!r} is not TOML: {error}") from error
     except ValidationError as error:
@@ -304,7 +308,7 @@ def check_network(settings: Settings) -> None:
     if settings.allow_open_network:
         return
     missing = [] if settings.tls_cert_file is not None else ["tls_cert_file"]
-    if not any(path.is_file() for path in find_keys_files(settings)):
+    if not any(is_file(path) for path in find_keys_files(settings)):
         missing.append("keys_file")
     for name in ("listen", "metrics_listen"):
         address = getattr(settings, name)

@@ -12,8 +12,10 @@ from grpc import StatusCode
 from llavachat import AsyncClient, AuthenticationFailed, LimitReached, PermissionDenied
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
+from llavachat_server import app as app_module
 from llavachat_server.keys_command import run as run_keys
 from llavachat_server.rpc.gate import Gate, GateState
+from llavachat_server.rpc.key_file import KeyFiles
 from rpc_calls import bearer, details, failure
 from scripted_engine import Hold, ScriptedEngine
 
@@ -27,12 +29,12 @@ class Keys:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.flags = ("--state-folder", str(folder))
         self._file = str(folder / "keys")
-        self._capsys = capsys
+        self.capsys = capsys
 
     def add(self, name: str, *flags: str) -> str:
         """Make a key; its secret."""
         assert 0 == run_keys(["add", name, "--file", self._file, *flags])
-        return self._capsys.readouterr().out.strip()
+        return self.capsys.readouterr().out.strip()
 
     def revoke(self, name: str) -> None:
         """Take a key away."""
@@ -160,6 +162,64 @@ async def test_a_revoked_key_ends_its_running_streams(keys: Keys) -> None:
         events = [reply.event async for reply in second]
         assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
         assert 1 == len(engine.cancelled)
+
+
+async def test_the_watch_outlives_what_it_can_not_read(
+    tmp_path: Path, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hidden folder is told once, the keys of before stay, and a key can be revoked later."""
+    folder = tmp_path / "state"
+    keys = Keys(folder, keys.capsys)
+    anna, ben = bearer(keys.add("anna")), bearer(keys.add("ben"))
+    request = pb.ListChatsRequest()
+
+    async def count_told() -> int:
+        return sum(r.getMessage() == "the keys of before stay in force" for r in caplog.records)
+
+    async with run_app(ScriptedEngine(), *keys.flags) as app:
+        folder.rename(tmp_path / "hidden")
+        folder.symlink_to("x" * 300)
+        assert 1 == await until(count_told, bool)
+        assert StatusCode.OK is await code_of(app.chat.ListChats(request, metadata=anna))
+        folder.unlink()
+        (tmp_path / "hidden").rename(folder)
+        keys.revoke("anna")
+        await until(
+            lambda: code_of(app.chat.ListChats(request, metadata=anna)),
+            lambda code: code is StatusCode.UNAUTHENTICATED,
+        )
+        assert StatusCode.OK is await code_of(app.chat.ListChats(request, metadata=ben))
+
+
+async def test_the_watch_outlives_a_defect_of_ours(
+    keys: Keys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever reading raises: with its stack in the log, once, and a key can be revoked later."""
+    anna = bearer(keys.add("anna"))
+    keys.add("ben")
+    num_read = 0
+
+    class BrokenFiles(KeyFiles):
+        """Fails twice in the same way."""
+
+        def refresh(self) -> bool:
+            """See `KeyFiles`."""
+            nonlocal num_read
+            num_read += 1
+            if num_read <= 2:
+                raise RuntimeError("broken")
+            return super().refresh()
+
+    monkeypatch.setattr(app_module, "KeyFiles", BrokenFiles)
+    async with run_app(ScriptedEngine(), *keys.flags) as app:
+        keys.revoke("anna")
+        await until(
+            lambda: code_of(app.chat.ListChats(pb.ListChatsRequest(), metadata=anna)),
+            lambda code: code is StatusCode.UNAUTHENTICATED,
+        )
+    (told,) = [r for r in caplog.records if r.getMessage() == "the keys of before stay in force"]
+    assert told.exc_info is not None
+    assert "RuntimeError('broken')" == told.fields["why"]  # type: ignore[attr-defined]
 
 
 async def test_the_client_says_that_a_key_was_revoked(keys: Keys) -> None:

@@ -1,6 +1,7 @@
 """The file of keys: every word checked, its changes whole, old forms still read."""
 
 import hashlib
+import resource
 import stat
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def test_what_is_written_is_read(
         (f"anna {NOTHING} more\n", "line 1 of the key file: after the hash come scopes="),
         (f"anna {NOTHING} scopes=all\n", "line 1 of the key file: scopes are one or more of chat"),
         (f"anna {NOTHING} max_concurrent=0\n", "line 1 of the key file: limits are whole numbers"),
+        (f"anna {NOTHING} max_concurrent={'9' * 5000}\n", "line 1 of the key file: limits are"),
         (f"anna {NOTHING} created=today\n", "line 1 of the key file: days are written as"),
         (f"anna {NOTHING} scopes=chat scopes=chat\n", "line 1 of the key file: after the hash"),
         (f"an/na {NOTHING}\n", "line 1 of the key file: a name has"),
@@ -132,6 +134,58 @@ def test_no_file_is_an_open_server_until_there_is_one(tmp_path: Path) -> None:
     with pytest.raises(BadKeyFile, match="gone"):
         files.refresh()
     assert ["anna"] == [key.tenant for key in files.ring or ()]
+
+
+def hide(folder: Path) -> None:
+    """Make a folder one that no path leads into, whoever asks: also root, as tests may run."""
+    folder.rename(folder.with_name("hidden"))
+    folder.symlink_to("x" * 300)
+
+
+def show(folder: Path) -> None:
+    """Take `hide` back."""
+    folder.unlink()
+    folder.with_name("hidden").rename(folder)
+
+
+def test_a_hidden_folder_is_no_open_server(tmp_path: Path) -> None:
+    """What can not be looked at may hold keys: nothing is opened, and it is tried again."""
+    folder = tmp_path / "state"
+    path = folder / "keys"
+    add_key(path, Key("anna", hash_secret("k1")))
+    hide(folder)
+    files = KeyFiles([path])
+    with pytest.raises(BadKeyFile, match=r"state/keys can not be looked at: File name too long$"):
+        files.read()
+    show(folder)
+    files.read()
+
+    hide(folder)
+    for _ in range(2):
+        with pytest.raises(BadKeyFile, match="can not be looked at"):
+            files.refresh()
+    assert ["anna"] == [key.tenant for key in files.ring or ()]
+    show(folder)
+    assert not files.refresh()
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    """Though the file stays as it is: no descriptor may have been free."""
+    path = tmp_path / "keys"
+    add_key(path, Key("anna", hash_secret("k1")))
+    files = KeyFiles([path])
+    files.read()
+    revoke_keys(path, lambda _: True)
+    add_key(path, Key("ben", hash_secret("k2")))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(BadKeyFile, match="can not be read"):
+            files.refresh()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert files.refresh()
+    assert ["ben"] == [key.tenant for key in files.ring or ()]
 
 
 def test_the_last_key_may_be_revoked_while_the_server_runs(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def refusal(*arguments: str) -> str:
 def write_config(folder: Path, text: str) -> str:
     """A settings file; its path."""
     path = folder / "settings.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
     return str(path)
 
 
@@ -107,6 +107,13 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
         (["--listen", "::1:50051"], "--listen: '::1:50051' given; allowed: an IPv6 address in"),
         (["--revision", "main"], "--revision: 'main' given; allowed: the 40 hexadecimal digits"),
         (["--keys-file", "/no/such"], "--keys-file:"),
+        (["--keys-file", "/tmp/" + "x" * 300], "--keys-file:"),
+        (["--config", "/tmp/" + "x" * 300], "config:"),
+        (["--model", "/tmp/" + "x" * 300, "--revision", "a" * 40], "model:"),
+        (
+            ["--listen", "0.0.0.0:1", "--state-folder", "/tmp/" + "x" * 300],
+            "listen: '0.0.0.0:1' can be reached",
+        ),
         (["--profil", "shapes"], "--profil is not a setting; did you mean --profile?"),
         (["--zzz"], "--zzz is not a setting; see llavachat-server --help"),
         (["--listen"], "argument --listen: expected one argument"),
@@ -146,6 +153,7 @@ def test_a_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch
         ('profle = "shapes"', "'profle' in '{config}' is not a setting; did you mean profile?"),
         ('profile = "shape"', "profile in '{config}': 'shape' given; allowed: 'shapes',"),
         ("profile = ", "config: '{config}' is not TOML"),
+        ("# \udcff", "config: '{config}' is not TOML: it is not UTF-8"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -48,7 +48,8 @@ class KeyFiles:
         """Read the files for the first time.
 
         Raises:
-            BadKeyFile: a line is wrong, or the files that are there hold no key.
+            BadKeyFile: a line is wrong, a file can not be read, or the files that are there
+                hold no key.
         """
         self._stamps = self._look()
         self.ring = self._read()
@@ -59,21 +60,23 @@ class KeyFiles:
             )
 
     def refresh(self) -> bool:
-        """Read the files again if one of them has changed.
+        """Read the files again if one of them has changed since they were read.
 
         Returns:
             Whether there are other keys than before.
 
         Raises:
-            BadKeyFile: a line is wrong; the keys of before stay.
+            BadKeyFile: a line is wrong, or a file can not be read; the keys of before stay, and
+                the next call tries again.
         """
         stamps = self._look()
         if stamps == self._stamps:
             return False
-        self._stamps = stamps
         ring = self._read()
         if ring is None:
             raise BadKeyFile("the key file is gone")
+        # Not before: what kept the file from being read may pass and leave the file as it is.
+        self._stamps = stamps
         self.ring = ring
         return True
 
@@ -81,7 +84,7 @@ class KeyFiles:
         return tuple(_stamp(path) for path in self._paths)
 
     def _read(self) -> KeyRing | None:
-        present = [path for path in self._paths if path.exists()]
+        present = [path for path in self._paths if _is_there(path)]
         if not present:
             return None
         keys: dict[bytes, Key] = {}
@@ -161,7 +164,9 @@ def parse_limit(text: str) -> int:
     Raises:
         BadKey: says what is allowed.
     """
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_LIMIT):
+    # Python reads no number of thousands of digits.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_LIMIT))
+    if not (is_number and 1 <= int(text) <= _MAX_LIMIT):
         raise BadKey(f"limits are whole numbers, 1 to {_MAX_LIMIT:,}")
     return int(text)
 
@@ -214,6 +219,21 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; a folder that hides it is no sign that there is none.
+
+    Raises:
+        BadKeyFile: that can not be known.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise BadKeyFile(f"the key file {path} can not be looked at: {error.strerror}") from error
+    return True
 
 
 def _read_lines(path: Path) -> list[str]:
