@@ -3,7 +3,9 @@
 It must not know what is served.
 """
 
+import socket
 from collections.abc import Callable, Sequence
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -64,6 +66,8 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
         ListenError: the address is taken, or the certificate can not be used.
     """
     listen = settings.listen
+    if listen.startswith("unix:"):
+        _check_unanswered(listen)
     try:
         credentials = _read_credentials(settings)
         if credentials is None:
@@ -106,6 +110,32 @@ async def watch_floods(floods: Floods, address: str) -> None:
     # Whoever comes by a unix socket has no address, and is on this machine.
     if not address.startswith("unix:"):
         await floods.act(Sockets(split_address(address)[1]))
+
+
+def _check_unanswered(listen: str) -> None:
+    """Let a unix socket's path through if nobody answers there.
+
+    gRPC takes a socket's file away before it makes its own, and would so cut a running server off
+    from its callers. One that a dead server left behind has to go.
+
+    Raises:
+        ListenError: somebody answers, or that can not be known.
+    """
+    # As gRPC reads it: with or without slashes before the path, and percent signs in it.
+    path = unquote(listen.removeprefix("unix:").removeprefix("//"))
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return
+        except BlockingIOError:
+            # So many wait to be taken in that we could not even wait behind them.
+            pass
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ListenError(f"listen: {listen!r} can not be opened: {why}") from error
+    raise ListenError(f"listen: {listen!r} can not be opened; another program uses it")
 
 
 def _read_credentials(settings: Settings) -> grpc.ServerCredentials | None:

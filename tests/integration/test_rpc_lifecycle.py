@@ -1,12 +1,16 @@
 """What callers hear while the server starts and stops."""
 
 import asyncio
+import socket
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
-from app_in_process import run_app, until
+from app_in_process import PATIENCE_SECONDS, run_app, until
 from grpc import StatusCode
 from llavachat.v1 import chat_pb2 as pb
+from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.app import StartError
 from rpc_calls import NOT_SERVING, SERVING, details, end, failure, health
 from scripted_engine import Hold, ScriptedEngine
@@ -93,3 +97,35 @@ async def test_a_busy_port_is_told(tmp_path: Path) -> None:
         with pytest.raises(StartError, match="another program may use it"):
             async with run_app(ScriptedEngine(), "--listen", app.address):
                 pass
+
+
+@pytest.mark.parametrize("form", ["unix:{}", "unix://{}"])
+async def test_a_running_servers_socket_stays_its_own(tmp_path: Path, form: str) -> None:
+    """A second server on the path does not start, and the first one's callers still find it."""
+    listen = form.format(tmp_path / "socket")
+    async with run_app(ScriptedEngine(), "--listen", listen):
+        with pytest.raises(StartError, match="another program uses it"):
+            async with run_app(ScriptedEngine(), "--listen", listen):
+                pass
+        async with grpc.aio.insecure_channel(listen) as channel:
+            stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
+            await stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=PATIENCE_SECONDS)
+
+
+async def test_a_dead_servers_socket_is_replaced(tmp_path: Path) -> None:
+    """One that nobody listens on any more."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    assert path.is_socket()
+    async with run_app(ScriptedEngine(), "--listen", f"unix:{path}") as app:
+        await app.chat.GetServerInfo(pb.GetServerInfoRequest(), timeout=PATIENCE_SECONDS)
+
+
+async def test_a_path_that_can_hold_no_socket_is_told(tmp_path: Path) -> None:
+    """In one sentence, and nothing is taken away."""
+    listen = f"unix:{tmp_path / ('x' * 200)}"
+    with pytest.raises(StartError, match="can not be opened: AF_UNIX path too long"):
+        async with run_app(ScriptedEngine(), "--listen", listen):
+            pass
