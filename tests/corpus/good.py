@@ -217,6 +217,11 @@ GOOD = (
         lambda: encode(_greys("I;16", 0x1234, 0xFFFF)),
         ((LEFT, (0x12, 0x12, 0x12)), (RIGHT, WHITE)),
     ),
+    Good(
+        "16-bit grey PNG with a clear grey",
+        lambda: encode(_greys("I;16", 0, 0x9C9C), transparency=0),
+        ((LEFT, WHITE), (RIGHT, (0x9C, 0x9C, 0x9C))),
+    ),
     Good("16-bit PNG", _sixteen_bit_rgb),
     Good("interlaced PNG", _interlaced),
     Good("PNG with alpha", lambda: encode(_half_clear()), ((LEFT, WHITE), (RIGHT, BLUE))),

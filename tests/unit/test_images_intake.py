@@ -1,11 +1,14 @@
 """What decoding makes of pictures, in this process: what is taken, what comes out, the refusals."""
 
+import struct
+
 import pytest
 from corpus.containers import gif, with_scans
 from corpus.evil import EVIL, Evil
 from corpus.good import GOOD, Good
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llavachat_server.images.decoding import _to_rgb
 from llavachat_server.images.header import MAX_JPEG_SCANS, count_gif_frames
 from llavachat_server.images.intake import (
     MAX_KEPT_SIDE_PIXELS,
@@ -44,6 +47,37 @@ def test_the_good_are_taken(good: Good) -> None:
     for place, colour in good.colours:
         found = picture.pixels.getpixel(place)
         assert max(abs(a - b) for a, b in zip(colour, found, strict=True)) < LOSS, (place, found)
+
+
+@pytest.mark.parametrize(
+    ("clear", "greys"),
+    [
+        (0, [255, 78, 78, 156, 255]),
+        (20_000, [0, 255, 78, 156, 255]),
+        (20_001, [0, 78, 255, 156, 255]),
+        (40_000, [0, 78, 78, 255, 255]),
+        (1, [0, 78, 78, 156, 255]),
+    ],
+)
+def test_the_clear_value_of_sixteen_bits_alone_is_clear(clear: int, greys: list[int]) -> None:
+    """Both its bytes count, and every other value is its grey."""
+    values = struct.pack("<5H", 0, 20_000, 20_001, 40_000, 65_535)
+    rows = Image.frombytes("I;16", (5, 1), values).resize((5, 300), Image.Resampling.NEAREST)
+    pixels = decode(encode(rows, transparency=clear), LIMITS).pixels
+    for row in (0, 255, 256, 299):
+        assert [(grey, grey, grey) for grey in greys] == [
+            pixels.getpixel((x, row)) for x in range(5)
+        ]
+
+
+@pytest.mark.parametrize(("mode", "form"), [("I;16", "<4H"), ("I;16B", ">4H")])
+def test_both_orders_of_bytes_are_read(mode: str, form: str) -> None:
+    """Which of them a picture comes in is Pillow's business."""
+    values = struct.pack(form, 0, 20_000, 40_000, 65_535)
+    picture = Image.frombytes(mode, (4, 1), values)
+    assert [0, 78, 156, 255] == list(_to_rgb(picture).getchannel(0).tobytes())
+    picture.info["transparency"] = 40_000
+    assert [0, 78, 255, 255] == list(_to_rgb(picture).getchannel(0).tobytes())
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -187,6 +187,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        return _sixteen_bits_on_white(picture)
     canvas = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     canvas.alpha_composite(picture.convert("RGBA"))
     return canvas.convert("RGB")
@@ -195,7 +197,28 @@ def _on_white(picture: Image.Image) -> Image.Image:
 def _opaque(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255, which turns 16-bit grey into white.
-        raw_mode = "L;16B" if picture.mode.endswith("B") else "L;16"
-        grey = Image.frombytes("L", picture.size, picture.tobytes(), "raw", raw_mode)
-        return grey.convert("RGB")
+        return _split(picture)[0].convert("RGB")
     return picture.convert("RGB")
+
+
+def _sixteen_bits_on_white(picture: Image.Image) -> Image.Image:
+    """16-bit grey, of which one value is clear: that alone, not what looks like it in 8 bits."""
+    clear = int(picture.info["transparency"])
+    high, low = _split(picture)
+    is_high, is_low = _where(high, clear >> 8), _where(low, clear & 0xFF)
+    is_clear = Image.new("L", picture.size)
+    is_clear.paste(is_high, mask=is_low)
+    high.paste(255, mask=is_clear)
+    return high.convert("RGB")
+
+
+def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The higher and the lower byte of 16-bit grey; the higher one is the grey of 8 bits."""
+    data, size = picture.tobytes(), picture.size
+    first, second = (Image.frombytes("L", size, data[start::2]) for start in (0, 1))
+    return (first, second) if picture.mode.endswith("B") else (second, first)
+
+
+def _where(plane: Image.Image, value: int) -> Image.Image:
+    """255 where a plane has a value, else 0."""
+    return plane.point([255 if each == value else 0 for each in range(256)])
