@@ -40,6 +40,7 @@ def make_server(
         options=channel_arguments(
             max_image_bytes=profile.image_limits.max_bytes,
             max_images=profile.max_images_per_turn,
+            max_prompt_chars=profile.max_prompt_chars,
         ),
         maximum_concurrent_rpcs=MAX_RUNNING_CALLS,
     )

@@ -50,14 +50,14 @@ async def answering(app: RunningApp, hold: Hold) -> AsyncIterator[None]:
 
 
 async def long_message(app: RunningApp, _: Hold) -> None:
-    """A question of 50 MB."""
+    """A question of 60 MB."""
     async with AsyncClient(app.address) as client:
-        await client.count_tokens(None, "a" * 50_000_000)
+        await client.count_tokens(None, "a" * 60_000_000)
 
 
 async def long_once_unpacked(app: RunningApp, _: Hold) -> None:
-    """A question of 50 MB, packed to 50 kB."""
-    request = pb.CountTokensRequest(prompt="a" * 50_000_000)
+    """A question of 60 MB, packed to 60 kB."""
+    request = pb.CountTokensRequest(prompt="a" * 60_000_000)
     await app.chat.CountTokens(request, compression=grpc.Compression.Gzip)
 
 
@@ -142,7 +142,7 @@ CLOSED = (
     r"^No llavachat server answers at ADDRESS \(it closed the connection at once; .+ too many\)"
 )
 REFUSALS = [
-    (long_message, set_none, LimitReached, r"^A message of 50,000,\d+ bytes is over the limit of "),
+    (long_message, set_none, LimitReached, r"^A message of 60,000,\d+ bytes is over the limit of "),
     (long_once_unpacked, set_none, LimitReached, "^The message is over .+ once it is unpacked; "),
     (
         much_metadata,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.chats.audit import verify
 from llavachat_server.engine.pictures import read_pixels
 from pictures import draw_shape, encode, red_circle
+from PIL import Image
 from rpc_calls import (
     failure,
     violation,
@@ -79,6 +81,19 @@ async def test_what_goes_out_comes_in_again(store: str, tmp_path: Path) -> None:
         assert {True} == {turn.imported for turn in again.turns}
         ids = {chat.id, *(turn.id for turn in chat.turns)}
         assert set() == ids & {again.id, *(turn.id for turn in again.turns)}
+
+
+async def test_a_large_picture_comes_in_where_questions_have_small_ones() -> None:
+    """The PNG that goes out is larger than the JPEG that came; the same server takes it back."""
+    noise = Image.frombytes("RGB", (2000, 2000), random.Random(0).randbytes(3 * 2000**2))
+    photo = encode(noise, "JPEG", quality=70)
+    flags = ("--max-images-per-turn", "1", "--max-image-bytes", str(len(photo)))
+    async with run_app(ScriptedEngine(), *flags) as app:
+        chat_id = await app.start(images=[pb.Image(data=photo)])
+        chat, pictures = await read_export(app.chat, chat_id)
+        assert len(pictures[0]) > 4 * len(photo)
+        taken = await import_chat(app.chat, chat, pictures)
+        assert chat.turns[0].images[0].id == taken.turns[0].images[0].id
 
 
 async def test_a_chat_that_was_brought_back_goes_on_as_it_would_have() -> None:

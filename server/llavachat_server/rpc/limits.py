@@ -7,8 +7,16 @@ test compares the two. Pure.
 import resource
 from dataclasses import dataclass
 
+from llavachat_server.chats.importer import MAX_FILE_BYTES
+
 _FRAME_BYTES = 64 * 1024
-"""What a message may hold beside its pictures: the prompt, labels and the encoding."""
+"""What a message may hold beside its pictures and its two texts: labels and the encoding."""
+
+_NUM_TEXTS = 2
+"""The prompt and the system prompt, either as long as a prompt may be."""
+
+_MAX_CHAR_BYTES = 4
+"""Of a character in UTF-8."""
 
 _MAX_REPLY_BYTES = 64 * 1024 * 1024
 """The largest reply is a page of a thousand chats, or one long chat."""
@@ -123,15 +131,22 @@ ARGUMENTS: tuple[Argument, ...] = (
 )
 
 
-def channel_arguments(*, max_image_bytes: int, max_images: int) -> list[tuple[str, int]]:
+def channel_arguments(
+    *, max_image_bytes: int, max_images: int, max_prompt_chars: int
+) -> list[tuple[str, int]]:
     """The server's channel arguments.
 
     Args:
-        max_image_bytes: the largest picture file.
-        max_images: the most pictures in one request.
+        max_image_bytes: the largest picture file of a question.
+        max_images: the most pictures in one question.
+        max_prompt_chars: the longest question, and the longest system prompt.
     """
+    # A server that takes few small pictures gives large ones away all the same, as PNG, and takes
+    # them in again. gRPC in Python knows no limit of one method alone.
+    pictures = max(max_image_bytes * max_images, MAX_FILE_BYTES)
+    texts = _NUM_TEXTS * _MAX_CHAR_BYTES * max_prompt_chars
     return [
-        ("grpc.max_receive_message_length", max_image_bytes * max_images + _FRAME_BYTES),
+        ("grpc.max_receive_message_length", pictures + texts + _FRAME_BYTES),
         ("grpc.max_allowed_incoming_connections", count_connections()),
         *((argument.name, argument.value) for argument in ARGUMENTS),
     ]
