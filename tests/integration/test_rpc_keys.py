@@ -283,6 +283,33 @@ async def test_a_key_has_its_own_number_of_calls(keys: Keys) -> None:
         )
 
 
+async def test_a_changed_limit_holds_while_an_older_call_runs(
+    tmp_path: Path, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the older call uses does not bring its limit back, nor the new one's allowance."""
+    metadata = bearer(keys.add("anna", "--requests-per-minute", "1000"))
+    listing = pb.ListChatsRequest()
+
+    async def is_told() -> bool:
+        return "keys changed" in [record.getMessage() for record in caplog.records]
+
+    caplog.set_level("INFO", "llavachat")
+    hold = Hold()
+    async with run_app(ScriptedEngine("warm", hold), *keys.flags) as app:
+        request = pb.StartChatRequest(prompt="What?")
+        first = aiter(app.chat.StartChat(request, metadata=metadata))
+        await anext(first)
+        await hold.said.wait()
+        file = tmp_path / "keys"
+        file.write_text(file.read_text().replace("=1000", "=1"))
+        await until(is_told, bool)
+        assert StatusCode.OK is await code_of(app.chat.ListChats(listing, metadata=metadata))
+        hold.release.set()
+        [event async for event in first]
+        error = await failure(app.chat.ListChats(listing, metadata=metadata))
+        assert StatusCode.RESOURCE_EXHAUSTED is error.code()
+
+
 async def test_who_leaves_early_pays_all_the_same(keys: Keys) -> None:
     """Tokens are counted where they are made, not where they are read."""
     metadata = bearer(keys.add("anna", "--tokens-per-minute", "5"))

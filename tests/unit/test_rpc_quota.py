@@ -77,6 +77,21 @@ def test_each_limit_refuses_by_its_name() -> None:
     assert quota.admit(generates=False) is None
 
 
+def test_a_call_of_before_is_charged_to_the_limits_of_now() -> None:
+    """A changed limit holds while calls run that came under the old one; one that is gone, not."""
+    quotas = Quotas(Clock())
+    old = Key("anna", hash_secret("1"), tokens_per_minute=100)
+    new = Key("anna", hash_secret("1"), tokens_per_minute=10)
+    assert quotas.of(old).admit(generates=True) is None
+    assert quotas.of(new).admit(generates=True) is None
+    quotas.charge(old, 10)
+    subject, seconds = read_details(quotas.of(new).admit(generates=True))
+    assert ("key:anna/tokens_per_minute", 6.0) == (subject, seconds)
+    quotas.forget(KeyRing([]))
+    quotas.charge(old, 10)
+    assert quotas.of(new).admit(generates=True) is None
+
+
 def test_keys_do_not_share_their_limits() -> None:
     """One key's greed costs the other nothing; a changed limit holds at once."""
     quotas = Quotas(Clock())

@@ -41,7 +41,7 @@ class MeteredEngine(EngineRelay):
                 if key is not None and not has_begun:
                     has_begun = True
                     image_tokens = len(request.images) * (self.info.num_image_tokens - 1)
-                    self._quotas.of(key).charge(len(request.token_ids) + image_tokens)
+                    self._quotas.charge(key, len(request.token_ids) + image_tokens)
                 if key is not None and isinstance(event, Finished):
-                    self._quotas.of(key).charge(event.usage.completion_tokens)
+                    self._quotas.charge(key, event.usage.completion_tokens)
                 yield event

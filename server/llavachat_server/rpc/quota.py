@@ -112,13 +112,21 @@ class Quotas:
         self._quotas: dict[bytes, Quota] = {}
 
     def of(self, key: Key) -> Quota:
-        """A key's use. With other limits than before the key begins anew, its calls counted."""
+        """A key's use, by its present entry; an older one would bring back older limits.
+
+        With other limits than before the key begins anew, its calls counted.
+        """
         known = self._quotas.get(key.sha256)
         if known is None or known.key != key:
             fresh = Quota(key, self._clock)
             fresh.num_running = known.num_running if known is not None else 0
             self._quotas[key.sha256] = known = fresh
         return known
+
+    def charge(self, key: Key, num_tokens: int) -> None:
+        """A key has used so many tokens, whatever its limits were when its call came."""
+        if (known := self._quotas.get(key.sha256)) is not None:
+            known.charge(num_tokens)
 
     def leave(self, key: Key) -> None:
         """A call of a key has ended."""
