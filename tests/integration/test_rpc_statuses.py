@@ -7,6 +7,7 @@ from app_in_process import run_app, until
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats.importer import MAX_FILE_BYTES
 from llavachat_server.values import ContextFull, EngineUnavailable, QueueFull
 from pictures import red_circle
 from rpc_calls import details, end, failure
@@ -261,10 +262,10 @@ async def test_reflection_is_off_unless_switched_on() -> None:
 
 
 async def test_a_message_over_the_limit_is_refused() -> None:
-    """What is larger than its pictures may be is not taken in."""
+    """What is larger than any picture that goes in or out is not taken in."""
     flags = ("--max-image-bytes", "2048", "--max-images-per-turn", "1")
     async with run_app(ScriptedEngine(), *flags) as app:
-        images = [pb.Image(data=b"x" * 80_000)]
+        images = [pb.Image(data=bytes(MAX_FILE_BYTES + 1_000_000))]
         error = await failure(app.chat.StartChat(pb.StartChatRequest(prompt="?", images=images)))
         assert StatusCode.RESOURCE_EXHAUSTED is error.code()
         images = [pb.Image(data=b"x" * 3000)]
