@@ -117,6 +117,49 @@ async def test_a_request_id_with_another_body_exists_already() -> None:
         assert StatusCode.ALREADY_EXISTS is (await failure(app.chat.StartChat(request))).code()
 
 
+async def test_long_ids_are_told_as_wrong() -> None:
+    """However long: the answer is our own words, which fit into a status."""
+    long = "z" * 9000
+    async with run_app(ScriptedEngine()) as app:
+        chat_id = await app.start()
+        names = {"chat_id": chat_id, "turn_id": long}
+        image = pb.Image(image_id=long)
+        for call, field in (
+            (
+                app.chat.ContinueChat(
+                    pb.ContinueChatRequest(chat_id=chat_id, prompt="?", parent_turn_id=long)
+                ),
+                "parent_turn_id",
+            ),
+            (
+                app.chat.CountTokens(
+                    pb.CountTokensRequest(chat_id=chat_id, prompt="?", parent_turn_id=long)
+                ),
+                "parent_turn_id",
+            ),
+            (app.chat.GetChat(pb.GetChatRequest(chat_id=long)), "chat_id"),
+            (app.chat.GetTurn(pb.GetTurnRequest(**names)), "turn_id"),
+            (app.chat.CancelTurn(pb.CancelTurnRequest(**names)), "turn_id"),
+            (app.chat.ResumeTurn(pb.ResumeTurnRequest(**names)), "turn_id"),
+            (app.chat.ReplayTurn(pb.ReplayTurnRequest(**names)), "turn_id"),
+            (app.chat.DeleteChat(pb.DeleteChatRequest(chat_id=long)), "chat_id"),
+            (app.chat.GetImage(pb.GetImageRequest(image_id=long)), "image_id"),
+            (
+                app.chat.StartChat(pb.StartChatRequest(prompt="?", images=[image])),
+                "images[0].image_id",
+            ),
+            (
+                app.chat.StartChat(pb.StartChatRequest(prompt="?", request_id=long)),
+                "request_id",
+            ),
+            (app.chat.ListChats(pb.ListChatsRequest(page_token=long)), "page_token"),
+            (app.chat.ListChats(pb.ListChatsRequest(labels={long: long})), "labels"),
+        ):
+            error = await failure(call)
+            assert StatusCode.INVALID_ARGUMENT is error.code(), (field, error.details())
+            assert [field] == [each.field for each in details(error)[0].field_violations]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

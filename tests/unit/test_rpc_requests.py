@@ -208,6 +208,20 @@ def test_ids_are_required_and_bounded() -> None:
             required_id("chat_id", wrong)
 
 
+def test_a_parent_is_bounded_like_every_id() -> None:
+    """A refusal tells it back, and would not fit into the status."""
+    fields = {"chat_id": "c", "prompt": "And?"}
+    for kind, read in (
+        (pb.ContinueChatRequest, continue_question),
+        (pb.CountTokensRequest, count_question),
+    ):
+        for parent in ("", "z" * 128):
+            assert Place("c", parent) == read(kind(**fields, parent_turn_id=parent), LIMITS).where
+        with pytest.raises(InvalidField) as caught:
+            read(kind(**fields, parent_turn_id="z" * 129), LIMITS)
+        assert "parent_turn_id" == caught.value.field
+
+
 def test_listing_has_defaults_and_limits() -> None:
     """No size asks for 50; sizes beyond 1000 and negative ones are refused."""
     assert 50 == chat_query(pb.ListChatsRequest()).limit

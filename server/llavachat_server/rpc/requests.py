@@ -86,7 +86,7 @@ def continue_question(request: pb.ContinueChatRequest, limits: RequestLimits) ->
     Raises:
         InvalidField: a field is wrong.
     """
-    parent = request.parent_turn_id if request.HasField("parent_turn_id") else None
+    parent = _parent_turn_id(request)
     return _question(request, Place(required_id("chat_id", request.chat_id), parent), limits)
 
 
@@ -96,7 +96,7 @@ def count_question(request: pb.CountTokensRequest, limits: RequestLimits) -> Que
     Raises:
         InvalidField: a field is wrong.
     """
-    parent = request.parent_turn_id if request.HasField("parent_turn_id") else None
+    parent = _parent_turn_id(request)
     system = request.system_prompt if request.HasField("system_prompt") else None
     where: NewChat | Place
     if request.HasField("chat_id"):
@@ -125,6 +125,13 @@ def required_id(field: str, value: str) -> str:
     if len(value) > MAX_REQUEST_ID_CHARS:
         raise InvalidField(field, f"at most {MAX_REQUEST_ID_CHARS} characters")
     return value
+
+
+def _parent_turn_id(request: pb.ContinueChatRequest | pb.CountTokensRequest) -> str | None:
+    """Check where a question goes on. None: it is not said; "": at the chat's beginning."""
+    if not request.HasField("parent_turn_id"):
+        return None
+    return request.parent_turn_id and required_id("parent_turn_id", request.parent_turn_id)
 
 
 def char_offset(request: pb.ResumeTurnRequest) -> int:
