@@ -315,3 +315,13 @@ async def test_a_message_over_the_limit_is_refused() -> None:
         error = await failure(app.chat.StartChat(pb.StartChatRequest(prompt="?", images=images)))
         assert StatusCode.INVALID_ARGUMENT is error.code()
         assert "3,000 bytes; at most 2,048" in (error.details() or "")
+
+
+async def test_a_tiny_temperature_is_told_as_what_was_used() -> None:
+    """The params of TurnStarted say 0."""
+    request = pb.StartChatRequest(prompt="?", params=pb.GenerationParams(temperature=1e-45))
+    engine = ScriptedEngine()
+    async with run_app(engine) as app:
+        events = [reply.event async for reply in app.chat.StartChat(request)]
+        assert 0.0 == events[0].started.params.temperature
+        assert 0.0 == engine.requests[-1].sampling.temperature

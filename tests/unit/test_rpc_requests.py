@@ -21,6 +21,7 @@ from llavachat_server.rpc.requests import (
     required_id,
     start_question,
 )
+from llavachat_server.values import Sampling
 
 LIMITS = RequestLimits(max_prompt_chars=100, max_images_per_turn=2, max_tokens=50, vocab_size=1280)
 IMAGE_ID = "ab" * 32
@@ -206,6 +207,21 @@ def test_ids_are_required_and_bounded() -> None:
     for wrong in ("", "x" * 129):
         with pytest.raises(InvalidField):
             required_id("chat_id", wrong)
+
+
+@pytest.mark.parametrize(
+    ("told", "used"), [(1e-45, 0.0), (1e-38, 0.0), (9.9e-7, 0.0), (1e-6, 1e-6), (1e-4, 1e-4)]
+)
+def test_a_temperature_too_small_to_draw_by_is_greedy(told: float, used: float) -> None:
+    """And a greedy answer's seed is 0."""
+    params = pb.GenerationParams(temperature=told)
+    for question in (
+        start_question(start(params=params), LIMITS),
+        continue_question(pb.ContinueChatRequest(chat_id="c", prompt="?", params=params), LIMITS),
+    ):
+        sampling = question.wishes.resolve(Sampling(max_tokens=1))
+        assert pytest.approx(used, rel=1e-6, abs=0) == sampling.temperature
+        assert used > 0 or sampling.seed == 0
 
 
 def test_a_parent_is_bounded_like_every_id() -> None:

@@ -275,7 +275,7 @@ class GenerationParams(_message.Message):
     max_tokens: _builtins.int
     """The longest answer in tokens: 1 up to the profile's limit."""
     temperature: _builtins.float
-    """Randomness, 0 to 2. 0 is greedy: always the likeliest token."""
+    """Randomness, 0 to 2. 0 is greedy: always the likeliest token. Less than 0.000001 counts as 0."""
     top_p: _builtins.float
     """Keep the likeliest tokens whose probabilities add up to this: over 0, at most 1. 1 keeps all."""
     top_k: _builtins.int

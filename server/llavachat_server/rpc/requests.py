@@ -7,7 +7,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -34,6 +34,9 @@ MAX_LABEL_CHARS = 64
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
 MAX_TEMPERATURE = 2.0
+LEAST_TEMPERATURE = 9.999999e-7
+"""0.000001, as a message's 32 bits round it. Less counts as 0: scores that are divided by it would
+pass the largest number there is."""
 MAX_REPETITION_PENALTY = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -194,7 +197,7 @@ def _question(
         where=where,
         prompt=prompt_text("prompt", request.prompt, limits),
         images=_images(request.images, limits),
-        wishes=sampling_wishes(request.params, limits),
+        wishes=_cool(sampling_wishes(request.params, limits)),
         overflow=_OVERFLOW[request.overflow_policy],
         request_id=request_id,
         body_sha256=_body_sha256(request) if request_id else "",
@@ -334,6 +337,15 @@ def sampling_wishes(params: pb.GenerationParams, limits: RequestLimits) -> Sampl
         seed=params.seed if params.HasField("seed") else None,
         stop=_stops(tuple(params.stop)) if params.stop else None,
     )
+
+
+def _cool(wishes: SamplingWishes) -> SamplingWishes:
+    """With 0 for a temperature that is too small to draw by.
+
+    Not for what an import tells: that is history, and nothing is drawn by it any more.
+    """
+    is_tiny = wishes.temperature is not None and wishes.temperature < LEAST_TEMPERATURE
+    return replace(wishes, temperature=0.0) if is_tiny else wishes
 
 
 def _stops(stops: tuple[str, ...]) -> tuple[str, ...]:
