@@ -12,6 +12,14 @@ from pydantic.fields import FieldInfo
 
 from llavachat_server import __version__
 
+_OTHER_NAMES = {
+    "--address": "--listen",
+    "--bind": "--listen",
+    "--host": "--listen",
+    "--port": "--listen",
+}
+"""What other servers call a setting of ours, where its spelling leads elsewhere or nowhere."""
+
 
 class SettingsError(Exception):
     """The settings can not be used; one sentence for the operator."""
@@ -66,7 +74,7 @@ def parse_flags(
     if unknown:
         word = unknown[0].partition("=")[0]
         raise SettingsError(
-            f"{word} is not a setting{suggest(word, [*map(flag_of, fields)])}; "
+            f"{word} is not a setting{_suggest_flag(word, [*map(flag_of, fields)])}; "
             "see llavachat-server --help"
         )
     return vars(values)
@@ -75,6 +83,11 @@ def parse_flags(
 def flag_of(name: str) -> str:
     """The flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def _suggest_flag(word: str, flags: Sequence[str]) -> str:
+    known = _OTHER_NAMES.get(word)
+    return f"; did you mean {known}?" if known in flags else suggest(word, flags)
 
 
 def suggest(word: str, names: Sequence[str]) -> str:

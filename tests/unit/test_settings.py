@@ -115,6 +115,8 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
             "listen: '0.0.0.0:1' can be reached",
         ),
         (["--profil", "shapes"], "--profil is not a setting; did you mean --profile?"),
+        (["--port", "5000"], "--port is not a setting; did you mean --listen?"),
+        (["--host=::1"], "--host is not a setting; did you mean --listen?"),
         (["--zzz"], "--zzz is not a setting; see llavachat-server --help"),
         (["--listen"], "argument --listen: expected one argument"),
         (["--config", "/no/such"], "config: '/no/such' given; allowed: a TOML file that exists"),
