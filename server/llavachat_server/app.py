@@ -135,6 +135,7 @@ class App:
             loop.add_signal_handler(number, self._on_signal, number)
         if self._read_settings is not None and not has_terminal():
             loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._check_ready_file()
         keys = self._read_keys()
         floods = make_floods(self._settings, self._telemetry.note_flood)
         gate = Gate(lambda: keys.ring, observe=self._telemetry.note_call, on_spoilt=floods.note)
@@ -239,7 +240,7 @@ class App:
         gate.state = GateState.STOPPING
         await self._health.set_serving(False)
         if self._settings.ready_file is not None:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 self._settings.ready_file.unlink()
         if self._retention is not None:
             self._retention.cancel()
@@ -296,6 +297,24 @@ class App:
             raise StartError(str(error)) from error
         self._tell("metrics", address=self.metrics_address)
 
+    def _check_ready_file(self) -> None:
+        """Who waits for the file would wait in vain, and the model would be loaded for nothing.
+
+        Raises:
+            StartError: it can not be written.
+        """
+        path = self._settings.ready_file
+        if path is None:
+            return
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(None, "it is a folder")
+            draft = _draft_of(path)
+            draft.touch()
+            draft.unlink()
+        except OSError as error:
+            raise _unwritten(path, error) from error
+
     def _read_keys(self) -> KeyFiles:
         self._keys = KeyFiles(find_keys_files(self._settings))
         try:
@@ -316,7 +335,10 @@ class App:
         if not is_loopback(self._settings.listen) and self._keys.ring is None:
             log.warning("everybody who can reach this address may call: there is no key")
         if self._settings.ready_file is not None:
-            _write_whole(self._settings.ready_file, address + "\n")
+            try:
+                _write_whole(self._settings.ready_file, address + "\n")
+            except OSError as error:
+                raise _unwritten(self._settings.ready_file, error) from error
 
     def _on_signal(self, number: signal.Signals) -> None:
         self._num_signals += 1
@@ -341,8 +363,16 @@ class App:
         return round(time.monotonic() - self._began, 2)
 
 
+def _unwritten(path: Path, error: OSError) -> StartError:
+    return StartError(f"ready_file: {str(path)!r} can not be written: {error.strerror}")
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
 def _write_whole(path: Path, text: str) -> None:
     """Readers see the whole file or none."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft = _draft_of(path)
     draft.write_text(text)
     draft.replace(path)

@@ -28,6 +28,14 @@ class SlowStart(ScriptedEngine):
         await self.may_start.wait()
 
 
+class NeverStarted(ScriptedEngine):
+    """An engine that must not be loaded."""
+
+    async def start(self) -> None:
+        """It was."""
+        raise AssertionError("the model was loaded")
+
+
 async def test_a_starting_server_says_so() -> None:
     """Before the first picture was answered: NOT_SERVING, and UNAVAILABLE with RetryInfo."""
     engine = SlowStart()
@@ -97,6 +105,36 @@ async def test_a_busy_port_is_told(tmp_path: Path) -> None:
         with pytest.raises(StartError, match="another program may use it"):
             async with run_app(ScriptedEngine(), "--listen", app.address):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("no/ready", "No such file or directory"), ("", "it is a folder")]
+)
+async def test_a_ready_file_that_can_not_be_written_is_told(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    """In one sentence, before the model is loaded."""
+    path = tmp_path / name
+    with pytest.raises(StartError) as caught:
+        async with run_app(NeverStarted(), "--ready-file", str(path)):
+            pass
+    assert f"ready_file: {str(path)!r} can not be written: {why}" == str(caught.value)
+
+
+async def test_a_ready_file_whose_folder_goes_meanwhile_is_told(tmp_path: Path) -> None:
+    """The server ends in order."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    engine = SlowStart()
+
+    async def serve() -> None:
+        async with run_app(engine, "--ready-file", str(folder / "ready"), wait=False) as app:
+            folder.rmdir()
+            engine.may_start.set()
+            await app.task
+
+    with pytest.raises(StartError, match="can not be written: No such file or directory"):
+        await serve()
 
 
 @pytest.mark.parametrize("form", ["unix:{}", "unix://{}"])
