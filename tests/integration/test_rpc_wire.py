@@ -208,13 +208,9 @@ async def test_metadata_over_the_limit_is_refused() -> None:
 
 async def test_a_message_over_the_limit_is_a_sentence() -> None:
     """What gRPC refuses by itself is told as plainly as what llavachat refuses."""
-    flags = ("--max-image-bytes", "2048", "--max-images-per-turn", "1")
-    async with (
-        run_app(ScriptedEngine(), *flags) as app,
-        AsyncClient(app.address) as client,
-    ):
+    async with run_app(ScriptedEngine()) as app, AsyncClient(app.address) as client:
         with pytest.raises(LimitReached, match=r"^A message of [\d,]+ bytes is over the limit of"):
-            await client.start(None, "a" * 200_000).read()
+            await client.start(None, "a" * 60_000_000).read()
 
 
 async def test_flow_control_holds_back_who_does_not_read() -> None:
