@@ -7,7 +7,7 @@ from llavachat.archive import write_archive
 from llavachat.errors import ArchiveError
 from llavachat.page import write_page
 from llavachat.transcript import write_markdown
-from llavachat.types import ChatArchive, ChatRecord, ExportFormat
+from llavachat.types import ChatArchive, ChatRecord, ExportFormat, TurnState
 
 _WRITERS: Mapping[ExportFormat, Callable[[ChatArchive], str]] = {
     "json": write_archive,
@@ -33,7 +33,9 @@ def list_pictures(chat: ChatRecord, name: ExportFormat) -> tuple[str, ...]:
     """The ids of the pictures that a format holds, each once."""
     if name == "markdown":
         return ()
-    return tuple(dict.fromkeys(image.id for turn in chat.turns for image in turn.images))
+    # JSON leaves a turn that runs out, and a picture that no turn names can not be imported.
+    turns = [turn for turn in chat.turns if name != "json" or turn.state is not TurnState.RUNNING]
+    return tuple(dict.fromkeys(image.id for turn in turns for image in turn.images))
 
 
 def write_export(archive: ChatArchive, name: ExportFormat) -> str:
