@@ -212,6 +212,19 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
                 turn.raw_prompt = f"<s>USER: {turn.prompt} ASSISTANT:"
         return chat_pb2.GetChatResponse(chat=chat)
 
+    def GetTurn(self, request: Any, context: grpc.ServicerContext) -> Any:
+        """See the contract."""
+        self._keep(request, context)
+        turns = self._find(request.chat_id, context).turns
+        found = [turn for turn in turns if turn.id == request.turn_id]
+        if not found:
+            abort(context, grpc.StatusCode.NOT_FOUND, "there is no such turn")
+        turn = chat_pb2.Turn()
+        turn.CopyFrom(found[0])
+        if request.include_raw_prompt:
+            turn.raw_prompt = f"<s>USER: {turn.prompt} ASSISTANT:"
+        return chat_pb2.GetTurnResponse(turn=turn)
+
     def ListChats(self, request: Any, context: grpc.ServicerContext) -> Any:
         """See the contract. The page token is the number of chats told before."""
         self._keep(request, context)

@@ -54,6 +54,8 @@ async def test_the_twin_does_the_same(scripted, service):
         assert 2 == len(await reply.chat.history())
         assert "**You:** And?" in await reply.chat.transcript()
         assert "<s>USER: And? ASSISTANT:" == await reply.chat.raw_prompt()
+        record, turn = service.requests[-2:]
+        assert (False, True) == (record.include_raw_prompts, turn.include_raw_prompt)
         assert 10 == (await reply.chat.count_tokens("What?")).total_tokens
         assert 74 == (await client.count_tokens(RED, "What?")).total_tokens
         assert "cpu" == (await client.server_info()).device

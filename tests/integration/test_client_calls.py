@@ -131,6 +131,21 @@ def test_a_chat_is_told_and_erased(client):
         client.delete_chat(chat.id)
 
 
+def test_one_raw_prompt_does_not_fetch_them_all(client, service):
+    """Each holds all the turns before it: together they outgrow a long chat by its length."""
+    reply = client.start(RED, "What is this?")
+    reply.read()
+    assert reply.chat.raw_prompt()
+    record, turn = service.requests[-2:]
+    assert not record.include_raw_prompts
+    assert (reply.turn_id, True) == (turn.turn_id, turn.include_raw_prompt)
+    assert reply.chat.raw_prompt(reply.turn_id)
+    assert turn == service.requests[-1]
+    service.chats["chat-9"] = chat_pb2.Chat(id="chat-9")
+    with pytest.raises(NotFound, match=r"^The chat has no turns yet\.$"):
+        client.chat("chat-9").raw_prompt()
+
+
 def test_tokens_are_counted(client, service):
     """For a first question and for a chat's next one."""
     assert 138 == client.count_tokens([RED, RED], "What?", system_prompt="").total_tokens
@@ -154,9 +169,9 @@ def test_the_server_is_described(client):
 
 
 def test_a_call_of_a_later_release_is_not_supported(client):
-    """UNIMPLEMENTED has its class: this service does not have GetTurn."""
+    """UNIMPLEMENTED has its class: this service does not have ReplayTurn."""
     with pytest.raises(NotSupported):
-        client.chat("chat-1").turn("turn-1")
+        client.chat("chat-1").replay("turn-1")
 
 
 def test_health_is_asked_without_the_health_package(client, service, scripted):

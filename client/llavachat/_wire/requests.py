@@ -11,7 +11,13 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llavachat._wire import responses
-from llavachat.errors import FieldViolation, InvalidRequest, NotFound, StatusDetails
+from llavachat.errors import (
+    FieldViolation,
+    IncompleteReply,
+    InvalidRequest,
+    NotFound,
+    StatusDetails,
+)
 from llavachat.images import Picture
 from llavachat.types import (
     ChatPage,
@@ -63,16 +69,26 @@ def collect_params(
     return Params(max_tokens, temperature, top_p, top_k, repetition_penalty, seed, texts)
 
 
-def pick_raw_prompt(record: ChatRecord, turn_id: str | None) -> str:
-    """The raw prompt of one turn of a chat that was fetched with them; None: of the latest.
+def pick_latest_turn(record: ChatRecord) -> str:
+    """The id of the latest turn, however it ended.
 
     Raises:
-        NotFound: the chat has no such turn, or no turn at all.
+        NotFound: there is none.
     """
-    turns = [turn for turn in record.turns if turn_id is None or turn.id == turn_id]
-    if not turns or turns[-1].raw_prompt is None:
-        raise NotFound("The chat has no such turn." if turn_id else "The chat has no turns yet.")
-    return turns[-1].raw_prompt
+    if not record.turns:
+        raise NotFound("The chat has no turns yet.")
+    return record.turns[-1].id
+
+
+def read_raw_prompt(turn: Turn) -> str:
+    """The raw prompt of a turn that was fetched with it.
+
+    Raises:
+        IncompleteReply: it came without.
+    """
+    if turn.raw_prompt is None:
+        raise IncompleteReply("The server sent the turn without its raw prompt.")
+    return turn.raw_prompt
 
 
 def pick_ended_turn(record: ChatRecord) -> str:

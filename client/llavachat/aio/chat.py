@@ -184,13 +184,16 @@ class AsyncChat:
 
         Args:
             turn: the turn or its id. None: the latest.
-            timeout_seconds: as everywhere.
+            timeout_seconds: the deadline of each of the calls that it takes.
 
         Raises:
-            NotFound: the server does not know the chat or the turn.
+            NotFound: the server does not know the chat or the turn, or the chat has no turns yet.
         """
-        record = await self.record(include_raw_prompts=True, timeout_seconds=timeout_seconds)
-        return requests.pick_raw_prompt(record, turn.id if isinstance(turn, Turn) else turn)
+        if turn is None:
+            turn = requests.pick_latest_turn(await self.record(timeout_seconds=timeout_seconds))
+        turn_id = turn.id if isinstance(turn, Turn) else turn
+        operation = requests.get_turn(self._id, turn_id, include_raw_prompt=True)
+        return requests.read_raw_prompt(await self._client._call(operation, timeout_seconds))
 
     async def count_tokens(
         self,
