@@ -261,16 +261,26 @@ def _encode(image: Image.Image, max_side_pixels: int, *, lossless: bool) -> Pict
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """RGB, or RGBA where something shows through."""
-    if image.mode.startswith("I") or image.mode == "F":
-        # 16-bit grey: Pillow's own conversion clips instead of scaling.
+    if image.mode.startswith("I;16"):
+        # Of these, the big-endian ones do not tell their extremes.
+        image = image.convert("I")
+    if image.mode in {"I", "F"}:
+        # Pillow's own conversion clips instead of scaling.
         low, high = cast(tuple[float, float], image.getextrema())
-        top = 65535.0 if 255 < high <= 65535 and low >= 0 else max(high, 255.0)
+        top = _find_white(low, high, is_float=image.mode == "F")
         image = image.convert("F").point(lambda value: value * (255.0 / top)).convert("L")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     clear = image if image.mode == "RGBA" else image.convert("RGBA")
     lowest, _ = cast(tuple[int, int], clear.getchannel("A").getextrema())
     return clear if lowest < 255 else clear.convert("RGB")
+
+
+def _find_white(low: float, high: float, *, is_float: bool) -> float:
+    """Which value is white, by those that there are: of 16 bits, of 8 or, of fractions, 1."""
+    if is_float and 0 < high <= 1:
+        return 1.0
+    return 65535.0 if 255 < high <= 65535 and low >= 0 else max(high, 255.0)
 
 
 def _save(image: Image.Image, image_format: str, **options: object) -> bytes:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,11 @@ def encode(picture, image_format, **options):
 def decode(picture):
     """What the server would see."""
     return Image.open(io.BytesIO(picture.data))
+
+
+def read_row(picture):
+    """The values of its first row."""
+    return [picture.getpixel((x, 0)) for x in range(picture.width)]
 
 
 def red(size=(60, 40), mode="RGB"):
@@ -159,6 +165,37 @@ def test_sixteen_bits_are_scaled_not_clipped():
     grey = Image.new("I;16", (1500, 10), 32768)
     low, high = decode(load_picture(grey)).convert("L").getextrema()
     assert 126 <= low <= high <= 129
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
+def test_sixteen_bits_are_read_in_either_order(mode):
+    """A TIFF of a Motorola machine has the greys of one of Intel's."""
+    order = "big" if mode == "I;16B" else "little"
+    values = (0, 0x40FF, 0x8000, 0xFFFF)
+    samples = b"".join(value.to_bytes(2, order) for value in values)
+    grey = Image.frombytes(mode, (4, 1), samples)
+    sources = [grey] if mode == "I;16L" else [grey, encode(grey, "TIFF")]
+    for source in sources:
+        sent = decode(load_picture(source)).convert("L")
+        assert [0, 65, 127, 255] == pytest.approx(read_row(sent), abs=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.0, 0.25, 0.5, 1.0), [0, 64, 128, 255]),
+        ((0.0, 0.25, 0.5, 0.5), [0, 64, 128, 128]),
+        ((0.0, 64.0, 128.0, 255.0), [0, 64, 128, 255]),
+        ((0.0, 16384.0, 32768.0, 65535.0), [0, 64, 128, 255]),
+        ((0.0, 0.0, 0.0, 0.0), [0, 0, 0, 0]),
+        ((-1.0, 0.5, 1.0, 1.0), [0, 128, 255, 255]),
+    ],
+)
+def test_fractions_are_greys(values, expected):
+    """A TIFF of floating point: up to 1, white is 1; else it is read as 8 or 16 bits."""
+    grey = Image.frombytes("F", (4, 1), struct.pack("<4f", *values))
+    sent = decode(load_picture(encode(grey, "TIFF"))).convert("L")
+    assert expected == pytest.approx(read_row(sent), abs=1)
 
 
 def test_an_animation_is_its_first_frame():
