@@ -207,6 +207,31 @@ def test_a_closed_port_is_a_sentence(scripted, picture, capsys):
     assert 1 == output.err.count("\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["ask", "PICTURE", "\udce9"], "prompt"),
+        (["ask", "PICTURE", "What?", "--system", "\udce9"], "system_prompt"),
+        (["ask", "PICTURE", "What?", "--stop", "\udce9"], "stop"),
+        (["ask", "PICTURE", "What?", "--label", "\udce9=1"], "labels"),
+        (["ask", "--chat", "\udce9", "What?"], "chat_id"),
+        (["chats", "\udce9"], "chat_id"),
+        (["chats", "\udce9", "--raw"], "chat_id"),
+        (["chats", "\udce9", "--delete"], "chat_id"),
+        (["chats", "--label", "key=\udce9"], "labels"),
+        (["export", "\udce9"], "chat_id"),
+        (["replay", "\udce9"], "chat_id"),
+        (["replay", "chat-1", "\udce9"], "turn_id"),
+    ],
+)
+def test_arguments_that_are_no_utf_8_are_told(service, picture, capsys, arguments, name):
+    r"""$'\xe9' comes as a lone surrogate, which can not be sent."""
+    assert 1 == run([picture if word == "PICTURE" else word for word in arguments])
+    sentence = f"{name} must be whole Unicode characters, without lone surrogates."
+    assert ("", f"llavachat: {sentence}\n") == capsys.readouterr()
+    assert [] == service.requests
+
+
 def test_chats_are_listed(service, capsys):
     """A pipe gets tabs; `--json` an array without turns; no chats, a sentence."""
     assert 0 == run(["chats"])

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.descriptor import EnumDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat._wire import requests, responses
+from llavachat._wire import exchange, requests, responses
 from llavachat.errors import InvalidRequest
 from llavachat.images import Picture
 from llavachat.types import FinishReason, ImageInfo, OverflowPolicy, Params, TurnState
@@ -26,6 +26,18 @@ def start(prompt="What?", images=(), **changes):
         "request_id": None,
     }
     return requests.start_chat(images, prompt, **{**arguments, **changes})
+
+
+def go_on(chat_id, **changes):
+    """A ContinueChat operation."""
+    arguments = {"parent_turn_id": None, "params": NO_PARAMS, "overflow": None, "request_id": None}
+    return requests.continue_chat(chat_id, (), "And?", **{**arguments, **changes})
+
+
+def list_chats(**changes):
+    """A ListChats operation."""
+    arguments = {"labels": None, "updated_since": None, "updated_before": None}
+    return requests.list_chats(page_size=1, page_token="", **{**arguments, **changes})
 
 
 def test_what_is_not_given_is_not_sent():
@@ -69,6 +81,40 @@ def test_no_question_is_refused_here(prompt):
     """What could not be asked does not reach the network."""
     with pytest.raises(InvalidRequest, match="prompt must be"):
         start(prompt)
+
+
+@pytest.mark.parametrize("text", ["a\ud800b", "\udce9", 7])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("system_prompt", lambda text: start(system_prompt=text)),
+        ("request_id", lambda text: start(request_id=text)),
+        ("labels", lambda text: start(labels={text: "value"})),
+        ("labels", lambda text: start(labels={"key": text})),
+        ("stop", lambda text: start(params=Params(stop=("END", text)))),
+        ("image_id", lambda text: start(images=(ImageInfo(text, 1, 1, 64, "image/png"),))),
+        ("chat_id", lambda text: go_on(text)),
+        ("parent_turn_id", lambda text: go_on("chat-1", parent_turn_id=text)),
+        ("request_id", lambda text: go_on("chat-1", request_id=text)),
+        ("chat_id", lambda text: requests.get_chat(text)),
+        ("chat_id", lambda text: requests.delete_chat(text)),
+        ("turn_id", lambda text: requests.get_turn("chat-1", text)),
+        ("turn_id", lambda text: requests.cancel_turn("chat-1", text)),
+        ("turn_id", lambda text: requests.replay_turn("chat-1", text)),
+        ("labels", lambda text: list_chats(labels={"key": text})),
+        ("system_prompt", lambda text: requests.count_tokens((), "?", system_prompt=text)),
+        ("chat_id", lambda text: requests.count_tokens((), "?", chat_id=text)),
+        ("parent_turn_id", lambda text: requests.count_tokens((), "?", parent_turn_id=text)),
+        ("image_id", lambda text: exchange.get_image(text)),
+        ("image_id", lambda text: exchange.get_original(text)),
+    ],
+)
+def test_what_is_no_text_is_refused(name, make, text):
+    """Bytes of a command line that are no UTF-8 come as lone surrogates, which can not be sent."""
+    expected = "must be text, not 7" if text == 7 else "must be whole Unicode characters, without"
+    with pytest.raises(InvalidRequest, match=f"^{name} {expected}") as refusal:
+        make(text)
+    assert name == refusal.value.violations[0].field
 
 
 @pytest.mark.parametrize(
@@ -151,23 +197,11 @@ def test_every_event_of_the_contract_is_read():
 def test_times_keep_their_zone():
     """A time of another zone is sent as the same instant; one without a zone is refused."""
     there = timezone(timedelta(hours=2))
-    request = requests.list_chats(
-        page_size=1,
-        page_token="",
-        labels=None,
-        updated_since=datetime(2026, 1, 1, 2, tzinfo=there),
-        updated_before=None,
-    ).request
+    request = list_chats(updated_since=datetime(2026, 1, 1, 2, tzinfo=there)).request
     assert datetime(2026, 1, 1, tzinfo=UTC) == request.updated_since.ToDatetime(UTC)
     assert not request.HasField("updated_before")
     with pytest.raises(InvalidRequest, match="time zone"):
-        requests.list_chats(
-            page_size=1,
-            page_token="",
-            labels=None,
-            updated_since=datetime(2026, 1, 1),
-            updated_before=None,
-        )
+        list_chats(updated_since=datetime(2026, 1, 1))
 
 
 def test_a_single_stop_text_may_stand_alone():

@@ -36,6 +36,7 @@ from llavachat.types import (
 from llavachat.v1 import chat_pb2
 
 T = TypeVar("T")
+Text = TypeVar("Text", str, str | None)
 
 _OVERFLOW = {
     None: chat_pb2.OVERFLOW_POLICY_UNSPECIFIED,
@@ -117,11 +118,11 @@ def start_chat(
     request = chat_pb2.StartChatRequest(
         images=[_write_image(image) for image in images],
         prompt=_check_prompt(prompt),
-        system_prompt=system_prompt,
+        system_prompt=_check_text("system_prompt", system_prompt),
         params=write_params(params),
-        request_id=request_id or str(uuid.uuid4()),
+        request_id=_check_text("request_id", request_id) or str(uuid.uuid4()),
         overflow_policy=_OVERFLOW[overflow],
-        labels=labels or {},
+        labels=_check_labels(labels),
     )
     return Operation("StartChat", request, lambda response: responses.read_event(response.event))
 
@@ -141,9 +142,9 @@ def continue_chat(
         chat_id=check_id("chat_id", chat_id),
         images=[_write_image(image) for image in images],
         prompt=_check_prompt(prompt),
-        parent_turn_id=parent_turn_id,
+        parent_turn_id=_check_text("parent_turn_id", parent_turn_id),
         params=write_params(params),
-        request_id=request_id or str(uuid.uuid4()),
+        request_id=_check_text("request_id", request_id) or str(uuid.uuid4()),
         overflow_policy=_OVERFLOW[overflow],
     )
     return Operation("ContinueChat", request, lambda response: responses.read_event(response.event))
@@ -203,7 +204,7 @@ def list_chats(
     request = chat_pb2.ListChatsRequest(
         page_size=page_size,
         page_token=page_token,
-        labels=labels or {},
+        labels=_check_labels(labels),
         updated_since=write_time("updated_since", updated_since),
         updated_before=write_time("updated_before", updated_before),
     )
@@ -228,9 +229,9 @@ def count_tokens(
     request = chat_pb2.CountTokensRequest(
         images=[_write_image(image) for image in images],
         prompt=_check_prompt(prompt),
-        system_prompt=system_prompt,
-        chat_id=chat_id,
-        parent_turn_id=parent_turn_id,
+        system_prompt=_check_text("system_prompt", system_prompt),
+        chat_id=_check_text("chat_id", chat_id),
+        parent_turn_id=_check_text("parent_turn_id", parent_turn_id),
     )
     return Operation("CountTokens", request, responses.read_token_count)
 
@@ -243,7 +244,7 @@ def get_server_info() -> Operation[ServerInfo]:
 
 def _write_image(image: Picture | ImageInfo) -> chat_pb2.Image:
     if isinstance(image, ImageInfo):
-        return chat_pb2.Image(image_id=image.id)
+        return chat_pb2.Image(image_id=_check_text("image_id", image.id))
     num_frames = image.num_frames if image.num_frames > 1 else 0
     return chat_pb2.Image(data=image.data, num_frames=num_frames)
 
@@ -267,7 +268,7 @@ def write_params(params: Params) -> chat_pb2.GenerationParams:
         top_k=params.top_k,
         repetition_penalty=params.repetition_penalty,
         seed=params.seed,
-        stop=params.stop,
+        stop=[_check_text("stop", text) for text in params.stop],
     )
 
 
@@ -285,16 +286,31 @@ def write_time(name: str, time: datetime | None) -> Timestamp | None:
 def _check_prompt(prompt: str) -> str:
     if not isinstance(prompt, str) or not prompt.strip():
         raise _refuse("prompt", "must be a question, not blank")
-    if re.search("[\ud800-\udfff]", prompt):
-        raise _refuse("prompt", "must be whole Unicode characters, without lone surrogates")
-    return prompt
+    return _check_text("prompt", prompt)
 
 
 def check_id(name: str, value: str) -> str:
     """Let an id through that is not empty."""
     if not value:
         raise _refuse(name, "must not be empty")
-    return value
+    return _check_text(name, value)
+
+
+def _check_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    pairs = (labels or {}).items()
+    return {_check_text("labels", key): _check_text("labels", value) for key, value in pairs}
+
+
+def _check_text(name: str, text: Text) -> Text:
+    """Let a text through that UTF-8 has, or none. What was no UTF-8 on a command line comes with
+    surrogates in its place."""
+    if text is None:
+        return text
+    if not isinstance(text, str):
+        raise _refuse(name, "must be text", text)
+    if re.search("[\ud800-\udfff]", text):
+        raise _refuse(name, "must be whole Unicode characters, without lone surrogates")
+    return text
 
 
 def _is_int(value: object) -> bool:
