@@ -21,6 +21,8 @@ DEFAULT_TIMEOUT_SECONDS = 300.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Room for several pictures of the server's largest size (10 MiB) in one request."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Stands for what was no UTF-8, as on a command line; gRPC can not take it."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
@@ -39,6 +41,8 @@ def parse_address(address: str) -> str:
     text = address.strip()
     if not text:
         raise ConfigurationError(f"The server's address is empty; {form}.")
+    if _SURROGATE.search(text):
+        raise ConfigurationError(f"{address!r} is not a server's address; {form}.")
     if text.startswith("unix:"):
         return text
     if "://" in text or "/" in text or any(character.isspace() for character in text):

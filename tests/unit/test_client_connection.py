@@ -49,6 +49,8 @@ def test_addresses_are_completed(address, expected):
         "host/path",
         "two words",
         "host:٣",
+        "host\udce9",
+        "unix:/\udce9",
     ],
 )
 def test_wrong_addresses_are_refused(address):
