@@ -154,13 +154,19 @@ def _read(source: ImageSource) -> tuple[str, bytes]:
         return _read_file(Path(source))
     if hasattr(source, "read"):
         name = getattr(source, "name", "")
-        label = name if isinstance(name, str) and name else "The input"
-        data = cast(BinaryIO, source).read(MAX_DOWNLOAD_BYTES + 1)
+        label = name if isinstance(name, str) and name not in {"", "<stdin>"} else "The input"
+        data: object = None
+        try:
+            data = cast(BinaryIO, source).read(MAX_DOWNLOAD_BYTES + 1)
+        except UnicodeDecodeError:
+            pass
+        except OSError as error:
+            raise ImageError(f"{label} can not be read: {error.strerror}.") from None
         if not isinstance(data, bytes):
             raise ImageError(f"{label} was opened as text; open it as binary.")
         if len(data) > MAX_DOWNLOAD_BYTES:
             raise ImageError(f"{label} is larger than {MAX_DOWNLOAD_BYTES >> 20} MiB.")
-        return ("The input" if label == "<stdin>" else label), data
+        return label, data
     raise ImageError(_refuse_kind(source))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llavachat.cli.failure import ExitCode, wrong_use
+from llavachat.cli.input import read_text
 from llavachat.cli.options import QuestionOptions, ServerOptions
 from llavachat.cli.output import (
     describe_end,
@@ -67,7 +68,7 @@ def split_arguments(
         names = list(arguments)
         if sys.stdin.isatty() or "-" in names:
             raise wrong_use("There is no question. Use: llavachat ask PICTURE QUESTION.")
-        prompt = sys.stdin.read().strip()
+        prompt = read_text().strip()
     if not prompt.strip():
         raise wrong_use("The question is blank. Use: llavachat ask PICTURE QUESTION.")
     if not names and not continued:

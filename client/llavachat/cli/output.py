@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
 
@@ -19,23 +19,54 @@ def open_stderr() -> Console:
 
 
 def open_stdout() -> Console:
-    """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR."""
-    return Console(highlight=False)
+    """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR; raises as `write` does."""
+    return Console(highlight=False, file=cast(IO[str], _Guarded(sys.stdout)))
 
 
 def write(text: str) -> None:
     """Put text on stdout at once.
 
     Raises:
-        Failure: whoever read stdout has stopped reading.
+        Failure: whoever read stdout has stopped reading, its disk is full, or its encoding does
+            not have a character.
     """
+    _put(sys.stdout, text)
+
+
+class _Guarded:
+    """A stream whose failures to write are those of `write`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Put text on the stream at once."""
+        _put(self._stream, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _put(stream: TextIO, text: str) -> None:
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
+        stream.write(text)
+        stream.flush()
+    except UnicodeEncodeError as error:
+        unknown = ascii(error.object[error.start : error.start + 1])
+        raise Failure(
+            f"stdout's encoding, {stream.encoding}, does not have {unknown}; set "
+            "PYTHONIOENCODING=utf-8."
+        ) from None
+    except OSError as error:
         # The interpreter must not try again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Failure("", ExitCode.BROKEN_PIPE) from None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise Failure("", ExitCode.BROKEN_PIPE) from None
+        raise Failure(f"stdout can not be written: {error.strerror}.") from None
 
 
 def say(message: str) -> None:

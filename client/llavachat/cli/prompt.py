@@ -1,6 +1,5 @@
 """Where the questions of ``llavachat chat`` come from: a line editor, or the lines of stdin."""
 
-import sys
 from collections.abc import Callable, Iterable
 
 from prompt_toolkit import PromptSession
@@ -8,6 +7,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
+from llavachat.cli.input import read_line
 from llavachat.cli.state import find_history_file
 
 COMMANDS = ("/image", "/retry", "/save", "/usage", "/help", "/quit")
@@ -27,7 +27,7 @@ def make_reader(*, is_terminal: bool) -> Reader:
 
 
 def _read_stdin() -> str:
-    line = sys.stdin.readline()
+    line = read_line()
     if not line:
         raise EOFError
     return line

@@ -1,11 +1,11 @@
 """``llavachat replay``: does an answer come out again as it was recorded?"""
 
 import json
-import sys
 from dataclasses import asdict
 
 from llavachat.cli.failure import ExitCode
 from llavachat.cli.options import ServerOptions
+from llavachat.cli.output import write
 from llavachat.client import Client
 
 
@@ -18,13 +18,13 @@ def replay(chat_id: str, turn_id: str | None, server: ServerOptions, *, as_json:
     with Client.from_environment(**server.overrides()) as client:
         verdict = client.chat(chat_id).replay(turn_id)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(verdict), ensure_ascii=False, indent=2) + "\n")
+        write(json.dumps(asdict(verdict), ensure_ascii=False, indent=2) + "\n")
     else:
         if verdict.identical:
-            sys.stdout.write("The same answer, token by token.\n")
+            write("The same answer, token by token.\n")
         else:
-            sys.stdout.write(f"Another answer from token {verdict.first_difference_token} on.\n")
+            write(f"Another answer from token {verdict.first_difference_token} on.\n")
         for change in verdict.changes:
             then, now = change.recorded or "nothing", change.current or "nothing"
-            sys.stdout.write(f"{change.name}: was {then}, is {now}\n")
+            write(f"{change.name}: was {then}, is {now}\n")
     return ExitCode.OK if verdict.identical else ExitCode.FAILED

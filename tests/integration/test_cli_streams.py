@@ -1,0 +1,104 @@
+"""The command line as a process whose stdin and stdout fail it: a sentence, never a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from scripted_service import ScriptedServer
+
+PROGRAM = [sys.executable, "-m", "llavachat"]
+FULL = "stdout can not be written: No space left on device."
+
+
+@pytest.fixture
+def scripted():
+    """A scripted service on a port of its own."""
+    server = ScriptedServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def call(scripted, tmp_path):
+    """Run a command on that server, beside a picture, red.png; its code and its stderr."""
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    environment = {
+        **os.environ,
+        "LLAVACHAT_ADDRESS": scripted.address,
+        "LLAVACHAT_STATE_DIR": str(tmp_path / "state"),
+        "PYTHONIOENCODING": "utf-8",
+    }
+
+    def run(*arguments, encoding="utf-8", stdin=subprocess.DEVNULL, **options):
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            cwd=tmp_path,
+            env={**environment, "PYTHONIOENCODING": encoding},
+            stderr=subprocess.PIPE,
+            timeout=60,
+            stdin=stdin,
+            **options,
+        )
+        return done.returncode, done.stderr.decode()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "red.png", "What?"],
+        ["ask", "red.png", "What?", "--json"],
+        ["chats"],
+        ["chats", "chat-1"],
+        ["export", "chat-1"],
+        ["profiles"],
+    ],
+)
+def test_a_full_disk_is_told(call, arguments):
+    """Once: not again when the interpreter ends; a table as the text."""
+    call("ask", "red.png", "What?", stdout=subprocess.DEVNULL)
+    call("profiles", "mine", "--address", "localhost")
+    call("profiles", "--none")
+    with Path("/dev/full").open("wb") as full:
+        assert (1, f"llavachat: {FULL}\n") == call(*arguments, stdout=full)
+
+
+@pytest.mark.parametrize("arguments", [["ask", "red.png", "What?"], ["chats", "chat-1"]])
+def test_a_character_that_stdout_does_not_have_is_told(call, scripted, arguments):
+    """With what would help."""
+    scripted.service.words = ("A smile: ", "\N{GRINNING FACE}", ".")
+    call("ask", "red.png", "What?", stdout=subprocess.DEVNULL)
+    sentence = (
+        r"stdout's encoding, iso8859-1, does not have '\U0001f600'; set PYTHONIOENCODING=utf-8."
+    )
+    told = call(*arguments, encoding="latin-1", stdout=subprocess.DEVNULL)
+    assert (1, f"llavachat: {sentence}\n") == told
+
+
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_a_question_that_is_no_text_is_told(call, scripted, tmp_path, command):
+    """Bytes that are not in stdin's encoding."""
+    (tmp_path / "question").write_bytes(b"\xe9\n")
+    with (tmp_path / "question").open("rb") as question:
+        told = call(command, "red.png", encoding="utf-8:strict", stdin=question)
+    assert (2, "llavachat: stdin is no text in utf-8.\n") == told
+    assert not scripted.service.chats
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "subject"),
+    [
+        (["ask", "red.png"], 1, "stdin"),
+        (["chat", "red.png"], 1, "stdin"),
+        (["ask", "-", "What?"], 2, "The input"),
+    ],
+)
+def test_a_stdin_that_can_not_be_read_is_told(call, arguments, code, subject):
+    """One that was opened to be written, say."""
+    with Path(os.devnull).open("wb") as unreadable:
+        told = call(*arguments, stdin=unreadable)
+    assert (code, f"llavachat: {subject} can not be read: Bad file descriptor.\n") == told
