@@ -68,6 +68,14 @@ async def test_the_twin_does_the_same(scripted, service):
             await client.delete_chat("chat-1")
 
 
+@pytest.mark.parametrize("seconds", [1e10, 1e300])
+async def test_the_twin_s_deadline_may_be_far(scripted, seconds):
+    """As far as anybody likes."""
+    async with AsyncClient(scripted.address, timeout_seconds=seconds) as client:
+        assert await client.is_healthy(timeout_seconds=seconds)
+        assert "A red circle." == await client.start(None, "What?").read()
+
+
 async def test_the_twin_loads_pictures_when_it_is_read(scripted, service):
     """Nothing happens before, and a wrong picture is told then."""
     async with AsyncClient(scripted.address) as client:

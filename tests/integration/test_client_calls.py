@@ -1,5 +1,6 @@
 """Every call of `Client` besides the stream itself, against a scripted service."""
 
+import math
 import threading
 
 import pytest
@@ -181,6 +182,14 @@ def test_health_is_asked_without_the_health_package(client, service, scripted):
     assert not client.is_healthy()
     scripted.stop()
     assert not client.is_healthy(timeout_seconds=1)
+
+
+@pytest.mark.parametrize("seconds", [1e9, 1e10, 1e300, math.inf])
+def test_a_deadline_may_be_as_far_as_anybody_likes(client, seconds):
+    """One past the year 2262 was over at once: gRPC could not count so far."""
+    assert client.is_healthy(timeout_seconds=seconds)
+    assert "cpu" == client.server_info(timeout_seconds=seconds).device
+    assert "A red circle." == client.start(None, "What?", timeout_seconds=seconds).read()
 
 
 def test_a_proxy_is_no_way_to_this_machine(scripted, monkeypatch):

@@ -6,7 +6,6 @@ no text is ever told twice.
 """
 
 import json
-import math
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +31,10 @@ _RETRIED = (
 )
 """Not DeleteChat: a second try after a lost answer would say NOT_FOUND of a chat that was there.
 Not ImportChat: it would bring the chat twice."""
+
+_LONGEST_SECONDS = 1e9
+"""Some thirty years. gRPC counts nanoseconds since 1970 in 64 bits: a deadline past the year 2262
+is over at once."""
 
 SERVICE_CONFIG = {
     "methodConfig": [
@@ -144,8 +147,8 @@ def build_credentials(
 
 
 def build_timeout(timeout_seconds: float) -> float | None:
-    """A deadline as gRPC wants it: None for none."""
-    return None if math.isinf(timeout_seconds) else timeout_seconds
+    """A deadline as gRPC wants it: None for none, and for one that nobody lives to see."""
+    return None if timeout_seconds > _LONGEST_SECONDS else timeout_seconds
 
 
 def _read_pem(name: str, path: Path | str | None) -> bytes | None:
