@@ -151,6 +151,8 @@ def _read(source: ImageSource) -> tuple[str, bytes]:
     if isinstance(source, bytes | bytearray):
         return "The data", bytes(source)
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):  # which as a Path is this very folder
+            raise ImageError("The path of the picture is empty.")
         return _read_file(Path(source))
     if hasattr(source, "read"):
         name = getattr(source, "name", "")

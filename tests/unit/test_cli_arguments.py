@@ -48,6 +48,11 @@ def test_stdin_is_a_picture_or_the_question(picture, no_terminal):
     assert ((picture,), "From stdin?") == split_arguments([picture], continued=False)
 
 
+def test_an_empty_question_is_none(picture, no_terminal):
+    """`ask x.png "$QUESTION"`, where the variable is empty: stdin is it, and "" no picture."""
+    assert ((picture,), "From stdin?") == split_arguments([picture, ""], continued=False)
+
+
 def test_stdin_is_the_question_of_a_chat_that_goes_on(no_terminal):
     """`echo question | llavachat ask -c`."""
     assert ((), "From stdin?") == split_arguments([], continued=True)
@@ -60,6 +65,7 @@ def test_stdin_is_the_question_of_a_chat_that_goes_on(no_terminal):
         (["-"], "There is no question."),
         (["What is this?"], "There is no picture."),
         (["x.png", "  "], "The question is blank."),
+        (["x.png", ""], "There is no question."),
         (["-", "-", "What?"], "stdin can be read once"),
     ],
 )
@@ -99,6 +105,7 @@ def test_labels_may_hold_equal_signs():
         (["ask", "-c", "-s", "Be brief.", "And?"], 2, "belong to a new chat"),
         (["ask", "--label", "x", "a", "b"], 2, "--label 'x' is not KEY=VALUE"),
         (["ask", "nowhere.png", "What?"], 2, "nowhere.png does not exist."),
+        (["ask", "", "What?"], 2, "The path of the picture is empty."),
         (["ask", "-a", "https://x", "nowhere.png", "What?"], 2, "is not a server's address"),
         (["ask", "--ca-file", "no.pem", "a.png", "What?"], 2, "no.pem can not be read"),
         (["ask", "--timeout", "0", "a.png", "What?"], 2, "timeout_seconds is 0.0"),

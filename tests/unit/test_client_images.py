@@ -288,6 +288,8 @@ def test_missing_files_and_folders_are_told(tmp_path):
         load_picture(tmp_path)
     with pytest.raises(ImageError, match="can not be read"):
         load_picture("a\0b")
+    with pytest.raises(ImageError, match=r"^The path of the picture is empty\.$"):
+        load_picture("")
 
 
 @pytest.mark.parametrize("source", [42, object(), {"a": 1}.keys, None])

@@ -65,7 +65,8 @@ def split_arguments(
     """
     names, prompt = list(arguments[:-1]), arguments[-1] if arguments else ""
     if not prompt or (len(arguments) == 1 and _is_picture(prompt)):
-        names = list(arguments)
+        # "" is no question, and no picture either.
+        names += [prompt] if prompt else []
         if sys.stdin.isatty() or "-" in names:
             raise wrong_use("There is no question. Use: llavachat ask PICTURE QUESTION.")
         prompt = read_text().strip()
