@@ -7,6 +7,7 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -23,6 +24,7 @@ from llavachat._wire.pin import PinnedServer, fetch_pinned
 from llavachat._wire.requests import Operation
 from llavachat._wire.status import read_rpc_error
 from llavachat.connection import Connection
+from llavachat.errors import CallCancelled
 from llavachat.v1.chat_pb2_grpc import ChatServiceStub
 
 T = TypeVar("T")
@@ -32,6 +34,8 @@ HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 spared a dependency. Source: grpc/health/v1/health.proto."""
 _HEALTH_REQUEST = b""  # HealthCheckRequest(service="")
 _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
+
+_CLOSED = "The client is closed; make another."
 
 _READ_BY_CALLER = ((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),)
 """Streams are read by the thread that asks for the next event, not by one that gRPC keeps. By that
@@ -75,6 +79,7 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._opening = threading.Lock()
+        self._is_closed = False
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
         # What is wrong with the files is told now, though a pinned server is asked later.
@@ -83,13 +88,13 @@ class Channel:
     def stream(
         self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
     ) -> EventStream:
-        """Begin a streamed call; it runs at once."""
-        self._open()
-        call = getattr(self._stub, operation.method)(
-            operation.request,
-            timeout=build_timeout(timeout_seconds),
-            metadata=build_metadata(self._connection, metadata),
-        )
+        """Begin a streamed call; it runs at once.
+
+        Raises:
+            CallCancelled: the channel is closed.
+            InvalidRequest: the metadata can not be sent.
+        """
+        call = self._begin(operation, timeout_seconds, metadata)
         return EventStream(call, operation, self._connection.address)
 
     def call(
@@ -98,14 +103,9 @@ class Channel:
         timeout_seconds: float,
         metadata: Mapping[str, str] | None = None,
     ) -> T:
-        """Make a call with one answer."""
-        self._open()
+        """Make a call with one answer; raises as `stream` does, and as its events do."""
         try:
-            response = getattr(self._stub, operation.method)(
-                operation.request,
-                timeout=build_timeout(timeout_seconds),
-                metadata=build_metadata(self._connection, metadata),
-            )
+            response = self._begin(operation, timeout_seconds, metadata)
         except grpc.RpcError as error:
             raise read_rpc_error(error, address=self._connection.address) from None
         return operation.read(response)
@@ -114,18 +114,42 @@ class Channel:
         """True when the server says SERVING."""
         check: Any = self._open().unary_unary(HEALTH_METHOD)
         try:
-            response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
+            with self._telling_its_end():
+                response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
         except grpc.RpcError as error:
             raise read_rpc_error(error, address=self._connection.address) from None
         return bool(response == _SERVING)
 
     def close(self) -> None:
-        """Close the connection; running calls end."""
+        """Close the connection for good; running calls end."""
+        self._is_closed = True
         if self._channel is not None:
             self._channel.close()
 
+    def _begin(
+        self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
+    ) -> Any:
+        self._open()
+        sent = build_metadata(self._connection, metadata)
+        with self._telling_its_end():
+            return getattr(self._stub, operation.method)(
+                operation.request, timeout=build_timeout(timeout_seconds), metadata=sent
+            )
+
+    @contextmanager
+    def _telling_its_end(self) -> Iterator[None]:
+        """Another thread may have closed the channel since it was looked at."""
+        try:
+            yield
+        except ValueError:
+            if self._is_closed:
+                raise CallCancelled(_CLOSED) from None
+            raise
+
     def _open(self) -> grpc.Channel:
         with self._opening:
+            if self._is_closed:
+                raise CallCancelled(_CLOSED)
             if self._channel is None:
                 connection = self._connection
                 server = fetch_pinned(connection) if connection.tls_pin else None
@@ -196,6 +220,7 @@ class AsyncChannel:
         self._opening = asyncio.Lock()
         # What is wrong with the files is told now, though they are used at the first call.
         build_credentials(connection)
+        self._is_closed = False
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
 
@@ -251,7 +276,8 @@ class AsyncChannel:
         return bool(response == _SERVING)
 
     async def close(self) -> None:
-        """Close the connection; running calls end."""
+        """Close the connection for good; running calls end."""
+        self._is_closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -265,6 +291,8 @@ class AsyncChannel:
             return self._open(await asyncio.to_thread(fetch_pinned, self._connection))
 
     def _open(self, server: PinnedServer | None) -> grpc.aio.Channel:
+        if self._is_closed:
+            raise CallCancelled(_CLOSED)
         if self._channel is None:
             asyncio.get_running_loop()
             address, options = self._connection.address, build_options(self._connection, server)

@@ -297,7 +297,7 @@ class Client:
             time.sleep(_READY_POLL_SECONDS)
 
     def close(self) -> None:
-        """Close the connection; running answers end."""
+        """Close the connection for good: running answers end, later calls raise `CallCancelled`."""
         self._channel.close()
 
     def __enter__(self) -> Self:

@@ -23,6 +23,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Stands for what was no UTF-8, as on a command line; gRPC can not take it."""
+_METADATA_KEY = re.compile(r"[0-9A-Za-z_.-]+")
+"""Source: gRPC over HTTP2, "Custom-Metadata"."""
+_INT32_MAX = 2**31 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"", "0", "false", "no", "off"}
@@ -81,6 +84,22 @@ def check_timeout(timeout_seconds: float) -> float:
             f"timeout_seconds is {timeout_seconds}; it must be over 0 (math.inf for no deadline)."
         )
     return timeout_seconds
+
+
+def find_metadata_fault(metadata: object) -> str | None:
+    """Why gRPC would not send this, in words without the values, which may be secrets. None: it
+    would."""
+    if not isinstance(metadata, Mapping):
+        return "metadata must be a mapping of keys to values"
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not _METADATA_KEY.fullmatch(key):
+            return f"metadata's key {key!r} must be of ASCII letters, digits, -, _ and ."
+        if key.lower().endswith("-bin"):
+            if not isinstance(value, bytes):
+                return f"metadata's {key} must be bytes, as that of any key that ends in -bin"
+        elif not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            return f"metadata's {key} must be printable ASCII"
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +179,11 @@ class Connection:
                 f"The API key would travel to {self.address} in clear text; use tls=True, or "
                 "allow_insecure=True where the network itself is encrypted."
             )
+        if fault := find_metadata_fault(self.metadata):
+            raise ConfigurationError(f"{fault}.")
         check_timeout(self.timeout_seconds)
-        if self.max_message_bytes < 1024:
-            raise ConfigurationError("max_message_bytes must be 1024 or more.")
+        if not 1024 <= self.max_message_bytes <= _INT32_MAX:
+            raise ConfigurationError(f"max_message_bytes must be 1024 to {_INT32_MAX:,}.")
         if not 1 <= self.keepalive_seconds < math.inf:
             raise ConfigurationError("keepalive_seconds must be 1 or more.")
         if not 0 <= self.resume_seconds < math.inf:

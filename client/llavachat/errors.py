@@ -213,7 +213,8 @@ class DeadlineExceeded(StatusError, TimeoutError):
 
 
 class CallCancelled(StatusError):
-    """CANCELLED: the call was cancelled by other means than closing the reply."""
+    """CANCELLED: the call was cancelled by other means than closing the reply, or the client is
+    closed."""
 
     status = "CANCELLED"
 

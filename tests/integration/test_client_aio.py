@@ -5,9 +5,11 @@ import asyncio
 import pytest
 from llavachat import (
     AsyncClient,
+    CallCancelled,
     Client,
     FinishReason,
     ImageError,
+    InvalidRequest,
     NotFound,
 )
 from PIL import Image
@@ -74,6 +76,43 @@ async def test_the_twin_s_deadline_may_be_far(scripted, seconds):
     async with AsyncClient(scripted.address, timeout_seconds=seconds) as client:
         assert await client.is_healthy(timeout_seconds=seconds)
         assert "A red circle." == await client.start(None, "What?").read()
+
+
+async def list_chats(client):
+    """All of a client's chats."""
+    return [chat async for chat in client.chats()]
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.server_info(),
+        lambda client: client.start(None, "What?").read(),
+        lambda client: client.chat("chat-1").ask("And?").read(),
+        lambda client: client.image("0" * 64),
+        list_chats,
+        lambda client: client.is_healthy(),
+    ],
+)
+async def test_a_closed_twin_says_so(scripted, is_used, call):
+    """As the other does."""
+    client = AsyncClient(scripted.address)
+    if is_used:
+        assert await client.is_healthy()
+    await client.close()
+    with pytest.raises(CallCancelled, match=r"^The client is closed; make another\.$"):
+        await call(client)
+
+
+async def test_the_twin_tells_of_metadata_that_can_not_be_sent(scripted, service):
+    """When the reply is read; other values that can not be sent, too."""
+    async with AsyncClient(scripted.address) as client:
+        with pytest.raises(InvalidRequest, match=r"^metadata's x must be printable ASCII"):
+            await client.start(None, "What?", metadata={"x": "\n"}).read()
+        with pytest.raises(InvalidRequest, match=r"^overflow must be an OverflowPolicy, not 'err"):
+            await client.start(None, "What?", overflow="error").read()
+    assert [] == service.requests
 
 
 async def test_the_twin_loads_pictures_when_it_is_read(scripted, service):

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from llavachat import (
+    CallCancelled,
     Client,
     ImageError,
     InvalidRequest,
@@ -190,6 +191,71 @@ def test_a_deadline_may_be_as_far_as_anybody_likes(client, seconds):
     assert client.is_healthy(timeout_seconds=seconds)
     assert "cpu" == client.server_info(timeout_seconds=seconds).device
     assert "A red circle." == client.start(None, "What?", timeout_seconds=seconds).read()
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.server_info(),
+        lambda client: client.start(None, "What?"),
+        lambda client: client.chat("chat-1").ask("And?"),
+        lambda client: client.image("0" * 64),
+        lambda client: list(client.chats()),
+        lambda client: client.is_healthy(),
+        lambda client: client.wait_until_ready(),
+    ],
+)
+def test_a_closed_client_says_so(client, is_used, call):
+    """In the library's own error, also where it never was open."""
+    if is_used:
+        assert client.is_healthy()
+    client.close()
+    with pytest.raises(CallCancelled, match=r"^The client is closed; make another\.$"):
+        call(client)
+
+
+def test_a_client_that_is_closed_while_a_call_begins_says_so(client):
+    """As by another thread: here by the very metadata that are read for the call."""
+
+    class Closing(dict):
+        def items(self):
+            client.close()
+            return super().items()
+
+    with pytest.raises(CallCancelled, match="The client is closed"):
+        client.start(None, "What?", metadata=Closing(x="1"))
+
+
+def test_a_connection_may_be_trusted_for_ever(scripted):
+    """Longer than the milliseconds that gRPC can count."""
+    with Client(scripted.address, keepalive_seconds=1e10) as client:
+        assert client.is_healthy()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"x y": "1"}, "metadata's key 'x y' must be of ASCII letters, digits, -, _ and ."),
+        ({"x": "secret\n"}, "metadata's x must be printable ASCII."),
+        ([("x", "1")], "metadata must be a mapping of keys to values."),
+    ],
+)
+def test_metadata_that_can_not_be_sent_are_told(client, service, metadata, sentence):
+    """Their values are not: they may be secrets."""
+    with pytest.raises(InvalidRequest) as refusal:
+        client.start(None, "What?", metadata=metadata)
+    assert sentence.rstrip(".") == str(refusal.value).rstrip(".")
+    assert "metadata" == refusal.value.violations[0].field
+    assert [] == service.requests
+
+
+def test_metadata_may_be_of_any_kind_that_grpc_sends(client, service):
+    """Text, and bytes where the key says so."""
+    metadata = {"X-Text_1.a": "Half & half", "x-empty": "", "x-bytes-bin": b"\0\xff"}
+    client.start(None, "What?", metadata=metadata).read()
+    expected = {key.lower(): value for key, value in metadata.items()}
+    assert expected.items() <= service.metadata[0].items()
 
 
 def test_a_proxy_is_no_way_to_this_machine(scripted, monkeypatch):

@@ -120,12 +120,23 @@ def test_a_ca_file_means_tls():
         {"api_key": "a\nb"},
         {"api_key": "ключ"},
         {"max_message_bytes": 10},
+        {"max_message_bytes": 2**31},
+        {"metadata": {"": "x"}},
+        {"metadata": {":path": "x"}},
+        {"metadata": {"ключ": "x"}},
+        {"metadata": {7: "x"}},
+        {"metadata": {"x": "é"}},
+        {"metadata": {"x": "\udce9"}},
+        {"metadata": {"x": "a\nb"}},
+        {"metadata": {"x": 7}},
+        {"metadata": {"x-bin": "text"}},
+        {"metadata": [("x", "y")]},
         {"keepalive_seconds": 0.5},
         {"timeout_seconds": 0},
     ],
 )
 def test_what_can_not_work_is_refused(arguments):
-    """Half a certificate, a key that is no header, sizes and times out of range."""
+    """Half a certificate, what is no header, sizes and times out of range."""
     with pytest.raises(ConfigurationError):
         Connection(**arguments)
 

@@ -204,6 +204,30 @@ def test_times_keep_their_zone():
         list_chats(updated_since=datetime(2026, 1, 1))
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+        "2026-01-01",
+    ],
+)
+def test_times_that_can_not_be_told_are_refused(time):
+    """In UTC it would be another year than those there are; or it is no time at all."""
+    expected = "datetime" if isinstance(time, str) else "in the years 1 to 9999 of UTC"
+    for name in ("updated_since", "updated_before"):
+        with pytest.raises(InvalidRequest, match=f"^{name} must be (a )?{expected}"):
+            list_chats(**{name: time})
+
+
+@pytest.mark.parametrize("overflow", ["error", 1, []])
+def test_what_is_no_policy_is_refused(overflow):
+    """Neither its word nor its number is one."""
+    for make in (lambda: start(overflow=overflow), lambda: go_on("chat-1", overflow=overflow)):
+        with pytest.raises(InvalidRequest, match=r"^overflow must be an OverflowPolicy, not "):
+            make()
+
+
 def test_a_single_stop_text_may_stand_alone():
     """A text is not taken for a list of its characters."""
     params = requests.collect_params(None, None, None, None, None, None, "END")

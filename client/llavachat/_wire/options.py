@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 
 from llavachat._wire.pin import PinnedServer
-from llavachat.connection import Connection, is_loopback
-from llavachat.errors import ConfigurationError
+from llavachat.connection import Connection, find_metadata_fault, is_loopback
+from llavachat.errors import ConfigurationError, FieldViolation, InvalidRequest, StatusDetails
 
 _RETRIED = (
     "StartChat",  # safe to repeat: every request carries a request_id
@@ -76,7 +76,7 @@ def build_options(
         # gRPC keeps a request for a retry only up to this size; its default, 256 KiB, is less
         # than one picture, and larger requests would silently never be retried.
         ("grpc.per_rpc_retry_buffer_size", connection.max_message_bytes),
-        ("grpc.keepalive_time_ms", int(connection.keepalive_seconds * 1000)),
+        ("grpc.keepalive_time_ms", int(min(connection.keepalive_seconds * 1000, 2**31 - 1))),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         # A server that restarts is found again within seconds, not after gRPC's two minutes.
@@ -94,7 +94,14 @@ def build_options(
 
 
 def build_metadata(connection: Connection, metadata: Mapping[str, str] | None = None) -> Any:
-    """What goes with a call: the key, the connection's metadata and the call's own."""
+    """What goes with a call: the key, the connection's metadata and the call's own.
+
+    Raises:
+        InvalidRequest: the call's own can not be sent.
+    """
+    if metadata is not None and (fault := find_metadata_fault(metadata)):
+        details = StatusDetails(f"{fault}.", violations=(FieldViolation("metadata", fault),))
+        raise InvalidRequest(f"{fault}.", details)
     merged = {**connection.metadata, **(metadata or {})}
     pairs = [(key.lower(), value) for key, value in merged.items()]
     if connection.api_key:

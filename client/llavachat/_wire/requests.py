@@ -121,7 +121,7 @@ def start_chat(
         system_prompt=_check_text("system_prompt", system_prompt),
         params=write_params(params),
         request_id=_check_text("request_id", request_id) or str(uuid.uuid4()),
-        overflow_policy=_OVERFLOW[overflow],
+        overflow_policy=_write_policy(overflow),
         labels=_check_labels(labels),
     )
     return Operation("StartChat", request, lambda response: responses.read_event(response.event))
@@ -145,7 +145,7 @@ def continue_chat(
         parent_turn_id=_check_text("parent_turn_id", parent_turn_id),
         params=write_params(params),
         request_id=_check_text("request_id", request_id) or str(uuid.uuid4()),
-        overflow_policy=_OVERFLOW[overflow],
+        overflow_policy=_write_policy(overflow),
     )
     return Operation("ContinueChat", request, lambda response: responses.read_event(response.event))
 
@@ -272,14 +272,25 @@ def write_params(params: Params) -> chat_pb2.GenerationParams:
     )
 
 
+def _write_policy(overflow: OverflowPolicy | None) -> chat_pb2.OverflowPolicy.ValueType:
+    if overflow is not None and not isinstance(overflow, OverflowPolicy):
+        raise _refuse("overflow", "must be an OverflowPolicy", overflow)
+    return _OVERFLOW[overflow]
+
+
 def write_time(name: str, time: datetime | None) -> Timestamp | None:
     """A time of day; it must have its time zone."""
     if time is None:
         return None
+    if not isinstance(time, datetime):
+        raise _refuse(name, "must be a datetime", time)
     if time.tzinfo is None:
         raise _refuse(name, "must have a time zone, such as datetime.now(UTC)")
     stamp = Timestamp()
-    stamp.FromDatetime(time.astimezone(UTC))
+    try:
+        stamp.FromDatetime(time.astimezone(UTC))
+    except OverflowError:
+        raise _refuse(name, "must be in the years 1 to 9999 of UTC") from None
     return stamp
 
 
