@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from google.protobuf.duration_pb2 import Duration
 
 from llavachat._wire import responses
-from llavachat._wire.requests import Operation, check_id, write_params, write_time
+from llavachat._wire.checks import check_id
+from llavachat._wire.requests import Operation, write_params, write_time
 from llavachat.errors import IncompleteReply
 from llavachat.images import Picture
 from llavachat.types import ChatArchive, ChatRecord, Timings, Turn

@@ -1,7 +1,6 @@
 """Values into messages: every call of the contract as an operation that either twin can run."""
 
 import math
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,16 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from llavachat._wire import responses
-from llavachat.errors import (
-    FieldViolation,
-    IncompleteReply,
-    InvalidRequest,
-    NotFound,
-    StatusDetails,
+from llavachat._wire.checks import (
+    check_id,
+    check_labels,
+    check_prompt,
+    check_text,
+    is_int,
+    is_number,
+    refuse,
 )
+from llavachat.errors import IncompleteReply, NotFound
 from llavachat.images import Picture
 from llavachat.types import (
     ChatPage,
@@ -36,7 +38,6 @@ from llavachat.types import (
 from llavachat.v1 import chat_pb2
 
 T = TypeVar("T")
-Text = TypeVar("Text", str, str | None)
 
 _OVERFLOW = {
     None: chat_pb2.OVERFLOW_POLICY_UNSPECIFIED,
@@ -117,12 +118,12 @@ def start_chat(
     """StartChat, with a request_id of its own making where none is given."""
     request = chat_pb2.StartChatRequest(
         images=[_write_image(image) for image in images],
-        prompt=_check_prompt(prompt),
-        system_prompt=_check_text("system_prompt", system_prompt),
+        prompt=check_prompt(prompt),
+        system_prompt=check_text("system_prompt", system_prompt),
         params=write_params(params),
-        request_id=_check_text("request_id", request_id) or str(uuid.uuid4()),
+        request_id=check_text("request_id", request_id) or str(uuid.uuid4()),
         overflow_policy=_write_policy(overflow),
-        labels=_check_labels(labels),
+        labels=check_labels(labels),
     )
     return Operation("StartChat", request, lambda response: responses.read_event(response.event))
 
@@ -141,10 +142,10 @@ def continue_chat(
     request = chat_pb2.ContinueChatRequest(
         chat_id=check_id("chat_id", chat_id),
         images=[_write_image(image) for image in images],
-        prompt=_check_prompt(prompt),
-        parent_turn_id=_check_text("parent_turn_id", parent_turn_id),
+        prompt=check_prompt(prompt),
+        parent_turn_id=check_text("parent_turn_id", parent_turn_id),
         params=write_params(params),
-        request_id=_check_text("request_id", request_id) or str(uuid.uuid4()),
+        request_id=check_text("request_id", request_id) or str(uuid.uuid4()),
         overflow_policy=_write_policy(overflow),
     )
     return Operation("ContinueChat", request, lambda response: responses.read_event(response.event))
@@ -200,11 +201,11 @@ def list_chats(
 ) -> Operation[ChatPage]:
     """ListChats: one page."""
     if not 0 <= page_size <= 1000:
-        raise _refuse("page_size", "must be 1 to 1000 (0 asks for the server's own size)")
+        raise refuse("page_size", "must be 1 to 1000 (0 asks for the server's own size)")
     request = chat_pb2.ListChatsRequest(
         page_size=page_size,
         page_token=page_token,
-        labels=_check_labels(labels),
+        labels=check_labels(labels),
         updated_since=write_time("updated_since", updated_since),
         updated_before=write_time("updated_before", updated_before),
     )
@@ -228,10 +229,10 @@ def count_tokens(
     """CountTokens."""
     request = chat_pb2.CountTokensRequest(
         images=[_write_image(image) for image in images],
-        prompt=_check_prompt(prompt),
-        system_prompt=_check_text("system_prompt", system_prompt),
-        chat_id=_check_text("chat_id", chat_id),
-        parent_turn_id=_check_text("parent_turn_id", parent_turn_id),
+        prompt=check_prompt(prompt),
+        system_prompt=check_text("system_prompt", system_prompt),
+        chat_id=check_text("chat_id", chat_id),
+        parent_turn_id=check_text("parent_turn_id", parent_turn_id),
     )
     return Operation("CountTokens", request, responses.read_token_count)
 
@@ -244,7 +245,7 @@ def get_server_info() -> Operation[ServerInfo]:
 
 def _write_image(image: Picture | ImageInfo) -> chat_pb2.Image:
     if isinstance(image, ImageInfo):
-        return chat_pb2.Image(image_id=_check_text("image_id", image.id))
+        return chat_pb2.Image(image_id=check_text("image_id", image.id))
     num_frames = image.num_frames if image.num_frames > 1 else 0
     return chat_pb2.Image(data=image.data, num_frames=num_frames)
 
@@ -253,14 +254,14 @@ def write_params(params: Params) -> chat_pb2.GenerationParams:
     """Only what protobuf could not carry is refused here; ranges are the server's to judge."""
     for name in ("max_tokens", "top_k"):
         value = getattr(params, name)
-        if value is not None and not (_is_int(value) and 0 <= value <= _INT32_MAX):
-            raise _refuse(name, "must be a whole number, 0 or more", value)
+        if value is not None and not (is_int(value) and 0 <= value <= _INT32_MAX):
+            raise refuse(name, "must be a whole number, 0 or more", value)
     for name in ("temperature", "top_p", "repetition_penalty"):
         value = getattr(params, name)
-        if value is not None and not (_is_number(value) and math.isfinite(value)):
-            raise _refuse(name, "must be a number", value)
-    if params.seed is not None and not (_is_int(params.seed) and 0 <= params.seed < 2**64):
-        raise _refuse("seed", "must be a whole number, 0 to 2**64 - 1", params.seed)
+        if value is not None and not (is_number(value) and math.isfinite(value)):
+            raise refuse(name, "must be a number", value)
+    if params.seed is not None and not (is_int(params.seed) and 0 <= params.seed < 2**64):
+        raise refuse("seed", "must be a whole number, 0 to 2**64 - 1", params.seed)
     return chat_pb2.GenerationParams(
         max_tokens=params.max_tokens,
         temperature=params.temperature,
@@ -268,13 +269,13 @@ def write_params(params: Params) -> chat_pb2.GenerationParams:
         top_k=params.top_k,
         repetition_penalty=params.repetition_penalty,
         seed=params.seed,
-        stop=[_check_text("stop", text) for text in params.stop],
+        stop=[check_text("stop", text) for text in params.stop],
     )
 
 
 def _write_policy(overflow: OverflowPolicy | None) -> chat_pb2.OverflowPolicy.ValueType:
     if overflow is not None and not isinstance(overflow, OverflowPolicy):
-        raise _refuse("overflow", "must be an OverflowPolicy", overflow)
+        raise refuse("overflow", "must be an OverflowPolicy", overflow)
     return _OVERFLOW[overflow]
 
 
@@ -283,57 +284,12 @@ def write_time(name: str, time: datetime | None) -> Timestamp | None:
     if time is None:
         return None
     if not isinstance(time, datetime):
-        raise _refuse(name, "must be a datetime", time)
+        raise refuse(name, "must be a datetime", time)
     if time.tzinfo is None:
-        raise _refuse(name, "must have a time zone, such as datetime.now(UTC)")
+        raise refuse(name, "must have a time zone, such as datetime.now(UTC)")
     stamp = Timestamp()
     try:
         stamp.FromDatetime(time.astimezone(UTC))
     except OverflowError:
-        raise _refuse(name, "must be in the years 1 to 9999 of UTC") from None
+        raise refuse(name, "must be in the years 1 to 9999 of UTC") from None
     return stamp
-
-
-def _check_prompt(prompt: str) -> str:
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise _refuse("prompt", "must be a question, not blank")
-    return _check_text("prompt", prompt)
-
-
-def check_id(name: str, value: str) -> str:
-    """Let an id through that is not empty."""
-    if not value:
-        raise _refuse(name, "must not be empty")
-    return _check_text(name, value)
-
-
-def _check_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
-    pairs = (labels or {}).items()
-    return {_check_text("labels", key): _check_text("labels", value) for key, value in pairs}
-
-
-def _check_text(name: str, text: Text) -> Text:
-    """Let a text through that UTF-8 has, or none. What was no UTF-8 on a command line comes with
-    surrogates in its place."""
-    if text is None:
-        return text
-    if not isinstance(text, str):
-        raise _refuse(name, "must be text", text)
-    if re.search("[\ud800-\udfff]", text):
-        raise _refuse(name, "must be whole Unicode characters, without lone surrogates")
-    return text
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _refuse(field: str, expected: str, value: object = None) -> InvalidRequest:
-    shown = "" if value is None else f", not {value!r}"
-    message = f"{field} {expected}{shown}."
-    violation = FieldViolation(field, f"{expected}{shown}")
-    return InvalidRequest(message, StatusDetails(message=message, violations=(violation,)))
