@@ -4,8 +4,11 @@ The address is the caller's own wish: unlike the server, the client may reach it
 network. Redirects stay within http(s).
 """
 
+import re
+import string
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 
@@ -38,7 +41,7 @@ def download(
     """
     deadline = time.monotonic() + max_seconds
     try:
-        request = urllib.request.Request(url, headers=_HEADERS)  # noqa: S310 - scheme is checked
+        request = urllib.request.Request(_spell(url), headers=_HEADERS)  # noqa: S310 - scheme is checked
         with _build_opener().open(request, timeout=max_seconds) as response:
             return _read_body(url, response, max_bytes, max_seconds, deadline)
     except ImageError:
@@ -56,6 +59,27 @@ def download(
     except (HTTPException, OSError, ValueError) as error:
         raise ImageError(f"{url} can not be fetched: {error}.") from None
 
+
+def _spell(url: str) -> str:
+    """An address as browsers show it, in the characters that http has; what is spelt so already
+    stays as it is.
+
+    Source: RFC 3987, 3.1.
+    """
+    parts = _PARTS.fullmatch(url)
+    if parts is None:
+        raise ImageError(f"{url} can not be fetched: it is no address of http.")
+    scheme, host, rest = parts.groups()
+    try:
+        host = host if host.isascii() else host.encode("idna").decode()
+        # Bytes of a command line that are no UTF-8 are still the server's.
+        rest = urllib.parse.quote(rest, string.punctuation, errors="surrogateescape")
+    except UnicodeError:
+        raise ImageError(f"{url} can not be fetched: it is no address of http.") from None
+    return f"{scheme}{host}{rest}"
+
+
+_PARTS = re.compile(r"(https?://)([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 # Some hosts refuse urllib's own name.
 _HEADERS = {"User-Agent": "llavachat", "Accept": "image/*"}

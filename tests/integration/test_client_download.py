@@ -20,12 +20,21 @@ def _png():
 PNG = _png()
 
 
+SPELT = (
+    "/%C3%9Cbersicht.png",
+    "/%C3%9Cbersicht%20am%20Morgen.png?a=%C3%BC&b=%20",
+    "/%E9.png",
+    "http://xn--bcher-kva.example:8080/%C3%A4.png",
+)
+"""What comes over http for addresses as browsers show them; of the last, to a proxy."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One path for each behaviour."""
 
     def do_GET(self):
         """Answer by path."""
-        if self.path == "/red.png":
+        if self.path in {"/red.png", *SPELT}:
             self._answer(PNG)
         elif self.path == "/moved":
             self.send_response(302)
@@ -89,6 +98,29 @@ def _no_proxy(monkeypatch):
 def test_a_picture_is_fetched(web, path):
     """Byte for byte, redirects followed."""
     assert PNG == load_picture(web + path).data
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/Übersicht.png",
+        "/%C3%9Cbersicht.png",
+        "/Übersicht am Morgen.png?a=ü&b=%20#Ü",
+        "/\udce9.png",
+    ],
+)
+def test_an_address_may_be_as_browsers_show_it(web, path):
+    """What http does not have is spelt out; what is spelt out already stays."""
+    assert PNG == load_picture(web + path).data
+
+
+def test_a_host_may_be_as_browsers_show_it(web, monkeypatch):
+    """Its name in the letters of its own language, which DNS has in others."""
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", web)
+    assert PNG == load_picture("http://bücher.example:8080/ä.png").data
+    with pytest.raises(ImageError, match=r"bücher\.\.example can not be fetched: it is no address"):
+        load_picture("http://bücher..example")
 
 
 @pytest.mark.parametrize(
