@@ -154,6 +154,23 @@ def test_a_stream_without_its_last_event_is_told(client, service):
     assert "A red" == reply.text
 
 
+@pytest.mark.parametrize("tell", ["send_initial_metadata", "set_trailing_metadata"])
+def test_an_answer_s_metadata_are_not_the_call_s(client, service, tell):
+    """Too much of them is told, and not as if the caller had sent it."""
+
+    def answer(request, context):
+        getattr(context, tell)((("x-much", "a" * 20_000),))
+        yield started()
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
+
+    service.answer = answer
+    sentence = r"^The server's answer came with more metadata than can be taken\.$"
+    with pytest.raises(LimitReached, match=sentence):
+        client.start(None, "What?").read()
+    with pytest.raises(LimitReached, match=sentence):
+        client.start(None, "What?", metadata={"x": "little"}).read()
+
+
 def test_a_failure_on_the_way_keeps_what_came(client, service):
     """The error has the server's words; the reply has the text until then."""
 

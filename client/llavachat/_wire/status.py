@@ -181,6 +181,9 @@ def _explain_limit(message: str) -> str:
     if _UNPACKS_TOO_LARGE in message:
         return "The message is over the server's limit once it is unpacked; send less at a time."
     if _TOO_MUCH_METADATA.search(message):
+        # What gRPC says here of an answer; of a call it is the server who says it.
+        if "Stream removed" in message:
+            return "The server's answer came with more metadata than can be taken."
         return "The call's metadata is too large; send less of it."
     if _TOO_MANY_CALLS in message:
         return "The server answers as many calls as it can; try again."
