@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from llavachat.cli.demo import FOLLOW_UP, PICTURE, QUESTION
@@ -50,6 +51,26 @@ def test_a_talk_in_three_commands(environment):
     assert turns[0]["id"] == turns[1]["parent_turn_id"]
     assert "What is this?" in run("chats", first["chat_id"], "--raw")
     assert first["chat_id"] in run("chats")
+
+
+def test_a_verdict_that_can_not_be_written(environment):
+    """`llavachat replay ID > /dev/full`: a sentence, and not the verdict's exit code."""
+    done = subprocess.run(
+        [*PROGRAM, "ask", str(PICTURE), "What?", "--json", "--max-tokens", "4"],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+    )
+    with Path("/dev/full").open("wb") as full:
+        replay = subprocess.run(
+            [*PROGRAM, "replay", json.loads(done.stdout)["chat_id"]],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    sentence = b"llavachat: stdout can not be written: No space left on device.\n"
+    assert (1, sentence) == (replay.returncode, replay.stderr)
 
 
 def test_a_reader_that_leaves_early(environment):
