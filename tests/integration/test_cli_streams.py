@@ -1,6 +1,7 @@
 """The command line as a process whose stdin and stdout fail it: a sentence, never a traceback."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,9 +33,9 @@ def call(scripted, tmp_path):
         "PYTHONIOENCODING": "utf-8",
     }
 
-    def run(*arguments, encoding="utf-8", stdin=subprocess.DEVNULL, **options):
+    def run(*arguments, shell=(), encoding="utf-8", stdin=subprocess.DEVNULL, **options):
         done = subprocess.run(
-            [*PROGRAM, *arguments],
+            [*shell, *PROGRAM, *arguments],
             cwd=tmp_path,
             env={**environment, "PYTHONIOENCODING": encoding},
             stderr=subprocess.PIPE,
@@ -102,3 +103,20 @@ def test_a_stdin_that_can_not_be_read_is_told(call, arguments, code, subject):
     with Path(os.devnull).open("wb") as unreadable:
         told = call(*arguments, stdin=unreadable)
     assert (code, f"llavachat: {subject} can not be read: Bad file descriptor.\n") == told
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code", "sentence"),
+    [
+        ("<&-", ["ask", "red.png"], 2, r"llavachat: The question is blank\. .+\n"),
+        ("<&-", ["ask", "-", "What?"], 2, r"llavachat: /dev/null is empty\.\n"),
+        ("<&-", ["chat", "red.png"], 0, ""),
+        (">&-", ["ask", "red.png", "What?"], 0, ""),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(call, closed, arguments, code, sentence):
+    """As for a service that is started without them."""
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    seen, told = call(*arguments, shell=shell, stdout=subprocess.DEVNULL)
+    assert code == seen
+    assert re.fullmatch(sentence, told)

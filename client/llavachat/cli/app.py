@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code; see `ExitCode`. What went wrong was told on stderr.
     """
+    _open_streams()
     _quieten()
     try:
         code = app(list(arguments), prog_name="llavachat", standalone_mode=False)
@@ -68,6 +70,14 @@ def start(
 
 commands.register(app)
 deployment.register(app)
+
+
+def _open_streams() -> None:
+    """Where a stream was closed there is none, and the next file or socket takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, stream)
 
 
 def _quieten() -> None:
