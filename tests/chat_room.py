@@ -6,6 +6,7 @@ from llavachat_server.chats.live import LiveTurn, Started, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import ImageSource, NewChat, Place, Question
 from llavachat_server.chats.record import Turn
+from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.values import Delta, Sampling
@@ -46,6 +47,18 @@ class Room:
     async def turns_of(self, chat_id: str) -> tuple[Turn, ...]:
         """The recorded turns."""
         return (await self.store.get_chat(TENANT, chat_id)).turns
+
+
+def make_turns(engine: ScriptedEngine, store: ChatStore | None = None) -> Turns:
+    """Turns whose readers may come back for a minute."""
+    return Turns(
+        engine,
+        store or MemoryStore(),
+        Intake(ImageLimits()),
+        defaults=Sampling(max_tokens=16),
+        max_turn_seconds=30.0,
+        abandon_grace_seconds=60.0,
+    )
 
 
 def begun(events: list[TurnEvent]) -> Started:

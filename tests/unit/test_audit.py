@@ -4,19 +4,24 @@ import asyncio
 import errno
 import json
 import os
+import threading
+from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from app_in_process import until
+from app_in_process import PATIENCE_SECONDS, until
+from chat_room import make_turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llavachat_server.chats import audit, audited
 from llavachat_server.chats.audit import FIRST, AuditError, AuditLog, list_files, verify
 from llavachat_server.chats.audited import AuditedStore
-from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.record import Turn, TurnState
+from scripted_engine import ScriptedEngine
 from store_contract import StoreContract
 from store_records import end, make_chat, make_picture, make_turn
 
@@ -137,6 +142,86 @@ def test_lines_that_gather_share_a_flush(tmp_path: Path, monkeypatch: pytest.Mon
     log.close()
     assert list(range(1000)) == [line["number"] for line in read(tmp_path)]
     assert len(flushes) < 500
+
+
+@contextmanager
+def held_flushes(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """No line reaches the disk inside the block; the event says that one is about to."""
+    is_flushing, may_flush = threading.Event(), threading.Event()
+    flush = os.fsync
+
+    def hold(file: int) -> None:
+        is_flushing.set()
+        assert may_flush.wait(PATIENCE_SECONDS)
+        flush(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit.os, "fsync", hold)
+        try:
+            yield is_flushing
+        finally:
+            may_flush.set()
+
+
+def test_who_waits_no_more_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line whose sender has left is written, and those beside it are told of theirs."""
+    log = AuditLog(tmp_path)
+    with held_flushes(monkeypatch) as is_flushing:
+        first = log.append({"word": "one"})
+        assert is_flushing.wait(PATIENCE_SECONDS)
+        assert not first.cancel()
+        left, second = log.append({"word": "two"}), log.append({"word": "three"})
+        assert left.cancel()
+    for done in (first, second, log.append({"word": "four"})):
+        done.result(PATIENCE_SECONDS)
+    log.close()
+    assert ["one", "two", "three", "four"] == [line["word"] for line in read(tmp_path)]
+    assert verify(tmp_path).fault is None
+
+
+async def test_an_erasure_goes_on_without_who_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller leaves while the record is written; it is written, and the engine forgets."""
+    log, store, engine = AuditLog(tmp_path), MemoryStore(), ScriptedEngine()
+    turns = make_turns(engine, AuditedStore(store, log))
+    chat = make_chat()
+    await store.add_chat(chat, ())
+    with held_flushes(monkeypatch) as is_flushing:
+        deleting = asyncio.create_task(turns.delete_chat("ada", chat.id))
+        assert await asyncio.to_thread(is_flushing.wait, PATIENCE_SECONDS)
+        deleting.cancel()
+        await asyncio.wait({deleting})
+        assert deleting.cancelled()
+        assert [] == engine.forgotten
+        stopping = asyncio.create_task(turns.stop(grace_seconds=0))
+        await asyncio.sleep(0)
+    await stopping
+    assert [("ada", chat.id)] == engine.forgotten
+    assert ["erased"] == [line["event"] for line in read(tmp_path)]
+    log.close()
+
+
+async def test_an_erasure_that_fails_is_forgotten_all_the_same() -> None:
+    """The database is gone half-way: what became of the chat is unknown, the caches let go."""
+
+    class GoneStore(MemoryStore):
+        """Erases, and can not say so."""
+
+        async def delete_chat(self, tenant: str, chat_id: str) -> None:
+            """Do it and fail."""
+            await super().delete_chat(tenant, chat_id)
+            raise StoreUnavailable(1.0)
+
+    store, engine = GoneStore(), ScriptedEngine()
+    turns = make_turns(engine, store)
+    chat = make_chat()
+    await store.add_chat(chat, ())
+    with pytest.raises(StoreUnavailable):
+        await turns.delete_chat("ada", chat.id)
+    assert [("ada", chat.id)] == engine.forgotten
 
 
 async def test_a_full_disk_is_told_and_nothing_is_lost(

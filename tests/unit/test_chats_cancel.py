@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from chat_room import make_turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
@@ -11,9 +12,7 @@ from llavachat_server.chats.live import Ended, LiveTurn, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import NewChat, Place, Question
 from llavachat_server.chats.record import Turn, TurnState
-from llavachat_server.chats.turns import Turns
-from llavachat_server.images.intake import ImageLimits, Intake
-from llavachat_server.values import FinishReason, Sampling
+from llavachat_server.values import FinishReason
 from scripted_engine import Hold, ScriptedEngine
 
 TENANT = "a tenant"
@@ -34,18 +33,6 @@ class StuckStore(MemoryStore):
         if self.error is not None:
             raise self.error
         await super().finish_turn(tenant, chat_id, turn)
-
-
-def make_turns(engine: ScriptedEngine, store: MemoryStore | None = None) -> Turns:
-    """Turns whose readers may come back for a minute."""
-    return Turns(
-        engine,
-        store or MemoryStore(),
-        Intake(ImageLimits()),
-        defaults=Sampling(max_tokens=16),
-        max_turn_seconds=30.0,
-        abandon_grace_seconds=60.0,
-    )
 
 
 async def read(live: LiveTurn) -> list[TurnEvent]:

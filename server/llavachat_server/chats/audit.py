@@ -105,7 +105,7 @@ class AuditLog:
 
         Returns:
             Done when the line is on the disk. An `OSError` says that it is not yet, and will be
-            written before the next one.
+            written before the next one. Whoever cancels it waits no more; the line is written.
         """
         done: Future[None] = Future()
         with self._lock:
@@ -145,14 +145,16 @@ class AuditLog:
             waiting, self._waiting = self._waiting, []
         if not waiting:
             return
+        # From here on nobody can cancel: a result that is refused would leave the rest without one.
+        awaited = [done for _, done in waiting if done.set_running_or_notify_cancel()]
         try:
             self._write([record for record, _ in waiting])
         except OSError as error:
             self._is_behind = True
-            for _, done in waiting:
+            for done in awaited:
                 done.set_exception(error)
             return
-        for _, done in waiting:
+        for done in awaited:
             done.set_result(None)
 
     def _write(self, records: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from llavachat_server.chats.account import TurnAccount
 from llavachat_server.chats.context import ContextBuilder, TokenCount
+from llavachat_server.chats.eraser import Eraser
 from llavachat_server.chats.errors import (
     BadField,
     NotFound,
@@ -76,6 +77,7 @@ class Turns:
             engine.prompts, engine.info.context_tokens, engine.info.num_image_tokens
         )
         self._runner = TurnRunner(engine, store, intake, self._contexts, defaults, max_turn_seconds)
+        self._eraser = Eraser(engine, store)
         self._replayer = Replayer(engine, store, self._contexts, max_turn_seconds)
         self._abandon_grace_seconds = abandon_grace_seconds
         self._observe = observe
@@ -204,7 +206,7 @@ class Turns:
         live = self._running.get((tenant, chat_id))
         if live is not None:
             await self._end_and_wait(live)
-        await self._erase(tenant, chat_id)
+        await self._eraser.erase(tenant, chat_id)
 
     async def retire_chat(self, tenant: str, chat_id: str) -> bool:
         """Erase a chat unless a turn of it runs; whether it was erased.
@@ -214,7 +216,7 @@ class Turns:
         """
         if (tenant, chat_id) in self._running:
             return False
-        await self._erase(tenant, chat_id)
+        await self._eraser.erase(tenant, chat_id)
         return True
 
     def raw_prompt(self, chat: Chat, turn: Turn) -> str:
@@ -226,7 +228,8 @@ class Turns:
     async def stop(self, grace_seconds: float) -> None:
         """Take no more questions; end running turns after the grace period.
 
-        Their followers get `ShuttingDown`, their records say SHUTDOWN.
+        Their followers get `ShuttingDown`, their records say SHUTDOWN. Chats that are being erased
+        are erased.
         """
         self._is_stopping = True
         if self._tasks and grace_seconds > 0:
@@ -239,10 +242,7 @@ class Turns:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=_CANCEL_SECONDS)
-
-    async def _erase(self, tenant: str, chat_id: str) -> None:
-        await self._store.delete_chat(tenant, chat_id)
-        self._engine.forget(tenant, chat_id)
+        await self._eraser.wait(_CANCEL_SECONDS)
 
     def _end(self, live: LiveTurn, reason: FinishReason = FinishReason.CANCELLED) -> None:
         live.end_reason = reason
