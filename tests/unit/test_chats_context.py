@@ -1,6 +1,8 @@
 """Prompts from recorded turns: prefixes, counts, and what is left out when room runs out."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -187,3 +189,97 @@ def test_what_is_built_fits_or_is_refused(
     wide = len(context.token_ids) + num_images * (NUM_IMAGE_TOKENS - 1)
     assert wide == context.count.total < context_tokens
     assert num_images == context.token_ids.count(IMAGE_TOKEN_ID)
+
+
+def drop_one_by_one(
+    history: list[Turn], prompt: str, images: tuple[ImageInfo, ...], context_tokens: int, room: int
+) -> tuple[int, tuple[int, ...]]:
+    """The plain way: build the whole prompt anew for each turn that is left out.
+
+    Returns:
+        How many turns had to go, and the prompt.
+    """
+    for num_dropped in range(len(history) + 1):
+        kept = history[num_dropped:]
+        moved = [image for turn in history[:num_dropped] for image in turn.images]
+        exchanges = [(turn.question_ids, turn.answer_ids) for turn in kept]
+        if not kept:
+            question = PROMPTS.build_first_turn(prompt, num_images=len(moved) + len(images))
+        else:
+            question = PROMPTS.build_next_turn(prompt, num_images=len(images))
+            if num_dropped:
+                num_images = len(moved) + len(kept[0].images)
+                opening = PROMPTS.build_first_turn(kept[0].prompt, num_images=num_images)
+                exchanges[0] = (opening, kept[0].answer_ids)
+        ids = PROMPTS.join_turns(exchanges, question)
+        num_tokens = len(ids) + ids.count(IMAGE_TOKEN_ID) * (NUM_IMAGE_TOKENS - 1)
+        if num_tokens + room <= context_tokens:
+            break
+    return num_dropped, ids
+
+
+said = st.tuples(st.text(max_size=40), st.text(max_size=40), st.integers(0, 2), st.booleans())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    turns=st.lists(said, min_size=1, max_size=8),
+    num_new=st.integers(0, 2),
+    data=st.data(),
+    room=st.integers(1, 64),
+)
+def test_dropping_leaves_out_what_the_plain_way_does(
+    turns: list[tuple[str, str, int, bool]], num_new: int, data: st.DataObject, room: int
+) -> None:
+    """Whatever was said, with pictures anywhere: as many turns go, and the prompt is the same."""
+    history: list[Turn] = []
+    for question, answer, num_images, is_closed in turns:
+        images = tuple(image(10 * len(history) + number) for number in range(num_images))
+        turn = ask(history, question, answer, *images)
+        if is_closed:
+            turn = replace(turn, answer_ids=(*turn.answer_ids, PROMPTS.special.eos))
+        history.append(turn)
+    new = tuple(image(1000 + number) for number in range(num_new))
+    total = builder(10**6).build(history, "So?", new).count.total
+    context_tokens = data.draw(st.integers(total // 4, total + room + 1))
+    num_dropped, ids = drop_one_by_one(history, "So?", new, context_tokens, room)
+    num_tokens = len(ids) + ids.count(IMAGE_TOKEN_ID) * (NUM_IMAGE_TOKENS - 1)
+    if num_tokens >= context_tokens:
+        with pytest.raises(ContextFull) as caught:
+            builder(context_tokens).build(history, "So?", new, drop_for_tokens=room)
+        error = caught.value
+        assert num_tokens == error.text_tokens + error.image_tokens + error.history_tokens
+        return
+    context = builder(context_tokens).build(history, "So?", new, drop_for_tokens=room)
+    assert ids == context.token_ids
+    assert tuple(turn.id for turn in history[:num_dropped]) == context.trimmed_turn_ids
+    assert total == context.num_tokens_before
+
+
+class CountingPrompts:
+    """The real prompts, and how many ids were joined."""
+
+    def __init__(self) -> None:
+        self.num_joined = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(PROMPTS, name)
+
+    def join_turns(self, *parts: Any) -> tuple[int, ...]:
+        """Count, and do it."""
+        ids = PROMPTS.join_turns(*parts)
+        self.num_joined += len(ids)
+        return ids
+
+
+def test_a_long_history_is_dropped_in_one_go() -> None:
+    """However many turns are left out, each is looked at a few times, not once for each other."""
+    first = ask([], "What is it?", "A circle.")
+    history = [first, *[ask([first], "And now?", "The same.")] * 400]
+    prompts = CountingPrompts()
+    total = builder(10**6).build(history, "And?", ()).count.total
+    context = ContextBuilder(prompts, 200, NUM_IMAGE_TOKENS).build(
+        history, "And?", (), drop_for_tokens=8
+    )
+    assert len(context.trimmed_turn_ids) > 300
+    assert prompts.num_joined < 3 * total

@@ -8,6 +8,7 @@ system prompt and the dropped turns' pictures now stand before it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from llavachat_server.chats.record import Turn
 from llavachat_server.images.intake import ImageInfo
@@ -91,11 +92,11 @@ class ContextBuilder:
         full = self._assemble(history, 0, prompt, images, system_prompt)
         chosen, num_dropped = full, 0
         if drop_for_tokens is not None:
-            while chosen.count.total + drop_for_tokens > self.context_tokens and num_dropped < len(
-                history
-            ):
-                num_dropped += 1
-                chosen = self._assemble(history, num_dropped, prompt, images, system_prompt)
+            num_dropped = self._count_dropped(
+                history, full.count.total, self.context_tokens - drop_for_tokens, system_prompt
+            )
+        if num_dropped:
+            chosen = self._assemble(history, num_dropped, prompt, images, system_prompt)
         if chosen.count.total >= self.context_tokens:
             count = chosen.count
             raise ContextFull(
@@ -145,6 +146,36 @@ class ContextBuilder:
             ).token_ids
         return self.prompts.join_turns(_exchanges(history), turn.question_ids)
 
+    def _count_dropped(
+        self, history: Sequence[Turn], num_tokens: int, max_tokens: int, system_prompt: str | None
+    ) -> int:
+        """How many of the oldest turns must go, so that a prompt of `num_tokens` takes no more.
+
+        Found by subtraction, because a long history has thousands of them: each turn is counted
+        once, and text is tokenised only where a turn could become the first one.
+        """
+        if num_tokens <= max_tokens:
+            return 0
+        num_pictures = 0
+        for index, (dropped, first) in enumerate(pairwise(history), 1):
+            num_tokens -= len(self.prompts.join_turns(_exchanges((dropped,)), ()))
+            num_pictures += len(dropped.images)
+            # The placeholders are counted with the opening, which all of them come to.
+            num_others = num_tokens - len(first.question_ids)
+            if num_others <= max_tokens:
+                opening = self._build_opening(first, num_pictures, system_prompt)
+                if num_others + len(opening) <= max_tokens:
+                    return index
+        return len(history)
+
+    def _build_opening(
+        self, first: Turn, num_moved: int, system_prompt: str | None
+    ) -> tuple[int, ...]:
+        """A later turn's question as a first one, with the pictures of the turns before it."""
+        return self.prompts.build_first_turn(
+            first.prompt, num_images=num_moved + len(first.images), system_prompt=system_prompt
+        )
+
     def _assemble(
         self,
         history: Sequence[Turn],
@@ -159,11 +190,7 @@ class ContextBuilder:
         if kept:
             question = self.prompts.build_next_turn(prompt, num_images=len(images))
             if dropped:
-                opening = self.prompts.build_first_turn(
-                    kept[0].prompt,
-                    num_images=len(moved) + len(kept[0].images),
-                    system_prompt=system_prompt,
-                )
+                opening = self._build_opening(kept[0], len(moved), system_prompt)
                 exchanges[0] = (opening, exchanges[0][1])
         else:
             question = self.prompts.build_first_turn(
