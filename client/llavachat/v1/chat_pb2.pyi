@@ -1200,7 +1200,9 @@ class GetChatRequest(_message.Message):
     chat_id: _builtins.str
     """The chat. Required."""
     include_raw_prompts: _builtins.bool
-    """Fill in `Turn.raw_prompt`."""
+    """Fill in `Turn.raw_prompt`. A chat that takes more than 64 MiB so is INVALID_ARGUMENT: GetTurn
+    tells the prompt of one turn.
+    """
     def __init__(
         self,
         *,

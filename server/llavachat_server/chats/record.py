@@ -167,9 +167,21 @@ class Chat:
         """Find one of its turns."""
         return next((turn for turn in self.turns if turn.id == turn_id), None)
 
-    def branch(self, turn_id: str | None) -> tuple[Turn, ...]:
-        """The turns from the first down to `turn_id`; () for None."""
-        by_id = {turn.id: turn for turn in self.turns}
+    def index_turns(self) -> dict[str, Turn]:
+        """Its turns by their ids."""
+        return {turn.id: turn for turn in self.turns}
+
+    def branch(
+        self, turn_id: str | None, by_id: Mapping[str, Turn] | None = None
+    ) -> tuple[Turn, ...]:
+        """The turns from the first down to `turn_id`; () for None.
+
+        Args:
+            turn_id: the last of them.
+            by_id: `index_turns()`, from who asks for the branches of many turns.
+        """
+        if by_id is None:
+            by_id = self.index_turns()
         path: list[Turn] = []
         while turn_id is not None:
             turn = by_id[turn_id]

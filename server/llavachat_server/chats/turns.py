@@ -9,7 +9,7 @@ It must not know gRPC or torch.
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 
 from llavachat_server.chats.account import TurnAccount
@@ -219,9 +219,12 @@ class Turns:
         await self._eraser.erase(tenant, chat_id)
         return True
 
-    def raw_prompt(self, chat: Chat, turn: Turn) -> str:
-        """The prompt of a recorded turn as the model saw it, special tokens shown."""
-        history = chat.branch(turn.parent_id)
+    def raw_prompt(self, chat: Chat, turn: Turn, by_id: Mapping[str, Turn] | None = None) -> str:
+        """The prompt of a recorded turn as the model saw it, special tokens shown.
+
+        It takes a while, and may be called in any thread. `by_id`: see `Chat.branch`.
+        """
+        history = chat.branch(turn.parent_id, by_id)
         ids = self._contexts.rebuild_ids(history, turn, chat.system_prompt)
         return self._engine.prompts.render(ids)
 

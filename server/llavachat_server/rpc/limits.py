@@ -18,8 +18,8 @@ _NUM_TEXTS = 2
 _MAX_CHAR_BYTES = 4
 """Of a character in UTF-8."""
 
-_MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The largest reply is a page of a thousand chats, or one long chat."""
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""The largest reply is a page of a thousand chats, or one long chat; `whole_chat` holds to it."""
 
 MAX_RUNNING_CALLS = 1024
 """In the whole server, health watches among them; the engine's own queue refuses long before."""
@@ -59,7 +59,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("grpc.so_reuseport", 0, "two servers on one port would each get some of the calls"),
     Argument(
         "grpc.max_send_message_length",
-        _MAX_REPLY_BYTES,
+        MAX_REPLY_BYTES,
         "a page of a thousand chats or one long chat; no reply is larger",
     ),
     Argument(

@@ -3,6 +3,7 @@
 It knows messages and statuses; it must not know torch, files or settings.
 """
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -26,6 +27,7 @@ from llavachat_server.rpc.call import abort
 from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.status import INTERNAL, refusal
+from llavachat_server.rpc.whole_chat import tell_chat
 from llavachat_server.values import EngineInfo
 
 log = logging.getLogger("llavachat.rpc")
@@ -81,13 +83,8 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             chat_id = requests.required_id("chat_id", request.chat_id)
             chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
-            message = messages.chat_summary(chat.summarise())
-            for turn in chat.turns:
-                raw = (
-                    self.desk.turns.raw_prompt(chat, turn) if request.include_raw_prompts else None
-                )
-                message.turns.append(messages.turn(turn, self._image_tokens, raw))
-            return pb.GetChatResponse(chat=message)
+            tell_prompt = self.desk.turns.raw_prompt if request.include_raw_prompts else None
+            return await tell_chat(chat, self._image_tokens, tell_prompt)
 
     async def GetTurn(  # noqa: N802
         self, request: pb.GetTurnRequest, context: Context
@@ -100,7 +97,9 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
             turn = chat.turn(turn_id)
             if turn is None:
                 raise NotFound("turn", turn_id)
-            raw = self.desk.turns.raw_prompt(chat, turn) if request.include_raw_prompt else None
+            raw = None
+            if request.include_raw_prompt:
+                raw = await asyncio.to_thread(self.desk.turns.raw_prompt, chat, turn)
             return pb.GetTurnResponse(turn=messages.turn(turn, self._image_tokens, raw))
 
     async def ListChats(  # noqa: N802
