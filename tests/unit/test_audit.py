@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from llavachat_server.chats import audit, audited
 from llavachat_server.chats.audit import FIRST, AuditError, AuditLog, list_files, verify
 from llavachat_server.chats.audited import AuditedStore
-from llavachat_server.chats.errors import StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.record import Turn, TurnState
 from scripted_engine import ScriptedEngine
@@ -163,6 +163,18 @@ def held_flushes(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             may_flush.set()
 
 
+@contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The disk has no room inside the block."""
+
+    def refuse(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit.os, "fsync", refuse)
+        yield
+
+
 def test_who_waits_no_more_takes_nobody_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,12 +244,7 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
     store = AuditedStore(MemoryStore(), log)
     chat, turn = make_chat(), make_turn()
     await store.begin_chat(chat, turn, (), None)
-    with monkeypatch.context() as patch:
-
-        def refuse(file: int) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        patch.setattr(audit.os, "fsync", refuse)
+    with full_disk(monkeypatch):
         with pytest.raises(StoreFull):
             await store.finish_turn("ada", chat.id, end(turn))
         with pytest.raises(StoreFull):
@@ -261,21 +268,82 @@ async def test_an_end_waits_for_its_record_by_itself(
     store = AuditedStore(MemoryStore(), log)
     chat, turn = make_chat(), make_turn()
     await store.begin_chat(chat, turn, (), None)
-    with monkeypatch.context() as patch:
-
-        def refuse(file: int) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        patch.setattr(audit.os, "fsync", refuse)
-        patch.setattr(audited, "FULL_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(audited, "FULL_RETRY_SECONDS", 0.01)
+    with full_disk(monkeypatch):
         with pytest.raises(StoreFull):
             await store.finish_turn("ada", chat.id, end(turn))
         await asyncio.sleep(0.05)
         assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
-        patch.undo()
-        await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns[0] == end(turn))
+    await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns[0] == end(turn))
     log.close()
     assert ["turn"] == [line["event"] for line in read(tmp_path)]
+
+
+async def test_an_end_that_waited_outlives_who_would_have_kept_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller keeps the ends that waited for room and leaves half-way: all are kept at last."""
+
+    class SlowStore(MemoryStore):
+        """Keeps an end once it may."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_asked, self.may_keep = asyncio.Event(), asyncio.Event()
+
+        async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+            """Wait, and do it."""
+            self.is_asked.set()
+            await self.may_keep.wait()
+            await super().finish_turn(tenant, chat_id, turn)
+
+    log, kept = AuditLog(tmp_path), SlowStore()
+    store = AuditedStore(kept, log)
+    chats, turns = [make_chat() for _ in range(2)], [make_turn() for _ in range(2)]
+    for chat, turn in zip(chats, turns, strict=True):
+        await store.begin_chat(chat, turn, (), None)
+    with full_disk(monkeypatch):
+        for chat, turn in zip(chats, turns, strict=True):
+            with pytest.raises(StoreFull):
+                await store.finish_turn("ada", chat.id, end(turn))
+    leaving = asyncio.create_task(store.find_claim("ada", "a repeat"))
+    await kept.is_asked.wait()
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert leaving.cancelled()
+    waiting = [asyncio.create_task(store.find_claim("ada", "a repeat")) for _ in range(2)]
+    await asyncio.sleep(0)
+    kept.may_keep.set()
+    await waiting[1]
+    ends = [(await store.get_chat("ada", chat.id)).turns[0] for chat in chats]
+    assert [end(turn) for turn in turns] == ends
+    await waiting[0]
+    log.close()
+
+
+async def test_a_chat_is_erased_though_its_line_finds_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is not told that it stays; the engine forgets it; the line follows by itself."""
+    log, store, engine = AuditLog(tmp_path), MemoryStore(), ScriptedEngine()
+    turns = make_turns(engine, AuditedStore(store, log))
+    chat = make_chat()
+    await store.add_chat(chat, ())
+    monkeypatch.setattr(audited, "FULL_RETRY_SECONDS", 0.01)
+    with full_disk(monkeypatch):
+        await turns.delete_chat("ada", chat.id)
+        assert [("ada", chat.id)] == engine.forgotten
+        with pytest.raises(NotFound):
+            await turns.get_chat("ada", chat.id)
+        assert log.is_behind
+
+    async def has_caught_up() -> bool:
+        return not log.is_behind
+
+    await until(has_caught_up, bool)
+    (line,) = read(tmp_path)
+    assert ("erased", chat.id) == (line["event"], line["chat_id"])
+    log.close()
 
 
 async def test_the_record_is_written_before_the_end_is_kept(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """A store that leaves an audit record of what happens to chats.
 
 Contract: as the store within; and a turn's end and a chat's erasure are in the audit record
-before the caller is told. Records name pictures, answers and weights by their hashes; the words
-themselves only where `with_content` says so.
+before the caller is told; the line of an erasure that finds no room there follows once there is
+some. Records name pictures, answers and weights by their hashes; the words themselves only where
+`with_content` says so.
 """
 
 import asyncio
@@ -39,6 +40,7 @@ class AuditedStore:
         self._request_ids: dict[str, str] = {}
         # Ends whose record found no room.
         self._held: list[tuple[str, str, Turn]] = []
+        self._keeping = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
 
     async def begin_chat(
@@ -63,8 +65,7 @@ class AuditedStore:
         try:
             await self._store.add_chat(chat, pictures)
         except Exception:
-            with suppress(StoreFull):
-                await self._append(_tombstone(chat.tenant, chat.id))
+            await self._bury(chat.tenant, chat.id)
             raise
 
     async def begin_turn(
@@ -92,8 +93,7 @@ class AuditedStore:
             await self._append(record)
         except StoreFull:
             self._held.append((tenant, chat_id, turn))
-            if self._retry is None or self._retry.done():
-                self._retry = asyncio.create_task(self._keep_trying())
+            self._retry_later()
             raise
         await self._store.finish_turn(tenant, chat_id, turn)
 
@@ -106,9 +106,13 @@ class AuditedStore:
         return await self._store.list_chats(tenant, query)
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
-        """See `ChatStore.delete_chat`; a tombstone stays in the record."""
+        """See `ChatStore.delete_chat`; a tombstone stays in the record.
+
+        Whether or not it finds room at once: the chat is gone, and a refusal would say that it is
+        not.
+        """
         await self._store.delete_chat(tenant, chat_id)
-        await self._append(_tombstone(tenant, chat_id))
+        await self._bury(tenant, chat_id)
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""
@@ -135,13 +139,30 @@ class AuditedStore:
         """Refuse what would add to a record that has no room; keep the ends that waited for it."""
         if self._log.is_behind:
             await self._wait_for(self._log.catch_up())
-        held, self._held = self._held, []
-        for tenant, chat_id, turn in held:
-            with suppress(ChatError):  # what finds no room now is the store's to keep later
-                await self._store.finish_turn(tenant, chat_id, turn)
+        async with self._keeping:
+            while self._held:
+                with suppress(ChatError):  # what finds no room now is the store's to keep later
+                    try:
+                        await self._store.finish_turn(*self._held[0])
+                    except Exception:
+                        del self._held[0]
+                        raise
+                    # Not before: whoever is cancelled in this leaves it to the next one.
+                    del self._held[0]
+
+    async def _bury(self, tenant: str, chat_id: str) -> None:
+        """Leave a tombstone; where it finds no room, it is written once there is some."""
+        try:
+            await self._append(_tombstone(tenant, chat_id))
+        except StoreFull:
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        if self._retry is None or self._retry.done():
+            self._retry = asyncio.create_task(self._keep_trying())
 
     async def _keep_trying(self) -> None:
-        while self._held:
+        while self._held or self._log.is_behind:
             await asyncio.sleep(FULL_RETRY_SECONDS)
             with suppress(StoreFull):
                 await self._catch_up()
