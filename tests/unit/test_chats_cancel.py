@@ -7,13 +7,15 @@ import pytest
 from chat_room import make_turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull, StoreUnavailable
 from llavachat_server.chats.live import Ended, LiveTurn, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.question import NewChat, Place, Question
+from llavachat_server.chats.question import ImageSource, NewChat, Place, Question
 from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.images.intake import Picture
 from llavachat_server.values import FinishReason
 from scripted_engine import Hold, ScriptedEngine
+from store_records import make_chat
 
 TENANT = "a tenant"
 QUESTION = Question(NewChat(), "What is this?")
@@ -166,6 +168,43 @@ async def test_a_replay_of_a_chat_that_is_erased_is_ended() -> None:
     engine.cancel(engine.requests[1].request_id)
     with pytest.raises(NotFound, match="no such chat"):
         await task
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_who_waits_in_a_chat_that_is_erased_is_told_so(is_stopped: bool) -> None:
+    """Before the engine knows of a turn: its chat is not found, and the server is not stopping."""
+
+    class SlowStore(MemoryStore):
+        """Reads pictures for ever."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_asked = asyncio.Event()
+
+        async def get_picture(self, tenant: str, image_id: str) -> Picture:
+            """Never come back."""
+            self.is_asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    store = SlowStore()
+    turns = make_turns(ScriptedEngine(), store)
+    chat = make_chat(TENANT)
+    await store.add_chat(chat, ())
+    image = ImageSource(image_id="0" * 64)
+    reader = asyncio.create_task(
+        read(turns.ask(TENANT, Question(Place(chat.id), "And this?", (image,))))
+    )
+    await store.is_asked.wait()
+    if is_stopped:
+        await turns.stop(grace_seconds=0)
+        with pytest.raises(ShuttingDown):
+            await reader
+        return
+    await turns.delete_chat(TENANT, chat.id)
+    with pytest.raises(NotFound) as missing:
+        await reader
+    assert NotFound("chat", chat.id) == missing.value
 
 
 async def test_a_running_chat_is_not_retired() -> None:

@@ -69,6 +69,8 @@ class LiveTurn:
         self.answer = ""
         self.end_reason: FinishReason | None = None
         """Why it was told to end, once it was."""
+        self.end_error: Exception | None = None
+        """What followers get if it ends before its answer began; None where the server stops."""
         self._abandon = abandon
         self._grace_seconds = grace_seconds
         self._grace: asyncio.TimerHandle | None = None

@@ -205,6 +205,7 @@ class Turns:
         """
         live = self._running.get((tenant, chat_id))
         if live is not None:
+            live.end_error = NotFound("chat", chat_id)
             await self._end_and_wait(live)
         await self._eraser.erase(tenant, chat_id)
 
@@ -277,10 +278,10 @@ class Turns:
             else:
                 await self._settle(job)
         except asyncio.CancelledError:
-            shutdown = ShuttingDown(STOP_RETRY_SECONDS)
+            error = live.end_error or ShuttingDown(STOP_RETRY_SECONDS)
             is_own_end = live.end_reason is FinishReason.CANCELLED
-            self._observe(job.account.report("cancelled" if is_own_end else name_error(shutdown)))
-            live.fail(shutdown)
+            self._observe(job.account.report("cancelled" if is_own_end else name_error(error)))
+            live.fail(error)
             raise
         except Exception as error:
             self._observe(job.account.report(name_error(error)))
