@@ -85,6 +85,22 @@ async def test_a_stopped_server_ends_late_turns_as_unavailable() -> None:
         assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
 
 
+async def test_a_stopped_server_ends_late_replays_as_unavailable() -> None:
+    """As it does turns: UNAVAILABLE with RetryInfo, and no more than the grace period later."""
+    hold = Hold("So far")
+    async with run_app(ScriptedEngine("warm", "So far", hold), "--grace-seconds", "0") as app:
+        chat_id = await app.start()
+        turn = (await app.chat.GetChat(pb.GetChatRequest(chat_id=chat_id))).chat.turns[0]
+        request = pb.ReplayTurnRequest(chat_id=chat_id, turn_id=turn.id)
+        replies = aiter(app.chat.ReplayTurn(request))
+        await anext(replies)
+        await hold.said.wait()
+        app.app.stop()
+        error = await end(replies)
+        assert (StatusCode.UNAVAILABLE, "the server is stopping") == (error.code(), error.details())
+        assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
+
+
 async def test_no_call_is_lost_when_the_server_ends() -> None:
     """Calls that run, that wait, and that still come in as it stops: each ends UNAVAILABLE."""
     script = ["warm", *(Hold() for _ in range(120))]

@@ -3,6 +3,7 @@
 The chat is left as it is: what comes out is told and forgotten. It must not know gRPC or torch.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -53,7 +54,6 @@ class Verdict:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Replayer:
     """Replays turns.
 
@@ -64,10 +64,31 @@ class Replayer:
         max_turn_seconds: the longest that a replay may take, waiting included.
     """
 
-    engine: Engine
-    store: ChatStore
-    contexts: ContextBuilder
-    max_turn_seconds: float
+    def __init__(
+        self,
+        engine: Engine,
+        store: ChatStore,
+        contexts: ContextBuilder,
+        max_turn_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._contexts = contexts
+        self._max_turn_seconds = max_turn_seconds
+        # By the engine's name for each; done when it has ended.
+        self._running: dict[str, asyncio.Future[None]] = {}
+        self._is_stopped = False
+
+    @property
+    def running(self) -> set[asyncio.Future[None]]:
+        """What is being replayed; each is done when it has ended."""
+        return set(self._running.values())
+
+    def stop(self) -> None:
+        """End what is being replayed, and begin no more; it gets `ShuttingDown`."""
+        self._is_stopped = True
+        for request_id in self._running:
+            self._engine.cancel(request_id, FinishReason.SHUTDOWN)
 
     async def replay(
         self, tenant: str, chat_id: str, turn_id: str
@@ -82,7 +103,20 @@ class Replayer:
             EngineError: the model can not answer.
             ShuttingDown: the server stops before the end.
         """
-        chat = await self.store.get_chat(tenant, chat_id)
+        request_id = secrets.token_hex(16)
+        ended = self._running[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            async with aclosing(self._run(request_id, tenant, chat_id, turn_id)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            del self._running[request_id]
+            ended.set_result(None)
+
+    async def _run(
+        self, request_id: str, tenant: str, chat_id: str, turn_id: str
+    ) -> AsyncGenerator[Delta | Verdict, None]:
+        chat = await self._store.get_chat(tenant, chat_id)
         turn = chat.turn(turn_id)
         if turn is None:
             raise NotFound("turn", turn_id)
@@ -92,8 +126,11 @@ class Replayer:
             raise TurnImported
         if not turn.answer_ids:
             raise BadField("turn_id", "this turn has no recorded answer to compare with")
-        request = self._rebuild(tenant, chat, turn)
-        generator = cast("AsyncGenerator[EngineEvent, None]", self.engine.generate(request))
+        if self._is_stopped:
+            # Before the engine knows of it, which could not be told to end it.
+            raise ShuttingDown(STOP_RETRY_SECONDS)
+        request = self._rebuild(request_id, tenant, chat, turn)
+        generator = cast("AsyncGenerator[EngineEvent, None]", self._engine.generate(request))
         async with aclosing(generator) as events:
             async for event in events:
                 if isinstance(event, Delta):
@@ -107,11 +144,11 @@ class Replayer:
                         # Nothing but the chat's erasure ends a replay before its time.
                         raise NotFound("chat", chat_id)
                     difference = _compare(turn, event.token_ids)
-                    yield Verdict(difference, find_changes(turn, self.engine.info))
+                    yield Verdict(difference, find_changes(turn, self._engine.info))
                     return
         raise EngineFailed
 
-    def _rebuild(self, tenant: str, chat: Chat, turn: Turn) -> EngineRequest:
+    def _rebuild(self, request_id: str, tenant: str, chat: Chat, turn: Turn) -> EngineRequest:
         """The request that the engine got, from the record."""
         history = chat.branch(turn.parent_id)
         images = [image for before in history for image in before.images] + list(turn.images)
@@ -120,11 +157,11 @@ class Replayer:
             # Cut short by no token of its own: it is compared as far as it came.
             sampling = replace(sampling, max_tokens=len(turn.answer_ids))
         return EngineRequest(
-            request_id=secrets.token_hex(16),
-            token_ids=self.contexts.rebuild_ids(history, turn, chat.system_prompt),
-            images=tuple(use_kept(self.store, tenant, image.id) for image in images),
+            request_id=request_id,
+            token_ids=self._contexts.rebuild_ids(history, turn, chat.system_prompt),
+            images=tuple(use_kept(self._store, tenant, image.id) for image in images),
             sampling=sampling,
-            time_limit_seconds=self.max_turn_seconds,
+            time_limit_seconds=self._max_turn_seconds,
             tenant=tenant,
             owner=chat.id,
         )

@@ -159,7 +159,13 @@ class Turns:
     def replay(
         self, tenant: str, chat_id: str, turn_id: str
     ) -> AsyncGenerator[Delta | Verdict, None]:
-        """See `Replayer.replay`."""
+        """See `Replayer.replay`.
+
+        Raises:
+            ShuttingDown: the server is stopping.
+        """
+        if self._is_stopping:
+            raise ShuttingDown(STOP_RETRY_SECONDS)
         return self._replayer.replay(tenant, chat_id, turn_id)
 
     async def count(self, tenant: str, question: Question) -> TokenCount:
@@ -230,23 +236,29 @@ class Turns:
         return self._engine.prompts.render(ids)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no more questions; end running turns after the grace period.
+        """Take no more questions; end running turns and replays after the grace period.
 
         Their followers get `ShuttingDown`, their records say SHUTDOWN. Chats that are being erased
         are erased.
         """
         self._is_stopping = True
-        if self._tasks and grace_seconds > 0:
-            await asyncio.wait(set(self._tasks.values()), timeout=grace_seconds)
+        await self._wait_for_turns(grace_seconds)
         for live in list(self._tasks):
             self._end(live, FinishReason.SHUTDOWN)
-        if self._tasks:
-            _, late = await asyncio.wait(set(self._tasks.values()), timeout=_CANCEL_SECONDS)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+        self._replayer.stop()
+        await self._wait_for_turns(_CANCEL_SECONDS)
+        late = set(self._tasks.values())
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
         await self._eraser.wait(_CANCEL_SECONDS)
+
+    async def _wait_for_turns(self, max_seconds: float) -> None:
+        """Wait until nothing is being answered or replayed, no longer than this."""
+        running = {*self._tasks.values(), *self._replayer.running}
+        if running and max_seconds > 0:
+            await asyncio.wait(running, timeout=max_seconds)
 
     def _end(self, live: LiveTurn, reason: FinishReason = FinishReason.CANCELLED) -> None:
         live.end_reason = reason

@@ -1,0 +1,88 @@
+"""Replays when the server stops: they have the grace period, and then they are told of it."""
+
+import asyncio
+
+import pytest
+from chat_room import TENANT, make_turns
+from llavachat_server.chats.errors import ShuttingDown
+from llavachat_server.chats.live import LiveTurn
+from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.question import NewChat, Question
+from llavachat_server.chats.record import Chat
+from llavachat_server.chats.replay import Verdict
+from llavachat_server.chats.turns import Turns
+from llavachat_server.values import Delta, FinishReason
+from scripted_engine import Hold, ScriptedEngine
+
+
+async def answered(turns: Turns) -> LiveTurn:
+    """A turn that has been answered."""
+    live = turns.ask(TENANT, Question(NewChat(), "What is this?"))
+    async for _ in live.follow():
+        pass
+    return live
+
+
+async def replay(turns: Turns, live: LiveTurn) -> list[Delta | Verdict]:
+    """Replay it to the end."""
+    return [event async for event in turns.replay(TENANT, live.chat_id, live.turn_id)]
+
+
+async def test_stopping_lets_a_replay_end_within_its_grace() -> None:
+    """It comes to its verdict, and nothing is waited for after it; another is not begun."""
+    hold = Hold("A circle.")
+    turns = make_turns(ScriptedEngine("A circle.", hold))
+    live = await answered(turns)
+    replaying = asyncio.create_task(replay(turns, live))
+    await hold.said.wait()
+    stopping = asyncio.create_task(turns.stop(grace_seconds=3600))
+    await asyncio.sleep(0)
+    with pytest.raises(ShuttingDown):
+        await replay(turns, live)
+    assert not stopping.done()
+    hold.release.set()
+    await stopping
+    assert Verdict(None, ()) == (await replaying)[-1]
+
+
+async def test_stopping_ends_a_replay_after_its_grace() -> None:
+    """Who reads it is told that the server stops, and when to come back."""
+    hold = Hold("A circle.")
+    engine = ScriptedEngine("A circle.", hold)
+    turns = make_turns(engine)
+    replaying = asyncio.create_task(replay(turns, await answered(turns)))
+    await hold.said.wait()
+    await turns.stop(grace_seconds=0)
+    assert {engine.requests[1].request_id: FinishReason.SHUTDOWN} == engine.cancelled
+    assert replaying.done()
+    with pytest.raises(ShuttingDown):
+        await replaying
+
+
+async def test_a_replay_that_is_ended_as_it_begins_ends() -> None:
+    """Even while its chat is read, before the engine knows of it."""
+
+    class SlowStore(MemoryStore):
+        """Reads a chat once it may."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_asked, self.may_read = asyncio.Event(), asyncio.Event()
+
+        async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+            """Wait, and do it."""
+            self.is_asked.set()
+            await self.may_read.wait()
+            return await super().get_chat(tenant, chat_id)
+
+    engine, store = ScriptedEngine("A circle.", Hold()), SlowStore()
+    turns = make_turns(engine, store)
+    replaying = asyncio.create_task(replay(turns, await answered(turns)))
+    await store.is_asked.wait()
+    stopping = asyncio.create_task(turns.stop(grace_seconds=0))
+    await asyncio.sleep(0)
+    store.may_read.set()
+    await stopping
+    with pytest.raises(ShuttingDown):
+        await replaying
+    assert 1 == len(engine.requests)
