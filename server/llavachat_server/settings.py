@@ -177,7 +177,11 @@ class Settings(BaseSettings):
         3.0, ge=0, le=3600, description="how long a turn goes on whose reader is gone"
     )
     max_chat_age_days: float | None = Field(
-        None, gt=0, description="chats that were not used for so long are erased (default: none)"
+        None,
+        gt=0,
+        le=36_500,
+        description="chats that were not used for so long are erased, up to a hundred years "
+        "(default: none)",
     )
     max_chats_bytes: int | None = Field(
         None,

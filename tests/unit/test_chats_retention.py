@@ -13,6 +13,7 @@ from llavachat_server.chats.errors import NotFound, StoreUnavailable
 from llavachat_server.chats.record import Chat
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.settings import load
 from retention_history import check_retention, check_sizes_of_an_older_database
 from store_records import end, make_chat, make_turn
 
@@ -66,6 +67,16 @@ async def test_chats_beyond_their_age_are_erased(store: SqlStore) -> None:
     assert 0 == await chats.retire()
 
 
+async def test_the_longest_age_that_may_be_set_is_a_time(store: SqlStore) -> None:
+    """Nothing is that old, and the limit of size holds beside it."""
+    max_age_days = load(["--max-chat-age-days", "36500"]).max_chat_age_days
+    assert max_age_days is not None
+    await keep(store, timedelta(days=9))
+    max_age = timedelta(days=max_age_days)
+    assert 0 == await Retention(store, erase_from(store), max_age).retire()
+    assert 1 == await Retention(store, erase_from(store), max_age, 0).retire()
+
+
 async def test_both_limits_hold(store: SqlStore) -> None:
     """What is young is erased all the same where there is too much."""
     chats = [await keep(store, timedelta(hours=9 - hour), 10_000) for hour in range(9)]
@@ -113,9 +124,10 @@ async def test_a_tombstone_stays_for_each(store: SqlStore, tmp_path: Path) -> No
 
 
 class Absent:
-    """A store that does not answer at first."""
+    """A store that does not answer at first, but with an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
         self.num_calls = 0
         self.answered = asyncio.Event()
 
@@ -123,7 +135,7 @@ class Absent:
         """Fail once."""
         self.num_calls += 1
         if self.num_calls == 1:
-            raise StoreUnavailable(1.0)
+            raise self.error
         self.answered.set()
         return ()
 
@@ -136,12 +148,22 @@ class Absent:
         return 0
 
 
-async def test_a_store_that_is_away_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (StoreUnavailable(1.0), "retention waits: the server can not reach its chats now"),
+        (OverflowError("date value out of range"), "retention failed"),
+    ],
+)
+async def test_a_store_that_fails_is_asked_again(
+    error: Exception,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Retention waits and says so; the server goes on."""
+    """Retention waits and says so, whatever it is; the server goes on."""
     monkeypatch.setattr(retention, "SIZE_PAUSE_SECONDS", 0.0)
-    store = Absent()
+    store = Absent(error)
 
     async def erase(tenant: str, chat_id: str) -> bool:
         raise AssertionError
@@ -149,4 +171,4 @@ async def test_a_store_that_is_away_is_asked_again(
     task = asyncio.create_task(Retention(store, erase, max_bytes=0).run())
     await asyncio.wait_for(store.answered.wait(), 10)
     task.cancel()
-    assert "retention waits: the server can not reach its chats now" in caplog.text
+    assert told in caplog.text

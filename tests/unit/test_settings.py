@@ -99,6 +99,10 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
             "--profile: 'shape' given; allowed: 'shapes', 'llava-1.5-7b' or 'llava-1.5-13b'",
         ),
         (
+            ["--max-chat-age-days", "36501"],
+            "--max-chat-age-days: '36501' given; allowed: less than or equal to 36500",
+        ),
+        (
             ["--max-tokens", "0"],
             "--max-tokens: '0' given; allowed: greater than or equal to 1",
         ),

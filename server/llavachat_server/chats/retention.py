@@ -65,12 +65,15 @@ class Retention:
     max_bytes: int | None = None
 
     async def run(self) -> None:
-        """Erase what is due, now and for ever."""
+        """Erase what is due, now and for ever; what fails is told, and tried again."""
         while True:
             try:
                 num_erased = await self.retire()
             except ChatError as error:
                 log.warning("retention waits: %s", error)
+            except Exception:
+                # Whatever it is: who is not told would find the disk full some day.
+                log.exception("retention failed")
             else:
                 if num_erased:
                     log.info("retention", extra={"fields": {"num_erased": num_erased}})
