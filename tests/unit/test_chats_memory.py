@@ -195,6 +195,44 @@ async def test_pictures_are_bounded_in_bytes() -> None:
         await keep(store, 4, picture(4, side=20))
 
 
+async def test_what_can_never_fit_forgets_nothing() -> None:
+    """A picture larger than all that is kept, or than what running chats leave, is refused."""
+    store = MemoryStore(max_picture_bytes=1200)
+    await keep(store, 1, picture(1), tenant="other")
+    await keep(store, 2, picture(2))
+    await store.begin_chat(chat(3), turn(3, picture(3)), (picture(3),), None)
+    for side in (21, 18):  # 1323 bytes, and 972 where 900 can be had
+        with pytest.raises(StoreFull):
+            await keep(store, 4, picture(4, side))
+    with pytest.raises(StoreFull):
+        await keep(store, 4, replace(picture(4), original=bytes(700)))
+    assert (["chat-1"], ["chat-2", "chat-3"]) == (
+        await listed(store, "other"),
+        sorted(await listed(store)),
+    )
+    await keep(store, 4, picture(4, side=17))
+    assert ([], ["chat-3", "chat-4"]) == (await listed(store, "other"), sorted(await listed(store)))
+
+
+async def test_files_make_room_with_their_chats() -> None:
+    """What a chat brought goes with it: no other chat need go for the same bytes."""
+    store = MemoryStore(max_picture_bytes=1400)
+    await keep(store, 1, replace(picture(1), original=bytes(700)))
+    await keep(store, 2, picture(2))
+    await keep(store, 3, replace(picture(3), original=bytes(700)))
+    assert ["chat-3", "chat-2"] == await listed(store)
+
+
+async def test_a_picture_that_goes_and_comes_frees_nothing() -> None:
+    """A chat gives way to a question about its own picture: that one's bytes are needed still."""
+    store = MemoryStore(max_picture_bytes=600)
+    await keep(store, 1, picture(1))
+    await keep(store, 2, picture(2))
+    await keep(store, 3, picture(1), picture(3))
+    assert ["chat-3"] == await listed(store)
+    assert 600 == store._picture_bytes
+
+
 async def test_a_picture_counts_once() -> None:
     """Chats about one picture share its bytes."""
     store = MemoryStore(max_picture_bytes=300)
@@ -234,9 +272,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.number += 1
         kept = tuple(picture(number) for number in pictures)
         first = turn(self.number, *kept, minutes=self.number)
+        before = list(self.store._chats)
         try:
             self.run(self.store.begin_chat(chat(self.number), first, kept, None))
         except StoreFull:
+            assert before == list(self.store._chats)
             return
         self.running[f"chat-{self.number}"] = first
 

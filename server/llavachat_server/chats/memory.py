@@ -6,7 +6,7 @@ loop; no method awaits between reading and writing, so that every write is whole
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 from llavachat_server.chats.errors import NotFound, StoreFull, TurnRunning
@@ -167,26 +167,51 @@ class MemoryStore:
     def _make_room(
         self, tenant: str, pictures: tuple[Picture, ...], *, more_chats: int, keep: str
     ) -> None:
-        while True:
-            new = {p.info.id: p for p in pictures if (tenant, p.info.id) not in self._pictures}
-            num_bytes = self._picture_bytes + sum(p.num_bytes for p in new.values())
-            num_bytes += sum(len(p.original or b"") for p in pictures)
-            if len(self._chats) + more_chats <= self._max_chats and (
-                num_bytes <= self._max_picture_bytes
-            ):
-                return
-            idle = (
-                key for key, chat in self._chats.items() if key[1] != keep and not _is_running(chat)
-            )
+        """Forget what was used longest ago until this fits, and nothing where it can not fit."""
+        new = {(tenant, picture.info.id): picture.num_bytes for picture in pictures}
+        original_bytes = sum(len(picture.original or b"") for picture in pictures)
+        if sum(new.values()) + original_bytes > self._max_picture_bytes:
+            # Not in an empty store either: the chats need not be looked through.
+            raise StoreFull(_FULL_RETRY_SECONDS)
+        num_bytes = self._picture_bytes + original_bytes
+        num_bytes += sum(size for key, size in new.items() if key not in self._pictures)
+        idle = (
+            key for key, chat in self._chats.items() if key[1] != keep and not _is_running(chat)
+        )
+        going: dict[tuple[str, str], None] = {}
+        while (
+            len(self._chats) - len(going) + more_chats > self._max_chats
+            or num_bytes > self._max_picture_bytes
+        ):
             oldest = next(idle, None)
             if oldest is None:
                 raise StoreFull(_FULL_RETRY_SECONDS)
-            self._forget(*oldest)
+            going[oldest] = None
+            num_bytes -= self._count_freed(oldest, going.keys(), new.keys())
+        for key in going:
+            self._forget(*key)
+
+    def _count_freed(
+        self,
+        chat_key: tuple[str, str],
+        going: Set[tuple[str, str]],
+        coming: Set[tuple[str, str]],
+    ) -> int:
+        """Bytes that go with a chat, the last of `going`; pictures that are `coming` come back."""
+        tenant, chat_id = chat_key
+        num_bytes = 0
+        for key in _picture_keys(self._chats[chat_key]):
+            brought = self._originals.get(key, {}).get(chat_id)
+            if brought is not None:
+                num_bytes += len(brought.original or b"")
+            is_last = all((tenant, user) in going for user in self._picture_users.get(key, ()))
+            if is_last and key in self._pictures and key not in coming:
+                num_bytes += self._pictures[key].num_bytes
+        return num_bytes
 
     def _forget(self, tenant: str, chat_id: str) -> None:
         chat = self._chats.pop((tenant, chat_id))
-        for image_id in {image.id for turn in chat.turns for image in turn.images}:
-            key = (tenant, image_id)
+        for key in _picture_keys(chat):
             brought = self._originals.get(key, {}).pop(chat_id, None)
             if brought is not None:
                 self._picture_bytes -= len(brought.original or b"")
@@ -208,6 +233,11 @@ def _order(chat: Chat) -> tuple[object, str]:
 
 def _is_running(chat: Chat) -> bool:
     return any(turn.state is TurnState.RUNNING for turn in chat.turns)
+
+
+def _picture_keys(chat: Chat) -> set[tuple[str, str]]:
+    """Of the pictures that its turns name."""
+    return {(chat.tenant, image.id) for turn in chat.turns for image in turn.images}
 
 
 def _matches(chat: Chat, tenant: str, query: ChatQuery) -> bool:
