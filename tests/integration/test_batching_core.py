@@ -18,7 +18,6 @@ from llavachat_server.engine.batching.scheduler import Scheduler
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.engine.native.sampling import ArraySampler
-from llavachat_server.engine.placement import GATHER_SECONDS
 from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.engine.tensors.paged import PagedAttention
 from llavachat_server.engine.tensors.runner import Decoder, Runner
@@ -76,7 +75,7 @@ class Bench:
         budget = GapBudget(1.0, max_chunk_tokens)
         if self.native is not None:
             pool = BlockPool(num_blocks, self.block)
-            scheduler = Scheduler(pool, budget, max_running, GATHER_SECONDS)
+            scheduler = Scheduler(pool, budget, max_running)
             arrays = ArraySampler(max_running, VOCABULARY, silent_ids)
             return Core(make_runner(self.native, num_blocks), scheduler, arrays)
         kind = "paged" if self.make in ("paged", "recorded") else "pieces"
@@ -89,7 +88,7 @@ class Bench:
             if self.make == "recorded":
                 steps = RepeatedSteps(self.decoder, attention, max_running, 512)
                 steps.record()
-        scheduler = Scheduler(pool, budget, max_running, GATHER_SECONDS)
+        scheduler = Scheduler(pool, budget, max_running)
         sampler = TensorSampler(max_running, VOCABULARY, silent_ids, self.decoder.device)
         return Core(Runner(self.decoder, attention, steps), scheduler, sampler)
 

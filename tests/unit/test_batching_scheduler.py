@@ -6,28 +6,9 @@ from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
 from llavachat_server.engine.batching.sequence import Job, Sequence
 
 
-class Clock:
-    """Stands still until it is set."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-
-def make_scheduler(
-    num_blocks: int = 32,
-    *,
-    max_running: int = 4,
-    max_tokens: int = 8,
-    gather_seconds: float = 0.0,
-    clock: Clock | None = None,
-) -> Scheduler:
+def make_scheduler(num_blocks: int = 32, *, max_running: int = 4, max_tokens: int = 8) -> Scheduler:
     """A scheduler over blocks of four tokens."""
-    budget = GapBudget(1.0, max_tokens)
-    pool = BlockPool(num_blocks, 4)
-    return Scheduler(pool, budget, max_running, gather_seconds, clock or Clock())
+    return Scheduler(BlockPool(num_blocks, 4), GapBudget(1.0, max_tokens), max_running)
 
 
 def add(scheduler: Scheduler, number: int, num_tokens: int, max_new_tokens: int = 8) -> Sequence:
@@ -42,8 +23,6 @@ def run_step(scheduler: Scheduler) -> list[tuple[int, int, int]]:
     """One step with a made-up model: (job, start, tokens) of each chunk."""
     chunks = scheduler.plan()
     for chunk in chunks:
-        if chunk.sequence.scheduled_at_seconds is None:
-            chunk.sequence.scheduled_at_seconds = scheduler._clock()
         scheduler.advance(chunk)
         if chunk.sequence.num_uncomputed == 0:
             chunk.sequence.token_ids.append(7)
@@ -134,89 +113,6 @@ def test_cached_prefix_is_not_planned() -> None:
     scheduler.add(follow_up)
     assert [(2, 12, 2)] == run_step(scheduler)
     assert 12 == follow_up.cached_tokens
-
-
-def test_those_who_come_together_begin_together() -> None:
-    """The last tokens of all prompts are computed in one step, and none is computed twice."""
-    scheduler = make_scheduler(max_tokens=16, gather_seconds=1.0)
-    for number in (1, 2, 3):
-        add(scheduler, number, 12)
-    assert [
-        [(1, 0, 11), (2, 0, 4)],
-        [(2, 4, 7), (3, 0, 8)],
-        [(1, 11, 1), (2, 11, 1), (3, 8, 4)],
-        [(1, 12, 1), (2, 12, 1), (3, 12, 1)],
-    ] == [run_step(scheduler) for _ in range(4)]
-
-
-def test_who_comes_alone_waits_for_nobody() -> None:
-    """The same steps as where nobody gathers."""
-    alone = make_scheduler(max_tokens=8, gather_seconds=1.0)
-    add(alone, 1, 19)
-    assert [[(1, 0, 8)], [(1, 8, 8)], [(1, 16, 3)], [(1, 19, 1)]] == [
-        run_step(alone) for _ in range(4)
-    ]
-
-
-def test_an_answer_that_runs_does_not_wait() -> None:
-    """However many prompts come, each step brings its next token."""
-    scheduler = make_scheduler(max_tokens=16, gather_seconds=1.0)
-    add(scheduler, 1, 4)
-    run_step(scheduler)
-    for number in (2, 3):
-        add(scheduler, number, 20)
-    steps = [run_step(scheduler) for _ in range(3)]
-    assert [(1, 4, 1), (1, 5, 1), (1, 6, 1)] == [step[0] for step in steps]
-
-
-def test_nobody_waits_longer_than_the_limit() -> None:
-    """Though prompts keep coming, an answer begins when its time is over."""
-    clock = Clock()
-    scheduler = make_scheduler(num_blocks=64, max_tokens=16, gather_seconds=0.25, clock=clock)
-    add(scheduler, 1, 6)
-    add(scheduler, 2, 40)
-    add(scheduler, 3, 40)
-    first = run_step(scheduler)
-    clock.now += 0.24
-    second = run_step(scheduler)
-    clock.now += 0.02
-    third = run_step(scheduler)
-    assert [(1, 0, 5), (2, 0, 10)] == first
-    assert [(2, 10, 16)] == second
-    assert [(1, 5, 1), (2, 26, 14), (3, 0, 2)] == third
-
-
-def test_a_known_prompt_waits_as_well() -> None:
-    """One whose prefix is cached, but for its last token, begins with the others."""
-    scheduler = make_scheduler(max_tokens=16, gather_seconds=1.0)
-    first = add(scheduler, 1, 9)
-    run_step(scheduler)
-    scheduler.remove(first)
-    add(scheduler, 2, 20)
-    again = Sequence(Job(1, list(first.job.token_ids), 8), list(first.job.token_ids))
-    scheduler.waiting.appendleft(again)
-    assert [[(2, 0, 15)], [(1, 8, 1), (2, 15, 5)]] == [run_step(scheduler) for _ in range(2)]
-
-
-def test_those_who_were_waited_for_may_go() -> None:
-    """When the other prompt is cancelled, the next step begins the answer."""
-    scheduler = make_scheduler(max_tokens=8, gather_seconds=1.0)
-    add(scheduler, 1, 4)
-    other = add(scheduler, 2, 40)
-    first = run_step(scheduler)
-    scheduler.remove(other)
-    assert [[(1, 0, 3), (2, 0, 4)], [(1, 3, 1)]] == [first, run_step(scheduler)]
-
-
-def test_who_finds_no_room_is_not_waited_for() -> None:
-    """A prompt that must wait for the cache, or for a place, holds nobody up."""
-    scheduler = make_scheduler(num_blocks=4, max_tokens=16, gather_seconds=1.0)
-    add(scheduler, 1, 5)
-    add(scheduler, 2, 12)
-    full = make_scheduler(max_running=1, max_tokens=5, gather_seconds=1.0)
-    add(full, 1, 5)
-    add(full, 2, 5)
-    assert [[(1, 0, 5)], [(1, 0, 5)]] == [run_step(scheduler), run_step(full)]
 
 
 def test_plan_is_empty_without_work() -> None:

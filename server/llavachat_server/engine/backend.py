@@ -21,7 +21,7 @@ from llavachat_server.engine.checkpoint import Checkpoint, CheckpointFacts, Load
 from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.gate import Gate
 from llavachat_server.engine.loop import Deliver, GenerationLoop
-from llavachat_server.engine.placement import GATHER_SECONDS, Placement
+from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.virtual_ids import VirtualIds
@@ -126,7 +126,7 @@ class Backend(ABC):
         if settings.exact:
             return ExactScheduler(pool, placement.max_batch_tokens, settings.max_running)
         budget = GapBudget(placement.gap_seconds, placement.max_batch_tokens)
-        return Scheduler(pool, budget, settings.max_running, GATHER_SECONDS)
+        return Scheduler(pool, budget, settings.max_running)
 
     def describe(self, request_capacity_tokens: int) -> EngineInfo:
         """What callers must know; the context is bounded by what one cache can hold."""

@@ -38,14 +38,6 @@ CPU_GAP_SECONDS = 0.01
 first token after 0.42 s (median); this gives 15 ms, 935 tok/s and 0.49 s."""
 
 
-GATHER_SECONDS = 0.25
-"""How long an answer whose prompt is computed may wait for the prompts of others. Who asks alone
-waits for nobody. Of many who ask at once the last are answered much sooner, and the first are not
-halted as soon as they have begun. Who reads notices little of a quarter of a second: Card, Moran
-and Newell, "The Psychology of Human-Computer Interaction", 1983, give 0.24 s for perceiving,
-thinking and acting once."""
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What `loading` found.

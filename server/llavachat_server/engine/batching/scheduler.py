@@ -2,18 +2,14 @@
 
 Running answers come first, one token each, so that none of them waits for a newcomer. What
 remains of the step goes to prompts, first come, first served, in chunks: as long as answers
-are running, a chunk is no larger than the time between two of their tokens allows. Those who come
-together begin together, within limits: a prompt's last token waits for the other prompts, so that
-no answer halts for them as soon as it has begun, and each step computes many. When the
+are running, a chunk is no larger than the time between two of their tokens allows. When the
 cache is full the latest comer steps back and is computed again later; nobody is dropped.
 
 It knows sequences and blocks, and no tensor.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llavachat_server.engine.batching.blocks import BlockPool
 from llavachat_server.engine.batching.budget import GapBudget
@@ -36,25 +32,12 @@ class Scheduler:
         pool: the cache's blocks.
         budget: sizes the chunks.
         max_running: sequences in the batch at once, 1 or more.
-        gather_seconds: how long after it has entered the batch an answer may be put off until the
-            prompts of others are computed; 0: not at all.
-        clock: in seconds.
     """
 
-    def __init__(
-        self,
-        pool: BlockPool,
-        budget: GapBudget,
-        max_running: int,
-        gather_seconds: float = 0.0,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, pool: BlockPool, budget: GapBudget, max_running: int) -> None:
         self.pool = pool
         self.budget = budget
         self.max_running = max_running
-        self._gather_seconds = gather_seconds
-        self._clock = clock
-        self._is_gathering = False
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -64,7 +47,7 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """The next step, chunks of a single token first. Empty when there is nothing to do."""
-        decodes, put_off = self._plan_decodes()
+        decodes = self._plan_decodes()
         left_tokens = self.budget.count_tokens(len(decodes))
         prompts: list[Chunk] = []
         for sequence in self.running:
@@ -76,40 +59,7 @@ class Scheduler:
             chunk = self._cut_chunk(self.running[-1], left_tokens)
             left_tokens -= chunk.num_tokens
             prompts.append(chunk)
-        self._is_gathering = self._has_more_prompts(prompts, left_tokens)
-        if self._is_gathering:
-            prompts = self._put_off(prompts)
-        else:
-            # Some may have had to step back since.
-            decodes += [chunk for chunk in put_off if chunk.sequence in self.running]
         return sorted(decodes + prompts, key=lambda chunk: chunk.num_tokens > 1)
-
-    def _may_wait(self, sequence: Sequence) -> bool:
-        if sequence.num_new_tokens or not self._gather_seconds:
-            return False
-        start = sequence.scheduled_at_seconds
-        return start is None or self._clock() - start < self._gather_seconds
-
-    def _has_more_prompts(self, planned: list[Chunk], left_tokens: int) -> bool:
-        """Whether the step after this one will go on with prompts, as far as can be known."""
-        if not planned:
-            return False
-        taken = {chunk.sequence: chunk.num_tokens for chunk in planned}
-        if any(s.num_uncomputed - taken.get(s, 0) > 1 for s in self.running):
-            return True
-        # With tokens left, who waits did not fit into the cache.
-        return bool(self.waiting) and not left_tokens and len(self.running) < self.max_running
-
-    def _put_off(self, prompts: list[Chunk]) -> list[Chunk]:
-        """The same chunks without the last tokens of prompts that can wait for others."""
-        shorter = []
-        for chunk in prompts:
-            is_last = chunk.num_tokens == chunk.sequence.num_uncomputed
-            if is_last and self._may_wait(chunk.sequence):
-                chunk = replace(chunk, num_tokens=chunk.num_tokens - 1)
-            if chunk.num_tokens:
-                shorter.append(chunk)
-        return shorter
 
     def advance(self, chunk: Chunk) -> None:
         """A chunk is in the cache: name the blocks that it filled."""
@@ -136,20 +86,15 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._release(sequence)
 
-    def _plan_decodes(self) -> tuple[list[Chunk], list[Chunk]]:
-        """Those with one token to compute: who goes on, and who can wait for others' prompts."""
-        decodes: list[Chunk] = []
-        put_off: list[Chunk] = []
+    def _plan_decodes(self) -> list[Chunk]:
+        chunks: list[Chunk] = []
         for sequence in list(self.running):
             # Stepping back happens from the end of the line, so what is planned stays.
             if sequence.num_uncomputed != 1 or sequence not in self.running:
                 continue
-            if self._is_gathering and self._may_wait(sequence):
-                # Its prompt has its blocks: it needs no more.
-                put_off.append(Chunk(sequence, sequence.num_computed, 1))
-            elif self._grow(sequence):
-                decodes.append(Chunk(sequence, sequence.num_computed, 1))
-        return decodes, put_off
+            if self._grow(sequence):
+                chunks.append(Chunk(sequence, sequence.num_computed, 1))
+        return chunks
 
     def _grow(self, sequence: Sequence) -> bool:
         # Room for the next token, if need be at the cost of later comers, at last of itself.
