@@ -107,7 +107,9 @@ class Turns:
         if question.request_id:
             self._requests[key] = live
         account = TurnAccount(tenant, question, self._engine.info.model)
-        self._tasks[live] = asyncio.create_task(self._run(Job(tenant, question, live, account)))
+        job = Job(tenant, question, live, account)
+        self._tasks[live] = task = asyncio.create_task(self._run(job))
+        task.add_done_callback(lambda _: self._note_end(job))
         return live
 
     async def resume(self, tenant: str, chat_id: str, turn_id: str, char_offset: int) -> LiveTurn:
@@ -299,9 +301,19 @@ class Turns:
             self._observe(job.account.report(name_error(error)))
             live.fail(error)
         finally:
-            del self._tasks[live]
-            if self._requests.get((tenant, question.request_id)) is live:
-                del self._requests[tenant, question.request_id]
+            self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
+        del self._tasks[job.live]
+        key = (job.tenant, job.question.request_id)
+        if self._requests.get(key) is job.live:
+            del self._requests[key]
+
+    def _note_end(self, job: Job) -> None:
+        """A turn's task is done; one that was cancelled before its first step has told nobody."""
+        if job.live in self._tasks:
+            self._let_go(job)
+            job.live.fail(job.live.end_error or ShuttingDown(STOP_RETRY_SECONDS))
 
     async def _repeat(self, job: Job, claim: RequestClaim) -> None:
         """Tell the recorded turn once more, or answer anew what ended with its server."""
