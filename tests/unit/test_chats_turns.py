@@ -10,6 +10,7 @@ from llavachat_server.chats.errors import (
     ChatError,
     NotFound,
     RequestReused,
+    ShuttingDown,
     StoreFull,
     TurnRunning,
 )
@@ -138,6 +139,17 @@ async def test_other_chats_run_side_by_side() -> None:
     assert "Another answer." == text(await room.ask(Question(NewChat(), "Two?")))
     hold.release.set()
     assert "I think" == text(await running)
+
+
+async def test_who_asks_as_the_server_stops_is_told() -> None:
+    """Also where the turn is ended before its first step; and nothing is kept of its request."""
+    room = Room("A red circle.")
+    live = room.turns.ask(TENANT, Question(NewChat(), "What is this?", request_id="r"))
+    await room.turns.stop(grace_seconds=0)
+
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(collect(live, []), 10)
+    assert ({}, {}) == (room.turns._tasks, room.turns._requests)
 
 
 async def test_an_abandoned_turn_is_cancelled_and_never_context() -> None:
