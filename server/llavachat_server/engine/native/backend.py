@@ -1,7 +1,6 @@
 """The whole of LLaVA on a CPU by the kernels; see `engine.backend`."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -20,6 +19,7 @@ from llavachat_server.engine.checkpoint import (
     LoadingError,
 )
 from llavachat_server.engine.fingerprint import Fingerprint
+from llavachat_server.engine.kept import Recipe, read_by_copy
 from llavachat_server.engine.llava.files import ArrayWeights, WeightsMissing, map_weights
 from llavachat_server.engine.native.apart import Kernels, get_kernels
 from llavachat_server.engine.native.cache import Cache
@@ -66,7 +66,17 @@ def open_backend(
     fingerprint = fingerprint or begin_fingerprint(checkpoint.folder, shelf)
     with stage("libraries", progress):
         kernels = get_kernels(settings.compiled_folder)
-    packed, weights_sha256 = _read_packed(checkpoint.folder, facts, progress, fingerprint, shelf)
+    folder = checkpoint.folder
+    recipe = Recipe(
+        kind=KIND,
+        form=describe_form(),
+        make=lambda: pack(_map_source(folder), facts.config),
+        read=lambda copy: _map_copy(copy, facts),
+        write=write_packed,
+        count_bytes=lambda packed: packed.num_bytes,
+        min_bytes=MIN_COPY_BYTES,
+    )
+    packed, weights_sha256 = read_by_copy(recipe, folder, shelf, fingerprint, progress)
     model = make_model(settings, facts, kernels, packed)
     return NativeBackend(settings, Loaded(checkpoint, facts, placement, weights_sha256), model)
 
@@ -94,39 +104,6 @@ def make_model(
     )
     decoder = NativeDecoder(kernels.step, packed.panels, config, rows, num_threads)
     return NativeModel(rows, decoder, NativeTower(kernels.tower, packed.tower, config, num_threads))
-
-
-def _read_packed(
-    folder: Path,
-    facts: CheckpointFacts,
-    progress: Progress,
-    fingerprint: Fingerprint,
-    shelf: Shelf | None,
-) -> tuple[Packed, str]:
-    # The files are hashed meanwhile: reading them twice at once costs one reading.
-    if fingerprint.copy is not None and shelf is not None:
-        with stage("weights", progress):
-            packed = _map_copy(fingerprint.copy.folder, facts)
-        with stage("fingerprint", progress):
-            is_whole = fingerprint.has_whole_copy()
-        if packed is not None and is_whole:
-            return packed, fingerprint.result()
-        shelf.discard(fingerprint.copy)
-    with stage("weights", progress):
-        packed = pack(_map_source(folder), facts.config)
-    with stage("fingerprint", progress):
-        weights_sha256 = fingerprint.result()
-    if shelf is not None and packed.num_bytes >= MIN_COPY_BYTES:
-        with stage("copy", progress):
-            shelf.keep(
-                KIND,
-                folder,
-                describe_form(),
-                weights_sha256,
-                packed.num_bytes,
-                partial(write_packed, packed),
-            )
-    return packed, weights_sha256
 
 
 def _map_copy(folder: Path, facts: CheckpointFacts) -> Packed | None:

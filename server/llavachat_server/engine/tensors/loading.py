@@ -6,7 +6,6 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 import importlib.metadata
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,12 @@ import torch
 
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.fingerprint import Fingerprint
+from llavachat_server.engine.kept import Recipe, read_by_copy
 from llavachat_server.engine.llava.config import LlavaConfig
 from llavachat_server.engine.llava.files import WeightsMissing
 from llavachat_server.engine.llava.model import read_llava
 from llavachat_server.engine.placement import Placement
-from llavachat_server.engine.progress import Progress, stage
+from llavachat_server.engine.progress import Progress
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
 from llavachat_server.values import Quantization
@@ -65,61 +65,41 @@ def read_model(
     Raises:
         LoadingError: names what is wrong with the checkpoint.
     """
-    if settings.quantization is Quantization.NONE or settings.quantized_folder is None:
-        return _read_source(folder, settings, placement, progress, config, fingerprint)
-    shelf = Shelf(Path(settings.quantized_folder))
-    return _read_by_copy(shelf, folder, settings, placement, progress, config)
+    is_quantised = settings.quantization is not Quantization.NONE
+    shelf = None
+    if is_quantised and settings.quantized_folder is not None:
+        shelf = Shelf(Path(settings.quantized_folder))
+    recipe = Recipe(
+        kind=settings.quantization.value,
+        form={} if shelf is None else _describe_form(settings, placement),
+        make=lambda: _read_source(folder, settings, placement, config),
+        read=lambda copy: _read_copy(copy, settings, placement),
+        write=lambda model, copy: model.save_pretrained(copy, max_shard_size=_SHARD_BYTES),
+        count_bytes=_count_bytes,
+    )
+    if fingerprint is None:
+        copy = None if shelf is None else shelf.find(recipe.kind, folder, recipe.form)
+        fingerprint = Fingerprint(folder, copy)
+    return read_by_copy(recipe, folder, shelf, fingerprint, progress)
 
 
-def _read_source(
-    folder: Path,
-    settings: EngineSettings,
-    placement: Placement,
-    progress: Progress,
-    config: LlavaConfig,
-    fingerprint: Fingerprint | None = None,
-) -> tuple[Any, str]:
-    # Reading the files twice at once costs one reading.
-    fingerprint = fingerprint or Fingerprint(folder)
-    with stage("weights", progress):
-        model = _read_plain(folder, settings, placement, config)
-        if model is None:
-            model = read_weights(folder, settings, placement)
-    with stage("fingerprint", progress):
-        return model, fingerprint.result()
-
-
-def _read_by_copy(
-    shelf: Shelf,
-    folder: Path,
-    settings: EngineSettings,
-    placement: Placement,
-    progress: Progress,
-    config: LlavaConfig,
-) -> tuple[Any, str]:
-    kind = settings.quantization.value
-    form = {
+def _describe_form(settings: EngineSettings, placement: Placement) -> dict[str, Any]:
+    return {
         "int8_threshold": settings.int8_threshold,
         "dtype": placement.dtype,
         "libraries": {name: importlib.metadata.version(name) for name in COPY_LIBRARIES},
     }
-    copy = shelf.find(kind, folder, form)
-    if copy is not None:
-        fingerprint = Fingerprint(folder, copy)
-        with stage("weights", progress):
-            model = _read_copy(copy.folder, settings, placement)
-        with stage("fingerprint", progress):
-            is_whole = fingerprint.has_whole_copy()
-        if model is not None and is_whole:
-            return model, fingerprint.result()
-        del model
-        shelf.discard(copy)
-    model, weights_sha256 = _read_source(folder, settings, placement, progress, config)
-    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    write = partial(model.save_pretrained, max_shard_size=_SHARD_BYTES)
-    with stage("copy", progress):
-        shelf.keep(kind, folder, form, weights_sha256, num_bytes, write)
-    return model, weights_sha256
+
+
+def _count_bytes(model: Any) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _read_source(
+    folder: Path, settings: EngineSettings, placement: Placement, config: LlavaConfig
+) -> Any:
+    model = _read_plain(folder, settings, placement, config)
+    return read_weights(folder, settings, placement) if model is None else model
 
 
 def _read_plain(
