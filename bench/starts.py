@@ -75,9 +75,12 @@ def measure(folder: str, form: str, shelf: str) -> None:
     stages: dict[str, float] = {}
     path = Path(folder)
     config, placement = read_facts(path).config, place_model(settings, look_at_machine())
-    model, _ = read_model(
-        settings, path, config, placement, lambda name, s: stages.update({name: s}) if s else None
-    )
+
+    def note(stage: str, seconds: float | None) -> None:
+        if seconds is not None:
+            stages[stage] = seconds
+
+    model, _ = read_model(settings, path, config, placement, note, None)
     seconds = time.perf_counter() - began
     # Mapped weights are in memory only once they were used.
     decoder = Decoder(model, 64, pack_weights=False)

@@ -44,6 +44,8 @@ class Desk:
             count_bytes=len,
         )
         fingerprint = Fingerprint(self.source, self.find())
+        # All is hashed before anything is read.
+        fingerprint.result()
         return read_by_copy(recipe, self.source, self.shelf, fingerprint, lambda *_: None)
 
 
