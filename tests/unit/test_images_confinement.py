@@ -11,12 +11,13 @@ TRY = """
 import ctypes, errno, mmap, os, resource, signal, socket, sys
 from llavachat_server.images import confinement
 libc = ctypes.CDLL(None, use_errno=True)
-confinement.limit(memory_bytes=64 * 2**20, cpu_seconds=1, file_bytes=4096)
+confinement.limit(memory_bytes=64 * 2**20, file_bytes=4096)
+confinement.limit_cpu(1)
 readable, writable = os.pipe()
 def call(function, *words):
     if function(*words) == -1:
         raise OSError(ctypes.get_errno(), "")
-if not confinement.confine():
+if not confinement.Filter().confine():
     os._exit(77)
 def act():
     {act}

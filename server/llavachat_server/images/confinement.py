@@ -1,7 +1,7 @@
 """Takes from this process all that decoding does not need: files, network, programs, memory, time.
 
-Contract: after `confine` only the files already open can be used, and nothing can be started; it
-can not be undone. It knows Linux; it must not know pictures.
+Contract: after `Filter.confine` only the files already open can be used, and nothing can be
+started; it can not be undone. It knows Linux; it must not know pictures.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
@@ -63,23 +64,22 @@ _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """Source: AUDIT_ARCH_* in linux/audit.h."""
 
 
-def limit(*, memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
-    """Set limits that end this process, or fail its calls, when it passes them.
+def limit(*, memory_bytes: int, file_bytes: int) -> None:
+    """Set limits for this process and those that it starts; past them their calls fail.
 
     Args:
         memory_bytes: of addresses, on top of what is in use now.
-        cpu_seconds: of computing from the process's beginning on; SIGXCPU, then SIGKILL.
         file_bytes: the size up to which files may be written.
     """
     address_bytes = used_address_bytes() + memory_bytes
     _lower(resource.RLIMIT_AS, address_bytes, address_bytes)
     _lower(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
     _lower(resource.RLIMIT_CORE, 0, 0)
-    limit_cpu(cpu_seconds)
 
 
 def limit_cpu(seconds: int) -> None:
-    """End this process when it has computed for so long since its beginning; see `limit`."""
+    """End this process when it has computed for so long since its beginning: SIGXCPU, and a
+    second later SIGKILL."""
     _lower(resource.RLIMIT_CPU, seconds, seconds + 1)
 
 
@@ -90,27 +90,37 @@ def _lower(kind: int, soft: int, hard: int) -> None:
     resource.setrlimit(kind, (soft, hard))
 
 
-def confine(*, may_start_threads: bool = False) -> bool:
-    """Let the kernel refuse every call that decoding does not need, from now on.
+class Filter:
+    """What a process that decodes may still ask of the kernel.
+
+    Made beforehand, by the process that starts the others: nothing is left for them to compute.
 
     Args:
-        may_start_threads: threads within this process, under its limits; never processes.
-
-    Returns:
-        Whether it does: only Linux on x86-64 and ARM64 can.
+        may_start_threads: threads within the process, under its limits; never processes.
     """
-    if not may_start_threads:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    machine = os.uname().machine
-    if sys.platform != "linux" or machine not in _MACHINES:
-        return False
-    code = _program(machine, may_start_threads)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    return (
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1) == 0
-        and _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program)) == 0
-    )
+
+    def __init__(self, *, may_start_threads: bool = False) -> None:
+        self._may_start_threads = may_start_threads
+        machine = os.uname().machine
+        self._program: Any = None
+        if sys.platform == "linux" and machine in _MACHINES:
+            self._code = _make_code(machine, may_start_threads)
+            address = ctypes.cast(self._code, ctypes.c_void_p)
+            self._program = ctypes.byref(_Program(len(self._code) // 8, address))
+
+    def confine(self) -> bool:
+        """Let the kernel refuse this process every other call, from now on.
+
+        Returns:
+            Whether it does: only Linux on x86-64 and ARM64 can.
+        """
+        if not self._may_start_threads:
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        return (
+            self._program is not None
+            and _prctl(_PR_SET_NO_NEW_PRIVS, 1, None, 0, 0) == 0
+            and _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._program, 0, 0) == 0
+        )
 
 
 def end_with(parent: int) -> bool:
@@ -120,7 +130,7 @@ def end_with(parent: int) -> bool:
         Whether that one, whose process id is given, has not ended before.
     """
     if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, None, 0, 0)
     return os.getppid() == parent
 
 
@@ -139,17 +149,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def _prctl(option: int, *arguments: object) -> int:
-    words = [
-        argument if not isinstance(argument, int) else ctypes.c_ulong(argument)
-        for argument in (*arguments, 0, 0, 0, 0)[:4]
-    ]
-    result: int = ctypes.CDLL(None).prctl(ctypes.c_int(option), *words)
-    return result
+if sys.platform == "linux":
+    _prctl = ctypes.CDLL(None).prctl
+    _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 
 
-def _program(machine: str, may_start_threads: bool) -> bytes:
-    """The filter: the call's number is compared with one after the other."""
+def _make_code(machine: str, may_start_threads: bool) -> "ctypes.Array[ctypes.c_char]":
+    """The filter's instructions: the call's number is compared with one after the other."""
     code = [
         _instruction(_LOAD_WORD, _MACHINE_OFFSET),
         _instruction(_JUMP_EQUAL, _MACHINES[machine], skip_if_so=1),
@@ -178,7 +184,8 @@ def _program(machine: str, may_start_threads: bool) -> bytes:
             _instruction(_JUMP_SET, _CLONE_THREAD, skip_if_not=1),
             _instruction(_RETURN, _ALLOW),
         ]
-    return b"".join([*code, _instruction(_RETURN, _REFUSE)])
+    data = b"".join([*code, _instruction(_RETURN, _REFUSE)])
+    return ctypes.create_string_buffer(data, len(data))
 
 
 def _instruction(kind: int, word: int, *, skip_if_so: int = 0, skip_if_not: int = 0) -> bytes:

@@ -52,6 +52,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAX_MMAP_THRESHOLD_BYTES = 32 * 1024**2
 """Source: glibc's malloc.h, and mallopt(3) for the largest threshold."""
 
+_fork = ctypes.PyDLL(None).fork
+"""Without what Python adds: its modules put their locks and random numbers in order in the child,
+which takes 1 ms. The keeper has one thread, and no picture needs a random number."""
+
 _REQUESTS, _NOTES = 0, 1
 _READ_BYTES = 64 * 1024
 _ROWS = 64
@@ -68,52 +72,67 @@ def main() -> None:
     samples = _samples()
     _practise(samples)
     is_confined = _try_confinement()
+    desk = _Desk(memory)
+    confinement.limit(memory_bytes=MEMORY_BYTES, file_bytes=MAX_KEPT_SIDE_PIXELS**2 * 3)
     # What lives now lives on: children shall not copy pages by counting and sweeping.
     gc.collect()
     gc.freeze()
     _tell({"is_confined": is_confined, "has_heic": has_heic})
-    keeper = os.getpid()
-    asked = mmap.mmap(-1, 1)  # shared with the children
     while True:
-        asked[0] = 0
-        child = os.fork()
+        desk.asked[0] = 0
+        child = _fork()
+        if child < 0:
+            raise OSError("no process could be started for the next picture")
         if child == 0:
-            _answer_once(memory, keeper, samples, asked)
+            _answer_once(desk, samples)
         _, status, usage = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code == NOBODY_ASKS:
             return
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        _tell({"code": code, "cpu_seconds": cpu_seconds, "was_asked": bool(asked[0])})
+        _tell({"code": code, "cpu_seconds": cpu_seconds, "was_asked": bool(desk.asked[0])})
 
 
-def _answer_once(memory: int, keeper: int, samples: list[bytes], asked: mmap.mmap) -> None:
-    """Serve one request and end this process. `asked` becomes 1 when there is one."""
+class _Desk:
+    """What a child works with, made ready by the keeper.
+
+    A child that made it for itself would take longer, and write to pages of memory that it has from
+    the keeper: each of them is copied first, in 2 us.
+    """
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.keeper = os.getpid()
+        self.channel = socket.socket(fileno=_REQUESTS)
+        self.asked = mmap.mmap(-1, 1)
+        """Shared with the children: 1 when there is a request."""
+        self.filter = confinement.Filter()
+        # The library for HEIC can not do without a thread.
+        self.heic_filter = confinement.Filter(may_start_threads=True)
+
+
+def _answer_once(desk: _Desk, samples: list[bytes]) -> None:
+    """Serve one request and end this process."""
     code = 1
     try:
-        if not confinement.end_with(keeper):
+        if not confinement.end_with(desk.keeper):
             os._exit(NOBODY_ASKS)
         os.close(_NOTES)
-        confinement.limit(
-            memory_bytes=MEMORY_BYTES,
-            cpu_seconds=int(WALL_SECONDS),  # until the request says how much
-            file_bytes=MAX_KEPT_SIDE_PIXELS**2 * 3,
-        )
-        channel = socket.socket(fileno=_REQUESTS)
+        confinement.limit_cpu(int(WALL_SECONDS))  # until the request says how much
+        channel = desk.channel
         if not _is_asked_within(channel, REST_SECONDS):
             _practise(samples)
         # Not taken off the socket yet: should this process end now, the next one finds it there.
-        asked[0] = len(channel.recv(1, socket.MSG_PEEK))
+        desk.asked[0] = len(channel.recv(1, socket.MSG_PEEK))
         request = _read_request(channel)
         if request is None:
             code = NOBODY_ASKS
         else:
-            data = os.pread(memory, request["num_bytes"], 0)
+            data = os.pread(desk.memory, request["num_bytes"], 0)
             signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
             confinement.limit_cpu(request["limits"]["max_cpu_seconds"])
-            # The library for HEIC can not do without a thread.
-            confinement.confine(may_start_threads=is_heic(data))
-            answer = _answer(request, data, memory)
+            (desk.heic_filter if is_heic(data) else desk.filter).confine()
+            answer = _answer(request, data, desk.memory)
             channel.sendall(json.dumps(answer).encode() + b"\n")
             code = 0
     finally:
@@ -212,7 +231,7 @@ def _try_confinement() -> bool:
     child = os.fork()
     if child == 0:
         is_refused = False
-        if confinement.confine():
+        if confinement.Filter().confine():
             try:
                 os.open("/", os.O_RDONLY)
             except PermissionError:
