@@ -71,6 +71,14 @@ def wait_for_child(pid: int) -> int:
     return found[0]
 
 
+def wait_until_stopped(pid: int) -> None:
+    """Wait until a process that was sent SIGSTOP has taken notice."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def wait_until_busy(pid: int, seconds: float) -> None:
     """Wait until a process has computed for so long."""
     end = time.monotonic() + PATIENCE_SECONDS

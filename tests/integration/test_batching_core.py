@@ -74,12 +74,12 @@ class Bench:
         """A core with an empty cache."""
         budget = GapBudget(1.0, max_chunk_tokens)
         if self.native is not None:
-            pool = BlockPool(num_blocks, self.block)
+            pool = BlockPool(num_blocks, self.block, min_copied_tokens=1)
             scheduler = Scheduler(pool, budget, max_running)
             arrays = ArraySampler(max_running, VOCABULARY, silent_ids)
             return Core(make_runner(self.native, num_blocks), scheduler, arrays)
         kind = "paged" if self.make in ("paged", "recorded") else "pieces"
-        attention, pool = make_cache(
+        attention, _ = make_cache(
             kind, self.decoder.shape, num_blocks, self.block, torch.float32, self.decoder.device
         )
         steps = None
@@ -88,6 +88,7 @@ class Bench:
             if self.make == "recorded":
                 steps = RepeatedSteps(self.decoder, attention, max_running, 512)
                 steps.record()
+        pool = BlockPool(num_blocks, self.block, min_copied_tokens=1)
         scheduler = Scheduler(pool, budget, max_running)
         sampler = TensorSampler(max_running, VOCABULARY, silent_ids, self.decoder.device)
         return Core(Runner(self.decoder, attention, steps), scheduler, sampler)
@@ -183,7 +184,28 @@ def test_follow_up_on_a_cached_prefix(bench: Bench) -> None:
         prompt += answer
     core.add(Job(9, [*prompt, 5], 1))
     (output,) = core.step()
-    assert len(prompt) - bench.block < output.cached_tokens
+    # The last token of an answer is drawn, and never computed.
+    assert len(prompt) - 1 == output.cached_tokens
+
+
+def test_two_questions_share_a_prefix_to_the_token(bench: Bench) -> None:
+    """Beside each other and one after the other, whichever block the prefix ends in."""
+    core = bench.make_core()
+    prefix, *questions = draw_prompts(13, 23, 5, 6, 40)
+    (first,) = run(core, [Job(0, [*prefix, *questions[0]], 12)])
+    assert bench.expect([*prefix, *questions[0]], 12) == first
+    found = []
+    for number, question in enumerate(questions[1:]):
+        core.add(Job(number, [*prefix, *question], 12))
+    answers: dict[int, list[int | None]] = {0: [], 1: []}
+    while core.has_work:
+        for output in core.step():
+            found.append(output.cached_tokens)
+            answers[output.number].append(output.token_id)
+
+    assert {len(prefix)} == set(found)
+    for number, question in enumerate(questions[1:]):
+        assert bench.expect([*prefix, *question], 12) == answers[number]
 
 
 @pytest.mark.parametrize("max_chunk_tokens", [1, 3, 16])
@@ -325,7 +347,7 @@ def test_cancelling_frees_the_blocks_at_once(bench: Bench) -> None:
 class FailingRunner:
     """Raises when it is told to; otherwise the real runner."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Any) -> None:
         self._runner = runner
         self.must_fail = False
 
@@ -335,14 +357,38 @@ class FailingRunner:
         """A step."""
         if self.must_fail:
             raise RuntimeError("out of memory")
-        return self._runner.forward(inputs, meanwhile)
+        scores: Tensor = self._runner.forward(inputs, meanwhile)
+        return scores
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Before a step."""
+        if self.must_fail:
+            raise RuntimeError("out of memory")
+        self._runner.copy(source, target, num_tokens)
+
+
+def test_a_copy_that_fails_is_found_by_nobody(bench: Bench) -> None:
+    """Its job fails, and the next one computes anew what the copy was of."""
+    core = bench.make_core(max_running=2)
+    runner = FailingRunner(core._runner)
+    core._runner = runner
+    prefix, *questions = draw_prompts(14, 23, 5, 6)
+    prompts = [[*prefix, *question] for question in questions]
+    free = core._scheduler.pool.num_available
+    run(core, [Job(0, prompts[0], 6)])
+    core.add(Job(1, prompts[1], 6))
+    runner.must_fail = True
+    assert [(1, True)] == [(o.number, o.has_failed) for o in core.step()]
+    runner.must_fail = False
+    assert free == core._scheduler.pool.num_available
+    assert [bench.expect(prompts[1], 6)] == run(core, [Job(1, prompts[1], 6)])
 
 
 def test_a_failing_step_fails_its_jobs_alone(bench: Bench) -> None:
     """Who waited goes on; a second failure in a row is the core's own."""
     core = bench.make_core(max_running=1)
     runner = FailingRunner(core._runner)
-    core._runner = runner  # type: ignore[assignment]
+    core._runner = runner
     prompts = draw_prompts(10, 12, 14, 6)
     for number, prompt in enumerate(prompts):
         core.add(Job(number, prompt, 6))

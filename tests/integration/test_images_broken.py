@@ -28,6 +28,7 @@ from processes import (
     wait_for_child,
     wait_until_busy,
     wait_until_gone,
+    wait_until_stopped,
 )
 
 LIMITS = ImageLimits()
@@ -84,6 +85,7 @@ def test_a_decoder_that_dies_as_it_is_asked_is_not_held_against_a_picture(worker
         worker.start()  # and the one that answered last has ended
         child = wait_for_child(keeper(worker))
         os.kill(child, signal.SIGSTOP)
+        wait_until_stopped(child)
         with ThreadPoolExecutor(1) as thread:
             taken = thread.submit(worker.decode, red_circle(), LIMITS)
             wait_for_request(worker)

@@ -1,5 +1,7 @@
 """The cache's bookkeeping, by example and as a state machine."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,17 +19,24 @@ from llavachat_server.engine.batching.blocks import MAX_OWNERS, BlockPool
 def fill(
     pool: BlockPool, token_ids: list[int], salt: bytes = b"", owner: str | None = None
 ) -> list[int]:
-    """Hold blocks for a prompt and name the full ones, as the scheduler does."""
-    blocks, names = pool.acquire_prefix(token_ids, salt, owner)
+    """Hold blocks for a prompt and let them be found, as the scheduler does."""
+    prefix = pool.acquire_prefix(token_ids, salt, owner)
+    blocks = list(prefix.blocks)
     needed = pool.count_blocks(len(token_ids)) - len(blocks)
     fresh = pool.allocate(needed, blocks[-1] if blocks else None, needed)
     assert fresh is not None
     blocks += fresh
-    name = names[-1] if names else pool.name_root(salt)
+    if prefix.source is not None:
+        pool.release([prefix.source])
+    name = prefix.names[-1] if prefix.names else pool.name_root(salt)
     size = pool.block_tokens
-    for index in range(len(names), len(token_ids) // size):
-        name = pool.name_block(name, token_ids[index * size : (index + 1) * size])
-        pool.register(blocks[index], name, owner)
+    for index in range(len(prefix.names), len(token_ids) // size):
+        name = pool.register(
+            blocks[index], name, token_ids[index * size : (index + 1) * size], owner
+        )
+    rest = token_ids[len(token_ids) // size * size :]
+    if rest:
+        pool.register_beginning(blocks[-1], name, rest, owner)
     return blocks
 
 
@@ -35,32 +44,88 @@ def test_prefix_is_found_in_whole_blocks() -> None:
     """A second prompt shares the full blocks that it has in common with the first."""
     pool = BlockPool(8, 4)
     first = fill(pool, [1, 2, 3, 4, 5, 6, 7, 8, 9])
-    blocks, _ = pool.acquire_prefix([1, 2, 3, 4, 5, 6, 7, 8, 10, 11], b"")
-    assert first[:2] == blocks
+    assert first[:2] == pool.acquire_prefix([1, 2, 3, 4, 5, 6, 7, 8, 10, 11], b"").blocks
 
 
 def test_one_token_is_always_left_to_compute() -> None:
     """A prompt that is cached to its last token still needs that token's logits."""
     pool = BlockPool(8, 4)
     fill(pool, [1, 2, 3, 4, 5, 6, 7, 8])
-    blocks, _ = pool.acquire_prefix([1, 2, 3, 4, 5, 6, 7, 8], b"")
-    assert 1 == len(blocks)
+    prefix = pool.acquire_prefix([1, 2, 3, 4, 5, 6, 7, 8], b"")
+    assert (1, None, 4) == (len(prefix.blocks), prefix.source, prefix.num_tokens)
+
+
+def test_a_chat_goes_on_in_its_last_block() -> None:
+    """What a block that nobody holds has so far is found to the token, and taken over."""
+    pool = BlockPool(8, 4)
+    blocks = fill(pool, [1, 2, 3, 4, 5, 6])
+    pool.release(blocks)
+    prefix = pool.acquire_prefix([1, 2, 3, 4, 5, 6, 7, 8, 9], b"")
+    assert (blocks, 1, None, 6) == (
+        prefix.blocks,
+        len(prefix.names),
+        prefix.source,
+        prefix.num_tokens,
+    )
+
+
+def test_a_beginning_that_another_holds_is_copied() -> None:
+    """Of a full block as well, if a part is wanted, and never to the prompt's last token."""
+    pool = BlockPool(8, 4, min_copied_tokens=2)
+    blocks = fill(pool, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
+    found = [
+        pool.acquire_prefix(ids, b"")
+        for ids in (
+            [1, 2, 3, 4, 5, 6, 7, 0, 0],
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0],
+            [1, 2, 3, 4, 5, 6, 7],
+        )
+    ]
+    assert [(1, blocks[1], 7), (2, blocks[2], 10), (1, blocks[1], 6)] == [
+        (len(prefix.blocks), prefix.source, prefix.num_tokens) for prefix in found
+    ]
+
+
+def test_too_little_is_not_copied() -> None:
+    """Fewer tokens than a copy is worth are computed."""
+    pool = BlockPool(8, 4, min_copied_tokens=3)
+    fill(pool, [1, 2, 3])
+    prefix = pool.acquire_prefix([1, 2, 0, 0], b"")
+    assert ([], None, 0) == (prefix.blocks, prefix.source, prefix.num_tokens)
+
+
+def test_what_two_hold_is_kept_once() -> None:
+    """A beginning that another block has already takes no room when its holder goes."""
+    pool = BlockPool(8, 4)
+    first, second = fill(pool, [1, 2]), fill(pool, [1, 2])
+    pool.release(first)
+    pool.release(second)
+    assert (1, 7) == (pool.num_kept, pool._num_blank)
+
+
+def test_who_goes_on_in_a_block_is_its_only_owner() -> None:
+    """With an answer's chat its words are forgotten, whoever the beginning was of."""
+    pool = BlockPool(8, 4)
+    pool.release(fill(pool, [1, 2], owner="a"))
+    pool.release(fill(pool, [1, 2, 3], owner="b"))
+    pool.forget_owner("b")
+    assert 0 == pool.acquire_prefix([1, 2, 3, 4], b"").num_tokens
+    assert 8 == pool._num_blank
 
 
 def test_same_block_after_another_prefix_is_not_shared() -> None:
     """A block's name stands for everything before it, too."""
     pool = BlockPool(8, 2)
     fill(pool, [1, 2, 3, 4])
-    blocks, _ = pool.acquire_prefix([9, 9, 3, 4, 5], b"")
-    assert [] == blocks
+    assert 0 == pool.acquire_prefix([9, 9, 3, 4, 5], b"").num_tokens
 
 
 def test_salts_do_not_share() -> None:
     """What one tenant cached is not found by another."""
     pool = BlockPool(8, 2)
     fill(pool, [1, 2, 3], salt=b"one")
-    assert [] == pool.acquire_prefix([1, 2, 3], b"two")[0]
-    assert [] != pool.acquire_prefix([1, 2, 3], b"one")[0]
+    assert 0 == pool.acquire_prefix([1, 2, 3], b"two").num_tokens
+    assert 2 == pool.acquire_prefix([1, 2, 3], b"one").num_tokens
 
 
 def test_least_recently_used_block_goes_first() -> None:
@@ -70,7 +135,7 @@ def test_least_recently_used_block_goes_first() -> None:
     pool.release(fill(pool, old))
     pool.release(fill(pool, new))
     assert pool.allocate(1, None, 1) is not None
-    kept = [len(pool.acquire_prefix([*ids, 0], b"")[0]) for ids in (old, new)]
+    kept = [len(pool.acquire_prefix([*ids, 0], b"").blocks) for ids in (old, new)]
     assert [2, 3] == kept
 
 
@@ -80,9 +145,9 @@ def test_finding_a_prefix_renews_it() -> None:
     old, new = [1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]
     pool.release(fill(pool, old))
     pool.release(fill(pool, new))
-    pool.release(pool.acquire_prefix([*old, 0], b"")[0])
+    pool.release(pool.acquire_prefix([*old, 0], b"").blocks)
     assert pool.allocate(3, None, 3) is not None
-    kept = [len(pool.acquire_prefix([*ids, 0], b"")[0]) for ids in (old, new)]
+    kept = [len(pool.acquire_prefix([*ids, 0], b"").blocks) for ids in (old, new)]
     assert [3, 0] == kept
 
 
@@ -122,17 +187,17 @@ def test_forgotten_prefixes_are_not_found() -> None:
     pool.release(fill(pool, [1, 2, 3]))
     held = fill(pool, [4, 5, 6])
     pool.forget()
-    assert [] == pool.acquire_prefix([1, 2, 3], b"")[0]
-    assert [] == pool.acquire_prefix([4, 5, 6], b"")[0]
+    assert 0 == pool.acquire_prefix([1, 2, 3], b"").num_tokens
+    assert 0 == pool.acquire_prefix([4, 5, 6], b"").num_tokens
     pool.release(held)
     assert 8 == pool.num_available
 
 
 def count_found(pool: BlockPool, token_ids: list[int]) -> int:
     """Blocks of a prompt's prefix that are found, by nobody in particular."""
-    blocks, _ = pool.acquire_prefix([*token_ids, 0], b"")
-    pool.release(blocks)
-    return len(blocks)
+    prefix = pool.acquire_prefix([*token_ids, 0], b"")
+    pool.release(prefix.blocks)
+    return len(prefix.blocks)
 
 
 def test_what_one_owner_alone_used_is_forgotten_with_it() -> None:
@@ -171,7 +236,7 @@ def test_a_block_knows_its_last_owners_alone() -> None:
     """The books stay small; who used it long before finds it no more."""
     pool = BlockPool(4, 2)
     for number in range(1000):
-        pool.release(fill(pool, [1, 2, 3], owner=f"{number}"))
+        pool.release(fill(pool, [1, 2], owner=f"{number}"))
     assert [MAX_OWNERS] == [len(owners) for owners in pool._owners.values()]
     for number in range(1000 - MAX_OWNERS, 1000):
         assert 1 == count_found(pool, [1, 2])
@@ -180,67 +245,116 @@ def test_a_block_knows_its_last_owners_alone() -> None:
     assert {} == pool._owners
 
 
+@dataclass(eq=False)
+class Chat:
+    """A sequence as the scheduler has it, all of whose tokens are computed."""
+
+    salt: bytes
+    owner: str | None
+    ids: list[int]
+    blocks: list[int]
+    names: list[bytes]
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Chats come, grow, share, go and are forgotten; the books must always balance."""
 
-    sequences = Bundle("sequences")
+    chats = Bundle("chats")
+    size = 3
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = BlockPool(9, 2)
-        self.held: list[list[int]] = []
-        # What each block was written with: the whole prefix up to its end.
-        self.content: dict[int, tuple[bytes, tuple[int, ...]]] = {}
-        # Who has used a prefix and was not forgotten since.
+        self.pool = BlockPool(9, self.size, min_copied_tokens=1)
+        self.held: list[Chat] = []
+        # What is written in each block: everything from the prompt's beginning up to there.
+        self.written: dict[int, tuple[bytes, list[int]]] = {}
+        # Who has computed or used a prefix and was not forgotten since.
         self.users: dict[tuple[bytes, tuple[int, ...]], set[str | None]] = {}
 
+    def write(self, chat: Chat, start: int) -> None:
+        """Compute the tokens from `start` on, and let full blocks be found."""
+        size = self.size
+        for position in range(start, len(chat.ids)):
+            self.written[chat.blocks[position // size]] = chat.salt, chat.ids[: position + 1]
+        self.use(chat)
+        while (len(chat.names) + 1) * size <= len(chat.ids):
+            index = len(chat.names)
+            name = self.pool.register(
+                chat.blocks[index],
+                chat.names[-1] if index else self.pool.name_root(chat.salt),
+                chat.ids[index * size : (index + 1) * size],
+                chat.owner,
+            )
+            chat.names.append(name)
+
+    def use(self, chat: Chat) -> None:
+        """Note who uses what; one that goes on after it was forgotten does so anew."""
+        for end in range(len(chat.ids) + 1):
+            self.users.setdefault((chat.salt, tuple(chat.ids[:end])), set()).add(chat.owner)
+
+    def tell_beginning(self, chat: Chat) -> None:
+        """Let the block that is not full be found."""
+        self.use(chat)
+        rest = chat.ids[len(chat.names) * self.size :]
+        if rest:
+            parent = chat.names[-1] if chat.names else self.pool.name_root(chat.salt)
+            self.pool.register_beginning(chat.blocks[len(chat.names)], parent, rest, chat.owner)
+
     @rule(
-        target=sequences,
-        ids=st.lists(st.integers(0, 2), min_size=1, max_size=9),
+        target=chats,
+        ids=st.lists(st.integers(0, 2), min_size=1, max_size=13),
         salt=st.sampled_from([b"", b"x"]),
         room=st.integers(0, 6),
         owner=st.none() | st.sampled_from("abc"),
     )
     def begin(self, ids: list[int], salt: bytes, room: int, owner: str | None) -> object:
         """A chat enters if there is room."""
-        pool = self.pool
-        blocks, names = pool.acquire_prefix(ids, salt, owner)
-        for index, block in enumerate(blocks):
-            content = (salt, tuple(ids[: 2 * index + 2]))
-            assert content == self.content[block]
-            assert self.users[content], "what its last user was forgotten with is found"
-            self.users[content].add(owner)
-        needed = pool.count_blocks(len(ids)) - len(blocks)
-        fresh = pool.allocate(needed, blocks[-1] if blocks else None, needed + room)
+        pool, size = self.pool, self.size
+        prefix = pool.acquire_prefix(ids, salt, owner)
+        assert prefix.num_tokens < len(ids)
+        if prefix.num_tokens:
+            assert self.users[salt, tuple(ids[: prefix.num_tokens])], (
+                "what its last user was forgotten with is found"
+            )
+        sources = prefix.blocks + ([] if prefix.source is None else [prefix.source])
+        for index, block in enumerate(sources):
+            end = min((index + 1) * size, prefix.num_tokens)
+            assert (salt, ids[:end]) == (self.written[block][0], self.written[block][1][:end])
+        needed = pool.count_blocks(len(ids)) - len(prefix.blocks)
+        after = prefix.blocks[-1] if prefix.blocks else None
+        fresh = pool.allocate(needed, after, needed + room)
+        if prefix.source is not None:
+            assert prefix.source not in (fresh or ())
+            pool.release([prefix.source])
         if fresh is None:
-            pool.release(blocks)
+            pool.release(prefix.blocks)
             return multiple()
-        blocks = blocks + fresh
-        name = names[-1] if names else pool.name_root(salt)
-        for index in range(len(names), len(ids) // 2):
-            name = pool.name_block(name, ids[2 * index : 2 * index + 2])
-            content = (salt, tuple(ids[: 2 * index + 2]))
-            self.content[blocks[index]] = content
-            self.users.setdefault(content, set()).add(owner)
-            pool.register(blocks[index], name, owner)
-        self.held.append(blocks)
-        return blocks
+        chat = Chat(salt, owner, ids, prefix.blocks + fresh, list(prefix.names))
+        self.write(chat, len(prefix.names) * size)
+        self.tell_beginning(chat)
+        self.held.append(chat)
+        return chat
 
-    @rule(blocks=sequences, room=st.integers(1, 4))
-    def grow(self, blocks: list[int], room: int) -> None:
-        """An answer needs one more block."""
-        if blocks not in self.held:
+    @rule(chat=chats, token_id=st.integers(0, 2), room=st.integers(1, 4))
+    def grow(self, chat: Chat, token_id: int, room: int) -> None:
+        """An answer goes on by a token, if it needs no block or there is one."""
+        if chat not in self.held:
             return
-        fresh = self.pool.allocate(1, blocks[-1], room)
-        if fresh is not None:
-            self.content.pop(fresh[0], None)
-            blocks += fresh
+        if len(chat.ids) == len(chat.blocks) * self.size:
+            fresh = self.pool.allocate(1, chat.blocks[-1], room)
+            if fresh is None:
+                return
+            chat.blocks += fresh
+        chat.ids = [*chat.ids, token_id]
+        self.write(chat, len(chat.ids) - 1)
 
-    @rule(blocks=consumes(sequences))
-    def end(self, blocks: list[int]) -> None:
-        """An answer is over."""
-        self.held = [other for other in self.held if other is not blocks]
-        self.pool.release(blocks)
+    @rule(chat=consumes(chats), is_sound=st.booleans())
+    def end(self, chat: Chat, is_sound: bool) -> None:
+        """An answer is over, or its step has failed."""
+        self.held.remove(chat)
+        if is_sound:
+            self.tell_beginning(chat)
+        self.pool.release(chat.blocks)
 
     @rule()
     def forget(self) -> None:
@@ -257,21 +371,23 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def holders_are_counted(self) -> None:
         """Blocks that nobody holds are available, and only those."""
-        in_use = {block for blocks in self.held for block in blocks}
+        in_use = {block for chat in self.held for block in chat.blocks}
         assert self.pool.num_blocks - len(in_use) == self.pool.num_available
 
     @invariant()
-    def owners_are_of_named_blocks(self) -> None:
-        """A block without a name has no owner, and none has an empty set of them."""
+    def owners_are_of_findable_blocks(self) -> None:
+        """A block that can not be found has no owner, and none has an empty set of them."""
         for block, owners in self.pool._owners.items():
-            assert self.pool._names[block] is not None
+            assert block in self.pool._beginnings
             assert owners
 
     @invariant()
     def unfinished_blocks_are_private(self) -> None:
-        """No block lies in two places of one sequence."""
-        for blocks in self.held:
-            assert len(set(blocks)) == len(blocks)
+        """No block lies in two places of one chat, and none that is not full in two chats."""
+        for chat in self.held:
+            assert len(set(chat.blocks)) == len(chat.blocks)
+        partial = [block for chat in self.held for block in chat.blocks[len(chat.names) :]]
+        assert len(set(partial)) == len(partial)
 
 
 TestPoolMachine = PoolMachine.TestCase

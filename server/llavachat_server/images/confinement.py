@@ -151,7 +151,13 @@ class _Program(ctypes.Structure):
 
 if sys.platform == "linux":
     _prctl = ctypes.CDLL(None).prctl
-    _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+    _prctl.argtypes = (
+        ctypes.c_int,
+        ctypes.c_ulong,
+        ctypes.c_void_p,
+        ctypes.c_ulong,
+        ctypes.c_ulong,
+    )
 
 
 def _make_code(machine: str, may_start_threads: bool) -> "ctypes.Array[ctypes.c_char]":

@@ -7,11 +7,14 @@ blocks the last before the first.
 
 A full block is named by a digest of its parent's name and its own tokens, so that a name
 stands for a whole prefix. Picture ids are part of it and are unique to a picture: different
-pictures never share.
+pictures never share. Behind its last named block a prompt may go on like the beginning of another
+block, full or not: what nobody holds is taken over if the prompt goes on after all of it, and
+anything else is copied (`Prefix`).
 
-A named block knows the last owners who used it, and with the last of them that is forgotten its
-content becomes unfindable. Who else may have used it long before finds it no more, which costs
-time and nothing else; the books stay small however many owners there are.
+A block that can be found knows the last owners who used it, and with the last of them that is
+forgotten its content becomes unfindable. Who else may have used it long before finds it no more,
+which costs time and nothing else; the books stay small however many owners there are. Who
+continues a block that is not full is its only owner from then on, and who copies of one is none.
 
 Blocks of a sequence are laid side by side where there is room, because attention reads
 neighbouring blocks as one piece of memory. That is a hope, never a promise.
@@ -23,6 +26,9 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from llavachat_server.engine.batching.beginnings import Beginnings
 
 _TAKEN, _BLANK, _SPOKEN_FOR = 0, 1, 2
 
@@ -34,24 +40,51 @@ MAX_OWNERS = 8
 """Owners that a block knows, the last ones to use it."""
 
 
+MIN_COPIED_TOKENS = 8
+"""Fewer are computed sooner than a block is copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What of a prompt is known, with one more holder for each block in it.
+
+    Args:
+        blocks: the first ones of the prompt; the last one may be partly filled.
+        names: of the full ones among them.
+        source: the block whose first tokens come next, to be copied into the prompt's next block
+            and then released; None where there is none.
+        num_tokens: of the prompt that are known, those in `source` included.
+    """
+
+    blocks: list[int] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
+    source: int | None = None
+    num_tokens: int = 0
+
+
 class BlockPool:
     """Hands out blocks and finds prefixes.
 
     Args:
         num_blocks: places, 1 or more.
         block_tokens: tokens of a block, 1 or more.
+        min_copied_tokens: fewer of a block are not copied.
     """
 
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+    def __init__(
+        self, num_blocks: int, block_tokens: int, min_copied_tokens: int = MIN_COPIED_TOKENS
+    ) -> None:
         if num_blocks < 1 or block_tokens < 1:
             raise ValueError("a pool needs at least one block of at least one token")
         self.num_blocks = num_blocks
         self.block_tokens = block_tokens
+        self._min_copied_tokens = min_copied_tokens
         self._num_holders = [0] * num_blocks
         self._names: list[bytes | None] = [None] * num_blocks
         self._by_name: dict[bytes, int] = {}
         self._kept: OrderedDict[int, None] = OrderedDict()
-        # Of named blocks; of one block the one who used it longest ago first.
+        self._beginnings = Beginnings()
+        # Of blocks that can be found; of one block the one who used it longest ago first.
         self._owners: dict[int, dict[Hashable, None]] = {}
         # One byte a block, because bytes.find looks for runs of blanks at memory speed.
         self._map = bytearray([_BLANK]) * num_blocks
@@ -81,31 +114,46 @@ class BlockPool:
 
     def acquire_prefix(
         self, token_ids: Sequence[int], salt: bytes, owner: Hashable | None = None
-    ) -> tuple[list[int], list[bytes]]:
-        """Hold the longest known prefix, in whole blocks; at least one token is left over.
+    ) -> Prefix:
+        """Hold the longest known prefix; at least one token is left over.
 
         Args:
             token_ids: of the prompt.
             salt: see `name_root`.
             owner: whose prompt it is; see `forget_owner`. None: nobody's.
-
-        Returns:
-            The blocks, each with one more holder, and their names.
         """
         blocks: list[int] = []
         names: list[bytes] = []
-        name = self.name_root(salt)
+        parent = self.name_root(salt)
         for end in range(self.block_tokens, len(token_ids), self.block_tokens):
-            name = self.name_block(name, token_ids[end - self.block_tokens : end])
+            name = self.name_block(parent, token_ids[end - self.block_tokens : end])
             block = self._by_name.get(name)
             if block is None:
                 break
-            self._num_holders[block] += 1
-            self._kept.pop(block, None)
+            self._hold(block)
             self._note_owner(block, owner)
             blocks.append(block)
             names.append(name)
-        return blocks, names
+            parent = name
+        num_tokens = len(blocks) * self.block_tokens
+        # A last block that is full is never shared in whole: a token is left over.
+        end = min(num_tokens + self.block_tokens, len(token_ids) - 1)
+        found = self._beginnings.find(parent, token_ids[num_tokens:end])
+        if found is None:
+            return Prefix(blocks, names, None, num_tokens)
+        block, num_shared = found
+        is_partial = self._names[block] is None
+        if (
+            is_partial
+            and block in self._kept
+            and num_shared == self._beginnings.count_tokens(block)
+        ):
+            self._hold(block)
+            return Prefix([*blocks, block], names, None, num_tokens + num_shared)
+        if num_shared < self._min_copied_tokens:
+            return Prefix(blocks, names, None, num_tokens)
+        self._hold(block)
+        return Prefix(blocks, names, block, num_tokens + num_shared)
 
     def allocate(self, num_blocks: int, after: int | None, room_blocks: int) -> list[int] | None:
         """Hold blank blocks; kept ones are given up where there are not enough.
@@ -134,15 +182,48 @@ class BlockPool:
             found.append(following)
         return found
 
-    def register(self, block: int, name: bytes, owner: Hashable | None = None) -> None:
-        """Let a held, full block be found by its name. A twin that came first stays."""
-        if self._names[block] is None and name not in self._by_name:
+    def register(
+        self, block: int, parent: bytes, token_ids: Sequence[int], owner: Hashable | None = None
+    ) -> bytes:
+        """Let a held, full block be found. A twin that came first stays.
+
+        Args:
+            block: which.
+            parent: the name of the block before it, or of the root.
+            token_ids: all that it holds.
+            owner: who uses it.
+
+        Returns:
+            Its name.
+        """
+        name = self.name_block(parent, token_ids)
+        twin = self._by_name.get(name)
+        if twin is None:
+            self._note_beginning(block, parent, token_ids)
             self._names[block] = name
             self._by_name[name] = block
-        self._note_owner(self._by_name.get(name, block), owner)
+        elif twin != block:
+            self._unname(block)
+        self._note_owner(self._by_name[name], owner)
+        return name
+
+    def register_beginning(
+        self, block: int, parent: bytes, token_ids: Sequence[int], owner: Hashable | None = None
+    ) -> None:
+        """Let what a held block holds so far be found, unless another block has all of it.
+
+        Args:
+            block, parent, owner: see `register`.
+            token_ids: that it holds, 1 or more and less than all.
+        """
+        found = self._beginnings.find(parent, token_ids)
+        if found is not None and found[1] == len(token_ids):
+            return
+        self._note_beginning(block, parent, token_ids)
+        self._note_owner(block, owner)
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Let go of a sequence's blocks, in its order; what has a name is kept."""
+        """Let go of a sequence's blocks, in its order; what can be found is kept."""
         if blocks:
             self._unreserve(blocks[-1])
         for block in reversed(blocks):
@@ -150,17 +231,18 @@ class BlockPool:
                 raise ValueError(f"block {block} is held by nobody")
             self._num_holders[block] -= 1
             if self._num_holders[block] == 0:
-                if self._names[block] is None:
+                if block in self._beginnings:
+                    self._kept[block] = None
+                else:
                     self._map[block] = _BLANK
                     self._num_blank += 1
-                else:
-                    self._kept[block] = None
 
     def forget(self) -> None:
         """Make every prefix unfindable; held blocks stay with their holders."""
         self._give_up(len(self._kept))
         self._names = [None] * self.num_blocks
         self._by_name.clear()
+        self._beginnings.clear()
         self._owners.clear()
 
     def forget_owner(self, owner: Hashable) -> None:
@@ -183,11 +265,21 @@ class BlockPool:
         if len(owners) > MAX_OWNERS:
             del owners[next(iter(owners))]
 
+    def _hold(self, block: int) -> None:
+        self._num_holders[block] += 1
+        self._kept.pop(block, None)
+
+    def _note_beginning(self, block: int, parent: bytes, token_ids: Sequence[int]) -> None:
+        # What has been added is of the one who added it alone.
+        self._owners.pop(block, None)
+        self._beginnings.note(block, parent, token_ids)
+
     def _unname(self, block: int) -> None:
         name = self._names[block]
-        assert name is not None
-        del self._by_name[name]
-        self._names[block] = None
+        if name is not None:
+            del self._by_name[name]
+            self._names[block] = None
+        self._beginnings.forget(block)
         self._owners.pop(block, None)
 
     def _begin_extent(self, num_needed: int, num_wanted: int) -> int:

@@ -40,6 +40,10 @@ class Runner(Protocol):
         """
         ...
 
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the keys and values of a block's first tokens into another block."""
+        ...
+
 
 class Core:
     """Generates many answers side by side.
@@ -152,6 +156,11 @@ class Core:
         return outputs
 
     def _compute(self, chunks: Ids[Chunk], meanwhile: Callable[[], None]) -> list[int]:
+        try:
+            for copy in self._scheduler.copies:
+                self._runner.copy(copy.source, copy.target, copy.num_tokens)
+        finally:
+            self._scheduler.end_copies()
         inputs = []
         for chunk in chunks:
             sequence, end = chunk.sequence, chunk.start + chunk.num_tokens
@@ -189,12 +198,12 @@ class Core:
         return outputs
 
     def _fail(self, sequence: Sequence) -> Output:
-        self._drop(sequence)
+        self._drop(sequence, is_sound=False)
         return _report(sequence, None, is_over=True, has_failed=True)
 
-    def _drop(self, sequence: Sequence) -> None:
+    def _drop(self, sequence: Sequence, *, is_sound: bool = True) -> None:
         del self._sequences[sequence.job.number]
-        self._scheduler.remove(sequence)
+        self._scheduler.remove(sequence, is_sound=is_sound)
 
 
 def _report(

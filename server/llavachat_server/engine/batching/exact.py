@@ -24,6 +24,8 @@ class ExactScheduler(Scheduler):
         max_running: sequences that take turns, 1 or more.
     """
 
+    shares_prefixes = False
+
     def __init__(self, pool: BlockPool, chunk_tokens: int, max_running: int) -> None:
         # Nothing is sized by time: that would cut the same prompt differently.
         super().__init__(pool, GapBudget(0.0, chunk_tokens), max_running)
@@ -55,9 +57,3 @@ class ExactScheduler(Scheduler):
         start = sequence.num_computed
         left = len(sequence.job.token_ids) - start
         return Chunk(sequence, start, min(left, self._chunk_tokens) if left > 0 else 1)
-
-    def _find_prefix(self, sequence: Sequence) -> tuple[list[int], list[bytes]]:
-        return [], []
-
-    def _name_blocks(self, sequence: Sequence) -> None:
-        """No prefix is to be found, so none gets a name."""

@@ -11,7 +11,7 @@ It knows sequences and blocks, and no tensor.
 from collections import deque
 from dataclasses import dataclass
 
-from llavachat_server.engine.batching.blocks import BlockPool
+from llavachat_server.engine.batching.blocks import BlockPool, Prefix
 from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.sequence import Sequence
 
@@ -25,6 +25,15 @@ class Chunk:
     num_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The first `num_tokens` of a block are copied into another one before a step."""
+
+    source: int
+    target: int
+    num_tokens: int
+
+
 class Scheduler:
     """Two lines, waiting and running, and the plan for each step.
 
@@ -32,7 +41,12 @@ class Scheduler:
         pool: the cache's blocks.
         budget: sizes the chunks.
         max_running: sequences in the batch at once, 1 or more.
+
+    Attributes:
+        copies: to be done before the step that was planned last; `end_copies` follows.
     """
+
+    shares_prefixes = True
 
     def __init__(self, pool: BlockPool, budget: GapBudget, max_running: int) -> None:
         self.pool = pool
@@ -40,6 +54,7 @@ class Scheduler:
         self.max_running = max_running
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.copies: list[Copy] = []
 
     def add(self, sequence: Sequence) -> None:
         """Put a newcomer at the end of the line."""
@@ -61,30 +76,61 @@ class Scheduler:
             prompts.append(chunk)
         return sorted(decodes + prompts, key=lambda chunk: chunk.num_tokens > 1)
 
+    def end_copies(self) -> None:
+        """The copies are done, or the step has failed."""
+        self.pool.release([copy.source for copy in self.copies])
+        self.copies = []
+
     def advance(self, chunk: Chunk) -> None:
-        """A chunk is in the cache: name the blocks that it filled."""
+        """A chunk is in the cache: let others find it."""
         sequence = chunk.sequence
         sequence.num_computed = chunk.start + chunk.num_tokens
-        self._name_blocks(sequence)
+        if not self.shares_prefixes:
+            return
+        self._register_blocks(sequence)
+        if chunk.start < len(sequence.job.token_ids) <= sequence.num_computed:
+            self._register_beginning(sequence)
 
-    def _name_blocks(self, sequence: Sequence) -> None:
-        size = self.pool.block_tokens
-        while (len(sequence.digests) + 1) * size <= sequence.num_computed:
-            index = len(sequence.digests)
-            parent = sequence.digests[-1] if index else self.pool.name_root(sequence.job.salt)
-            name = self.pool.name_block(
-                parent, sequence.token_ids[index * size : (index + 1) * size]
-            )
-            self.pool.register(sequence.blocks[index], name, sequence.job.owner)
-            sequence.digests.append(name)
+    def remove(self, sequence: Sequence, *, is_sound: bool = True) -> None:
+        """Let a sequence go, from whichever line; its blocks are free at once.
 
-    def remove(self, sequence: Sequence) -> None:
-        """Let a sequence go, from whichever line; its blocks are free at once."""
+        Args:
+            sequence: which.
+            is_sound: what it has computed is in its blocks.
+        """
         if sequence in self.running:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
-        self._release(sequence)
+        self._release(sequence, is_sound=is_sound)
+
+    def _register_blocks(self, sequence: Sequence) -> None:
+        size = self.pool.block_tokens
+        while (len(sequence.digests) + 1) * size <= sequence.num_computed:
+            index = len(sequence.digests)
+            token_ids = sequence.token_ids[index * size : (index + 1) * size]
+            sequence.digests.append(
+                self.pool.register(
+                    sequence.blocks[index],
+                    self._name_parent(sequence),
+                    token_ids,
+                    sequence.job.owner,
+                )
+            )
+
+    def _register_beginning(self, sequence: Sequence) -> None:
+        # Of the block that is not full yet.
+        index = len(sequence.digests)
+        token_ids = sequence.token_ids[index * self.pool.block_tokens : sequence.num_computed]
+        if token_ids:
+            self.pool.register_beginning(
+                sequence.blocks[index], self._name_parent(sequence), token_ids, sequence.job.owner
+            )
+
+    def _name_parent(self, sequence: Sequence) -> bytes:
+        if sequence.digests:
+            return sequence.digests[-1]
+        return self.pool.name_root(sequence.job.salt)
 
     def _plan_decodes(self) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -122,24 +168,32 @@ class Scheduler:
         if len(self.running) >= self.max_running:
             return False
         pool = self.pool
-        blocks, digests = self._find_prefix(sequence)
-        needed = pool.count_blocks(len(sequence.token_ids)) - len(blocks)
+        prefix = self._find_prefix(sequence)
+        needed = pool.count_blocks(len(sequence.token_ids)) - len(prefix.blocks)
         # A block for each running answer, or they would soon push the newcomer out again.
-        if self.running and needed + len(self.running) > pool.num_available:
-            pool.release(blocks)
+        is_tight = self.running and needed + len(self.running) > pool.num_available
+        sequence.blocks = list(prefix.blocks)
+        if is_tight or not self._extend(sequence, len(sequence.token_ids)):
+            sequence.blocks = []
+            pool.release(prefix.blocks)
+            if prefix.source is not None:
+                pool.release([prefix.source])
             return False
-        sequence.blocks, sequence.digests = blocks, digests
-        if not self._extend(sequence, len(sequence.token_ids)):
-            self._release(sequence)
-            return False
-        sequence.num_computed = len(digests) * pool.block_tokens
+        sequence.digests = list(prefix.names)
+        sequence.num_computed = prefix.num_tokens
+        if prefix.source is not None:
+            target = sequence.blocks[len(prefix.blocks)]
+            num_copied = prefix.num_tokens - len(prefix.blocks) * pool.block_tokens
+            self.copies.append(Copy(prefix.source, target, num_copied))
         if sequence.scheduled_at_seconds is None:
             sequence.cached_tokens = sequence.num_computed
         self.waiting.popleft()
         self.running.append(sequence)
         return True
 
-    def _find_prefix(self, sequence: Sequence) -> tuple[list[int], list[bytes]]:
+    def _find_prefix(self, sequence: Sequence) -> Prefix:
+        if not self.shares_prefixes:
+            return Prefix()
         job = sequence.job
         return self.pool.acquire_prefix(sequence.token_ids, job.salt, job.owner)
 
@@ -148,7 +202,9 @@ class Scheduler:
         self._release(sequence)
         self.waiting.appendleft(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Sequence, *, is_sound: bool = True) -> None:
+        if is_sound and self.shares_prefixes and sequence.blocks:
+            self._register_beginning(sequence)
         self.pool.release(sequence.blocks)
         sequence.blocks, sequence.digests, sequence.num_computed = [], [], 0
 

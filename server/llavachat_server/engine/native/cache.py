@@ -26,6 +26,7 @@ class Cache:
             raise ValueError(f"a block must be whole panels of {LANES} tokens")
         self.block_tokens = block_tokens
         self.num_slots = num_blocks * block_tokens
+        self._block_numbers = block_tokens * shape.head_dim
         size = 2 * shape.num_layers * shape.num_kv_heads * self.num_slots * shape.head_dim
         try:
             # The system gives pages when they are first written to. NumPy asks for such of 2 MB,
@@ -34,3 +35,8 @@ class Cache:
         except OSError as error:
             raise MemoryError from error
         self.memory: NDArray[np.float32] = np.frombuffer(memory, np.float32)
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy a block: a panel of keys holds a number of each of its tokens side by side."""
+        blocks = self.memory.reshape(-1, self.num_slots // self.block_tokens, self._block_numbers)
+        blocks[:, target] = blocks[:, source]

@@ -188,6 +188,10 @@ class NativeRunner:
         """See `batching.core.Runner.forward`."""
         return self._decoder.run(inputs, self._cache, meanwhile)
 
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """See `batching.core.Runner.copy`."""
+        self._cache.copy(source, target)
+
 
 def _describe(inputs: Sequence[Input], block_tokens: int) -> Step:
     positions: list[int] = []

@@ -61,6 +61,10 @@ class Attention(Protocol):
         """
         ...
 
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first tokens' keys and values of a block into another one, in all layers."""
+        ...
+
 
 def find_pieces(blocks: Sequence[int], num_tokens: int, block_tokens: int) -> list[tuple[int, int]]:
     """(first slot, end slot) of each run of neighbouring blocks that holds `num_tokens`."""
@@ -152,6 +156,12 @@ class PieceAttention:
         ]
         outputs += [self._attend_chunk(store, query, keys_values, plan) for plan in self._chunks]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """See `Attention`."""
+        first, second = source * self.block_tokens, target * self.block_tokens
+        content = self.memory[:, :, first : first + num_tokens]
+        self.memory[:, :, second : second + num_tokens].copy_(content)
 
     def _find_slots(self, rows: Rows) -> list[tuple[int, int]]:
         first = rows.start // self.block_tokens

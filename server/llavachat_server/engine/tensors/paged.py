@@ -140,3 +140,8 @@ class PagedAttention:
         )
         assert isinstance(output, Tensor)
         return output.flatten(1)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """See `attention.Attention`."""
+        for store in self._stores:
+            store[:, target, :num_tokens].copy_(store[:, source, :num_tokens])

@@ -145,6 +145,11 @@ class Runner:
         return self._compute(inputs)
 
     @torch.inference_mode()
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """See `batching.core.Runner.copy`."""
+        self._attention.copy(source, target, num_tokens)
+
+    @torch.inference_mode()
     def _compute(self, inputs: Sequence[Input]) -> Tensor:
         if self._recorded is not None and self._recorded.can_run(inputs):
             return self._recorded.run(inputs)
