@@ -50,9 +50,9 @@ def test_prefix_is_found_in_whole_blocks() -> None:
 def test_one_token_is_always_left_to_compute() -> None:
     """A prompt that is cached to its last token still needs that token's logits."""
     pool = BlockPool(8, 4)
-    fill(pool, [1, 2, 3, 4, 5, 6, 7, 8])
+    blocks = fill(pool, [1, 2, 3, 4, 5, 6, 7, 8])
     prefix = pool.acquire_prefix([1, 2, 3, 4, 5, 6, 7, 8], b"")
-    assert (1, None, 4) == (len(prefix.blocks), prefix.source, prefix.num_tokens)
+    assert (blocks[:1], blocks[1], 7) == (prefix.blocks, prefix.source, prefix.num_tokens)
 
 
 def test_a_chat_goes_on_in_its_last_block() -> None:
