@@ -25,6 +25,7 @@ from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.placement import Machine, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.loading import read_weights
+from llavachat_server.engine.tensors.machine import look_at_machine
 from PIL import Image
 from transformers import AutoProcessor, TextStreamer
 
@@ -45,7 +46,7 @@ class Generate:
 
     def __init__(self, folder: Path, task: Task) -> None:
         settings = EngineSettings(model=str(folder), **task.settings)
-        machine = Machine(has_cuda=task.device == "cuda")
+        machine = look_at_machine() if task.device == "cuda" else Machine()
         self._model = read_weights(folder, settings, place_model(settings, machine))
         self._processor: Any = AutoProcessor.from_pretrained(folder)
         self._lock = asyncio.Lock()

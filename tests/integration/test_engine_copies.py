@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import torch
 from engine_reference import (
     Quantization,
     ask,
@@ -15,11 +16,14 @@ from engine_reference import (
     write_lively_checkpoint,
 )
 from llavachat_server.engine import packed_copy
+from llavachat_server.engine.checkpoint import read_facts
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.native import backend
 from llavachat_server.engine.native.apart import Kernels
+from llavachat_server.engine.placement import Machine, Placement, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
+from llavachat_server.engine.tensors.loading import read_model
 
 KINDS = {Quantization.INT8: "int8", Quantization.NF4: "nf4", Quantization.NONE: "packed"}
 FORMS = pytest.mark.parametrize("form", KINDS, ids=KINDS.values())
@@ -151,6 +155,33 @@ async def test_a_changed_source_is_read_anew(
 
     assert first_hash != second_hash
     assert "copy" in stages
+
+
+def test_nf4_that_is_multiplied_otherwise_has_its_own_copy(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy says what its layers are multiplied in; one in bfloat16 is known as it always was."""
+    shelf = tmp_path / "shelf"
+    settings = EngineSettings(
+        model=str(source), quantization=Quantization.NF4, quantized_folder=str(shelf)
+    )
+    placement = place_model(settings, Machine())
+    config = read_facts(source).config
+
+    def read() -> tuple[bool, torch.dtype]:
+        stages: list[str] = []
+        model, _ = read_model(
+            settings, source, config, placement, lambda stage, _: stages.append(stage), None
+        )
+        return "copy" in stages, model.get_decoder().layers[0].mlp.gate_proj.compute_dtype
+
+    found = [read()]
+    about = json.loads((shelf / "nf4" / "copy.json").read_text())["about"]
+    monkeypatch.setattr(Placement, "nf4_dtype", "float16")
+    found += [read(), read()]
+
+    assert [(True, torch.bfloat16), (True, torch.float16), (False, torch.float16)] == found
+    assert {"format", "source", "int8_threshold", "dtype", "libraries"} == set(about)
 
 
 async def test_a_copy_leaves_room_for_others(

@@ -70,6 +70,32 @@ def test_a_gpu_without_flash_attention_still_works(machine: Machine, dtype: str)
     )
 
 
+@pytest.mark.parametrize(
+    ("capability", "asked", "expected"),
+    [
+        (8, "auto", "bfloat16"),
+        (7, "auto", "float16"),
+        (7, "bfloat16", "bfloat16"),
+        (8, "float16", "float16"),
+    ],
+)
+def test_nf4_is_multiplied_in_what_the_gpu_is_quick_at(
+    capability: int, asked: str, expected: str
+) -> None:
+    """A T4 has no tensor cores for bfloat16; who asks for a format gets it."""
+    machine = Machine(has_cuda=True, capability=capability, has_paged_kernel=True)
+    placement = place_model(settings(quantization=Quantization.NF4, dtype=asked), machine)
+
+    assert (expected, expected) == (placement.dtype, placement.nf4_dtype)
+
+
+def test_nf4_on_a_cpu_is_multiplied_in_bfloat16() -> None:
+    """As it was measured; all else is in float32."""
+    placement = place_model(settings(quantization=Quantization.NF4), Machine())
+
+    assert ("float32", "bfloat16") == (placement.dtype, placement.nf4_dtype)
+
+
 def test_a_gpu_can_be_left_alone() -> None:
     """device "cpu" is an order."""
     placement = place_model(settings(device="cpu"), AMPERE)

@@ -23,7 +23,9 @@ Source: ``mha_varlen_fwd`` in the FlashAttention repository, which torch carries
 """
 
 FLASH_CAPABILITY = 8
-"""FlashAttention 2 needs Ampere (A10G: 8.6) or newer. Source: its README."""
+"""FlashAttention 2 needs Ampere (A10G: 8.6) or newer. Source: its README. bfloat16 is multiplied
+by tensor cores from there on, too; a T4 (7.5) has them for float16 alone. Source: "Arithmetic
+Instructions" and "Compute Capabilities" in NVIDIA's CUDA C++ programming guide."""
 
 CPU_BATCH_TOKENS = 256
 GPU_BATCH_TOKENS = 1024
@@ -70,6 +72,11 @@ class Placement:
     gap_seconds: float
     cache_tokens: int | None
 
+    @property
+    def nf4_dtype(self) -> str:
+        """What nf4's layers are unpacked to and multiplied in: on a GPU what all else is in."""
+        return self.dtype if self.device == "cuda" else "bfloat16"
+
 
 def place_model(settings: EngineSettings, machine: Machine) -> Placement:
     """Decide for a machine.
@@ -84,7 +91,7 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
     if settings.device == "cuda" and not machine.has_cuda:
         raise ValueError('device "cuda" was asked for, but torch finds no GPU; use "cpu" or "auto"')
     on_gpu = machine.has_cuda and settings.device != "cpu"
-    dtype = _choose_dtype(settings, on_gpu=on_gpu)
+    dtype = _choose_dtype(settings, machine, on_gpu=on_gpu)
     is_paged = (
         on_gpu
         and dtype != "float32"
@@ -105,9 +112,10 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
     )
 
 
-def _choose_dtype(settings: EngineSettings, *, on_gpu: bool) -> str:
+def _choose_dtype(settings: EngineSettings, machine: Machine, *, on_gpu: bool) -> str:
     if settings.dtype != "auto":
         return settings.dtype
     if not on_gpu:
         return "float32"
-    return "bfloat16" if settings.quantization is Quantization.NF4 else "float16"
+    has_bfloat16 = machine.capability >= FLASH_CAPABILITY
+    return "bfloat16" if settings.quantization is Quantization.NF4 and has_bfloat16 else "float16"

@@ -33,7 +33,7 @@ class EngineSettings:
         compiled_folder: where the machine code of the kernels for a CPU is kept for the next
             start; see `llavachat_server.engine.native`. None: compiled at every start.
         dtype: "auto", "float32", "bfloat16" or "float16". "auto": float32 on a CPU; on a GPU
-            bfloat16 with NF4 and float16 otherwise.
+            bfloat16 with NF4 where the GPU multiplies it (Ampere or newer), float16 otherwise.
         device: "auto", "cpu" or "cuda". "auto": the first GPU, or the CPU where there is none.
         max_running: answers that are generated side by side, 1 or more.
         max_queued: requests that may wait for their place, 0 or more.

@@ -84,11 +84,17 @@ def read_model(
 
 
 def _describe_form(settings: EngineSettings, placement: Placement) -> dict[str, Any]:
-    return {
+    form = {
         "int8_threshold": settings.int8_threshold,
         "dtype": placement.dtype,
         "libraries": {name: importlib.metadata.version(name) for name in COPY_LIBRARIES},
     }
+    # A copy's configuration says what it is multiplied in. Those that say nothing here are
+    # multiplied in bfloat16, as all once were, and stay good.
+    is_nf4 = settings.quantization is Quantization.NF4
+    if is_nf4 and placement.nf4_dtype != "bfloat16":
+        form["nf4_dtype"] = placement.nf4_dtype
+    return form
 
 
 def _count_bytes(model: Any) -> int:
@@ -127,13 +133,14 @@ def _read_copy(folder: Path, settings: EngineSettings, placement: Placement) -> 
 
 
 def build_quantization(
-    quantization: Quantization, int8_threshold: float
+    quantization: Quantization, int8_threshold: float, nf4_dtype: str = "bfloat16"
 ) -> "BitsAndBytesConfig | None":
     """What bitsandbytes is to do to the language model's linear layers.
 
     Args:
         quantization: the form.
         int8_threshold: see `EngineSettings`.
+        nf4_dtype: see `Placement`.
     """
     if quantization is Quantization.NONE:
         return None
@@ -151,7 +158,7 @@ def build_quantization(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=getattr(torch, nf4_dtype),
         llm_int8_skip_modules=UNQUANTISED_MODULES,
     )
 
@@ -174,7 +181,9 @@ def read_weights(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    quantization = build_quantization(settings.quantization, settings.int8_threshold)
+    quantization = build_quantization(
+        settings.quantization, settings.int8_threshold, placement.nf4_dtype
+    )
     arguments: dict[str, Any] = (
         {} if quantization is None or is_copy else {"quantization_config": quantization}
     )
