@@ -36,6 +36,9 @@ class Fingerprint:
         self.copy = copy
         self._folder = folder
         self._future: Future[tuple[str, bool]] = Future()
+        if copy is not None:
+            # From here on it is read, and where a processor computes mapped for good.
+            copy.hold()
         threading.Thread(target=self._hash, name="fingerprint", daemon=True).start()
 
     def result(self) -> str:

@@ -7,11 +7,14 @@ own bytes are what they were.
 """
 
 import errno
+import fcntl
 import json
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,11 @@ class Copy:
     folder: Path
     weights_sha256: str
     file_hashes: dict[str, str]
+
+    def hold(self) -> None:
+        """Let other servers know, until this process ends, that it is in use."""
+        with suppress(OSError):
+            _lock(self.folder)
 
     def is_whole(self) -> bool:
         """Read every byte, and compare with what was written. Slow."""
@@ -85,7 +93,9 @@ class Shelf:
     ) -> bool:
         """Write a copy in place of the last one of its kind.
 
-        A disk that is full or may not be written to costs the copy and nothing else.
+        That one goes when this one is whole, or before, where there is not room for both and
+        nobody uses it or would find it by this form. A disk that is full or may not be written to
+        costs the copy and nothing else.
 
         Args:
             kind: its place on the shelf.
@@ -100,12 +110,16 @@ class Shelf:
         """
         place = self._folder / kind
         staging = self._folder / f".{kind}-{uuid.uuid4().hex}"
+        lock = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _check_room(num_bytes, self._folder)
             for left in self._folder.glob(f".{kind}-*"):
-                shutil.rmtree(left, ignore_errors=True)
+                # A server was ended while it wrote. Another may be writing just now.
+                _remove_unused(left)
+            self._make_room(kind, source, form, num_bytes)
             staging.mkdir()
+            with suppress(OSError):
+                lock = _lock(staging)
             write(staging)
             manifest = {
                 "about": _describe(source, form),
@@ -121,6 +135,9 @@ class Shelf:
             fields = {"kind": kind, "folder": str(self._folder), "error": type(error).__name__}
             _LOG.warning("copy of the weights not kept", extra={"fields": fields})
             return False
+        finally:
+            if lock is not None:
+                os.close(lock)
         return True
 
     def discard(self, copy: Copy) -> None:
@@ -129,11 +146,46 @@ class Shelf:
         _LOG.warning("copy of the weights damaged", extra={"fields": fields})
         shutil.rmtree(copy.folder, ignore_errors=True)
 
+    def _make_room(self, kind: str, source: Path, form: Mapping[str, Any], num_bytes: int) -> None:
+        # Others need the disk, too: a copy is not begun that would fill it.
+        wanted = num_bytes * (1 + _SPARE_PART)
+        missing = wanted - shutil.disk_usage(self._folder).free
+        last = self._folder / kind
+        if 0 < missing <= _count_bytes(last) and self.find(kind, source, form) is None:
+            # Of other weights, or by other libraries: this copy is to replace it anyway.
+            _remove_unused(last)
+        if shutil.disk_usage(self._folder).free < wanted:
+            raise OSError(errno.ENOSPC, "no room for a copy of the weights")
 
-def _check_room(num_bytes: int, folder: Path) -> None:
-    # Others need the disk, too: a copy is not begun that would fill it.
-    if shutil.disk_usage(folder).free < num_bytes * (1 + _SPARE_PART):
-        raise OSError(errno.ENOSPC, "no room for a copy of the weights")
+
+def _lock(folder: Path) -> int:
+    # Of the folder itself: the lock stays through a new name, and ends with its process.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _remove_unused(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        # In use; or nobody can tell, where a file system has no locks.
+        return
+    finally:
+        os.close(handle)
+
+
+def _count_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _describe(source: Path, form: Mapping[str, Any]) -> dict[str, Any]:
