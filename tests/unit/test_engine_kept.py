@@ -1,6 +1,9 @@
 """A kept copy is used while it is the one that was hashed, and made anew otherwise."""
 
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llavachat_server.engine.fingerprint import Fingerprint, hash_weights
@@ -85,3 +88,38 @@ def test_a_copy_that_another_model_replaced_meanwhile_is_not_read(
 
     assert expected == desk.start()
     assert 2 == desk.num_made
+
+
+class Knot:
+    """Refers to itself, as an nf4 layer does by way of its weight."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_copy_that_is_not_used_is_let_go_before_another_is_made(desk: Desk) -> None:
+    """Garbage is not collected at a start, and two models at once may not fit."""
+    desk.start()
+    (desk.find().folder / "text").write_text("damaged")  # type: ignore[union-attr]
+    read: list[weakref.ref[Knot]] = []
+    were_alive: list[bool] = []
+
+    def read_knot(_: Path) -> Any:
+        knot = Knot()
+        read.append(weakref.ref(knot))
+        return knot
+
+    def make() -> str:
+        were_alive.extend(knot() is not None for knot in read)
+        return "own weights"
+
+    recipe: Recipe[Any] = Recipe(KIND, FORM, make, read_knot, lambda *_: None, len)
+    gc.disable()
+    try:
+        read_by_copy(
+            recipe, desk.source, desk.shelf, Fingerprint(desk.source, desk.find()), lambda *_: None
+        )
+    finally:
+        gc.enable()
+
+    assert [False] == were_alive

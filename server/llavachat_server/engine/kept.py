@@ -1,5 +1,6 @@
 """What is made of a checkpoint's weights, read from its kept copy where that is right."""
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,10 @@ def read_by_copy(
         is_same = shelf.find(recipe.kind, source, recipe.form) == copy
         if found is not None and is_whole and is_same:
             return found, fingerprint.result()
-        # Two of them at once may not fit.
+        # Two of them at once may not fit. bitsandbytes' nf4 weights and layers refer to each other:
+        # only the collector lets go of them, and it is off at a start.
         del found
+        gc.collect()
         if is_same:
             shelf.discard(copy)
     with stage("weights", progress):
