@@ -1,14 +1,19 @@
 """Where keys and values lie, and that reading them in pieces changes nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from llavachat_server.engine.tensors.attention import (
+    MAX_SCORES,
     PieceAttention,
     Rows,
     Shape,
+    attend_in_slices,
     find_pieces,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def test_neighbouring_blocks_are_one_piece() -> None:
@@ -75,3 +80,54 @@ def test_requests_of_one_batch_do_not_see_each_other() -> None:
         0, torch.cat([query for query, _ in fresh]), torch.cat([kv for _, kv in fresh])
     )
     torch.testing.assert_close(output, torch.cat(alone))
+
+
+@pytest.mark.parametrize("max_scores", [1, 2 * 20 * 3, 2 * 20 * 20])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_slices_equal_attention_at_once(max_scores: int, *, is_causal: bool) -> None:
+    """A row at a time, three, and all: a row's result does not depend on the others."""
+    torch.manual_seed(0)
+    query, keys, values = (torch.randn(1, 2, 20, 16) for _ in range(3))
+    output, log_sum = attend_in_slices(
+        query, keys, values, is_causal=is_causal, max_scores=max_scores
+    )
+    scores = query @ keys.transpose(-1, -2) / 4
+    if is_causal:
+        scores = scores.masked_fill(torch.ones(20, 20, dtype=torch.bool).triu(1), -torch.inf)
+
+    torch.testing.assert_close(
+        F.scaled_dot_product_attention(query, keys, values, is_causal=is_causal), output
+    )
+    torch.testing.assert_close(scores.logsumexp(-1), log_sum)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that anything gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_numbers = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        """Call it, and look."""
+        result = function(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor):
+            self.num_numbers = max(self.num_numbers, result.numel())
+        return result
+
+
+def test_a_long_prompt_s_scores_are_not_there_at_once() -> None:
+    """Off the CPU, on a device without memory: 1,024 rows over 4,096 keys of 32 heads."""
+    meta = torch.device("meta")
+    shape = Shape(num_layers=1, num_heads=32, num_kv_heads=32, head_dim=8)
+    attention = PieceAttention(shape, 256, torch.float16, meta, block_tokens=16)
+    attention.begin([Rows(0, 1024, 3072, range(256))])
+    query = torch.empty(1024, 32, 8, dtype=torch.float16, device=meta)
+    keys_values = torch.empty(1024, 64, 8, dtype=torch.float16, device=meta)
+    with Largest() as largest:
+        output = attention.attend(0, query, keys_values)
+
+    assert (1024, 256) == output.shape
+    assert MAX_SCORES >= largest.num_numbers
