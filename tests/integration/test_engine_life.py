@@ -51,6 +51,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lively_checkpoint(tmp_path_factory.mktemp("model") / "lively")
 
 
+async def test_steps_that_give_nobody_a_token_are_in_the_load(folder: Path) -> None:
+    """A prompt in parts: whoever watches hears of each, by the way that tokens take."""
+    engine = make_engine(folder, exact=True, max_batch_tokens=16)
+    await engine.start()
+    began = time.monotonic()
+    before = engine.load.silent_step_at_seconds
+    await ask(engine, build_request(engine, "a", "What is this? " * 20, max_tokens=1))
+    after = engine.load.silent_step_at_seconds
+    await engine.stop()
+
+    assert before == 0
+    assert began < after
+
+
 def break_loop(engine: BatchingEngine) -> None:
     """Have the loop's thread trip over nonsense."""
     engine._keeper.loop._inbox.put("nonsense")  # type: ignore[arg-type]

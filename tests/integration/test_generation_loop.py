@@ -1,7 +1,7 @@
 """The generation loop on the embedded model: when it tells what a step has made."""
 
-import threading
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,11 +15,11 @@ from llavachat_server.engine.settings import EngineSettings
 PLAIN = Draw(temperature=0.0, top_p=1.0, top_k=0, repetition_penalty=1.0, seed=0, seen_row=0)
 
 
-def make_job(number: int, max_new_tokens: int) -> Job:
-    """A question of three words."""
+def make_job(number: int, max_new_tokens: int, num_words: int = 2) -> Job:
+    """A question, and the token that begins it."""
     return Job(
         number=number,
-        token_ids=[1, 20, 30],
+        token_ids=[1, *range(20, 20 + num_words)],
         max_new_tokens=max_new_tokens,
         eos_token_ids=frozenset(),
         owner=None,
@@ -40,11 +40,12 @@ class Recorded:
             device="cpu",
             compile_steps=compile_steps,
             compiled_folder=str(folder),
+            max_batch_tokens=16,
         )
         self.core, _ = open_backend(settings, lambda *_: None).make_core()
         self.events: list[str] = []
-        self.ended = threading.Event()
-        self.is_answered = threading.Event()
+        self.ended = Event()
+        self.is_answered = Event()
         forward = self.core._runner.forward
 
         def compute(*arguments: Any) -> Any:
@@ -57,7 +58,7 @@ class Recorded:
         self.loop = GenerationLoop(self.core, lambda: None, self._hear, self.ended.set)
 
     def _hear(self, reports: list[Report]) -> None:
-        self.events += [f"told {report.output.number}" for report in reports]
+        self.events += [f"told {report.output.number}" for report in reports] or ["told of a step"]
         if any(report.output.is_over for report in reports):
             self.is_answered.set()
 
@@ -115,3 +116,35 @@ def test_what_is_untold_at_the_end_is_told(recorded: Recorded) -> None:
     assert recorded.ended.wait(20)
 
     assert ["step", "computed", "told 7"] == recorded.events
+
+
+def test_a_step_that_gives_nobody_a_token_is_told_of(recorded: Recorded) -> None:
+    """A prompt of 40 tokens, 16 a step: who watches the loop sees each of its parts."""
+    recorded.loop.start()
+    assert recorded.loop.submit(make_job(7, max_new_tokens=1, num_words=39))
+    assert recorded.is_answered.wait(20)
+    recorded.loop.stop(20)
+
+    part = ["step", "computed", "told of a step"]
+    assert [*part, *part, "step", "computed", "told 7"] == recorded.events
+
+
+def test_a_step_that_does_not_end_is_not_told_of(recorded: Recorded) -> None:
+    """A loop that hangs amid a long prompt looks like none that works."""
+    forward, has_hung, may_go_on = recorded.core._runner.forward, Event(), Event()
+
+    def hang(*arguments: Any) -> Any:
+        if recorded.events:
+            has_hung.set()
+            assert may_go_on.wait(20)
+        return forward(*arguments)
+
+    recorded.core._runner.forward = hang  # type: ignore[method-assign]
+    recorded.loop.start()
+    assert recorded.loop.submit(make_job(7, max_new_tokens=1, num_words=39))
+    assert has_hung.wait(20)
+    events = list(recorded.events)
+    may_go_on.set()
+    recorded.loop.stop(20)
+
+    assert ["step", "computed", "told of a step"] == events

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from llavachat_server.ops.pulse import Pulse, WatchedEngine, extend_start, write
 from llavachat_server.ops.systemd import Notifier
 from llavachat_server.values import (
     EngineEvent,
+    EngineLoad,
     EngineRequest,
     Finished,
     FinishReason,
@@ -34,6 +36,17 @@ class HungEngine(ScriptedEngine):
         yield Finished(
             FinishReason.TIME_LIMIT, None, (), Usage(1, 0, 0, 0, 1), Timings(0, 0, 0, 0, 0)
         )
+
+
+class SilentEngine(HungEngine):
+    """Computes prompts so long that nobody gets a token, or has hung amid one."""
+
+    hung_at_seconds: float | None = None
+
+    @property
+    def load(self) -> EngineLoad:
+        """See `Engine.load`."""
+        return EngineLoad(silent_step_at_seconds=self.hung_at_seconds or time.monotonic())
 
 
 @pytest.fixture
@@ -95,6 +108,35 @@ async def test_hung_engine_gets_no_ping(manager: socket.socket) -> None:
     assert "WATCHDOG=1" not in "\n".join(said)
 
 
+async def test_steps_of_long_prompts_are_pings(manager: socket.socket) -> None:
+    """An engine that gives no token for longer than the manager waits is alive while it steps."""
+    watched = WatchedEngine(SilentEngine())
+    watched.passed_at_seconds -= 100
+    pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
+    said: list[str] = []
+    async with beating(pulse):
+        for _ in range(6):
+            said += await read_until(manager, "WATCHDOG=1")
+    assert "has not made a step" not in "\n".join(said)
+
+
+@pytest.mark.parametrize("was_silent", [True, False], ids=["amid a prompt", "amid an answer"])
+async def test_an_engine_that_hangs_amid_something_is_found_out_as_soon(
+    manager: socket.socket, *, was_silent: bool
+) -> None:
+    """What it has done before counts for one beat, whether or not it gave somebody a token."""
+    engine = SilentEngine() if was_silent else HungEngine()
+    watched = WatchedEngine(engine)
+    watched.passed_at_seconds = time.monotonic()
+    if isinstance(engine, SilentEngine):
+        engine.hung_at_seconds = watched.passed_at_seconds
+        watched.passed_at_seconds -= 100
+    pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
+    async with beating(pulse):
+        said = await read_until(manager, "has not made a step")
+    assert "\n".join(said).count("WATCHDOG=1") <= 1
+
+
 async def test_refused_probe_is_no_ping(manager: socket.socket) -> None:
     """A refused probe alone is no ping: a full engine that does not step is hung, too."""
     engine = ScriptedEngine(*[QueueFull(1.0)] * 100)
@@ -110,7 +152,7 @@ async def test_engine_is_left_alone_where_no_watchdog_waits(manager: socket.sock
     """A server in a terminal computes nothing of its own accord."""
     engine = ScriptedEngine()
     watched = WatchedEngine(engine)
-    watched.stepped_at_seconds -= 100
+    watched.passed_at_seconds -= 100
     async with beating(Pulse(watched, Notifier(manager.getsockname()), "Serving")):
         await read_until(manager, "waiting for a question")
     assert [] == engine.requests

@@ -137,6 +137,7 @@ class BatchingEngine:
             image_hits=pictures.num_hits,
             image_misses=pictures.num_misses,
             num_restarts=self._keeper.num_restarts,
+            silent_step_at_seconds=self._keeper.silent_step_at_seconds,
         )
 
     async def start(self) -> None:

@@ -6,6 +6,7 @@ lost.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from typing import Any, TypeAlias
@@ -61,6 +62,8 @@ class LoopKeeper:
     ) -> None:
         self.state = EngineState.NEW
         self.num_restarts = 0
+        self.silent_step_at_seconds = 0.0
+        """See `EngineLoad`."""
         self._make_loop = make_loop
         self._post = post
         self._spawn = spawn
@@ -113,8 +116,12 @@ class LoopKeeper:
         await self._is_usable.wait()
 
     def _take_reports(self, epoch: int, reports: list[Report]) -> None:
-        if epoch == self._epoch:
+        if epoch != self._epoch:
+            return
+        if reports:
             self._on_reports(reports)
+        else:
+            self.silent_step_at_seconds = time.monotonic()
 
     def _take_end(self, epoch: int) -> None:
         if epoch != self._epoch:

@@ -34,6 +34,8 @@ class Report:
 
 
 Deliver = Callable[[list[Report]], None]
+"""Takes reports; or none at all, after a step from which nobody got a token: it tells that the
+loop lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +140,14 @@ class GenerationLoop:
             self._take_in()
             if self._must_end:
                 return
+            num_steps = self.core.num_steps
             outputs = self.core.step(self._tell)
             # Where there was nothing to compute, or it failed before it began.
             self._tell()
             self._keep(outputs)
+            if not outputs and self.core.num_steps > num_steps:
+                # A part of a prompt: many may follow it before anybody gets a token.
+                self._deliver([])
 
     def _take_in(self) -> None:
         # Sleeps while there is nothing to compute.

@@ -1,9 +1,10 @@
 """The server's pulse: is the engine really answering, and is anybody asking?
 
-Contract: wraps the engine, hands everything through, and notes what passes. While nothing comes
-out of the engine, the pulse asks it for one token itself, so that a beat always means: the event
-loop runs, and the engine has made a step. The manager's watchdog gets a ping for each beat; a
-hung loop or engine gets none. It must not know gRPC, chats or torch.
+Contract: wraps the engine, hands everything through, and notes what passes. Steps that give nobody
+a token, as those of long prompts, are in the engine's load. While neither tells of a step, the
+pulse asks for one token itself, so that a beat always means: the event loop runs, and the engine
+has made a step. The manager's watchdog gets a ping for each beat; a hung loop or engine gets none.
+It must not know gRPC, chats or torch.
 
 The same notes tell the machine whether it is idle: `Activity`, written for whoever may stop it.
 """
@@ -47,9 +48,15 @@ class WatchedEngine(EngineRelay):
         super().__init__(engine)
         self.num_running = 0
         self.num_answered = 0
-        self.stepped_at_seconds = time.monotonic()
+        self.passed_at_seconds = time.monotonic()
+        """Monotonic time at which something last passed that takes a step."""
         self.used_at_seconds = time.monotonic()
         """Monotonic time at which somebody last asked, or was still being answered."""
+
+    @property
+    def stepped_at_seconds(self) -> float:
+        """Monotonic time at which the engine was last heard of a step, or of its birth."""
+        return max(self.passed_at_seconds, self.load.silent_step_at_seconds)
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineEvent, None]:
         """See `interfaces.Engine.generate`."""
@@ -91,7 +98,7 @@ class WatchedEngine(EngineRelay):
                 if isinstance(event, Delta) or (
                     isinstance(event, Finished) and event.finish_reason in _STEPS
                 ):
-                    self.stepped_at_seconds = time.monotonic()
+                    self.passed_at_seconds = time.monotonic()
                 yield event
 
 

@@ -60,6 +60,8 @@ class Core:
         self._sampler = sampler
         self._sequences: dict[int, Sequence] = {}
         self._has_just_failed = False
+        self.num_steps = 0
+        """Computed to their end."""
 
     @property
     def has_work(self) -> bool:
@@ -148,6 +150,7 @@ class Core:
             _log.exception("a step failed with %d jobs in it", len(chunks))
             return [self._fail(chunk.sequence) for chunk in chunks]
         self._has_just_failed = False
+        self.num_steps += 1
         outputs = self._settle(chunks, drawn)
         num_decodes = sum(chunk.num_tokens == 1 for chunk in chunks)
         num_prompt_tokens = sum(c.num_tokens for c in chunks) - num_decodes
