@@ -145,6 +145,51 @@ def test_top_p_keeps_the_smallest_sufficient_set(top_p: float) -> None:
     assert int(order[0]) in drawn
 
 
+@pytest.mark.parametrize("top_p", [1e-11, 1e-40])
+def test_the_smallest_top_p_keeps_the_likeliest(top_p: float) -> None:
+    """One token is left, by both samplers."""
+    scores = make_scores(4)
+    rules = [Draw(1.0, top_p, 0, 1.0, seed, 0) for seed in (1, 2, 3, 4)]
+    pairs = zip(scores.numpy(), rules, strict=True)
+
+    assert scores.argmax(-1).tolist() == draw(scores, top_p=top_p, seeds=[1, 2, 3, 4])
+    assert scores.argmax(-1).tolist() == [arrays.draw_token(*pair, 7) for pair in pairs]
+
+
+def test_top_p_cuts_where_exact_sums_do() -> None:
+    """Limits within float32's steps of a sum: neither its order nor its rounding decides."""
+    scores = torch.randn(1, 2000, generator=torch.Generator().manual_seed(1))
+    ordered = scores[0].sort(descending=True).values.softmax(-1).double()
+    before = [math.fsum(ordered[:index]) for index in range(len(ordered))]
+    limits = torch.tensor(before[1:200], dtype=torch.float32)
+    rows = len(limits)
+    kept = perturb_scores(
+        scores.expand(rows, -1),
+        torch.ones(rows),
+        limits,
+        torch.zeros(rows, dtype=torch.int32),
+        torch.arange(rows),
+        torch.arange(rows),
+    ).isfinite()
+
+    expected = [sum(mass < limit for mass in before) for limit in limits.tolist()]
+    assert expected == kept.sum(-1).tolist()
+
+
+def test_top_p_cuts_where_exact_sums_do_by_numpy() -> None:
+    """500 of 1,000 equal tokens, where sums in float32 made it 501; and both samplers agree."""
+    scores = torch.zeros(1, 1000)
+    noise = torch.stack([torch.from_numpy(arrays.draw_gumbel(s, 7, 1000)) for s in range(4000)])
+    # Seeds by which the first token that is cut would be drawn.
+    seeds = (noise[:, :501].argmax(-1) == 500).nonzero().flatten().tolist()
+    rules = [Draw(1.0, 0.5, 0, 1.0, seed, 0) for seed in seeds]
+    drawn = [arrays.draw_token(scores[0].numpy(), rule, 7) for rule in rules]
+
+    assert seeds
+    assert [int(noise[seed, :500].argmax()) for seed in seeds] == drawn
+    assert drawn == draw(scores.expand(len(seeds), -1), top_p=0.5, seeds=seeds)
+
+
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=17), st.integers(0, 4000))
 def test_a_row_does_not_care_about_its_neighbours(seeds: list[int], position: int) -> None:
     """The same seed and scores draw the same token alone and among others, in any place."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llavachat_server.engine.batching.sequence import Draw
-from llavachat_server.engine.sampling import GOLDEN, MIX_1, MIX_2
+from llavachat_server.engine.sampling import GOLDEN, MIX_1, MIX_2, TOP_P_TOLERANCE
 
 Floats = NDArray[np.float32]
 
@@ -95,7 +95,9 @@ def draw_token(scores: Floats, draw: Draw, position: int) -> int:
             shares = np.exp(ordered - ordered[0])
             shares /= shares.sum()
             # What lies before a token decides, so that the first one always stays.
-            ordered[np.cumsum(shares) - shares >= np.float32(draw.top_p)] = -np.inf
+            before = np.cumsum(shares, dtype=np.float64) - shares
+            limit = float(np.float32(draw.top_p)) * (1 - TOP_P_TOLERANCE)
+            ordered[before >= limit] = -np.inf
         scaled[order] = ordered
     return int((scaled + draw_gumbel(draw.seed, position, len(scores))).argmax())
 

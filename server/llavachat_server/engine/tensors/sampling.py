@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llavachat_server.engine.batching.sequence import Draw
-from llavachat_server.engine.sampling import GOLDEN, MIX_1, MIX_2
+from llavachat_server.engine.sampling import GOLDEN, MIX_1, MIX_2, TOP_P_TOLERANCE
 
 _GOLDEN, _MIX_1, _MIX_2 = (constant - 2**64 for constant in (GOLDEN, MIX_1, MIX_2))
 """As signed numbers, which is all that torch computes with."""
@@ -164,11 +164,12 @@ def perturb_scores(
     rank = torch.arange(scores.shape[-1], device=scores.device)
     limit = top_ks.unsqueeze(1)
     ordered = ordered.masked_fill((limit > 0) & (rank >= limit), -torch.inf)
-    probabilities = ordered.softmax(dim=-1)
+    probabilities = ordered.softmax(dim=-1).to(torch.float64)
     # What lies before a token decides, so that the first one always stays.
     before = probabilities.cumsum(dim=-1) - probabilities
     limit_p = top_ps.unsqueeze(1)
-    ordered = ordered.masked_fill((limit_p < 1) & (before >= limit_p), -torch.inf)
+    is_cut = before >= limit_p.to(torch.float64) * (1 - TOP_P_TOLERANCE)
+    ordered = ordered.masked_fill((limit_p < 1) & is_cut, -torch.inf)
     kept = torch.empty_like(ordered).scatter_(-1, order, ordered)
     noise = draw_gumbel(seeds, positions, scores.shape[-1])
     return torch.where(is_greedy, scores, kept + noise)
