@@ -1,5 +1,6 @@
 """What gives way to a copy of the weights on a disk that is nearly full, and what does not."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,26 @@ def test_what_would_not_make_room_enough_stays(disk: Disk) -> None:
 
     assert not disk.keep(NEW)
     assert disk.find(OLD) is not None
+
+
+def test_weights_that_are_fetched_again_are_the_same(disk: Disk) -> None:
+    """In the hub's cache by the name of their content, when a disk was emptied meanwhile."""
+    contents = disk.source.parent / "blobs"
+    contents.mkdir()
+    weights = disk.source / "model.safetensors"
+    for number, name in enumerate(("a1", "a1", "b2")):
+        (contents / name).write_text("weights")
+        os.utime(contents / name, (number, number))
+        weights.unlink()
+        weights.symlink_to(Path("..") / "blobs" / name)
+        if number == 0:
+            disk.keep(OLD)
+        assert (name == "a1") == (disk.find(OLD) is not None)
+
+
+def test_a_file_that_was_written_again_is_another(disk: Disk) -> None:
+    """In a folder, where nothing tells its content."""
+    disk.keep(OLD)
+    os.utime(disk.source / "model.safetensors", (1, 1))
+
+    assert disk.find(OLD) is None

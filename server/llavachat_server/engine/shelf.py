@@ -27,6 +27,8 @@ _FORMAT = 2
 _SPARE_PART = 0.25
 """Of a copy's size, left free beside it."""
 _SOURCE_FILES = ("*.safetensors", "*.json")
+_HUB_CONTENTS = "blobs"
+"""Source: "Understand caching" in the documentation of huggingface_hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +191,20 @@ def _count_bytes(folder: Path) -> int:
 
 
 def _describe(source: Path, form: Mapping[str, Any]) -> dict[str, Any]:
-    # By size and time, as backups do: hashing would read the whole that a copy spares.
     files = [
-        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        [path.name, path.stat().st_size, _tell_state(path)]
         for pattern in _SOURCE_FILES
         for path in sorted(source.glob(pattern))
     ]
     return {"format": _FORMAT, "source": files, **form}
+
+
+def _tell_state(path: Path) -> str | int:
+    # In the hub's cache a name leads to a file that is named by its content's hash, and whose time
+    # is that of its download. Else by time, as backups do: hashing would read the whole that a
+    # copy spares.
+    content = path.resolve()
+    return content.name if content.parent.name == _HUB_CONTENTS else content.stat().st_mtime_ns
 
 
 def _hash_each(folder: Path) -> dict[str, str]:
