@@ -204,7 +204,9 @@ def _tell_state(path: Path) -> str | int:
     # is that of its download. Else by time, as backups do: hashing would read the whole that a
     # copy spares.
     content = path.resolve()
-    return content.name if content.parent.name == _HUB_CONTENTS else content.stat().st_mtime_ns
+    if path.is_symlink() and content.parent.name == _HUB_CONTENTS:
+        return content.name
+    return path.stat().st_mtime_ns
 
 
 def _hash_each(folder: Path) -> dict[str, str]:

@@ -41,8 +41,8 @@ MAX_OWNERS = 8
 
 
 MIN_COPIED_TOKENS = 2
-"""A single one is not worth its copy. On two CPU cores a block of the benchmark's model is copied in
-0.1 ms, and a token of a prompt computed in 0.25 ms."""
+"""A single one is not worth its copy. On two CPU cores a block of the benchmark's model is copied
+in 0.1 ms, and a token of a prompt computed in 0.25 ms."""
 
 
 @dataclass(frozen=True, slots=True)
