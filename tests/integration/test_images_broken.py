@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from llavachat_server.images.intake import (
     IntakeUnavailable,
 )
 from llavachat_server.images.process import DecoderBroken, DecoderProcess, end
-from llavachat_server.images.worker import Worker
+from llavachat_server.images.worker import KEPT_MEMORY_BYTES, Worker
 from pictures import encode, red_circle
 from processes import (
     wait_for_child,
@@ -222,6 +223,40 @@ def test_words_for_the_next_picture_are_not_heard(tmp_path: Path) -> None:
         with pytest.raises(BadImage, match=r"for you|can not be decoded"):
             worker.decode(red_circle(), LIMITS)
     worker.end()
+
+
+@pytest.mark.parametrize("num_dots", [0, 300_000])
+@pytest.mark.parametrize("num_pixel_bytes", [3_000_000, KEPT_MEMORY_BYTES + 1])
+@pytest.mark.parametrize(
+    "act",
+    [
+        f"say(b'{FITTING}\\n')",
+        'say(b\'{"refusal": "no"}\\n\')',
+        "say(b'rubbish\\n')",
+        "sys.exit(1)",
+        "say(b'{}\\n')",
+    ],
+)
+def test_nothing_of_an_earlier_picture_is_left(
+    tmp_path: Path, act: str, num_pixel_bytes: int, num_dots: int
+) -> None:
+    """However a picture ends, who decodes the next one has that one's file alone."""
+    worker = pretender(
+        tmp_path,
+        "held = os.pread(memory, 2**26, 0).rstrip(bytes(1))\n"
+        "    is_second = held.startswith(b'second')\n"
+        f"    os.pwrite(memory, b'x' * {num_pixel_bytes}, 0)\n"
+        "    if is_second: say(json.dumps({'refusal': f'{len(held)}, {held.count(46)}'}).encode()"
+        " + b'\\n')\n"
+        f"    else: {act}",
+    )
+    is_check = act == "say(b'{}\\n')"
+    with suppress(BadImage, DecoderBroken):
+        (worker.check if is_check else worker.decode)(b"first", LIMITS)
+    with pytest.raises(BadImage) as caught:
+        worker.decode(b"second" + b"." * num_dots, LIMITS)
+    worker.end()
+    assert f"{6 + num_dots}, {num_dots}" == str(caught.value)
 
 
 async def test_without_decoders_the_server_says_so() -> None:

@@ -36,6 +36,13 @@ from llavachat_server.images.process import (
 KEPT_MEMORY_BYTES = 16 * 1024**2
 """Shared memory beyond this is given back after a picture; 5 megapixels stay within."""
 
+_OVERWRITTEN_RATIO = 16
+"""Zeros are written over what an earlier picture has left, up to so many times the size of the file
+that comes: a photograph's pixels take ten times what its file does, and pages that are got anew
+take longer. What lies beyond is given back."""
+
+_ZEROS = bytes(256 * 1024)
+
 _MAX_REFUSAL_CHARS = 400
 
 
@@ -222,9 +229,17 @@ class _Memory:
         weakref.finalize(self, os.close, self.fd)
 
     def write(self, data: bytes) -> None:
-        view, position = memoryview(data), 0
-        while position < len(data):
-            position += os.pwrite(self.fd, view[position:], position)
+        """Put a file in the place of all that was there.
+
+        Whoever takes the next child over shall find its own picture, and nothing of an earlier one.
+        """
+        num_before = os.fstat(self.fd).st_size
+        num_left = min(num_before, KEPT_MEMORY_BYTES, _OVERWRITTEN_RATIO * len(data))
+        if num_left < num_before:
+            os.ftruncate(self.fd, num_left)
+        self._overwrite(data, 0)
+        for position in range(len(data), num_left, len(_ZEROS)):
+            self._overwrite(_ZEROS[: num_left - position], position)
 
     def read(self, num_bytes: int) -> bytes:
         """Read from the beginning; ValueError when there are fewer."""
@@ -237,6 +252,12 @@ class _Memory:
         """Give back what only a large picture needed."""
         if os.fstat(self.fd).st_size > KEPT_MEMORY_BYTES:
             os.ftruncate(self.fd, 0)
+
+    def _overwrite(self, data: bytes, position: int) -> None:
+        view = memoryview(data)
+        while view:
+            num_bytes = os.pwrite(self.fd, view, position)
+            position, view = position + num_bytes, view[num_bytes:]
 
 
 def _size(value: Any, limits: ImageLimits) -> tuple[int, int]:
