@@ -52,6 +52,20 @@ def test_a_decoder_asks_for_large_pages(worker: Worker) -> None:
     assert pixels.size == (WIDTH, HEIGHT)
 
 
+def test_a_decoder_has_no_file_that_it_does_not_need(worker: Worker) -> None:
+    """Its socket, the shared memory, and nowhere for errors: the server's log is out of reach."""
+    assert worker.process_id is not None
+    files = Path(f"/proc/{wait_for_child(worker.process_id)}/fd")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (files / "1").exists():  # what it closes last of all that is the keeper's
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    names = {file.name: str(file.readlink()) for file in files.iterdir()}
+    assert "/dev/null" == names.pop("2")
+    assert names.pop("0").startswith("socket:")
+    assert ["/memfd:llavachat-picture (deleted)"] == list(names.values())
+
+
 def test_a_decoder_that_was_begun_is_waited_for() -> None:
     """And no other is started; one that has ended meanwhile is replaced."""
     worker = Worker()

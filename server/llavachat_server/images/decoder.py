@@ -9,8 +9,9 @@ next picture nor the server. It is started with `python -I`; it must not import 
 asyncio or the server's other rooms, so that it stays small and starts fast.
 
 Its files: 0, the socket of requests and answers, one JSON object a line; 1, the pipe on which the
-keeper tells, likewise; and the shared memory, whose number is the argument: first it holds the
-file to decode, then the RGB pixels.
+keeper tells, likewise, and which a child closes; 2, where the server's log goes, for what the
+keeper breaks on, and nowhere in a child, which could write lines of its own into that log; and the
+shared memory, whose number is the argument: first it holds the file to decode, then the RGB pixels.
 """
 
 import ctypes
@@ -56,7 +57,7 @@ _fork = ctypes.PyDLL(None).fork
 """Without what Python adds: its modules put their locks and random numbers in order in the child,
 which takes 1 ms. The keeper has one thread, and no picture needs a random number."""
 
-_REQUESTS, _NOTES = 0, 1
+_REQUESTS, _NOTES, _ERRORS = 0, 1, 2
 _READ_BYTES = 64 * 1024
 _ROWS = 64
 """At a time: hundreds of kilobytes, which stay in a processor's cache."""
@@ -109,6 +110,7 @@ class _Desk:
         self.filter = confinement.Filter()
         # The library for HEIC can not do without a thread.
         self.heic_filter = confinement.Filter(may_start_threads=True)
+        self.nowhere = os.open(os.devnull, os.O_WRONLY)
 
 
 def _answer_once(desk: _Desk, samples: list[bytes]) -> None:
@@ -117,6 +119,8 @@ def _answer_once(desk: _Desk, samples: list[bytes]) -> None:
     try:
         if not confinement.end_with(desk.keeper):
             os._exit(NOBODY_ASKS)
+        os.dup2(desk.nowhere, _ERRORS)
+        os.close(desk.nowhere)
         os.close(_NOTES)
         confinement.limit_cpu(int(WALL_SECONDS))  # until the request says how much
         channel = desk.channel
