@@ -1,10 +1,10 @@
-"""Replays when the server stops: they have the grace period, and then they are told of it."""
+"""Replays that end before the answer does: the server stops, or their time is over."""
 
 import asyncio
 
 import pytest
 from chat_room import TENANT, make_turns
-from llavachat_server.chats.errors import ShuttingDown
+from llavachat_server.chats.errors import ReplayCut, ShuttingDown
 from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import NewChat, Question
@@ -86,3 +86,29 @@ async def test_a_replay_that_is_ended_as_it_begins_ends() -> None:
     with pytest.raises(ShuttingDown):
         await replaying
     assert 1 == len(engine.requests)
+
+
+async def replay_until_time_is_over(recorded: str, now: str) -> Verdict:
+    """Replay an answer that has come to `now` when it reaches the time limit."""
+    hold = Hold(now)
+    engine = ScriptedEngine(recorded, hold)
+    turns = make_turns(engine)
+    replaying = asyncio.create_task(replay(turns, await answered(turns)))
+    await hold.said.wait()
+    engine.cancel(engine.requests[1].request_id, FinishReason.TIME_LIMIT)
+    verdict = (await replaying)[-1]
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+async def test_a_replay_that_is_cut_by_its_time_is_no_other_answer() -> None:
+    """What it came to is the beginning of the record: nothing is known of the rest."""
+    with pytest.raises(ReplayCut):
+        await replay_until_time_is_over("A circle.", "A")
+
+
+async def test_a_difference_before_the_cut_is_told() -> None:
+    """And so is an answer that had come whole, or beyond its record."""
+    assert Verdict(1, ()) == await replay_until_time_is_over("A circle.", "A square")
+    assert Verdict(None, ()) == await replay_until_time_is_over("A circle.", "A circle.")
+    assert Verdict(1, ()) == await replay_until_time_is_over("A", "A circle.")

@@ -6,6 +6,7 @@
     +-- TurnRunning       one turn at a time in a chat
     +-- RequestReused     the request_id was used with another body
     +-- TurnImported      an imported turn can not be replayed
+    +-- ReplayCut         a replay reached the time limit before it could be judged
     +-- ImportStalled     the body of an import did not come in time
     +-- StoreFull         nothing more can be kept
     +-- StoreUnavailable  the database does not answer
@@ -69,6 +70,20 @@ class TurnImported(ChatError):
         return (
             "this turn was imported: what this server knows of its answer is its text alone, "
             "which leaves nothing to compare a replay with"
+        )
+
+
+@dataclass
+class ReplayCut(ChatError):
+    """A replay reached the time limit, and as far as it came nothing differed. Try again after
+    `retry_after_seconds`."""
+
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            "the replay reached the time limit of turns before the end of the answer; as far as "
+            "it came, the answer is as it was recorded"
         )
 
 

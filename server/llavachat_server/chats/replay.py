@@ -14,6 +14,7 @@ from llavachat_server.chats.context import ContextBuilder
 from llavachat_server.chats.errors import (
     BadField,
     NotFound,
+    ReplayCut,
     ShuttingDown,
     TurnImported,
     TurnRunning,
@@ -32,6 +33,9 @@ from llavachat_server.values import (
     Finished,
     FinishReason,
 )
+
+CUT_RETRY_SECONDS = 10.0
+"""When to replay again what reached the time limit: who is answered now has gone on by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Replayer:
             TurnImported: the turn was answered elsewhere.
             BadField: the turn has no answer to compare with.
             EngineError: the model can not answer.
+            ReplayCut: the time was over before a token differed.
             ShuttingDown: the server stops before the end.
         """
         request_id = secrets.token_hex(16)
@@ -144,6 +149,10 @@ class Replayer:
                         # Nothing but the chat's erasure ends a replay before its time.
                         raise NotFound("chat", chat_id)
                     difference = _compare(turn, event.token_ids)
+                    is_cut = event.finish_reason is FinishReason.TIME_LIMIT
+                    if is_cut and difference == len(event.token_ids) < len(turn.answer_ids):
+                        # Where it was cut, not where it differs: a busy server, not another answer.
+                        raise ReplayCut(CUT_RETRY_SECONDS)
                     yield Verdict(difference, find_changes(turn, self._engine.info))
                     return
         raise EngineFailed

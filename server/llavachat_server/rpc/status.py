@@ -224,6 +224,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.TurnRunning: _turn_running,
     chats.RequestReused: _request_reused,
     chats.TurnImported: _turn_imported,
+    chats.ReplayCut: _retry_later(StatusCode.UNAVAILABLE),
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
     chats.StoreFull: _limit("store"),
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
