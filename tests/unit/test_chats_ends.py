@@ -3,17 +3,17 @@
 import asyncio
 
 import pytest
-from chat_room import TENANT, Room, begun, collect, follow_in_background
+from chat_room import TENANT, Room, begun, collect, follow_in_background, make_turns
 from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull
 from llavachat_server.chats.live import TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import ImageSource, NewChat, Question
-from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.turns import Turns
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.values import FinishReason, Sampling
 from pictures import red_circle
-from scripted_engine import Hold
+from scripted_engine import Hold, ScriptedEngine
 
 
 async def test_a_running_answer_can_be_read() -> None:
@@ -27,6 +27,55 @@ async def test_a_running_answer_can_be_read() -> None:
     assert (TurnState.RUNNING, "So far") == (turn.state, turn.answer)
     hold.release.set()
     await reader
+
+
+async def test_a_turn_that_ends_while_it_is_read_is_told_whole() -> None:
+    """A chat as it was before the end is read again: the turn runs no more, and has its answer."""
+
+    class SlowStore(MemoryStore):
+        """Tells of what it has read once it may."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.has_read, self.may_tell = asyncio.Event(), asyncio.Event()
+
+        async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+            """Do it, and wait."""
+            chat = await super().get_chat(tenant, chat_id)
+            self.has_read.set()
+            await self.may_tell.wait()
+            return chat
+
+    hold, store = Hold("A circle."), SlowStore()
+    turns = make_turns(ScriptedEngine(hold), store)
+    live = turns.ask(TENANT, Question(NewChat(), "What?"))
+    reader = await follow_in_background(live)
+    await hold.said.wait()
+    reading = asyncio.create_task(turns.get_chat(TENANT, live.chat_id))
+    await store.has_read.wait()
+    hold.release.set()
+    await reader
+    store.may_tell.set()
+    (turn,) = (await reading).turns
+    assert (TurnState.FINISHED, "A circle.") == (turn.state, turn.answer)
+
+
+async def test_a_turn_whose_end_finds_no_room_is_told_all_the_same() -> None:
+    """As it is kept: it is not read for ever until it has ended."""
+
+    class FullStore(MemoryStore):
+        """Keeps no ends."""
+
+        async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
+            """Find no room."""
+            raise StoreFull(1.0)
+
+    turns = make_turns(ScriptedEngine("A circle."), FullStore())
+    live = turns.ask(TENANT, Question(NewChat(), "What?"))
+    with pytest.raises(StoreFull):
+        await collect(live, [])
+    (turn,) = (await turns.get_chat(TENANT, live.chat_id)).turns
+    assert TurnState.RUNNING is turn.state
 
 
 async def test_deleting_ends_a_running_turn() -> None:

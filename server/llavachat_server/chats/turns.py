@@ -193,8 +193,15 @@ class Turns:
         Raises:
             NotFound: no such chat.
         """
-        chat = await self._store.get_chat(tenant, chat_id)
-        live = self._running.get((tenant, chat_id))
+        strayed = ""
+        while True:
+            chat = await self._store.get_chat(tenant, chat_id)
+            live = self._running.get((tenant, chat_id))
+            stray = _find_stray(chat, live)
+            if stray in ("", strayed):
+                break
+            # It has ended while the chat was read; or else its end could not be kept yet.
+            strayed = stray
         if live is None:
             return chat
         turns = tuple(
@@ -349,3 +356,10 @@ class Turns:
         self._observe(job.account.report())
         # Told last, so that who has read it may ask again at once.
         job.live.publish(ended)
+
+
+def _find_stray(chat: Chat, live: LiveTurn | None) -> str:
+    """A turn that is running as the chat was read, and runs no more; "" where there is none."""
+    live_id = "" if live is None else live.turn_id
+    strays = (t.id for t in chat.turns if t.state is TurnState.RUNNING and t.id != live_id)
+    return next(strays, "")
