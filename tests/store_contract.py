@@ -38,6 +38,18 @@ class StoreContract:
         assert second.info == kept.info
         assert second.pixels.tobytes() == kept.pixels.tobytes()
 
+    async def test_has_no_chat_that_nobody_could_name_so(self, store: ChatStore) -> None:
+        """Whatever characters an unknown id has, there is no such chat."""
+        for chat_id in ("", "x", "0" * 128, "\0", "x\0\x1a", "é 猫", "%' --"):
+            with pytest.raises(NotFound):
+                await store.get_chat("ada", chat_id)
+            with pytest.raises(NotFound):
+                await store.begin_turn("ada", chat_id, make_turn(), (), None)
+            with pytest.raises(NotFound):
+                await store.finish_turn("ada", chat_id, end(make_turn()))
+            with pytest.raises(NotFound):
+                await store.delete_chat("ada", chat_id)
+
     async def test_keeps_the_end_of_a_turn(self, store: ChatStore) -> None:
         """The running turn is replaced by its end, in its place."""
         chat, turn = make_chat(), make_turn()

@@ -278,6 +278,13 @@ def test_made_up_page_tokens_are_refused_or_read(token: str) -> None:
     assert "page_token" == field
 
 
+def test_a_page_token_with_a_nul_is_refused() -> None:
+    """No page has ended at such a chat, and not every store can look for it."""
+    token = page_token(PageMark(datetime(2026, 11, 30, tzinfo=UTC), "x\0"))
+    with pytest.raises(InvalidField, match="page_token: take next_page_token"):
+        chat_query(pb.ListChatsRequest(page_token=token))
+
+
 def test_addresses_pass_where_hosts_are_allowed() -> None:
     """What may be behind an address is the intake's business; here it is off or on."""
     limits = replace(LIMITS, takes_urls=True)

@@ -180,6 +180,8 @@ def page_token(mark: PageMark | None) -> str:
 def _read_page_token(token: str) -> PageMark:
     try:
         microseconds, chat_id = base64.urlsafe_b64decode(token.encode()).decode().split(":", 1)
+        if "\0" in chat_id:
+            raise ValueError
         return PageMark(_EPOCH + timedelta(microseconds=int(microseconds)), chat_id)
     except (ValueError, OverflowError):
         raise InvalidField("page_token", "take next_page_token of the page before") from None

@@ -30,7 +30,7 @@ HEAD = "0007"
 class FreeText(TypeDecorator[str]):
     """Any text. PostgreSQL knows no NUL, and a model can write one: it is kept as SUB and 0."""
 
-    impl = Text
+    impl: type[String] = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
@@ -44,6 +44,13 @@ class FreeText(TypeDecorator[str]):
         if value is None or "\x1a" not in value:
             return value
         return value.replace("\x1a0", "\0").replace("\x1a1", "\x1a")
+
+
+class Id(FreeText):
+    """An id. Ours have no NUL, but a caller may look for one that has: there is no such thing."""
+
+    impl = String
+    cache_ok = True
 
 
 # SQLite counts rows by itself only in a column that is called INTEGER.
@@ -63,7 +70,7 @@ chats = Table(
     metadata,
     Column("key", Key, primary_key=True),
     Column("tenant", FreeText, nullable=False),
-    Column("id", String(128), nullable=False),
+    Column("id", Id(128), nullable=False),
     Column("system_prompt", FreeText),
     Column("labels", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -82,7 +89,7 @@ labels = Table(
     Column("value", FreeText, nullable=False),
     Column("tenant", FreeText, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    Column("chat_id", String(128), nullable=False),
+    Column("chat_id", Id(128), nullable=False),
     # Of all labels of the chat, so that a walk along one label passes by most chats that lack
     # another; see `rows.write_label_bits`.
     Column("label_bits", BigInteger, server_default="0", nullable=False),
