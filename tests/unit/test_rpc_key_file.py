@@ -201,6 +201,33 @@ def test_the_last_key_may_be_revoked_while_the_server_runs(tmp_path: Path) -> No
         KeyFiles([path]).read()
 
 
+def test_of_several_files_one_that_vanishes_revokes_nothing(tmp_path: Path) -> None:
+    """It is told until it is back or empty; meanwhile the other files are followed."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    add_key(first, Key("anna", hash_secret("k1")))
+    add_key(second, Key("ben", hash_secret("k2")))
+    files = KeyFiles([first, second])
+    files.read()
+    first.unlink()
+    for _ in range(2):
+        with pytest.raises(BadKeyFile, match=r"/first is gone, and its keys stay in force; put"):
+            files.refresh()
+    assert {"anna", "ben"} == {key.tenant for key in files.ring or ()}
+
+    add_key(second, Key("carl", hash_secret("k3")))
+    revoke_keys(second, lambda key: key.tenant == "ben")
+    assert files.refresh()
+    assert {"anna", "carl"} == {key.tenant for key in files.ring or ()}
+    with pytest.raises(BadKeyFile, match="first is gone"):
+        files.refresh()
+
+    first.touch()
+    assert files.refresh()
+    assert ["carl"] == [key.tenant for key in files.ring or ()]
+    first.unlink()
+    assert not files.refresh()
+
+
 def test_two_files_are_one_ring(tmp_path: Path) -> None:
     """The operator's, and the one that the command keeps; a name is one tenant in both."""
     first, second = tmp_path / "first", tmp_path / "second"

@@ -10,7 +10,7 @@ not know gRPC.
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class BadKeyFile(Exception):
 class KeyFiles:
     """The keys of several files, read again when one of them changes.
 
-    Once there were keys there are keys: if all files vanish, or one turns wrong, the keys of
-    before stay in force, for a server never opens because of an accident.
+    Once there were keys there are keys, and no accident opens a server or revokes one: of a file
+    that vanishes the keys stay in force, and when one turns wrong, all keys of before.
 
     Args:
         paths: files that need not exist.
@@ -41,6 +41,8 @@ class KeyFiles:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
         self._stamps = self._look()
+        self._found: dict[Path, list[Key]] = {}
+        """By file; those that have vanished are the last."""
         self.ring: KeyRing | None = None
         """None: no file was there yet, and everybody may call."""
 
@@ -52,7 +54,8 @@ class KeyFiles:
                 hold no key.
         """
         self._stamps = self._look()
-        self.ring = self._read()
+        self._found = self._read()
+        self.ring = _join(self._found) if self._found else None
         if self.ring is not None and not len(self.ring):
             raise BadKeyFile(
                 "the key file holds no key; add one by `llavachat-server keys add NAME`, or "
@@ -66,33 +69,45 @@ class KeyFiles:
             Whether there are other keys than before.
 
         Raises:
-            BadKeyFile: a line is wrong, or a file can not be read; the keys of before stay, and
-                the next call tries again.
+            BadKeyFile: a line is wrong, a file can not be read, or one has vanished and the others
+                have not changed; the keys of before stay, and the next call tries again.
         """
         stamps = self._look()
         if stamps == self._stamps:
             return False
-        ring = self._read()
-        if ring is None:
-            raise BadKeyFile("the key file is gone")
+        found = self._read()
+        gone = {path: keys for path, keys in self._found.items() if keys and path not in found}
+        ring = _join(found | gone)
         # Not before: what kept the file from being read may pass and leave the file as it is.
-        self._stamps = stamps
+        self._found = found | gone
+        if not gone:
+            self._stamps = stamps
+        if self.ring is None and not found:
+            return False
+        is_changed = self.ring is None or set(ring) != set(self.ring)
         self.ring = ring
-        return True
+        if gone and not is_changed:
+            raise BadKeyFile(
+                f"the key file {next(iter(gone))} is gone, and its keys stay in force; put it "
+                "back, or an empty file in its place if they are to be revoked"
+            )
+        return is_changed
 
     def _look(self) -> tuple[Stamp | None, ...]:
         return tuple(_stamp(path) for path in self._paths)
 
-    def _read(self) -> KeyRing | None:
-        present = [path for path in self._paths if _is_there(path)]
-        if not present:
-            return None
-        keys: dict[bytes, Key] = {}
-        for path in present:
-            for key in read_keys(path):
-                if keys.setdefault(key.sha256, key).tenant != key.tenant:
-                    raise BadKeyFile(f"the key file {path}: a key has another name elsewhere")
-        return KeyRing(keys.values())
+    def _read(self) -> dict[Path, list[Key]]:
+        """The keys of each file that is there."""
+        return {path: read_keys(path) for path in self._paths if _is_there(path)}
+
+
+def _join(found: Mapping[Path, Sequence[Key]]) -> KeyRing:
+    keys: dict[bytes, Key] = {}
+    for path, ours in found.items():
+        for key in ours:
+            if keys.setdefault(key.sha256, key).tenant != key.tenant:
+                raise BadKeyFile(f"the key file {path}: a key has another name elsewhere")
+    return KeyRing(keys.values())
 
 
 def read_keys(path: Path) -> list[Key]:
