@@ -192,6 +192,7 @@ FITTING = '{"size": [4, 4], "kept": [4, 4], "media_type": "image/png", "num_fram
         "say(b'[]\\n')",
         "say(b'{}\\n')",
         "say(b'x' * 100_000)",
+        "say(b'[' * 4_000 + b'\\n')",
         "say(b'{\"refusal\": 7}\\n')",
         "say(b'{\"refusal\": \"a\\\\\\\\nb\"}\\n'.replace(b'\\\\\\\\', b'\\\\'))",
         f"os.ftruncate(memory, 5); say(b'{FITTING}\\n')",

@@ -125,7 +125,7 @@ class DecoderProcess:
         self.is_parting = True
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             self.is_sound = False
