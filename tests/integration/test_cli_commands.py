@@ -294,10 +294,10 @@ def test_a_first_question_is_asked_again_at_the_root(service, picture, monkeypat
 
 
 def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
-    """Markdown or JSON by the name; a folder that is not there is told."""
+    """Markdown or JSON by the name; what is no place for a file is told."""
     monkeypatch.chdir(tmp_path)
     lines = b"/save\nWhat?\n/save 'my chat.md'\n/save talk.json\n/save talk.html\n/save\n"
-    lines += b"/save no/where.md\n"
+    lines += b"/save no/where.md\n/save ~nosuchuser/x.md\n/save a\0b.md\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert 0 == run(["chat", picture])
     assert "**You:** What?" in (tmp_path / "my chat.md").read_text()
@@ -307,6 +307,7 @@ def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "There is nothing to save yet." in errors
     assert "no/where.md can not be written: No such file or directory." in errors
+    assert 2 == errors.count("can not be written: its name is not a path.")
 
 
 def test_a_talk_without_a_terminal_ends_at_a_failure(service, picture, monkeypatch, capsys):

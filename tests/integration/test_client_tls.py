@@ -1,5 +1,6 @@
 """TLS, keys and metadata, over a socket."""
 
+import shutil
 from pathlib import Path
 
 import grpc
@@ -107,6 +108,25 @@ def test_a_missing_certificate_names_its_file():
     """Told when the client is made."""
     with pytest.raises(ConfigurationError, match=r"tls_ca_file nowhere\.pem can not be read"):
         Client("localhost", tls_ca_file="nowhere.pem")
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x.pem", "a\0b"])
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+def test_a_certificate_whose_name_is_no_path_is_told(make, path):
+    """Of the server's authority, and of one's own."""
+    with pytest.raises(ConfigurationError, match=r"tls_ca_file .* its name is not a path\.$"):
+        make("localhost", tls_ca_file=path)
+    with pytest.raises(ConfigurationError, match=r"tls_key_file .* its name is not a path\.$"):
+        make("localhost", tls=True, tls_cert_file=CA, tls_key_file=path)
+
+
+def test_an_own_certificate_that_goes_away_is_told(secure, tmp_path):
+    """Also when a pinned server is asked for its own, at the first call."""
+    paths = {name: shutil.copy(path, tmp_path) for name, path in CLIENT.items()}
+    with Client(secure.address, tls_pin="sha256:" + "0" * 64, **paths) as client:
+        Path(paths["tls_key_file"]).unlink()
+        with pytest.raises(ConfigurationError, match=r"client\.key can not be read\.$"):
+            client.server_info()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ no text is ever told twice.
 import json
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
 
+from llavachat._wire.files import load_own_certificate, read_pem
 from llavachat._wire.pin import PinnedServer
 from llavachat.connection import Connection, find_metadata_fault, is_loopback
 from llavachat.errors import ConfigurationError, FieldViolation, InvalidRequest, StatusDetails
@@ -123,9 +123,9 @@ def build_credentials(
     """
     if not connection.tls:
         return None
-    authority = _read_pem("tls_ca_file", connection.tls_ca_file)
-    certificate = _read_pem("tls_cert_file", connection.tls_cert_file)
-    key = _read_pem("tls_key_file", connection.tls_key_file)
+    authority = read_pem("tls_ca_file", connection.tls_ca_file)
+    certificate = read_pem("tls_cert_file", connection.tls_cert_file)
+    key = read_pem("tls_key_file", connection.tls_key_file)
     # gRPC would tell of files that it can not use in its log alone, at the first call.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
@@ -134,18 +134,7 @@ def build_credentials(
     except (ssl.SSLError, ValueError):
         name = connection.tls_ca_file
         raise ConfigurationError(f"tls_ca_file {name} holds no PEM certificate.") from None
-    try:
-        if connection.tls_cert_file is not None and connection.tls_key_file is not None:
-            context.load_cert_chain(
-                Path(connection.tls_cert_file).expanduser(),
-                Path(connection.tls_key_file).expanduser(),
-                password="",
-            )
-    except (ssl.SSLError, ValueError):
-        raise ConfigurationError(
-            f"tls_cert_file {connection.tls_cert_file} and tls_key_file "
-            f"{connection.tls_key_file} are not a PEM certificate and its unencrypted key."
-        ) from None
+    load_own_certificate(context, connection)
     if server is not None:
         authority = server.certificate
     return grpc.ssl_channel_credentials(
@@ -156,12 +145,3 @@ def build_credentials(
 def build_timeout(timeout_seconds: float) -> float | None:
     """A deadline as gRPC wants it: None for none, and for one that nobody lives to see."""
     return None if timeout_seconds > _LONGEST_SECONDS else timeout_seconds
-
-
-def _read_pem(name: str, path: Path | str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{name} {path} can not be read: {error.strerror}.") from None

@@ -10,9 +10,9 @@ import hmac
 import socket
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from llavachat._wire.files import load_own_certificate
 from llavachat.connection import Connection, split_address
 from llavachat.errors import CannotConnect, ConfigurationError
 
@@ -38,7 +38,7 @@ def fetch_pinned(connection: Connection) -> PinnedServer:
 
     Raises:
         CannotConnect: nothing answers there, or it does not speak TLS.
-        ConfigurationError: it is another certificate, or one that can not be used.
+        ConfigurationError: it is another certificate, or one that can not be used; or ours is.
     """
     host, port = split_address(connection.address)
     with _connect(connection, host, port, _any_context(connection)) as unchecked:
@@ -83,10 +83,7 @@ def _trusting_context(connection: Connection, pem: str) -> ssl.SSLContext:
 def _prepare(context: ssl.SSLContext, connection: Connection) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
-    if connection.tls_cert_file is not None and connection.tls_key_file is not None:
-        context.load_cert_chain(
-            Path(connection.tls_cert_file).expanduser(), Path(connection.tls_key_file).expanduser()
-        )
+    load_own_certificate(context, connection)
     return context
 
 

@@ -189,11 +189,11 @@ class Talk:
         if chat_id is None:
             self._note("There is nothing to save yet.")
             return
-        path = Path(name).expanduser() if name else Path(f"chat-{chat_id[:8]}.md")
+        name = name or f"chat-{chat_id[:8]}.md"
         formats: dict[str, ExportFormat] = {".json": "json", ".html": "html"}
-        text = self._client.chat(chat_id).export(formats.get(path.suffix, "markdown"))
+        text = self._client.chat(chat_id).export(formats.get(Path(name).suffix, "markdown"))
         try:
-            write_file(path, text)
+            path = write_file(name, text)
         except Failure as failure:
             self._note(str(failure))
             return

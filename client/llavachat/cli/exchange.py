@@ -51,8 +51,7 @@ def export_chat(
     if output in (None, "-"):
         write(text)
         return ExitCode.OK
-    path = Path(output or "").expanduser()
-    write_file(path, text)
+    path = write_file(output or "", text)
     say(f"Saved to {path}.")
     return ExitCode.OK
 
@@ -74,16 +73,24 @@ def choose_format(output: str | None) -> ExportFormat:
     return _ENDINGS[ending]
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(name: str, text: str) -> Path:
     """Write a text into a file.
+
+    Returns:
+        Where it is.
 
     Raises:
         Failure: it can not be written.
     """
+    data = text.encode()
     try:
-        path.write_bytes(text.encode())
+        path = Path(name).expanduser()
+        path.write_bytes(data)
     except OSError as error:
-        raise Failure(f"{path} can not be written: {error.strerror}.") from None
+        raise Failure(f"{name} can not be written: {error.strerror}.") from None
+    except (ValueError, RuntimeError):  # a NUL; ~ and the name of nobody
+        raise wrong_use(f"{name} can not be written: its name is not a path.") from None
+    return path
 
 
 def import_chat(name: str, server: ServerOptions) -> ExitCode:

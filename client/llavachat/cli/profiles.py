@@ -180,9 +180,13 @@ def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 def _read_key(path: Path) -> str:
     try:
         return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise wrong_use(f"The key's file {path} can not be read: {reason}.") from None
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeDecodeError:
+        reason = "it is no text"
+    except ValueError:  # a NUL
+        reason = "its name is not a path"
+    raise wrong_use(f"The key's file {path} can not be read: {reason}.")
 
 
 def _write_privately(path: Path, text: str) -> None:

@@ -56,8 +56,9 @@ def profiles(
         return ExitCode.OK
     check_name(name)
     if address is not None:
-        absolute = [str(Path(one).expanduser().absolute()) if one else "" for one in described[:2]]
-        profile = Profile(address, absolute[0], absolute[1], pin or "", server_name or "")
+        profile = Profile(
+            address, _absolute(key_file), _absolute(ca_file), pin or "", server_name or ""
+        )
         Connection(**profile.arguments())
         saved.servers[name] = profile
     elif name not in saved.servers:
@@ -73,6 +74,18 @@ def profiles(
     write_profiles(saved)
     say(f"{name} is used now: {saved.servers[name].address}.")
     return ExitCode.OK
+
+
+def _absolute(name: str | None) -> str:
+    """A file's whole path; "" for none.
+
+    Raises:
+        Failure: it has none.
+    """
+    try:
+        return str(Path(name).expanduser().absolute()) if name else ""
+    except RuntimeError:
+        raise wrong_use(f"{name} is not a path: there is no such user.") from None
 
 
 def _list(saved: Profiles, *, as_json: bool) -> None:
