@@ -1,5 +1,6 @@
 """Whether the kernels for a CPU are taken: by what decides, and what is said when they are not."""
 
+import itertools
 import json
 import logging
 import subprocess
@@ -278,6 +279,34 @@ def test_matrices_of_an_odd_number_of_panels_are_computed_whole(
     actual = make_runner(make_decoder(model, kernels, tmp_path), 2).forward(inputs)
 
     torch.testing.assert_close(to_tensor(actual), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_allocations", [0, 5])
+def test_a_step_that_finds_no_memory_leaves_the_next_one_its_room(
+    kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_allocations: int
+) -> None:
+    """For its rows, or for its threads, which come after five of those: nothing is half larger."""
+    decoder = make_decoder(make_model(), kernels, tmp_path)
+    runner, make_zeros, numbers = make_runner(decoder, 2), np.zeros, itertools.count()
+    many = [Input(list(range(1, 31)), 0, [0, 1], True)]
+
+    def run_out(*arguments: Any) -> Any:
+        if next(numbers) == num_allocations:
+            raise MemoryError
+        return make_zeros(*arguments)
+
+    runner.forward([Input([1], 0, [0], True)])
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "zeros", run_out)
+        with pytest.raises(MemoryError):
+            runner.forward(many)
+    # Before anything is computed: the kernel would write past arrays that are too small.
+    assert 1 == decoder._num_rows
+    actual = np.array(runner.forward(many))
+
+    np.testing.assert_array_equal(
+        actual, make_runner(make_decoder(make_model(), kernels, tmp_path), 2).forward(many)
+    )
 
 
 @pytest.mark.usefixtures("kernels")

@@ -154,7 +154,6 @@ class NativeDecoder:
     def _make_room(self, num_rows: int) -> None:
         if num_rows <= self._num_rows:
             return
-        self._num_rows = num_rows
         heads = self.shape.num_heads * self.shape.head_dim
         widths = {
             "hidden": self._hidden,
@@ -163,11 +162,11 @@ class NativeDecoder:
             "mixed": heads,
             "gated": self._inner,
         }
-        self._buffers = {
-            name: np.zeros(num_rows * width, np.float32) for name, width in widths.items()
-        }
+        buffers = {name: np.zeros(num_rows * width, np.float32) for name, width in widths.items()}
         size = count_scratch(num_rows, self._context_tokens)
-        self._scratch = [np.zeros(size, np.float32) for _ in self._scratch]
+        scratch = [np.zeros(size, np.float32) for _ in self._scratch]
+        # All at once: where memory runs out in between, the kernel would write past what is old.
+        self._num_rows, self._buffers, self._scratch = num_rows, buffers, scratch
 
 
 class NativeRunner:
