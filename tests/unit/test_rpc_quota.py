@@ -1,10 +1,16 @@
 """Limits of a key: counted exactly, told with their name, and nobody else's business."""
 
+import asyncio
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
-from llavachat_server.rpc.auth import Key, KeyRing, hash_secret
+from llavachat_server.rpc.auth import Key, KeyRing, Scope, hash_secret
+from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.quota import Bucket, Quota, Quotas
 from llavachat_server.rpc.status import Refusal
 
@@ -105,5 +111,56 @@ def test_keys_do_not_share_their_limits() -> None:
     assert quotas.of(wider).admit(generates=True) is None
     assert 2 == quotas.of(wider).num_running
     quotas.forget(KeyRing([ben]))
-    quotas.leave(wider)
     assert 0 == quotas.of(wider).num_running
+
+
+def test_a_call_leaves_the_limits_that_admitted_it() -> None:
+    """Wider ones have taken its place over; those of a key that is back know nothing of it."""
+    quotas = Quotas(Clock())
+    key = Key("anna", hash_secret("1"), max_concurrent=1)
+    ending = quotas.of(key)
+    assert ending.admit(generates=True) is None
+    wider = Key("anna", hash_secret("1"), max_concurrent=2)
+    assert quotas.of(wider).admit(generates=True) is None
+    ending.leave()
+    assert 1 == quotas.of(wider).num_running
+    quotas.forget(KeyRing([]))
+    assert quotas.of(key).admit(generates=True) is None
+    ending.leave()
+    assert 1 == quotas.of(key).num_running
+
+
+async def test_a_call_that_ends_late_does_not_leave_for_another() -> None:
+    """Whose key was revoked and is back; who reads figures by that key leaves its own as well."""
+    key = Key("anna", hash_secret("1"), frozenset({Scope.CHAT, Scope.METRICS}))
+    rings = [KeyRing([key])]
+    gate = Gate(lambda: rings[-1])
+    gate.state = GateState.OPEN
+    is_revoked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: object) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        is_revoked.set()
+        await may_end.wait()
+
+    details: Any = SimpleNamespace(
+        method="/llavachat.v1.ChatService/ListChats",
+        invocation_metadata=(("authorization", "Bearer 1"),),
+    )
+    call = asyncio.create_task(gate.intercept_service(answer, details))
+    await asyncio.wait({call}, timeout=0)
+    with gate.reading_figures("Bearer 1") as refusal:
+        assert refusal is None
+        assert 2 == gate.quotas.of(key).num_running
+        rings.append(KeyRing([]))
+        gate.end_revoked()
+        rings.append(rings[0])
+        with gate.reading_figures("Bearer 1"):
+            await is_revoked.wait()
+            may_end.set()
+            await asyncio.wait({call})
+            # Its callbacks come after it.
+            await asyncio.sleep(0)
+            assert 1 == gate.quotas.of(key).num_running
+    assert 0 == gate.quotas.of(key).num_running

@@ -134,15 +134,18 @@ class Gate(grpc.aio.ServerInterceptor):
         key = ring.find(authorization)
         if key is None:
             yield UNAUTHENTICATED
-        elif Scope.METRICS not in key.scopes:
+            return
+        if Scope.METRICS not in key.scopes:
             yield not_in_scope("metrics", [Scope.METRICS.value])
-        elif (answer := self.quotas.of(key).admit(generates=False)) is not None:
+            return
+        quota = self.quotas.of(key)
+        if (answer := quota.admit(generates=False)) is not None:
             yield answer
-        else:
-            try:
-                yield None
-            finally:
-                self.quotas.leave(key)
+            return
+        try:
+            yield None
+        finally:
+            quota.leave()
 
     async def wait_until_idle(self, max_seconds: float) -> None:
         """Wait until every call has got its status and none has come for a moment.
@@ -215,10 +218,13 @@ class Gate(grpc.aio.ServerInterceptor):
         task.add_done_callback(self._tasks.discard)
 
     def _enter(self, call: Call, task: "asyncio.Task[Any]") -> None:
+        # That has just admitted it. Of a key that is back there may be another when it leaves.
+        quota = None if call.key is None else self.quotas.of(call.key)
+
         def leave(_: "asyncio.Task[Any]") -> None:
             self._places.leave(call)
-            if call.key is not None:
-                self.quotas.leave(call.key)
+            if quota is not None:
+                quota.leave()
 
         self._places.enter(call)
         task.add_done_callback(leave)

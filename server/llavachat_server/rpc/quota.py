@@ -52,7 +52,7 @@ class Bucket:
 
 
 class Quota:
-    """One key's use.
+    """One key's use. A call that was admitted leaves the one that admitted it.
 
     Args:
         key: its limits.
@@ -60,8 +60,14 @@ class Quota:
     """
 
     def __init__(self, key: Key, clock: Clock) -> None:
-        self.key = key
         self.num_running = 0
+        self._clock = clock
+        self.change(key)
+
+    def change(self, key: Key) -> None:
+        """Begin anew with other limits, the calls that run counted."""
+        clock = self._clock
+        self.key = key
         self._requests = Bucket(key.requests_per_minute, clock) if key.requests_per_minute else None
         self._tokens = Bucket(key.tokens_per_minute, clock) if key.tokens_per_minute else None
 
@@ -117,21 +123,16 @@ class Quotas:
         With other limits than before the key begins anew, its calls counted.
         """
         known = self._quotas.get(key.sha256)
-        if known is None or known.key != key:
-            fresh = Quota(key, self._clock)
-            fresh.num_running = known.num_running if known is not None else 0
-            self._quotas[key.sha256] = known = fresh
+        if known is None:
+            known = self._quotas[key.sha256] = Quota(key, self._clock)
+        elif known.key != key:
+            known.change(key)
         return known
 
     def charge(self, key: Key, num_tokens: int) -> None:
         """A key has used so many tokens, whatever its limits were when its call came."""
         if (known := self._quotas.get(key.sha256)) is not None:
             known.charge(num_tokens)
-
-    def leave(self, key: Key) -> None:
-        """A call of a key has ended."""
-        if (known := self._quotas.get(key.sha256)) is not None:
-            known.leave()
 
     def forget(self, ring: KeyRing) -> None:
         """Drop what is known of keys that are no more."""
