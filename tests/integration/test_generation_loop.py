@@ -44,6 +44,7 @@ class Recorded:
         )
         self.core, _ = open_backend(settings, lambda *_: None).make_core()
         self.events: list[str] = []
+        self.failed: list[int] = []
         self.ended = Event()
         self.is_answered = Event()
         forward = self.core._runner.forward
@@ -59,6 +60,7 @@ class Recorded:
 
     def _hear(self, reports: list[Report]) -> None:
         self.events += [f"told {report.output.number}" for report in reports] or ["told of a step"]
+        self.failed += [report.output.number for report in reports if report.output.has_failed]
         if any(report.output.is_over for report in reports):
             self.is_answered.set()
 
@@ -148,3 +150,17 @@ def test_a_step_that_does_not_end_is_not_told_of(recorded: Recorded) -> None:
     recorded.loop.stop(20)
 
     assert ["step", "computed", "told of a step"] == events
+
+
+def test_a_job_that_the_core_does_not_take_fails_alone(recorded: Recorded) -> None:
+    """As one that is too long for a cache that was made anew; the next one is answered."""
+    recorded.loop.start()
+    assert recorded.loop.submit(make_job(7, recorded.core.capacity_tokens))
+    assert recorded.is_answered.wait(20)
+    recorded.is_answered.clear()
+    assert recorded.loop.submit(make_job(8, max_new_tokens=1))
+    assert recorded.is_answered.wait(20)
+    recorded.loop.stop(20)
+
+    assert ["told 7", "step", "computed", "told 8"] == recorded.events
+    assert [7] == recorded.failed

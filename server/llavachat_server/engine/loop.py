@@ -167,9 +167,25 @@ class GenerationLoop:
             elif isinstance(entry, _Forgetting):
                 self.core.forget_owner(entry.owner)
             elif isinstance(entry, Job):
-                self.core.add(entry)
+                self._add(entry)
             else:
                 raise TypeError(f"the loop takes no {type(entry).__name__}")
+
+    def _add(self, job: Job) -> None:
+        try:
+            self.core.add(job)
+        except Exception:
+            # Such as one for which a cache that was made anew, with less memory left, is too small.
+            _log.exception("a job was not taken in")
+            failed = Output(
+                number=job.number,
+                token_id=None,
+                is_over=True,
+                has_failed=True,
+                cached_tokens=0,
+                scheduled_at_seconds=time.perf_counter(),
+            )
+            self._keep([failed])
 
     def _keep(self, outputs: list[Output]) -> None:
         """To be told when the next step computes, or when there is none."""

@@ -60,7 +60,7 @@ class Output:
         number: the job's.
         token_id: the new token; None when the job ended without one.
         is_over: the core has let go of the job and of its blocks.
-        has_failed: the step in which the job was computed raised.
+        has_failed: the step in which the job was computed raised, or the core does not take it.
         cached_tokens: tokens of the prompt that were found in the cache.
         scheduled_at_seconds: when the job first entered the batch, by ``time.perf_counter``.
     """
