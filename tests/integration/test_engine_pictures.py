@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import random
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -152,6 +153,35 @@ async def test_who_needs_no_new_place_does_not_wait_in_line(tmp_path: Path) -> N
 
     assert was_waiting
     assert (2, 2) == (len(end.token_ids), len(end_of_both.token_ids))
+
+
+async def test_waiting_for_room_in_the_bank_is_told_as_waiting(tmp_path: Path) -> None:
+    """All time from the arrival to the last token is in one phase, and the same in the timings."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"), num_bank_images=1, max_running=4)
+    await engine.start()
+    holding = engine.generate(
+        build_request(engine, "held", "What?", [draw_picture(1)], max_tokens=600)
+    )
+    await anext(aiter(holding))
+    waiting = asyncio.create_task(
+        ask(engine, build_request(engine, "waits", "What?", [draw_picture(2)], max_tokens=2))
+    )
+    while not engine._pictures._line:  # noqa: ASYNC110 - no event for it
+        await asyncio.sleep(0)
+    waited_from = time.perf_counter()
+    await anext(aiter(holding))
+    waited_until = time.perf_counter()
+    await holding.aclose()
+    _, end = await waiting
+    await engine.stop()
+
+    phases, timings = end.phases, end.timings
+    assert ["queue", "vision", "queue", "prefill", "decode"] == [phase.name for phase in phases]
+    assert [p.ended_seconds for p in phases[:-1]] == [p.began_seconds for p in phases[1:]]
+    assert phases[0].began_seconds < waited_from < waited_until < phases[0].ended_seconds
+    assert timings.queue_seconds > waited_until - waited_from
+    parts = timings.queue_seconds + timings.vision_seconds + timings.prefill_seconds
+    assert parts == pytest.approx(timings.first_token_seconds)
 
 
 async def test_two_pictures_that_fail_are_told_once(

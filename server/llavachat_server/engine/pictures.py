@@ -8,7 +8,6 @@ Belongs to one event loop; the model stays behind the backend.
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
@@ -111,9 +110,7 @@ class PictureDesk:
         images = run.request.images
         if not await self._pin(run, [ImageKey(run.request.tenant, image.id) for image in images]):
             return False
-        start = time.perf_counter()
-        if await self._fill(run.slots, images):
-            run.note_vision(start, time.perf_counter())
+        await self._fill(run, images)
         return True
 
     async def _pin(self, run: Run, keys: list[ImageKey]) -> bool:
@@ -133,10 +130,10 @@ class PictureDesk:
             self._line.remove(run)
             self.wake()
 
-    async def _fill(self, slots: list[Slot], images: Sequence[EngineImage]) -> bool:
-        """Encode what is new; True when there was something."""
+    async def _fill(self, run: Run, images: Sequence[EngineImage]) -> None:
+        """Encode what is new."""
         pending = set()
-        for slot, image in zip(slots, images, strict=True):
+        for slot, image in zip(run.slots, images, strict=True):
             is_new = not slot.is_filled and slot.index not in self._fillings
             self.num_misses += is_new
             self.num_hits += not is_new
@@ -147,13 +144,14 @@ class PictureDesk:
                 self._fillings[slot.index] = task
             pending.add(self._fillings[slot.index])
         if not pending:
-            return False
+            return
+        run.begin_vision()
         # Others may wait for the same pictures, so the tasks outlive whoever waits here.
         await asyncio.wait(pending)
         errors = [error for task in pending if (error := task.exception()) is not None]
         if errors:
             raise errors[0]
-        return True
+        run.end_vision()
 
     async def _fill_slot(self, slot: Slot, image: EngineImage) -> None:
         try:

@@ -7,7 +7,7 @@ thread.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from llavachat_server.engine.admission import Ticket
 from llavachat_server.engine.bank import Slot
@@ -71,8 +71,8 @@ class Run:
         self._token_ids: list[int] = []
         self._num_chars = 0
         self._cached_tokens = 0
-        self._vision: tuple[float, float] | None = None
-        self._admitted_at: float | None = None
+        self._vision_began_at: float | None = None
+        self._vision_ended_at: float | None = None
         self._submitted_at: float | None = None
         self._scheduled_at: float | None = None
         self._first_token_at: float | None = None
@@ -97,12 +97,15 @@ class Run:
 
     def note_admission(self) -> None:
         """The request may begin."""
-        self._admitted_at = time.perf_counter()
         self._position = None
 
-    def note_vision(self, began_seconds: float, ended_seconds: float) -> None:
-        """Its new pictures were encoded in this time."""
-        self._vision = (began_seconds, ended_seconds)
+    def begin_vision(self) -> None:
+        """It has new pictures, and room for them."""
+        self._vision_began_at = time.perf_counter()
+
+    def end_vision(self) -> None:
+        """They are encoded."""
+        self._vision_ended_at = time.perf_counter()
 
     def note_submission(self) -> None:
         """The job goes to the generation loop."""
@@ -149,6 +152,7 @@ class Run:
         if match is None:
             self._append(self._text.finish())
         kept = len(self._token_ids) if match is None else self._text.count_spoken_tokens()
+        phases = self._list_phases()
         self._settle(
             Finished(
                 finish_reason=reason,
@@ -161,8 +165,8 @@ class Run:
                     completion_tokens=kept,
                     context_left_tokens=self.room_tokens - kept,
                 ),
-                timings=self._measure(),
-                phases=tuple(self._list_phases()),
+                timings=self._measure(phases),
+                phases=tuple(phases),
             )
         )
 
@@ -214,29 +218,33 @@ class Run:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _measure(self) -> Timings:
-        now = time.perf_counter()
-        admitted = self._admitted_at or now
-        submitted = self._submitted_at or now
-        scheduled = max(self._scheduled_at or submitted, submitted)
+    def _measure(self, phases: Sequence[Phase]) -> Timings:
+        def sum_up(name: str) -> float:
+            return sum(p.ended_seconds - p.began_seconds for p in phases if p.name == name)
+
         first = self._first_token_at
         return Timings(
-            queue_seconds=(admitted - self.arrived_at_seconds) + (scheduled - submitted),
-            vision_seconds=self._vision[1] - self._vision[0] if self._vision else 0.0,
-            prefill_seconds=max(0.0, first - scheduled) if first else 0.0,
+            queue_seconds=sum_up("queue"),
+            vision_seconds=sum_up("vision"),
+            prefill_seconds=sum_up("prefill"),
             first_token_seconds=first - self.arrived_at_seconds if first else 0.0,
-            decode_seconds=(self._last_token_at or 0.0) - first if first else 0.0,
+            decode_seconds=sum_up("decode"),
         )
 
-    def _list_phases(self) -> Iterator[Phase]:
-        # Waiting comes twice: for a place, and, once prepared, for the loop to take the job up.
-        yield Phase("queue", self.arrived_at_seconds, self._admitted_at or time.perf_counter())
-        if self._vision is not None:
-            yield Phase("vision", *self._vision)
-        first, last = self._first_token_at, self._last_token_at
-        if self._submitted_at is None or self._scheduled_at is None or first is None:
-            return
-        scheduled = max(self._scheduled_at, self._submitted_at)
-        yield Phase("queue", self._submitted_at, scheduled)
-        yield Phase("prefill", scheduled, max(scheduled, first))
-        yield Phase("decode", first, last or first)
+    def _list_phases(self) -> list[Phase]:
+        """What was done when, from the arrival on, each beginning where the one before it ends."""
+        now, began, phases = time.perf_counter(), self.arrived_at_seconds, []
+        if self._vision_began_at is not None:
+            # Waiting comes twice then: for a place and for the bank, and for the loop's batch.
+            ended = self._vision_ended_at or now
+            phases.append(Phase("queue", began, self._vision_began_at))
+            phases.append(Phase("vision", self._vision_began_at, ended))
+            began = ended
+        # The loop tells with the first token when it took the job into the batch.
+        scheduled = max(began, self._scheduled_at or self._submitted_at or now)
+        phases.append(Phase("queue", began, scheduled))
+        if self._first_token_at is not None:
+            first = max(scheduled, self._first_token_at)
+            phases.append(Phase("prefill", scheduled, first))
+            phases.append(Phase("decode", first, self._last_token_at or first))
+        return phases
