@@ -5,6 +5,7 @@ import gc
 import itertools
 import random
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from engine_reference import write_lively_checkpoint as write_checkpoint
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.values import (
     Delta,
+    EngineEvent,
     EngineImage,
     EngineRequest,
     EngineUnavailable,
@@ -131,6 +133,39 @@ async def test_who_needs_many_pictures_is_not_passed_by_for_ever(tmp_path: Path)
 
     # Those who were there before it, one more of each at most, and no more.
     assert answered.index("all") <= 6
+
+
+async def test_who_asks_about_known_pictures_does_not_pass_by_for_ever(tmp_path: Path) -> None:
+    """As many pass one who needs the whole bank as the bank has places, and the next one waits."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"), num_bank_images=2, max_running=6)
+    await engine.start()
+    known, *pictures = (draw_picture(seed) for seed in (1, 2, 3))
+    line = engine._pictures._line
+
+    async def begin(name: str) -> AsyncGenerator[EngineEvent, None]:
+        stream = engine.generate(build_request(engine, name, "What?", [known], max_tokens=1000))
+        await anext(stream)
+        return stream
+
+    running = [await begin("before")]
+    both = asyncio.create_task(
+        ask(engine, build_request(engine, "both", "What?", pictures, max_tokens=2))
+    )
+    while not line:  # noqa: ASYNC110 - no event for it
+        await asyncio.sleep(0)
+    running += [await begin("first"), await begin("second")]
+    third = asyncio.create_task(begin("third"))
+    while len(line) < 2 and not third.done():  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+    has_passed = third.done()
+    for stream in running:
+        await stream.aclose()
+    _, end = await both
+    await (await third).aclose()
+    await engine.stop()
+
+    assert not has_passed
+    assert 2 == len(end.token_ids)
 
 
 async def test_who_needs_no_new_place_does_not_wait_in_line(tmp_path: Path) -> None:

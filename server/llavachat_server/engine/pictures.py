@@ -71,6 +71,10 @@ class PictureDesk:
         self._has_news = asyncio.Event()
         # Who waits for slots, in order: else who needs many would wait as long as others need few.
         self._line: deque[Run] = deque()
+        # Since its head came there. Who needs no new slot takes none from those before it, and
+        # passes them. But it keeps known pictures pinned, in turns with its like for ever: after
+        # as many as there are slots nobody passes, and the head waits for those inside alone.
+        self._num_passed = 0
 
     async def build_prompt(self, run: Run) -> list[int]:
         """The prompt with virtual ids; its pictures' features are in the bank.
@@ -117,16 +121,19 @@ class PictureDesk:
         self._line.append(run)
         try:
             while not run.is_over:
-                # Who needs no new slot takes none from those before it.
-                if self._line[0] is run or self._bank.knows(keys):
+                is_first = self._line[0] is run
+                if is_first or (self._num_passed < self._bank.num_slots and self._bank.knows(keys)):
                     slots = self._bank.pin(keys, run.owner)
                     if slots is not None:
+                        self._num_passed += not is_first
                         run.slots = slots
                         return True
                 self._has_news.clear()
                 await self._has_news.wait()
             return False
         finally:
+            if self._line[0] is run:
+                self._num_passed = 0
             self._line.remove(run)
             self.wake()
 
