@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,22 @@ def test_a_failing_step_fails_its_jobs_alone(bench: Bench) -> None:
     core.add(Job(7, prompts[0], 6))
     with pytest.raises(CoreBroken):
         core.step()
+
+
+def test_the_rows_of_penalties_come_back(bench: Bench) -> None:
+    """Of answers that end, that are cancelled, and that are not taken; the penalty is at work."""
+    core = bench.make_core(max_running=1)
+    penalised = Draw(repetition_penalty=1.9)
+    (plain,) = run(core, [Job(0, [5, 6, 7], 12)])
+    job = Job(1, [5, 6, 7], 12, draw=penalised, seen_ids=(5, 6, 7, plain[0]))
+    answers = [run(core, [job])[0] for _ in range(3)]
+    core.add(job)
+    core.cancel(job.number)
+    with pytest.raises(ValueError, match="tokens"):
+        core.add(replace(job, max_new_tokens=10**6))
+
+    assert plain != answers[0]
+    assert answers[0] == answers[1] == answers[2] == run(core, [job])[0]
 
 
 def test_what_can_not_be_computed_is_refused(bench: Bench) -> None:

@@ -381,11 +381,11 @@ async def test_a_loop_that_is_begun_while_the_engine_stops_ends(
     )
 
     async def make_late(*words: Any) -> Any:
-        loop, sampler = await make_loop(*words)
+        loop = await make_loop(*words)
         made.append(loop)
         is_begun.set()
         await is_old_stopped.wait()
-        return loop, sampler
+        return loop
 
     monkeypatch.setattr(engine._keeper, "_make_loop", make_late)
     monkeypatch.setattr(old, "stop", lambda _: event_loop.call_soon_threadsafe(is_old_stopped.set))

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import itertools
 import random
+import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -65,6 +67,35 @@ def make_request(
         max_tokens=MAX_TOKENS,
     )
     return request, asked
+
+
+class HeldEncoder:
+    """Holds up the first picture until `release` is set, and counts how many are encoded."""
+
+    def __init__(self, engine: BatchingEngine) -> None:
+        self.begun = asyncio.Event()
+        self.release = threading.Event()
+        self.num_encoded = 0
+        self._loop = asyncio.get_running_loop()
+        self._fill = engine._backend.fill_slot
+
+    def fill(self, slot: int, picture: Image.Image) -> None:
+        """In the place of the backend's."""
+        self._loop.call_soon_threadsafe(self.begun.set)
+        assert self.release.wait(60)
+        self._fill(slot, picture)
+        self.num_encoded += 1
+
+
+@asynccontextmanager
+async def hold_encoder(engine: BatchingEngine) -> AsyncIterator[HeldEncoder]:
+    """An encoder that waits until the end."""
+    encoder = HeldEncoder(engine)
+    engine._backend.fill_slot = encoder.fill  # type: ignore[method-assign]
+    try:
+        yield encoder
+    finally:
+        encoder.release.set()
 
 
 async def test_pixels_are_read_only_where_their_features_are_missing(tmp_path: Path) -> None:
@@ -188,6 +219,24 @@ async def test_who_needs_no_new_place_does_not_wait_in_line(tmp_path: Path) -> N
 
     assert was_waiting
     assert (2, 2) == (len(end.token_ids), len(end_of_both.token_ids))
+
+
+async def test_a_repetition_penalty_does_not_wait_for_pictures(tmp_path: Path) -> None:
+    """A question without pictures is answered while the encoder is at work on another's."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+    async with hold_encoder(engine) as encoder:
+        looking = asyncio.create_task(
+            ask(engine, build_request(engine, "looks", "What?", [draw_picture(1)], max_tokens=2))
+        )
+        await encoder.begun.wait()
+        request = build_request(engine, "text", "What?", max_tokens=2, repetition_penalty=1.3)
+        async with asyncio.timeout(20):
+            _, end = await ask(engine, request)
+    _, seen = await looking
+    await engine.stop()
+
+    assert (2, 2) == (len(end.token_ids), len(seen.token_ids))
 
 
 async def test_waiting_for_room_in_the_bank_is_told_as_waiting(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Recorded:
             compiled_folder=str(folder),
             max_batch_tokens=16,
         )
-        self.core, _ = open_backend(settings, lambda *_: None).make_core()
+        self.core = open_backend(settings, lambda *_: None).make_core()
         self.events: list[str] = []
         self.failed: list[int] = []
         self.ended = Event()

@@ -325,7 +325,7 @@ def test_answers_in_any_company_are_the_kernels_business_as_well(
 ) -> None:
     """`exact` plans otherwise, and the kernels compute."""
     backend = open_backend(make_settings(kernels_folder, exact=True), lambda *_: None)
-    core, _ = backend.make_core()
+    core = backend.make_core()
 
     assert backend.describe(4096).device == "cpu, compiled, exact"
     assert isinstance(core._scheduler, ExactScheduler)

@@ -22,7 +22,6 @@ from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.gate import Gate
 from llavachat_server.engine.loop import Deliver, GenerationLoop
 from llavachat_server.engine.placement import Placement
-from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.virtual_ids import VirtualIds
 from llavachat_server.values import EngineInfo, ModelInfo
@@ -81,8 +80,8 @@ class Backend(ABC):
         """Whether the kernels compute."""
 
     @abstractmethod
-    def make_core(self) -> tuple[Core, Sampler]:
-        """A core with an empty cache, and its sampler.
+    def make_core(self) -> Core:
+        """A core with an empty cache.
 
         Raises:
             MemoryError: the cache does not fit.
@@ -96,16 +95,14 @@ class Backend(ABC):
     def fill_slot(self, slot: int, picture: Image.Image) -> None:
         """Encode an RGB picture and put its features into the bank."""
 
-    def make_loop(
-        self, deliver: Deliver, on_end: Callable[[], None]
-    ) -> tuple[GenerationLoop, Sampler]:
-        """A loop that runs, with an empty cache, and its sampler.
+    def make_loop(self, deliver: Deliver, on_end: Callable[[], None]) -> GenerationLoop:
+        """A loop that runs, with an empty cache.
 
         Raises:
             LoadingError: the cache does not fit.
         """
         try:
-            core, sampler = self.make_core()
+            core = self.make_core()
         except MemoryError as error:
             raise LoadingError(
                 "the key-value cache does not fit into memory; "
@@ -114,7 +111,7 @@ class Backend(ABC):
         self._core = core
         loop = GenerationLoop(core, self.prepare_thread, deliver, on_end)
         loop.start()
-        return loop, sampler
+        return loop
 
     def is_idle(self) -> bool:
         """Whether the generation loop computes nothing; from any thread."""

@@ -26,7 +26,6 @@ from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
 from llavachat_server.engine.opening import open_backend
 from llavachat_server.engine.pictures import PictureDesk
 from llavachat_server.engine.run import Run, name_owner
-from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.interfaces import TurnTokenizer
 from llavachat_server.values import (
@@ -248,7 +247,7 @@ class BatchingEngine:
             token_ids = await self._pictures.build_prompt(run)
             while run.number is None and not run.is_over:
                 await self._keeper.wait()
-                await self._try_to_submit(run, token_ids)
+                self._try_to_submit(run, token_ids)
         except EngineError as error:
             run.fail(error)
         except Exception:
@@ -257,12 +256,12 @@ class BatchingEngine:
         if run.number is None:
             self._release(run)
 
-    async def _try_to_submit(self, run: Run, token_ids: list[int]) -> None:
+    def _try_to_submit(self, run: Run, token_ids: list[int]) -> None:
         if self.state is not EngineState.READY:
             raise EngineFailed
-        sampling, sampler = run.request.sampling, self._keeper.sampler
-        if sampling.repetition_penalty != 1:
-            run.seen_row = await self._work(lambda: sampler.take_row(run.request.token_ids))
+        if run.is_over:
+            return
+        sampling = run.request.sampling
         job = Job(
             number=next(self._numbers),
             token_ids=token_ids,
@@ -275,20 +274,16 @@ class BatchingEngine:
                 top_k=sampling.top_k,
                 repetition_penalty=sampling.repetition_penalty,
                 seed=sampling.seed,
-                seen_row=run.seen_row,
             ),
+            seen_ids=run.request.token_ids,
         )
-        if run.is_over:
-            return
         run.note_submission()
-        if sampler is self._keeper.sampler and self._keeper.loop.submit(job):
+        if self._keeper.loop.submit(job):
             run.number = job.number
             self._jobs[job.number] = run
-        elif sampler is self._keeper.sampler:
+        else:
             # The loop is ending and is about to say so; its successor will take the job.
             self._keeper.note_end()
-            sampler.give_row(run.seen_row)
-            run.seen_row = 0
 
     # A request's way out.
 
@@ -320,8 +315,6 @@ class BatchingEngine:
         if run.number is not None:
             self._jobs.pop(run.number, None)
         self._pictures.release(run)
-        self._keeper.sampler.give_row(run.seen_row)
-        run.seen_row = 0
         assert run.ticket is not None
         self._admission.leave(run.ticket)
 
@@ -358,13 +351,13 @@ class BatchingEngine:
 
     async def _make_loop(
         self, deliver: Deliver, on_end: Callable[[], None]
-    ) -> tuple[GenerationLoop, Sampler]:
-        def make() -> tuple[GenerationLoop, Sampler]:
+    ) -> GenerationLoop:
+        def make() -> GenerationLoop:
             start = time.perf_counter()
             self._tell("cache", None)
-            pair = self._backend.make_loop(deliver, on_end)
+            loop = self._backend.make_loop(deliver, on_end)
             self._tell("cache", time.perf_counter() - start)
-            return pair
+            return loop
 
         return await self._work(make)
 

@@ -12,15 +12,12 @@ from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from llavachat_server.engine.loop import Deliver, GenerationLoop, Report
-from llavachat_server.engine.sampling import Sampler
 
 _log = logging.getLogger(__name__)
 
 MAX_RESTARTS = 1
 
-MakeLoop: TypeAlias = Callable[
-    [Deliver, Callable[[], None]], Awaitable[tuple[GenerationLoop, Sampler]]
-]
+MakeLoop: TypeAlias = Callable[[Deliver, Callable[[], None]], Awaitable[GenerationLoop]]
 """A loop that runs, see `Backend.make_loop`, made on a worker thread."""
 
 Post = Callable[..., None]
@@ -75,7 +72,6 @@ class LoopKeeper:
         self._epoch = 0
         # Set by `begin`.
         self.loop: GenerationLoop
-        self.sampler: Sampler
 
     @property
     def is_accepting(self) -> bool:
@@ -90,7 +86,7 @@ class LoopKeeper:
         """
         self._epoch += 1
         epoch = self._epoch
-        self.loop, self.sampler = await self._make_loop(
+        self.loop = await self._make_loop(
             lambda reports: self._post(self._take_reports, epoch, reports),
             lambda: self._post(self._take_end, epoch),
         )

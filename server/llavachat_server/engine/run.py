@@ -62,7 +62,6 @@ class Run:
         # What the engine lends to the run while it needs it.
         self.ticket: Ticket | None = None
         self.slots: list[Slot] = []
-        self.seen_row = 0
         self.number: int | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -220,7 +219,7 @@ class Run:
 
     def _measure(self, phases: Sequence[Phase]) -> Timings:
         def sum_up(name: str) -> float:
-            return sum(p.ended_seconds - p.began_seconds for p in phases if p.name == name)
+            return sum((p.ended_seconds - p.began_seconds for p in phases if p.name == name), 0.0)
 
         first = self._first_token_at
         return Timings(

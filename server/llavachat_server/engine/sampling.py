@@ -94,11 +94,12 @@ class Sampler(Protocol):
     """Draws the next tokens of a batch, each row by its own rules and by nothing else.
 
     It knows which tokens are in the context of each request that asks for a repetition penalty: a
-    row of a table each. Row 0 belongs to all others.
+    row of a table each. Row 0 belongs to all others. It belongs to the generation loop's thread: a
+    row is written between the steps that read the table.
     """
 
     def take_row(self, token_ids: Sequence[int]) -> int:
-        """Reserve a row for a prompt; wait until it is written."""
+        """Reserve a row for a prompt."""
         ...
 
     def give_row(self, row: int) -> None:

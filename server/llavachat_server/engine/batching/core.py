@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Ids
+from dataclasses import replace
 from typing import Any, Protocol
 
 from llavachat_server.engine.batching.inputs import Input
@@ -102,6 +103,9 @@ class Core:
                 f"prompt and answer may have {self.capacity_tokens + 1} tokens, "
                 f"not {sequence.max_length}"
             )
+        sequence.draw = job.draw
+        if job.draw.repetition_penalty != 1:
+            sequence.draw = replace(job.draw, seen_row=self._sampler.take_row(job.seen_ids))
         self._sequences[job.number] = sequence
         self._scheduler.add(sequence)
 
@@ -175,7 +179,7 @@ class Core:
         if not finished:
             return []
         return self._sampler.draw(
-            [sequence.job.draw for sequence in finished],
+            [sequence.draw for sequence in finished],
             [sequence.token_ids[-1] for sequence in finished],
             [len(sequence.token_ids) for sequence in finished],
             logits,
@@ -206,6 +210,7 @@ class Core:
 
     def _drop(self, sequence: Sequence, *, is_sound: bool = True) -> None:
         del self._sequences[sequence.job.number]
+        self._sampler.give_row(sequence.draw.seen_row)
         self._scheduler.remove(sequence, is_sound=is_sound)
 
 

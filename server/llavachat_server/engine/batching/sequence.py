@@ -15,7 +15,7 @@ class Draw:
 
     `temperature` 0 is greedy, `top_k` 0 and `top_p` 1 set no limit, `repetition_penalty` 1
     changes nothing, `seed` has 64 bits. `seen_row` is from ``Sampler.take_row``; 0 without
-    a penalty.
+    a penalty, and in a `Job`, whose row the core takes.
     """
 
     temperature: float = 0.0
@@ -39,6 +39,7 @@ class Job:
         max_new_tokens: 1 or more.
         eos_token_ids: end the answer; the closing one is reported too.
         draw: the sampling rules.
+        seen_ids: what a repetition penalty knows of the prompt, as the tokenizer wrote it.
         salt: prefixes are shared between jobs of equal salt only.
         owner: whose prefix it is; see `BlockPool.forget_owner`.
     """
@@ -48,6 +49,7 @@ class Job:
     max_new_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
     draw: Draw = GREEDY
+    seen_ids: Ids[int] = ()
     salt: bytes = b""
     owner: Hashable | None = None
 
@@ -80,6 +82,7 @@ class Sequence:
     Args:
         job: as it came.
         token_ids: the prompt and the answer so far.
+        draw: the job's, with a row of the sampler's where it needs one.
         num_computed: leading tokens whose keys and values are in the cache.
         blocks: the cache's blocks, in order of the tokens.
         digests: the names of the full blocks among them, see ``BlockPool``.
@@ -89,6 +92,7 @@ class Sequence:
 
     job: Job
     token_ids: list[int]
+    draw: Draw = GREEDY
     num_computed: int = 0
     blocks: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)

@@ -37,7 +37,6 @@ from llavachat_server.engine.packed_copy import (
 )
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress, stage
-from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
 from llavachat_server.engine.virtual_ids import VirtualIds
@@ -153,7 +152,7 @@ class NativeBackend(Backend):
     def prepare_thread(self) -> None:
         """See `Backend`."""
 
-    def make_core(self) -> tuple[Core, Sampler]:
+    def make_core(self) -> Core:
         """See `Backend`."""
         settings, placement, facts = self.settings, self.loaded.placement, self.loaded.facts
         decoder = self.model.decoder
@@ -167,7 +166,7 @@ class NativeBackend(Backend):
         cache = Cache(decoder.shape, num_blocks, placement.page_tokens)
         scheduler = self.make_scheduler(BlockPool(num_blocks, placement.page_tokens))
         sampler = ArraySampler(settings.max_running, facts.vocab_size, facts.silent_ids)
-        return Core(NativeRunner(decoder, cache), scheduler, sampler), sampler
+        return Core(NativeRunner(decoder, cache), scheduler, sampler)
 
     def fill_slot(self, slot: int, picture: Image.Image) -> None:
         """See `Backend`."""

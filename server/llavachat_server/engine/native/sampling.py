@@ -35,9 +35,10 @@ class ArraySampler:
 
     def take_row(self, token_ids: Sequence[int]) -> int:
         """See `engine.sampling.Sampler`."""
+        ids = np.minimum(token_ids, self._vocab_size)
         row = self._free_rows.popleft()
         self.table[row] = False
-        self.table[row, np.minimum(token_ids, self._vocab_size)] = True
+        self.table[row, ids] = True
         return row
 
     def give_row(self, row: int) -> None:

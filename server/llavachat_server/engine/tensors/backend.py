@@ -13,7 +13,6 @@ from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.weights import copy_out
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress
-from llavachat_server.engine.sampling import Sampler
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.cache import count_free_bytes, make_cache
 from llavachat_server.engine.tensors.embedding import VirtualEmbedding
@@ -97,14 +96,14 @@ class TensorBackend(Backend):
         if not self.settings.exact:
             self.decoder.tune()
 
-    def make_core(self) -> tuple[Core, Sampler]:
+    def make_core(self) -> Core:
         """See `Backend`."""
         try:
             return self._make_core()
         except torch.OutOfMemoryError as error:
             raise MemoryError from error
 
-    def _make_core(self) -> tuple[Core, Sampler]:
+    def _make_core(self) -> Core:
         settings, placement, facts = self.settings, self.loaded.placement, self.loaded.facts
         decoder = self.decoder
         attention, pool = make_cache(
@@ -130,7 +129,7 @@ class TensorBackend(Backend):
             settings.max_running, facts.vocab_size, facts.silent_ids, decoder.device
         )
         scheduler = self.make_scheduler(pool)
-        return Core(Runner(decoder, attention, graphs), scheduler, sampler), sampler
+        return Core(Runner(decoder, attention, graphs), scheduler, sampler)
 
     def fill_slot(self, slot: int, picture: Image.Image) -> None:
         """See `Backend`."""

@@ -93,22 +93,17 @@ class SeenTokens:
     """
 
     def __init__(self, max_running: int, vocab_size: int, device: torch.device) -> None:
-        # Twice as many rows as needed, in turn: on a GPU a step that was under way when a
-        # request ended may still write to its row.
-        num_rows = 2 * max_running
         # The last column swallows ids above the vocabulary.
-        self.table = torch.zeros(num_rows + 1, vocab_size + 1, dtype=torch.bool, device=device)
+        self.table = torch.zeros(max_running + 1, vocab_size + 1, dtype=torch.bool, device=device)
         self._vocab_size = vocab_size
-        self._free_rows = deque(range(1, num_rows + 1))
+        self._free_rows = deque(range(1, max_running + 1))
 
     def take_row(self, token_ids: Sequence[int]) -> int:
-        """Reserve a row for a prompt; wait until it is written."""
-        row = self._free_rows.popleft()
+        """Reserve a row for a prompt; on a GPU it is written before the next step reads it."""
         ids = torch.tensor(token_ids, dtype=torch.int64, device=self.table.device)
+        row = self._free_rows.popleft()
         self.table[row].zero_()
         self.table[row, ids.clamp(max=self._vocab_size)] = True
-        if self.table.is_cuda:
-            torch.cuda.current_stream().synchronize()
         return row
 
     def give_row(self, row: int) -> None:
