@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from engine_reference import Reference, ask, build_request, draw_picture, make_engine
+from engine_reference import (
+    Reference,
+    ask,
+    build_request,
+    draw_picture,
+    hold,
+    make_engine,
+    settle,
+)
 from engine_reference import write_lively_checkpoint as write_checkpoint
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.values import (
@@ -21,6 +29,8 @@ from llavachat_server.values import (
     EngineImage,
     EngineRequest,
     EngineUnavailable,
+    Finished,
+    FinishReason,
     InvalidRequest,
 )
 from PIL import Image
@@ -219,6 +229,115 @@ async def test_who_needs_no_new_place_does_not_wait_in_line(tmp_path: Path) -> N
 
     assert was_waiting
     assert (2, 2) == (len(end.token_ids), len(end_of_both.token_ids))
+
+
+async def wait_until_shared(engine: BatchingEngine) -> None:
+    """Until two requests wait for one picture."""
+    fillings = engine._pictures._fillings
+    while all(len(filling.runs) < 2 for filling in fillings.values()):  # noqa: ASYNC110 - no event
+        await asyncio.sleep(0)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_encoded(tmp_path: Path) -> None:
+    """Of a request that was cancelled: what was begun, and what another asks about as well."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+    pictures = [draw_picture(seed) for seed in range(5)]
+    async with hold_encoder(engine) as encoder:
+        gone = asyncio.create_task(ask(engine, build_request(engine, "gone", "What?", pictures)))
+        await encoder.begun.wait()
+        there = asyncio.create_task(
+            ask(engine, build_request(engine, "there", "What?", pictures[3:4], max_tokens=2))
+        )
+        await wait_until_shared(engine)
+        engine.cancel("gone")
+        await gone
+    _, end = await there
+    await settle(engine)
+    fillings, num_unpinned = engine._pictures._fillings, len(engine._pictures._bank._unpinned)
+    await engine.stop()
+
+    assert (2, 2) == (len(end.token_ids), encoder.num_encoded)
+    assert ({}, 12) == (fillings, num_unpinned)
+
+
+async def test_who_is_gone_before_its_picture_is_begun_gives_its_place_back(tmp_path: Path) -> None:
+    """In the batch and in the bank, to another picture, while the encoder is still at work."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"), num_bank_images=2, max_running=2)
+    await engine.start()
+    first, second, third, fourth, fifth = (draw_picture(seed) for seed in range(5))
+
+    def ask_about(name: str, *images: Image.Image) -> asyncio.Task[tuple[str, Finished]]:
+        return asyncio.create_task(ask(engine, build_request(engine, name, "What?", images)))
+
+    _, expected = await ask_about("before", third)
+    await ask_about("others", fourth, fifth)
+    async with hold_encoder(engine) as encoder:
+        held = ask_about("held", first)
+        await encoder.begun.wait()
+        gone = ask_about("gone", second)
+        while engine.load.num_running < 2 or len(engine._pictures._fillings) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        following = ask_about("following", third)
+        engine.cancel("gone")
+        await gone
+        async with asyncio.timeout(20):
+            while len(engine._pictures._fillings) < 2:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0)
+            is_inside = engine.load.num_queued == 0
+    _, end = await following
+    await held
+    await engine.stop()
+
+    assert is_inside
+    assert expected.token_ids == end.token_ids
+    assert 2 == encoder.num_encoded
+
+
+async def test_stopping_does_not_wait_for_pictures(tmp_path: Path) -> None:
+    """The loop ends while the encoder is at work, and what was not begun never is."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+    pictures = [draw_picture(seed) for seed in range(3)]
+    thread = engine._keeper.loop.thread
+    async with hold_encoder(engine) as encoder:
+        asked = asyncio.create_task(ask(engine, build_request(engine, "r", "What?", pictures)))
+        await encoder.begun.wait()
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.to_thread(thread.join, 20)
+        is_alive = thread.is_alive()
+    await stopping
+    _, end = await asked
+
+    assert not is_alive
+    assert (1, FinishReason.SHUTDOWN) == (encoder.num_encoded, end.finish_reason)
+
+
+async def test_a_picture_that_another_can_not_read_is_encoded_from_one_s_own(
+    tmp_path: Path,
+) -> None:
+    """Who began hears of the error; who waited and has the pixels is answered."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+    own = hold(draw_picture(1))
+    fails = asyncio.Event()
+
+    async def read() -> Image.Image:
+        await fails.wait()
+        raise EngineUnavailable(5)
+
+    begun, waiting = (
+        asyncio.create_task(ask(engine, build_request(engine, name, "What?", [image])))
+        for name, image in (("begun", EngineImage(own.id, read)), ("waiting", own))
+    )
+    await wait_until_shared(engine)
+    fails.set()
+    with pytest.raises(EngineUnavailable):
+        await begun
+    _, end = await waiting
+    await engine.stop()
+
+    assert 24 == len(end.token_ids)
 
 
 async def test_a_repetition_penalty_does_not_wait_for_pictures(tmp_path: Path) -> None:

@@ -175,7 +175,8 @@ class BatchingEngine:
         for run in list(self._runs.values()):
             self._conclude(run, FinishReason.SHUTDOWN)
         if was_loaded:
-            await self._work(lambda: self._keeper.loop.stop(STOP_SECONDS))
+            # Not on the worker, which may be at work on a picture.
+            await asyncio.to_thread(self._keeper.loop.stop, STOP_SECONDS)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_SECONDS)
         self._worker.shutdown(wait=False, cancel_futures=True)
@@ -349,9 +350,7 @@ class BatchingEngine:
     def _build_backend(self) -> Backend:
         return open_backend(self._settings, self._tell, self._fingerprint)
 
-    async def _make_loop(
-        self, deliver: Deliver, on_end: Callable[[], None]
-    ) -> GenerationLoop:
+    async def _make_loop(self, deliver: Deliver, on_end: Callable[[], None]) -> GenerationLoop:
         def make() -> GenerationLoop:
             start = time.perf_counter()
             self._tell("cache", None)
@@ -359,6 +358,8 @@ class BatchingEngine:
             self._tell("cache", time.perf_counter() - start)
             return loop
 
+        # On the worker, behind the picture that it is at work on: what free memory is left for a
+        # cache, and what a GPU records, must not be looked at while another thread computes there.
         return await self._work(make)
 
     def _fail_jobs(self) -> None:

@@ -1,8 +1,9 @@
 """Brings a request's pictures into the bank, and writes its prompt in virtual ids.
 
 Each new picture is read and encoded once, on a worker thread, however many requests ask about it
-at the same time; of one whose features are there not even the pixels are read. A request holds
-its pictures until the generation loop has let go of it.
+at the same time; of one whose features are there not even the pixels are read. What nobody waits
+for any more is not encoded. A request holds its pictures until the generation loop has let go of
+it.
 
 Belongs to one event loop; the model stays behind the backend.
 """
@@ -38,6 +39,22 @@ async def read_pixels(image: EngineImage) -> Image.Image:
     return pixels
 
 
+class _Filling:
+    """A picture on its way into its slot, and the runs that want it."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        self.runs: set[Run] = set()
+        self.is_encoding = False
+        self.error: Exception | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody is still there to be answered."""
+        return any(not run.is_over for run in self.runs)
+
+
 class PictureDesk:
     """Bank, vision tower and placeholders put together.
 
@@ -66,7 +83,10 @@ class PictureDesk:
         self.num_hits = 0
         """Pictures whose features were there, or on their way."""
         self.num_misses = 0
-        self._fillings: dict[int, asyncio.Task[None]] = {}
+        self._fillings: dict[int, _Filling] = {}
+        # One picture at a time is the worker's, so that what else it is asked waits for that alone,
+        # and those behind it can still be given up.
+        self._encoder = asyncio.Lock()
         self._aliases: dict[str, int] = {}
         self._has_news = asyncio.Event()
         # Who waits for slots, in order: else who needs many would wait as long as others need few.
@@ -107,7 +127,7 @@ class PictureDesk:
         self._bank.forget_owner(owner)
 
     def wake(self) -> None:
-        """Have those who wait for room look again: for room, or for their own end."""
+        """Have those who wait look again: for room, for their pictures, or for their own end."""
         self._has_news.set()
 
     async def _bring_in(self, run: Run) -> bool:
@@ -128,8 +148,7 @@ class PictureDesk:
                         self._num_passed += not is_first
                         run.slots = slots
                         return True
-                self._has_news.clear()
-                await self._has_news.wait()
+                await self._wait_for_news()
             return False
         finally:
             if self._line[0] is run:
@@ -138,35 +157,76 @@ class PictureDesk:
             self.wake()
 
     async def _fill(self, run: Run, images: Sequence[EngineImage]) -> None:
-        """Encode what is new."""
-        pending = set()
-        for slot, image in zip(run.slots, images, strict=True):
-            is_new = not slot.is_filled and slot.index not in self._fillings
-            self.num_misses += is_new
-            self.num_hits += not is_new
-            if slot.is_filled:
-                continue
-            if is_new:
-                task = asyncio.create_task(self._fill_slot(slot, image))
-                self._fillings[slot.index] = task
-            pending.add(self._fillings[slot.index])
-        if not pending:
+        """Encode what is new, each picture from the run's own image unless another's is on its way.
+
+        Raises:
+            EngineError, Exception: the run's own image can not be read or encoded.
+        """
+        places = {slot.index: (slot, image) for slot, image in zip(run.slots, images, strict=True)}
+        missing = [place for place in places.values() if not place[0].is_filled]
+        num_new = sum(slot.index not in self._fillings for slot, _ in missing)
+        self.num_misses += num_new
+        self.num_hits += len(images) - num_new
+        if not missing:
             return
         run.begin_vision()
-        # Others may wait for the same pictures, so the tasks outlive whoever waits here.
-        await asyncio.wait(pending)
-        errors = [error for task in pending if (error := task.exception()) is not None]
-        if errors:
-            raise errors[0]
+        own = []
+        try:
+            while missing and not run.is_over:
+                for slot, image in missing:
+                    filling = self._fillings.get(slot.index)
+                    # Another's may have failed, which tells nothing about this image.
+                    if filling is None:
+                        filling = self._begin_filling(slot, image)
+                        own.append(filling)
+                    filling.runs.add(run)
+                await self._wait_for_news()
+                for filling in own:
+                    if filling.error is not None:
+                        raise filling.error
+                missing = [place for place in missing if not place[0].is_filled]
+        finally:
+            await self._leave_fillings(run)
         run.end_vision()
 
-    async def _fill_slot(self, slot: Slot, image: EngineImage) -> None:
+    def _begin_filling(self, slot: Slot, image: EngineImage) -> _Filling:
+        filling = self._fillings[slot.index] = _Filling()
+        # Others may come to wait for the same picture, so the task outlives whoever begins it.
+        filling.task = asyncio.create_task(self._fill_slot(filling, slot, image))
+        return filling
+
+    async def _fill_slot(self, filling: _Filling, slot: Slot, image: EngineImage) -> None:
         try:
             pixels = await read_pixels(image)
-            await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
-            slot.is_filled = True
+            async with self._encoder:
+                # Asked here and not before: while others were encoded, all may have gone.
+                if not filling.is_wanted:
+                    return
+                filling.is_encoding = True
+                await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
+                slot.is_filled = True
+        except Exception as error:
+            filling.error = error
         finally:
-            del self._fillings[slot.index]
+            if self._fillings.get(slot.index) is filling:
+                del self._fillings[slot.index]
+            self.wake()
+
+    async def _leave_fillings(self, run: Run) -> None:
+        """Give up what has not been begun for others; wait for what is written into a slot."""
+        for index, filling in list(self._fillings.items()):
+            if not filling.is_encoding:
+                filling.runs.discard(run)
+                if not filling.runs:
+                    # The slot goes to another picture as soon as it is unpinned.
+                    del self._fillings[index]
+                    filling.task.cancel()
+        while any(run in filling.runs for filling in self._fillings.values()):
+            await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        self._has_news.clear()
+        await self._has_news.wait()
 
     def _find_alias(self, tenant: str) -> int:
         """The tenant's own id for the first token: cached prefixes begin with it."""
