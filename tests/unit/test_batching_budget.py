@@ -25,7 +25,7 @@ def test_prompt_gets_on_under_the_tightest_budget() -> None:
     budget = GapBudget(0.001, 512)
     budget.observe(4, 0, 0.01)
     budget.observe(4, 64, 1.0)
-    assert 16 == budget.count_tokens(4)
+    assert 8 == budget.count_tokens(4)
 
 
 def test_prompts_get_as_much_of_a_step_as_many_answers() -> None:

@@ -1,6 +1,6 @@
 """How much of a prompt a step takes beside running answers. It knows seconds and counts."""
 
-MIN_CHUNK_TOKENS = 16
+MIN_CHUNK_TOKENS = 8
 """A prompt always gets on, however tight the budget."""
 
 _FIRST_GUESS_TOKENS = 64
