@@ -138,7 +138,7 @@ async def test_an_erased_chat_is_erased_from_the_cache_too(server: ServerProcess
     """The same question on the same picture begins from nothing, once both chats are gone."""
     stub = connect(server)
     # No other test's prompts begin so.
-    request = about(red_circle(), system_prompt="A prompt of this test's own, to be forgotten.")
+    request = about(red_circle(), system_prompt="To be forgotten: this test's own prompt.")
     asked = [(await answer(stub.StartChat(request)))[0] for _ in range(2)]
     for events in asked:
         await stub.DeleteChat(pb.DeleteChatRequest(chat_id=events[0].started.chat_id))
