@@ -1,5 +1,8 @@
 """Who computes what: order, chunks, admission, stepping back."""
 
+from collections.abc import Sequence as Ids
+
+import pytest
 from llavachat_server.engine.batching.blocks import BlockPool
 from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.scheduler import Chunk, Scheduler
@@ -47,6 +50,33 @@ def test_running_answers_do_not_wait_for_a_prompt() -> None:
     steps = [run_step(scheduler) for _ in range(3)]
     assert [(1, 4, 1), (1, 5, 1), (1, 6, 1)] == [step[0] for step in steps]
     assert all(2 == step[1][0] for step in steps)
+
+
+def test_a_prompt_that_waits_for_room_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks' names do not change; only whether they are known, and whether there is room."""
+    scheduler = make_scheduler(num_blocks=9, max_tokens=32)
+    add(scheduler, 1, 16)
+    while scheduler.running or scheduler.waiting:
+        run_step(scheduler)
+        if scheduler.running[0].num_new_tokens == 1:
+            scheduler.remove(scheduler.running[0])
+    add(scheduler, 2, 21)
+    run_step(scheduler)
+    known = [100 + index for index in range(16)]
+    scheduler.add(Sequence(Job(3, [*known, *range(9)], 1), [*known, *range(9)]))
+    name_block, named = scheduler.pool.name_block, []
+
+    def note(parent: bytes, token_ids: Ids[int]) -> bytes:
+        named.append(list(token_ids))
+        return name_block(parent, token_ids)
+
+    monkeypatch.setattr(scheduler.pool, "name_block", note)
+    counts = []
+    for _ in range(2):
+        scheduler.plan()
+        counts.append(len(named))
+    assert 1 == len(scheduler.waiting)
+    assert counts[0] == counts[1] > 0
 
 
 def test_first_come_first_served() -> None:

@@ -114,7 +114,11 @@ class BlockPool:
         return hashlib.blake2b(parent + array("q", token_ids).tobytes(), digest_size=16).digest()
 
     def acquire_prefix(
-        self, token_ids: Sequence[int], salt: bytes, owner: Hashable | None = None
+        self,
+        token_ids: Sequence[int],
+        salt: bytes,
+        owner: Hashable | None = None,
+        known_names: list[bytes] | None = None,
     ) -> Prefix:
         """Hold the longest known prefix; at least one token is left over.
 
@@ -122,12 +126,18 @@ class BlockPool:
             token_ids: of the prompt.
             salt: see `name_root`.
             owner: whose prompt it is; see `forget_owner`. None: nobody's.
+            known_names: of the prompt's full blocks, as an earlier call left them; it adds those
+                that it needed.
         """
+        known_names = [] if known_names is None else known_names
         blocks: list[int] = []
         names: list[bytes] = []
         parent = self.name_root(salt)
         for end in range(self.block_tokens, len(token_ids), self.block_tokens):
-            name = self.name_block(parent, token_ids[end - self.block_tokens : end])
+            if len(names) == len(known_names):
+                own_ids = token_ids[end - self.block_tokens : end]
+                known_names.append(self.name_block(parent, own_ids))
+            name = known_names[len(names)]
             block = self._by_name.get(name)
             if block is None:
                 break

@@ -195,7 +195,10 @@ class Scheduler:
         if not self.shares_prefixes:
             return Prefix()
         job = sequence.job
-        return self.pool.acquire_prefix(sequence.token_ids, job.salt, job.owner)
+        # It is asked at every step as long as there is no room.
+        return self.pool.acquire_prefix(
+            sequence.token_ids, job.salt, job.owner, sequence.known_names
+        )
 
     def _step_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

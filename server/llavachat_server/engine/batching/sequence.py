@@ -86,6 +86,7 @@ class Sequence:
         num_computed: leading tokens whose keys and values are in the cache.
         blocks: the cache's blocks, in order of the tokens.
         digests: the names of the full blocks among them, see ``BlockPool``.
+        known_names: of its tokens' full blocks, whether it holds them or waits.
         cached_tokens: see `Output`; counted once, when it first enters the batch.
         scheduled_at_seconds: see `Output`; None until then.
     """
@@ -96,6 +97,7 @@ class Sequence:
     num_computed: int = 0
     blocks: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
+    known_names: list[bytes] = field(default_factory=list)
     cached_tokens: int = 0
     scheduled_at_seconds: float | None = None
 
