@@ -60,6 +60,7 @@ def make_batching_engine(
             profile=profile.name,
             revision=profile.revision or None,
             quantization=profile.quantization,
+            int8_threshold=settings.int8_threshold,
             quantized_folder=str(find_quantized_folder(settings)),
             compile_steps={"auto": native.is_installed(), "on": True, "off": False}[
                 settings.compiled

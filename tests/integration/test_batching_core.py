@@ -59,7 +59,12 @@ class Bench:
         self.model = make_model(num_kv_heads, has_biases=has_biases)
         self.make = make
         self.native = make_decoder(self.model, kernels, folder) if make == "compiled" else None
-        self.decoder = Decoder(self.model, 512, pack_weights=make == "packed")
+        self.decoder = Decoder(
+            self.model,
+            512,
+            pack_weights=make == "packed",
+            join_weights=make in ("paged", "recorded"),
+        )
         self.block = BLOCK if self.native is None else BLOCK_TOKENS
         self.decoder.tune()
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}
@@ -119,7 +124,7 @@ class Bench:
         (4, "packed", False),
         (2, "packed", True),
         (2, "modules", True),
-        (2, "paged", False),
+        (2, "paged", True),
         (4, "recorded", False),
     ],
     ids=[
@@ -128,7 +133,7 @@ class Bench:
         "packed",
         "packed, grouped heads and biases",
         "modules, grouped heads and biases",
-        "paged, grouped heads",
+        "paged, grouped heads and biases",
         "paged and recorded",
     ],
 )

@@ -32,16 +32,19 @@ def test_a_cpu_gets_pieces_in_32_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantization", "dtype", "records"),
+    ("quantization", "threshold", "dtype", "records"),
     [
-        (Quantization.NONE, "float16", True),
-        (Quantization.INT8, "float16", False),
-        (Quantization.NF4, "bfloat16", True),
+        (Quantization.NONE, 0.0, "float16", True),
+        (Quantization.INT8, 0.0, "float16", True),
+        (Quantization.INT8, 6.0, "float16", False),
+        (Quantization.NF4, 6.0, "bfloat16", True),
     ],
 )
-def test_a_gpu_with_flash_attention(quantization: Quantization, dtype: str, records: bool) -> None:
-    """Graphs are recorded unless the int8 kernels look at the host in every layer."""
-    placement = place_model(settings(quantization=quantization), AMPERE)
+def test_a_gpu_with_flash_attention(
+    quantization: Quantization, threshold: float, dtype: str, records: bool
+) -> None:
+    """Graphs are recorded unless LLM.int8() asks the host about outliers in every layer."""
+    placement = place_model(settings(quantization=quantization, int8_threshold=threshold), AMPERE)
 
     assert ("cuda", dtype, "paged") == (placement.device, placement.dtype, placement.attention)
     assert records is placement.records_decoding

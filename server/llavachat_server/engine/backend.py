@@ -24,7 +24,7 @@ from llavachat_server.engine.loop import Deliver, GenerationLoop
 from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.virtual_ids import VirtualIds
-from llavachat_server.values import EngineInfo, ModelInfo
+from llavachat_server.values import EngineInfo, ModelInfo, Quantization
 
 ANSWER_LIBRARIES = (
     "torch",
@@ -130,6 +130,8 @@ class Backend(ABC):
         loaded, facts, settings = self.loaded, self.loaded.facts, self.settings
         compiled = ("compiled",) if self.is_compiled else ()
         exact = ("exact",) if settings.exact else ()
+        threshold = settings.int8_threshold if settings.quantization is Quantization.INT8 else 0
+        outliers = (f"outliers over {threshold:g}",) if threshold else ()
         return EngineInfo(
             model=ModelInfo(
                 profile=settings.profile,
@@ -139,7 +141,7 @@ class Backend(ABC):
                 weights_sha256=loaded.weights_sha256,
             ),
             # Told with every turn, so that a replay knows what it compares.
-            device=", ".join((self.device_name, *compiled, *exact)),
+            device=", ".join((self.device_name, *compiled, *outliers, *exact)),
             context_tokens=min(facts.context_tokens, request_capacity_tokens),
             num_image_tokens=facts.num_image_tokens,
             vocab_size=facts.vocab_size,

@@ -102,14 +102,19 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
         device="cuda" if on_gpu else "cpu",
         dtype=dtype,
         attention="paged" if is_paged else "pieces",
-        # LLM.int8() looks for outliers on the host in every layer, which a graph cannot record.
-        records_decoding=is_paged and settings.quantization is not Quantization.INT8,
+        records_decoding=is_paged and not _looks_at_host(settings),
         page_tokens=PAGED_BLOCK_TOKENS if is_paged else PIECE_BLOCK_TOKENS,
         max_batch_tokens=settings.max_batch_tokens
         or max(settings.max_running, GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS),
         gap_seconds=GPU_GAP_SECONDS if on_gpu else CPU_GAP_SECONDS,
         cache_tokens=settings.kv_cache_tokens or (None if on_gpu else DEFAULT_CPU_CACHE_TOKENS),
     )
+
+
+def _looks_at_host(settings: EngineSettings) -> bool:
+    # In every layer LLM.int8() asks the host which columns have outliers, where it is to look for
+    # any; a graph can not record that.
+    return settings.quantization is Quantization.INT8 and settings.int8_threshold > 0
 
 
 def _choose_dtype(settings: EngineSettings, machine: Machine, *, on_gpu: bool) -> str:

@@ -21,9 +21,10 @@ class EngineSettings:
             and the output head are never quantised.
         int8_threshold: for INT8, columns in which an activation exceeds this magnitude are
             multiplied in 16 bits. The columns are looked for in all rows of a batch together,
-            so above 0 an answer depends on who shares the batch. 0 multiplies everything in 8
-            bits: faster, the same in any company, and less exact where activations have
-            outliers. Source of the usual 6.0: Dettmers et al., "LLM.int8()", 2022, section 3.2.
+            so above 0 an answer depends on who shares the batch, and a GPU's steps can not be
+            recorded. 0 multiplies everything in 8 bits: faster, the same in any company, and less
+            exact where activations have outliers. Source of the usual 6.0: Dettmers et al.,
+            "LLM.int8()", 2022, section 3.2.
         hashes_folder: where the hashes of a hub's model are recorded at its first load; see
             `provenance`. None: nowhere.
         quantized_folder: where what became of the weights is kept for the next start, quantised or

@@ -1,5 +1,6 @@
 """The whole of LLaVA by torch's operations; see `engine.backend`."""
 
+import logging
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from llavachat_server.engine.tensors.paged import PagedAttention
 from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.engine.tensors.sampling import TensorSampler
 from llavachat_server.engine.tensors.vision import VisionEncoder
+
+_log = logging.getLogger(__name__)
 
 
 def open_backend(
@@ -124,7 +127,7 @@ class TensorBackend(Backend):
         graphs = None
         if placement.records_decoding and isinstance(attention, PagedAttention):
             graphs = DecodeGraphs(decoder, attention, settings.max_running, facts.context_tokens)
-            graphs.record()
+            graphs = _record(graphs)
         sampler = TensorSampler(
             settings.max_running, facts.vocab_size, facts.silent_ids, decoder.device
         )
@@ -134,3 +137,15 @@ class TensorBackend(Backend):
     def fill_slot(self, slot: int, picture: Image.Image) -> None:
         """See `Backend`."""
         self.embedding.write(slot, self.vision.encode(self.vision.preprocess(picture)))
+
+
+def _record(graphs: DecodeGraphs) -> DecodeGraphs | None:
+    try:
+        graphs.record()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        # Whatever a library does in a step that can not be recorded, it does well without.
+        _log.exception("decoding is not recorded as CUDA graphs")
+        return None
+    return graphs

@@ -29,7 +29,7 @@ class DecodeGraphs:
     """Recorded steps of single tokens.
 
     Args:
-        decoder: its layers must not look at the host: bitsandbytes' int8 ones do.
+        decoder: its layers must not look at the host: LLM.int8() does where it looks for outliers.
         attention: the cache of the runner that these graphs serve.
         max_running: rows of a step at most.
         context_tokens: of one request at most.

@@ -1,13 +1,13 @@
 """Llama's decoder layer and head over flat rows, in two makes.
 
-`ModuleLayer` calls the model's own linear modules, so that bitsandbytes' just work.
+`ModuleLayer` multiplies by the model's own linear modules, so that bitsandbytes' just work.
 `PackedLayer`, for unquantised float32 on a CPU, has the norms' weights folded into oneDNN's
 matrices and everything pointwise fused into the products. It knows rows and a cache, and no
 requests.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from llavachat_server.engine.batching.sizing import Shape
 from llavachat_server.engine.tensors.attention import Attention
 from llavachat_server.engine.tensors.linears import PackedLinear
+from llavachat_server.engine.tensors.products import Products
+
+_LLAMA_NORMS = frozenset({"RMSNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm"})
+"""Classes whose norm is ``weight * x / sqrt(mean(x^2) + eps)``: our own, and transformers'."""
 
 
 class Layer(Protocol):
@@ -23,7 +27,7 @@ class Layer(Protocol):
 
     hidden_size: int
 
-    def __init__(self, layer: Any, shape: Shape, *, release: bool) -> None: ...
+    def __init__(self, layer: Any, shape: Shape, *, release: bool, join: bool) -> None: ...
 
     def __call__(
         self,
@@ -82,12 +86,30 @@ def build_rotations(decoder: Any, num_positions: int, *, packed: bool) -> list[T
 
 
 class ModuleLayer:
-    """A decoder layer by the model's own modules."""
+    """A decoder layer by the model's own linear modules; see `products`.
 
-    def __init__(self, layer: Any, shape: Shape, *, release: bool) -> None:
+    On a GPU a step of a few rows is as long as its launches take, so there are as few as torch's
+    own operations allow: one for a norm, one product for query, keys and values, one turn of both
+    that are turned.
+    """
+
+    def __init__(self, layer: Any, shape: Shape, *, release: bool, join: bool) -> None:
+        own, mlp = layer.self_attn, layer.mlp
         self.hidden_size = int(layer.input_layernorm.weight.shape[0])
-        self._layer = layer
-        self._shape = shape
+        self._num_heads, self._head_dim = shape.num_heads, shape.head_dim
+        self._num_turned = shape.num_heads + shape.num_kv_heads
+        self._norm_1 = _make_norm(layer.input_layernorm)
+        self._norm_2 = _make_norm(layer.post_attention_layernorm)
+        self._qkv, self._output, self._gate_up, self._down = (
+            Products(modules, join=join, release=release)
+            for modules in (
+                (own.q_proj, own.k_proj, own.v_proj),
+                (own.o_proj,),
+                (mlp.gate_proj, mlp.up_proj),
+                (mlp.down_proj,),
+            )
+        )
+        self._activate = mlp.act_fn
 
     def __call__(
         self,
@@ -98,19 +120,13 @@ class ModuleLayer:
         num_rows: int,
     ) -> Tensor:
         """See `Layer`; `hidden` has no padding."""
-        own, dim = self._layer.self_attn, self._shape.head_dim
-        rows = self._layer.input_layernorm(hidden)
-        query = own.q_proj(rows).view(num_rows, -1, dim)
-        keys = own.k_proj(rows).view(num_rows, -1, dim)
-        values = own.v_proj(rows).view(num_rows, -1, dim)
-        keys_values = torch.cat([_rotate(keys, rotations), values], 1)
-        mixed = attention.attend(number, _rotate(query, rotations), keys_values)
-        hidden = hidden + own.o_proj(mixed)
-        normed = self._layer.post_attention_layernorm(hidden)
-        mlp = self._layer.mlp
-        gated = mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed)
-        output: Tensor = hidden + mlp.down_proj(gated)
-        return output
+        qkv = self._qkv.together(self._norm_1(hidden))
+        qkv = qkv.view(num_rows, -1, self._head_dim)
+        _turn(qkv[:, : self._num_turned], rotations)
+        mixed = attention.attend(number, qkv[:, : self._num_heads], qkv[:, self._num_heads :])
+        hidden = hidden + self._output.together(mixed)
+        gate, up = self._gate_up.apart(self._norm_2(hidden))
+        return hidden + self._down.together(self._activate(gate) * up)
 
     def multiply(self, hidden: Tensor) -> None:
         """See `Layer`."""
@@ -124,7 +140,7 @@ class PackedLayer:
     and key matrices are put in that order once, which no score notices.
     """
 
-    def __init__(self, layer: Any, shape: Shape, *, release: bool) -> None:
+    def __init__(self, layer: Any, shape: Shape, *, release: bool, join: bool) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.hidden_size = int(layer.input_layernorm.weight.shape[0])
         self._num_heads, self._head_dim = shape.num_heads, shape.head_dim
@@ -180,7 +196,7 @@ class ModuleHead:
     """The head by the model's own modules."""
 
     def __init__(self, norm: Any, head: Any) -> None:
-        self._norm, self._head = norm, head
+        self._norm, self._head = _make_norm(norm), head
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """See `Head`."""
@@ -220,10 +236,19 @@ class _FoldedNorm:
         return hidden / torch.hypot(length, self._floor)
 
 
-def _rotate(rows: Tensor, rotations: Sequence[Tensor]) -> Tensor:
-    # (rows, heads, head_dim); the sines carry the sign of the swapped halves.
+def _make_norm(norm: Any) -> Callable[[Tensor], Tensor]:
+    # One operation where there were eight, which rounds to 16 bits once and not twice. Others than
+    # these compute something else, such as Gemma's, which adds 1 to its weight.
+    if type(norm).__name__ not in _LLAMA_NORMS:
+        return cast(Callable[[Tensor], Tensor], norm)
+    shape = norm.weight.shape
+    return lambda hidden: F.rms_norm(hidden, shape, norm.weight, norm.variance_epsilon)
+
+
+def _turn(rows: Tensor, rotations: Sequence[Tensor]) -> None:
+    # (rows, heads, head_dim), in place; the sines carry the sign of the swapped halves.
     cos, sin = rotations
-    return torch.addcmul(rows * cos, rows.roll(rows.shape[-1] // 2, -1), sin)
+    torch.addcmul(rows * cos, rows.roll(rows.shape[-1] // 2, -1), sin, out=rows)
 
 
 def _interleave(module: Any, head_dim: int) -> tuple[Tensor, Tensor | None]:

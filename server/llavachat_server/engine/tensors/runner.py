@@ -40,8 +40,10 @@ class Decoder:
             will come, virtual ones too, into a row.
         context_tokens: positions that may come.
         pack_weights: on a CPU, lay unquantised weights out for oneDNN.
-        release_weights: give the model's own copy of packed weights back; it can not be run
-            by itself afterwards.
+        release_weights: give the model's own copy of packed or joined weights back; it can not be
+            run by itself afterwards.
+        join_weights: lay matrices of one input into one, where they are not packed. None: on a
+            GPU; on a CPU they may be mapped from a file, and stay there.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Decoder:
         *,
         pack_weights: bool = True,
         release_weights: bool = False,
+        join_weights: bool | None = None,
     ) -> None:
         decoder, output = model.get_decoder(), model.get_output_embeddings()
         self.shape = read_shape(model.config)
@@ -59,12 +62,14 @@ class Decoder:
         self.dtype: torch.dtype = decoder.norm.weight.dtype
         self._row_counts: list[int] = []
         is_packed = pack_weights and can_pack(decoder, output)
+        join = self.device.type != "cpu" if join_weights is None else join_weights
         layer_type: type[Layer] = PackedLayer if is_packed else ModuleLayer
         head_type: type[Head] = PackedHead if is_packed else ModuleHead
         with torch.inference_mode():
             self.rotations = build_rotations(decoder, context_tokens, packed=is_packed)
             self.layers = [
-                layer_type(layer, self.shape, release=release_weights) for layer in decoder.layers
+                layer_type(layer, self.shape, release=release_weights, join=join)
+                for layer in decoder.layers
             ]
             self.head = head_type(decoder.norm, output)
         self.has_own_weights = is_packed
