@@ -1,6 +1,6 @@
 """Loads a checkpoint as the server would, quantised or not, and answers many chats at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ import torch
 from llavachat_server.engine.prompt import PromptBuilder
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.loading import build_quantization
+from llavachat_server.engine.tensors.products import Products, Treatment
 from llavachat_server.values import Quantization
 from PIL import Image
+from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from training.batches import normalise_pixels, shrink_picture
@@ -120,4 +122,17 @@ def _load_model(folder: Path, quantisation: str) -> Any:
     settings = EngineSettings(model=str(folder))
     config = build_quantization(Quantization(quantisation), settings.int8_threshold)
     placing = {} if config is None else {"quantization_config": config, "device_map": "cpu"}
-    return load(folder, dtype=torch.float32, **placing).eval()
+    model = load(folder, dtype=torch.float32, **placing).eval()
+    for module in model.modules():
+        if type(module).__name__ == "Linear8bitLt":
+            module.forward = _multiply_as_the_engine_does(module)
+    return model
+
+
+def _multiply_as_the_engine_does(module: Any) -> Callable[[Tensor], Tensor]:
+    products = Products((module,), Treatment())
+
+    def multiply(hidden: Tensor) -> Tensor:
+        return products.together(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])
+
+    return multiply

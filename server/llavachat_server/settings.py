@@ -87,13 +87,13 @@ class Settings(BaseSettings):
     quantization: Literal["none", "int8", "nf4"] | None = Field(
         None, description="the form of the language model's weights (default: the profile's)"
     )
-    int8_threshold: float = Field(
-        0.0,
+    int8_threshold: float | None = Field(
+        None,
         ge=0,
         allow_inf_nan=False,
-        description="with int8, multiply columns of activations over this magnitude in 16 bits, as "
-        "LLM.int8() does with 6; more exact, slower, and an answer depends on who is answered "
-        "beside it; 0: everything in 8 bits",
+        description="with int8, multiply columns of activations over this magnitude in 16 bits and "
+        "all others in 8, as LLM.int8() does with 6; 0: all in 8 bits, the quickest (default: all "
+        "as exactly as in 16 bits)",
     )
     quantized_folder: Path | None = Field(
         None,

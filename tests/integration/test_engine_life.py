@@ -425,16 +425,23 @@ async def test_the_operator_says_how_large_the_cache_is(asked: str | None, room:
     assert room == context_tokens
 
 
-async def test_the_operator_says_what_an_outlier_is() -> None:
-    """With int8; bitsandbytes' operations are told, and so is whoever reads an answer's record."""
-    settings = load(["--quantization", "int8", "--int8-threshold", "6"])
+@pytest.mark.parametrize(
+    ("asked", "threshold", "device"),
+    [(None, None, "cpu"), ("0", 0.0, "cpu, 8-bit activations"), ("6", 6.0, "cpu, outliers over 6")],
+)
+async def test_the_operator_says_what_an_outlier_is(
+    asked: str | None, threshold: float | None, device: str
+) -> None:
+    """The layers are told, and so is whoever reads an answer's record."""
+    arguments = [] if asked is None else ["--int8-threshold", asked]
+    settings = load(["--quantization", "int8", *arguments])
     engine = make_batching_engine(settings, resolve_profile(settings), lambda stage, seconds: None)
     await engine.start()
     layer = engine._backend.decoder.layers[0]
     await engine.stop()
 
-    assert "cpu, outliers over 6" == engine.info.device
-    assert {6.0} == {product.threshold for product in layer._qkv._products}
+    assert device == engine.info.device
+    assert {threshold} == {product.threshold for product in layer._qkv._products}
 
 
 async def test_broken_checkpoints_are_explained(folder: Path, tmp_path: Path) -> None:

@@ -35,13 +35,14 @@ def test_a_cpu_gets_pieces_in_32_bits() -> None:
     ("quantization", "threshold", "dtype", "records"),
     [
         (Quantization.NONE, 0.0, "float16", True),
+        (Quantization.INT8, None, "float16", True),
         (Quantization.INT8, 0.0, "float16", True),
         (Quantization.INT8, 6.0, "float16", False),
         (Quantization.NF4, 6.0, "bfloat16", True),
     ],
 )
 def test_a_gpu_with_flash_attention(
-    quantization: Quantization, threshold: float, dtype: str, records: bool
+    quantization: Quantization, threshold: float | None, dtype: str, records: bool
 ) -> None:
     """Graphs are recorded unless LLM.int8() asks the host about outliers in every layer."""
     placement = place_model(settings(quantization=quantization, int8_threshold=threshold), AMPERE)

@@ -82,16 +82,21 @@ def main(checkpoint: str, output: Path, words: Path, seed: str, scale: Scale) ->
     output.write_text(json.dumps(asdict(asyncio.run(run(checkpoint, workload, scale)))))
 
 
+def make_engine(checkpoint: str, max_chats: int) -> BatchingEngine:
+    """As the server makes it; not started yet."""
+    return BatchingEngine(
+        EngineSettings(
+            model=checkpoint,
+            device="cpu",
+            max_running=max_chats,
+            compile_steps=native.is_installed(),
+        )
+    )
+
+
 async def run(checkpoint: str, workload: Workload, scale: Scale) -> Measured:
     """Start, measure, stop."""
-    settings = EngineSettings(
-        model=checkpoint,
-        device="cpu",
-        max_running=max(scale.chats),
-        # As the server does.
-        compile_steps=native.is_installed(),
-    )
-    engine = BatchingEngine(settings)
+    engine = make_engine(checkpoint, max(scale.chats))
     await engine.start()
     measured = await measure(InProcess(engine), workload, scale)
     await engine.stop()

@@ -1749,7 +1749,8 @@ class GetServerInfoResponse(_message.Message):
     """The release of llavachat that runs here."""
     device: _builtins.str
     """What the model computes on, such as "cpu" or "NVIDIA A10G"; "cpu, exact" where each answer is
-    computed alone; "NVIDIA A10G, outliers over 6" where int8 multiplies outliers in 16 bits.
+    computed alone; "NVIDIA A10G, outliers over 6" or
+    "NVIDIA A10G, 8-bit activations" where int8 takes activations less exactly than in 16 bits.
     """
     keeps_originals: _builtins.bool
     """Whether pictures' files are kept as they came, with all their metadata, beside the pixels."""

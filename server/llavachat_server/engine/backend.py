@@ -129,9 +129,8 @@ class Backend(ABC):
         """What callers must know; the context is bounded by what one cache can hold."""
         loaded, facts, settings = self.loaded, self.loaded.facts, self.settings
         compiled = ("compiled",) if self.is_compiled else ()
+        activations = _describe_activations(settings)
         exact = ("exact",) if settings.exact else ()
-        threshold = settings.int8_threshold if settings.quantization is Quantization.INT8 else 0
-        outliers = (f"outliers over {threshold:g}",) if threshold else ()
         return EngineInfo(
             model=ModelInfo(
                 profile=settings.profile,
@@ -141,7 +140,7 @@ class Backend(ABC):
                 weights_sha256=loaded.weights_sha256,
             ),
             # Told with every turn, so that a replay knows what it compares.
-            device=", ".join((self.device_name, *compiled, *outliers, *exact)),
+            device=", ".join((self.device_name, *compiled, *activations, *exact)),
             context_tokens=min(facts.context_tokens, request_capacity_tokens),
             num_image_tokens=facts.num_image_tokens,
             vocab_size=facts.vocab_size,
@@ -162,6 +161,13 @@ class Backend(ABC):
             special=self.loaded.facts.prompts.special,
             silent_ids=frozenset(self.loaded.facts.silent_ids),
         )
+
+
+def _describe_activations(settings: EngineSettings) -> tuple[str, ...]:
+    threshold = settings.int8_threshold
+    if settings.quantization is not Quantization.INT8 or threshold is None:
+        return ()
+    return (f"outliers over {threshold:g}" if threshold else "8-bit activations",)
 
 
 def list_library_versions() -> dict[str, str]:

@@ -114,7 +114,7 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
 def _looks_at_host(settings: EngineSettings) -> bool:
     # In every layer LLM.int8() asks the host which columns have outliers, where it is to look for
     # any; a graph can not record that.
-    return settings.quantization is Quantization.INT8 and settings.int8_threshold > 0
+    return settings.quantization is Quantization.INT8 and bool(settings.int8_threshold)
 
 
 def _choose_dtype(settings: EngineSettings, machine: Machine, *, on_gpu: bool) -> str:

@@ -19,12 +19,13 @@ class EngineSettings:
             not used with a folder.
         quantization: the form of the language model's weights. The vision tower, the projector
             and the output head are never quantised.
-        int8_threshold: for INT8, columns in which an activation exceeds this magnitude are
-            multiplied in 16 bits. The columns are looked for in all rows of a batch together,
-            so above 0 an answer depends on who shares the batch, and a GPU's steps can not be
-            recorded. 0 multiplies everything in 8 bits: faster, the same in any company, and less
-            exact where activations have outliers. Source of the usual 6.0: Dettmers et al.,
-            "LLM.int8()", 2022, section 3.2.
+        int8_threshold: for INT8. None: activations are multiplied in two digits of 8 bits, which is
+            as exact as 16 bits and the same in any company; see `tensors.products`. 0: in 8
+            bits, half the multiplying, and less exact where activations have outliers. Above:
+            LLM.int8(): columns in which an activation exceeds this magnitude are multiplied in 16
+            bits. They are looked for in all rows of a batch together, so that an answer depends
+            on who shares the batch, and a GPU's steps can not be recorded. Source of the usual
+            6.0: Dettmers et al., "LLM.int8()", 2022, section 3.2.
         hashes_folder: where the hashes of a hub's model are recorded at its first load; see
             `provenance`. None: nowhere.
         quantized_folder: where what became of the weights is kept for the next start, quantised or
@@ -57,7 +58,7 @@ class EngineSettings:
     profile: str = "custom"
     revision: str | None = None
     quantization: Quantization = Quantization.NONE
-    int8_threshold: float = 0.0
+    int8_threshold: float | None = None
     quantized_folder: str | None = None
     compile_steps: bool = False
     compiled_folder: str | None = None
@@ -81,7 +82,10 @@ class EngineSettings:
             ValueError: names the setting and what is allowed.
         """
         rules = (
-            (self.int8_threshold >= 0, "int8_threshold must be 0 or more"),
+            (
+                not self.int8_threshold or self.int8_threshold > 0,
+                "int8_threshold must be 0 or more",
+            ),
             (self.max_running >= 1, "max_running must be 1 or more"),
             (self.max_queued >= 0, "max_queued must be 0 or more"),
             (self.max_tokens >= 1, "max_tokens must be 1 or more"),

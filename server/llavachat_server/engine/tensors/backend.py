@@ -77,7 +77,12 @@ class TensorBackend(Backend):
             facts.num_image_tokens,
         )
         model.set_input_embeddings(self.embedding)
-        self.decoder = Decoder(model, facts.context_tokens, release_weights=True)
+        self.decoder = Decoder(
+            model,
+            facts.context_tokens,
+            release_weights=True,
+            int8_threshold=settings.int8_threshold,
+        )
         if self.decoder.has_own_weights:
             copy_out(model)
 

@@ -85,7 +85,7 @@ def read_model(
 
 def _describe_form(settings: EngineSettings, placement: Placement) -> dict[str, Any]:
     form = {
-        "int8_threshold": settings.int8_threshold,
+        "int8_threshold": settings.int8_threshold or 0.0,
         "dtype": placement.dtype,
         "libraries": {name: importlib.metadata.version(name) for name in COPY_LIBRARIES},
     }
@@ -133,13 +133,13 @@ def _read_copy(folder: Path, settings: EngineSettings, placement: Placement) -> 
 
 
 def build_quantization(
-    quantization: Quantization, int8_threshold: float, nf4_dtype: str = "bfloat16"
+    quantization: Quantization, int8_threshold: float | None, nf4_dtype: str = "bfloat16"
 ) -> "BitsAndBytesConfig | None":
     """What bitsandbytes is to do to the language model's linear layers.
 
     Args:
         quantization: the form.
-        int8_threshold: see `EngineSettings`.
+        int8_threshold: see `EngineSettings`. bitsandbytes' own modules take None as 0.
         nf4_dtype: see `Placement`.
     """
     if quantization is Quantization.NONE:
@@ -151,7 +151,7 @@ def build_quantization(
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_8bit=True,
-            llm_int8_threshold=float(int8_threshold),
+            llm_int8_threshold=float(int8_threshold or 0),
             llm_int8_skip_modules=UNQUANTISED_MODULES,
         )
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]

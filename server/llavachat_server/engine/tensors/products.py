@@ -7,6 +7,7 @@ and bitsandbytes, and no layer.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,21 @@ Product = Callable[[Tensor], Tensor]
 """(rows, in) to (rows, out)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What becomes of a model's own weights, and how int8 ones are multiplied.
+
+    Args:
+        join: lay matrices of one input into one. A matrix that is only mapped becomes memory.
+        release: give the modules' own weights back where they were joined or packed.
+        int8_threshold: see `EngineSettings`.
+    """
+
+    join: bool = False
+    release: bool = False
+    int8_threshold: float | None = None
+
+
 class Products:
     """The products of one input with several matrices.
 
@@ -25,22 +41,21 @@ class Products:
 
     Args:
         modules: linear ones.
-        join: lay their weights into one matrix. A matrix that is only mapped becomes memory.
-        release: give the modules' own weights back where they were joined.
+        treatment: of their weights.
     """
 
-    def __init__(self, modules: Sequence[Any], *, join: bool, release: bool) -> None:
+    def __init__(self, modules: Sequence[Any], treatment: Treatment) -> None:
         self._widths = [module.out_features for module in modules]
-        is_joined = join and len(modules) > 1
+        is_joined = treatment.join and len(modules) > 1
         self._products: list[Product]
         if all(_is_int8(module) for module in modules):
-            parts = [_read_int8(module) for module in modules]
+            parts = [_read_int8(module, treatment.int8_threshold) for module in modules]
             self._products = [_join_int8(parts)] if is_joined else [*parts]
         elif is_joined and all(type(module) is nn.Linear for module in modules):
             self._products = [_join_linears(modules)]
         else:
             self._products = list(modules)
-        if release and len(self._products) < len(modules):
+        if treatment.release and len(self._products) < len(modules):
             for module in modules:
                 _release(module)
 
@@ -57,41 +72,76 @@ class Products:
 
 
 class Int8Product:
-    """LLM.int8() by bitsandbytes' kernels: rows and weights in 8 bits, outliers apart.
+    """A product with a matrix of 8 bits, by the operations that bitsandbytes has for LLM.int8().
 
-    With a threshold of 0 nothing about it depends on what the rows hold, so that it can be
-    recorded.
-    Source: Dettmers et al., "LLM.int8()", 2022, section 3; the operations are bitsandbytes' own.
+    Without a threshold the rows are taken in two digits of 8 bits: the second one says what the
+    first one leaves, in steps 254 times as fine. Both go through the matrix in one product of whole
+    numbers. So rows are as exact as in 16 bits, outliers or not, and a row's result is the same to
+    the bit whatever rows are beside it.
+
+    With a threshold of 0 rows have the first digit alone. Above it, that is LLM.int8(): columns
+    with a value over the threshold are multiplied in 16 bits, which asks the host which those are.
+    All else asks nothing about values, so that it can be recorded.
 
     Args:
         weight: (out, in), int8.
         scales: (out,), float32, the greatest magnitude of each of the weight's rows.
         bias: (out,) or None.
         threshold: see `EngineSettings.int8_threshold`.
+
+    Source of LLM.int8(): Dettmers et al. 2022, section 3.
     """
 
     def __init__(
-        self, weight: Tensor, scales: Tensor, bias: Tensor | None, threshold: float
+        self, weight: Tensor, scales: Tensor, bias: Tensor | None, threshold: float | None
     ) -> None:
         self.weight, self.scales, self.bias = weight, scales, bias
         self.threshold = threshold
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(rows, in) to (rows, out)."""
-        operations = torch.ops.bitsandbytes
-        quantised, row_scales, columns = operations.int8_vectorwise_quant(
-            rows.to(torch.float16).contiguous(), self.threshold
-        )
-        bias = None if self.bias is None else self.bias.to(rows.dtype)
         if self.threshold:
-            mixed: Tensor = operations.int8_mixed_scaled_mm(
-                rows, quantised, self.weight, row_scales, self.scales, columns, bias
-            )[0]
-            return mixed
-        product: Tensor = operations.int8_scaled_mm(
-            quantised, self.weight, row_scales, self.scales, bias, rows.dtype
+            return self._multiply_outliers_apart(rows)
+        # bitsandbytes' kernels read rows of 16 bits, one after the other.
+        halves = rows.to(torch.float16).contiguous()
+        digits, steps = _quantise(halves)
+        if self.threshold == 0:
+            return self._add_bias(self._multiply(digits, steps, rows.dtype))
+        rest = torch.addcmul(halves, digits, steps.unsqueeze(1), value=-1 / _MOST)
+        finer, finer_steps = _quantise(rest.to(torch.float16))
+        both = self._multiply(
+            torch.cat((digits, finer)), torch.cat((steps, finer_steps)), rows.dtype
+        )
+        return self._add_bias(both[: len(rows)] + both[len(rows) :])
+
+    def _multiply(self, digits: Tensor, steps: Tensor, dtype: torch.dtype) -> Tensor:
+        product: Tensor = torch.ops.bitsandbytes.int8_scaled_mm(
+            digits, self.weight, steps, self.scales, None, dtype
         )
         return product
+
+    def _multiply_outliers_apart(self, rows: Tensor) -> Tensor:
+        halves = rows.to(torch.float16).contiguous()
+        digits, steps, columns = torch.ops.bitsandbytes.int8_vectorwise_quant(
+            halves, self.threshold
+        )
+        product: Tensor = torch.ops.bitsandbytes.int8_mixed_scaled_mm(
+            rows, digits, self.weight, steps, self.scales, columns, None
+        )[0]
+        return self._add_bias(product)
+
+    def _add_bias(self, product: Tensor) -> Tensor:
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+
+_MOST = 127
+"""The greatest digit of 8 bits, as bitsandbytes has it: a row's greatest magnitude."""
+
+
+def _quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
+    # Digits, and what `_MOST` of them is, for each row.
+    digits, steps, _ = torch.ops.bitsandbytes.int8_vectorwise_quant(rows, 0.0)
+    return digits, steps
 
 
 def _is_int8(module: Any) -> bool:
@@ -99,12 +149,12 @@ def _is_int8(module: Any) -> bool:
     return type(module).__name__ == "Linear8bitLt"
 
 
-def _read_int8(module: Any) -> Int8Product:
+def _read_int8(module: Any, threshold: float | None) -> Int8Product:
     # What was quantised lies in the weight until the module is first called, and then in its state.
     holder = module.weight if module.state.CB is None else module.state
     weight = module.weight.data if holder.CB is None else holder.CB
     bias = None if module.bias is None else module.bias.data
-    return Int8Product(weight, holder.SCB, bias, module.state.threshold)
+    return Int8Product(weight, holder.SCB, bias, threshold)
 
 
 def _join_int8(parts: Sequence[Int8Product]) -> Int8Product:
