@@ -3,13 +3,15 @@
 So that everything around them (indices, block tables, padding, spare blocks) is run as it is.
 """
 
-from functools import partial
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from llavachat_server.engine.tensors.graphs import DecodeGraphs
+from llavachat_server.engine.tensors import graphs
+from llavachat_server.engine.tensors.graphs import DecodeGraphs, DrawGraphs
 from torch import Tensor
 
 
@@ -56,16 +58,25 @@ def attend_by_table(
     return torch.cat(outputs)
 
 
-class RepeatedSteps(DecodeGraphs):
-    """Steps that are computed anew where a graph is replayed, into the same tensor."""
+def repeat(compute: Callable[[], Tensor], pool: Any) -> tuple[Any, Tensor]:
+    """`graphs.record`, with a computation that is made anew where a graph is replayed."""
+    result = compute()
+    return SimpleNamespace(replay=lambda: result.copy_(compute()), pool=lambda: pool), result
 
-    @torch.inference_mode()
+
+class RepeatedSteps(DecodeGraphs):
+    """Steps by `repeat`."""
+
     def record(self) -> None:
         """See `DecodeGraphs.record`."""
-        for size in reversed(self._sizes):
-            logits = self._compute(size)
-            graph: Any = SimpleNamespace(replay=partial(self._replay, size, logits))
-            self._graphs[size] = (graph, logits)
+        with patch.object(graphs, "record", repeat):
+            super().record()
 
-    def _replay(self, size: int, logits: Tensor) -> None:
-        logits.copy_(self._compute(size))
+
+class RepeatedDraws(DrawGraphs):
+    """Draws by `repeat`."""
+
+    def record(self) -> None:
+        """See `DrawGraphs.record`."""
+        with patch.object(graphs, "record", repeat):
+            super().record()

@@ -20,11 +20,12 @@ from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.engine.native.sampling import ArraySampler
 from llavachat_server.engine.tensors.cache import make_cache
+from llavachat_server.engine.tensors.likely import DrawLikely, draw_eagerly
 from llavachat_server.engine.tensors.paged import PagedAttention
 from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.engine.tensors.sampling import TensorSampler
 from native_models import BLOCK_TOKENS, make_decoder, make_runner
-from paged_reference import RepeatedSteps, attend_by_table
+from paged_reference import RepeatedDraws, RepeatedSteps, attend_by_table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -88,15 +89,19 @@ class Bench:
         attention, _ = make_cache(
             kind, self.decoder.shape, num_blocks, self.block, torch.float32, self.decoder.device
         )
-        steps = None
+        steps: RepeatedSteps | None = None
+        draws: DrawLikely = draw_eagerly
         if isinstance(attention, PagedAttention):
             attention._attend = attend_by_table  # type: ignore[assignment]
             if self.make == "recorded":
                 steps = RepeatedSteps(self.decoder, attention, max_running, 512)
                 steps.record()
+                repeated = RepeatedDraws(max_running, VOCABULARY, self.decoder.device)
+                repeated.record()
+                draws = repeated
         pool = BlockPool(num_blocks, self.block, min_copied_tokens=1)
         scheduler = Scheduler(pool, budget, max_running)
-        sampler = TensorSampler(max_running, VOCABULARY, silent_ids, self.decoder.device)
+        sampler = TensorSampler(max_running, VOCABULARY, silent_ids, self.decoder.device, draws)
         return Core(Runner(self.decoder, attention, steps), scheduler, sampler)
 
     def expect(self, prompt: Sequence[int], max_new_tokens: int) -> list[int]:

@@ -11,15 +11,18 @@ from llavachat_server.engine.batching.sequence import Draw
 from llavachat_server.engine.native import sampling as arrays
 from llavachat_server.engine.native.sampling import ArraySampler
 from llavachat_server.engine.sampling import Sampler, validate_sampling
-from llavachat_server.engine.tensors.sampling import (
-    SeenTokens,
-    TensorSampler,
-    draw_gumbel,
-    perturb_scores,
-)
+from llavachat_server.engine.tensors import noise as tensor_noise
+from llavachat_server.engine.tensors.sampling import SeenTokens, TensorSampler, perturb_scores
 from llavachat_server.values import InvalidRequest, Sampling
 
 VOCABULARY = 50
+
+
+def draw_gumbel(seeds: torch.Tensor, positions: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Noise for every token of a vocabulary."""
+    return tensor_noise.draw_gumbel(seeds, positions, torch.arange(vocab_size).unsqueeze(0))
+
+
 GOOD = Sampling(max_tokens=8)
 
 

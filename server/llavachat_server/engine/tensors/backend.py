@@ -1,7 +1,7 @@
 """The whole of LLaVA by torch's operations; see `engine.backend`."""
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -17,12 +17,15 @@ from llavachat_server.engine.progress import Progress
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.cache import count_free_bytes, make_cache
 from llavachat_server.engine.tensors.embedding import VirtualEmbedding
-from llavachat_server.engine.tensors.graphs import DecodeGraphs
+from llavachat_server.engine.tensors.graphs import DecodeGraphs, DrawGraphs
+from llavachat_server.engine.tensors.likely import draw_eagerly
 from llavachat_server.engine.tensors.loading import read_model
 from llavachat_server.engine.tensors.paged import PagedAttention
 from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.engine.tensors.sampling import TensorSampler
 from llavachat_server.engine.tensors.vision import VisionEncoder
+
+Graphs = TypeVar("Graphs", DecodeGraphs, DrawGraphs)
 
 _log = logging.getLogger(__name__)
 
@@ -129,22 +132,24 @@ class TensorBackend(Backend):
             decoder.device,
             exact=settings.exact,
         )
-        graphs = None
+        rows, device = settings.max_running, decoder.device
+        steps: DecodeGraphs | None = None
+        draws: DrawGraphs | None = None
         if placement.records_decoding and isinstance(attention, PagedAttention):
-            graphs = DecodeGraphs(decoder, attention, settings.max_running, facts.context_tokens)
-            graphs = _record(graphs)
+            steps = _record(DecodeGraphs(decoder, attention, rows, facts.context_tokens))
+            draws = _record(DrawGraphs(rows, facts.vocab_size, device)) if steps else None
         sampler = TensorSampler(
-            settings.max_running, facts.vocab_size, facts.silent_ids, decoder.device
+            rows, facts.vocab_size, facts.silent_ids, device, draws or draw_eagerly
         )
         scheduler = self.make_scheduler(pool)
-        return Core(Runner(decoder, attention, graphs), scheduler, sampler)
+        return Core(Runner(decoder, attention, steps), scheduler, sampler)
 
     def fill_slot(self, slot: int, picture: Image.Image) -> None:
         """See `Backend`."""
         self.embedding.write(slot, self.vision.encode(self.vision.preprocess(picture)))
 
 
-def _record(graphs: DecodeGraphs) -> DecodeGraphs | None:
+def _record(graphs: Graphs) -> Graphs | None:
     try:
         graphs.record()
     except torch.OutOfMemoryError:

@@ -1,16 +1,20 @@
-"""Decoding as recorded CUDA graphs: one launch a step instead of a dozen a layer.
+"""Decoding and drawing as recorded CUDA graphs: one launch instead of a dozen a layer.
 
 A graph is recorded for a few batch sizes; a step of another size is padded to the next one
 with rows that read and write a spare block. It knows the decoder and its paged cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.sequence import Draw
 from llavachat_server.engine.tensors.attention import Rows
+from llavachat_server.engine.tensors.likely import draw_likely, list_numbers
 from llavachat_server.engine.tensors.paged import PagedAttention, Pages, list_slots
 from llavachat_server.engine.tensors.runner import Decoder
 
@@ -23,6 +27,28 @@ def choose_graph_sizes(max_running: int) -> list[int]:
     while sizes[-1] * 2 < max_running:
         sizes.append(sizes[-1] * 2)
     return sizes if max_running == 1 else [*sizes, max_running]
+
+
+def record(compute: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Record a computation, after it has run a few times.
+
+    Args:
+        compute: reads tensors that stay where they are.
+        pool: memory of another graph that is never replayed while this one's result is read.
+
+    Returns:
+        The graph, and the tensor that each replay writes.
+    """
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UPS):
+            compute()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        result = compute()
+    return graph, result
 
 
 class DecodeGraphs:
@@ -59,17 +85,8 @@ class DecodeGraphs:
         """Record every size, the largest first, so that the others reuse its memory."""
         pool = None
         for size in reversed(self._sizes):
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(_WARM_UPS):
-                    self._compute(size)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                logits = self._compute(size)
-            pool = graph.pool()
-            self._graphs[size] = (graph, logits)
+            self._graphs[size] = record(partial(self._compute, size), pool)
+            pool = self._graphs[size][0].pool()
 
     def can_run(self, inputs: Sequence[Input]) -> bool:
         """Whether a step is one that was recorded."""
@@ -121,3 +138,46 @@ class DecodeGraphs:
         for number, layer in enumerate(decoder.layers):
             hidden = layer(hidden, rotations, number, self._attention, size)
         return decoder.head(hidden).float()
+
+
+class DrawGraphs:
+    """Recorded draws from the likeliest tokens; see `likely.DrawLikely`, which it is one of.
+
+    Args:
+        max_running: rows at most.
+        vocab_size: width of the output head.
+        device: where the scores are.
+    """
+
+    def __init__(self, max_running: int, vocab_size: int, device: torch.device) -> None:
+        self._sizes = choose_graph_sizes(max_running)
+        self._logits = torch.zeros(max_running, vocab_size, device=device)
+        self._whole = torch.zeros(3, max_running, dtype=torch.int64, device=device)
+        self._broken = torch.ones(2, max_running, device=device)
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+
+    @torch.inference_mode()
+    def record(self) -> None:
+        """See `DecodeGraphs.record`."""
+        pool = None
+        for size in reversed(self._sizes):
+            self._graphs[size] = record(partial(self._compute, size), pool)
+            pool = self._graphs[size][0].pool()
+
+    @torch.inference_mode()
+    def __call__(
+        self, logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]
+    ) -> tuple[list[int], list[bool]]:
+        """See `likely.DrawLikely`."""
+        count = len(draws)
+        whole, broken = list_numbers(draws, positions)
+        self._logits[:count].copy_(logits)
+        self._whole[:, :count].copy_(torch.tensor(whole))
+        self._broken[:, :count].copy_(torch.tensor(broken))
+        graph, result = self._graphs[next(size for size in self._sizes if size >= count)]
+        graph.replay()
+        drawn, is_sure = result[:, :count].tolist()
+        return drawn, [bool(value) for value in is_sure]
+
+    def _compute(self, size: int) -> Tensor:
+        return draw_likely(self._logits[:size], self._whole[:, :size], self._broken[:, :size])

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from llavachat_server.engine.batching.sequence import Draw
-from llavachat_server.engine.sampling import GOLDEN, MIX_1, MIX_2, TOP_P_TOLERANCE
-
-_GOLDEN, _MIX_1, _MIX_2 = (constant - 2**64 for constant in (GOLDEN, MIX_1, MIX_2))
-"""As signed numbers, which is all that torch computes with."""
+from llavachat_server.engine.sampling import TOP_P_TOLERANCE
+from llavachat_server.engine.tensors.likely import DrawLikely, draw_eagerly, has_likely_tokens
+from llavachat_server.engine.tensors.noise import draw_gumbel, to_signed
 
 
 class TensorSampler:
@@ -24,6 +23,7 @@ class TensorSampler:
         vocab_size: width of the output head.
         silent_ids: ids that are never drawn.
         device: where the scores are.
+        draw_likely: draws most rows, from the likeliest tokens; see `likely`.
     """
 
     def __init__(
@@ -32,9 +32,11 @@ class TensorSampler:
         vocab_size: int,
         silent_ids: Sequence[int],
         device: torch.device,
+        draw_likely: DrawLikely = draw_eagerly,
     ) -> None:
         self._seen = SeenTokens(max_running, vocab_size, device)
         self._silent = torch.tensor(silent_ids, dtype=torch.int64, device=device)
+        self._draw_likely = draw_likely
 
     def take_row(self, token_ids: Sequence[int]) -> int:
         """See `engine.sampling.Sampler`."""
@@ -63,19 +65,28 @@ class TensorSampler:
                 torch.tensor([draw.seen_row for draw in draws], device=device),
                 torch.tensor([draw.repetition_penalty for draw in draws], device=device),
             )
-        warm = [index for index, draw in enumerate(draws) if draw.temperature > 0]
-        drawn: list[int] = logits.argmax(-1).tolist()
-        if warm:
-            chosen = [draws[index] for index in warm]
+        likely = [has_likely_tokens(draw) for draw in draws]
+        if any(likely):
+            drawn, is_sure = self._draw_likely(logits, draws, positions)
+        else:
+            drawn, is_sure = logits.argmax(-1).tolist(), [False] * len(draws)
+        # By which way a row is drawn depends on nothing but the row.
+        left = [
+            index
+            for index, draw in enumerate(draws)
+            if draw.temperature > 0 and not (likely[index] and is_sure[index])
+        ]
+        if left:
+            chosen = [draws[index] for index in left]
             scores = perturb_scores(
-                logits[torch.tensor(warm, device=device)],
+                logits[torch.tensor(left, device=device)],
                 torch.tensor([draw.temperature for draw in chosen], device=device),
                 torch.tensor([draw.top_p for draw in chosen], device=device),
                 torch.tensor([draw.top_k for draw in chosen], device=device),
-                torch.tensor([_to_signed(draw.seed) for draw in chosen], device=device),
-                torch.tensor([positions[index] for index in warm], device=device),
+                torch.tensor([to_signed(draw.seed) for draw in chosen], device=device),
+                torch.tensor([positions[index] for index in left], device=device),
             )
-            for index, token_id in zip(warm, scores.argmax(-1).tolist(), strict=True):
+            for index, token_id in zip(left, scores.argmax(-1).tolist(), strict=True):
                 drawn[index] = token_id
         return drawn
 
@@ -166,38 +177,6 @@ def perturb_scores(
     is_cut = before >= limit_p.to(torch.float64) * (1 - TOP_P_TOLERANCE)
     ordered = ordered.masked_fill((limit_p < 1) & is_cut, -torch.inf)
     kept = torch.empty_like(ordered).scatter_(-1, order, ordered)
-    noise = draw_gumbel(seeds, positions, scores.shape[-1])
+    tokens = torch.arange(scores.shape[-1], device=scores.device).unsqueeze(0)
+    noise = draw_gumbel(seeds, positions, tokens)
     return torch.where(is_greedy, scores, kept + noise)
-
-
-def draw_gumbel(seeds: Tensor, positions: Tensor, vocab_size: int) -> Tensor:
-    """Standard Gumbel noise that depends on nothing but (seed, position, token).
-
-    Args:
-        seeds: (requests,), int64.
-        positions: (requests,).
-        vocab_size: tokens.
-
-    Returns:
-        (requests, vocab_size), float32.
-    """
-    keys = _mix_bits(seeds + _GOLDEN * (positions.to(torch.int64) + 1))
-    tokens = torch.arange(1, vocab_size + 1, dtype=torch.int64, device=seeds.device)
-    bits = _mix_bits(keys.unsqueeze(1) + _GOLDEN * tokens)
-    uniform = (_shift_right(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
-    return -torch.log(-torch.log(uniform)).to(torch.float32)
-
-
-def _mix_bits(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
-    bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
-    return bits ^ _shift_right(bits, 31)
-
-
-def _shift_right(bits: Tensor, count: int) -> Tensor:
-    # int64's own shift drags the sign along.
-    return (bits >> count) & ((1 << (64 - count)) - 1)
-
-
-def _to_signed(bits: int) -> int:
-    return bits - 2**64 if bits >= 2**63 else bits
