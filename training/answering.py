@@ -10,7 +10,7 @@ import torch
 from llavachat_server.engine.prompt import PromptBuilder
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.loading import build_quantization
-from llavachat_server.engine.tensors.products import Products, Treatment
+from llavachat_server.engine.tensors.products import Products
 from llavachat_server.values import Quantization
 from PIL import Image
 from torch import Tensor
@@ -130,7 +130,7 @@ def _load_model(folder: Path, quantisation: str) -> Any:
 
 
 def _multiply_as_the_engine_does(module: Any) -> Callable[[Tensor], Tensor]:
-    products = Products((module,), Treatment())
+    products = Products((module,))
 
     def multiply(hidden: Tensor) -> Tensor:
         return products.together(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])

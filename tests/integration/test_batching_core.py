@@ -60,12 +60,7 @@ class Bench:
         self.model = make_model(num_kv_heads, has_biases=has_biases)
         self.make = make
         self.native = make_decoder(self.model, kernels, folder) if make == "compiled" else None
-        self.decoder = Decoder(
-            self.model,
-            512,
-            pack_weights=make == "packed",
-            join_weights=make in ("paged", "recorded"),
-        )
+        self.decoder = Decoder(self.model, 512, pack_weights=make == "packed")
         self.block = BLOCK if self.native is None else BLOCK_TOKENS
         self.decoder.tune()
         self._known: dict[tuple[tuple[int, ...], int], list[int]] = {}

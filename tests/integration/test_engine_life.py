@@ -441,7 +441,8 @@ async def test_the_operator_says_what_an_outlier_is(
     await engine.stop()
 
     assert device == engine.info.device
-    assert {threshold} == {product.threshold for product in layer._qkv._products}
+    assert threshold == layer._qkv._threshold
+    assert 3 == len(layer._qkv._matrices)
 
 
 async def test_broken_checkpoints_are_explained(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Products with the model's own matrices, one by one and joined: the same numbers."""
+"""Products with the model's own matrices: bitsandbytes' numbers, or more exact ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import bitsandbytes
 import pytest
 import torch
-from llavachat_server.engine.tensors.products import Products, Treatment
+from llavachat_server.engine.tensors.products import Products
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
@@ -60,13 +60,12 @@ def draw_rows(*, outlier: float | None = None) -> Tensor:
     return rows
 
 
-@pytest.mark.parametrize("join", [False, True])
-def test_linears(*, join: bool) -> None:
-    """Side by side in one tensor, or apart; those without a bias get none of a neighbour's."""
+def test_linears() -> None:
+    """Side by side in one tensor, or apart."""
     linears = make_linears(with_biases=(True, False, True))
     rows = draw_rows()
     expected = [linear(rows) for linear in linears]
-    products = Products(linears, Treatment(join=join))
+    products = Products(linears)
 
     assert torch.equal(torch.cat(expected, -1), products.together(rows))
     for one, other in zip(expected, products.apart(rows), strict=True):
@@ -74,11 +73,10 @@ def test_linears(*, join: bool) -> None:
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("join", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 6.0])
 @pytest.mark.parametrize("is_used", [False, True], ids=["as loaded", "used before"])
 def test_int8_with_a_threshold_is_what_bitsandbytes_modules_compute(
-    *, threshold: float, join: bool, has_bias: bool, is_used: bool
+    *, threshold: float, has_bias: bool, is_used: bool
 ) -> None:
     """With and without outliers, wherever a module keeps its weights; a bias is added later."""
     rows = draw_rows(outlier=50.0).half()
@@ -87,10 +85,10 @@ def test_int8_with_a_threshold_is_what_bitsandbytes_modules_compute(
     if is_used:
         for module in modules:
             module(rows)
-    products = Products(modules, Treatment(join=join, int8_threshold=threshold))
+    products = Products(modules, threshold)
 
     torch.testing.assert_close(products.together(rows), expected, rtol=2e-3, atol=0.02)
-    assert torch.equal(products.together(rows), torch.cat(list(products.apart(rows)), -1))
+    assert torch.equal(products.together(rows), torch.cat(products.apart(rows), -1))
     if not has_bias:
         assert torch.equal(expected, products.together(rows))
 
@@ -103,8 +101,8 @@ def measure_errors(threshold: float | None, outlier: float) -> Tensor:
     modules = make_int8(0.0)
     weights = torch.cat([m.weight.CB.double() * m.weight.SCB.double()[:, None] for m in modules])
     exact = rows.half().double() @ weights.T / 127
-    product = Products(modules, Treatment(join=True, int8_threshold=threshold))
-    return (product.together(rows.half()) - exact).norm(dim=1) / exact.norm(dim=1)
+    product = Products(modules, threshold).together(rows.half())
+    return (product - exact).norm(dim=1) / exact.norm(dim=1)
 
 
 @pytest.mark.parametrize("outlier", [1.0, 10.0, 60.0])
@@ -125,7 +123,7 @@ def test_a_rows_result_does_not_depend_on_its_company(threshold: float | None) -
     torch.manual_seed(8)
     rows = torch.randn(33, IN).half()
     rows[17, 5] = 300.0
-    products = Products(make_int8(0.0), Treatment(join=True, int8_threshold=threshold))
+    products = Products(make_int8(0.0), threshold)
     alone = torch.cat([products.together(row.unsqueeze(0)) for row in rows])
 
     assert torch.equal(alone, products.together(rows))
@@ -133,36 +131,19 @@ def test_a_rows_result_does_not_depend_on_its_company(threshold: float | None) -
 
 def test_a_row_of_zeros_is_zero() -> None:
     """Though its greatest magnitude is nothing to divide by; padding rows may be that."""
-    products = Products(make_int8(0.0), Treatment())
+    products = Products(make_int8(0.0))
 
     assert torch.equal(torch.zeros(2, sum(WIDTHS)), products.together(torch.zeros(2, IN)))
 
 
-@pytest.mark.parametrize("join", [False, True])
-def test_four_bits_stay_apart(*, join: bool) -> None:
-    """Each matrix by its own module, whose weights stay."""
+def test_four_bits_and_mixtures_are_left_to_their_modules() -> None:
+    """Each by its own, also where another one is in 8 bits."""
     rows = draw_rows()
-    expected = [module(rows) for module in make_nf4()]
-    modules = make_nf4()
-    products = Products(modules, Treatment(join=join, release=True))
+    modules = [*make_nf4()[:2], make_int8(0.0)[2]]
+    expected = [module(rows) for module in modules]
+    products = Products(modules)
 
     assert torch.equal(torch.cat(expected, -1), products.together(rows))
-    assert all(module.weight.numel() for module in modules)
-
-
-@pytest.mark.parametrize("kind", ["linear", "int8"])
-def test_joined_weights_are_given_back(kind: str) -> None:
-    """Only where they were joined; what is used as it lies stays."""
-    make: Any = make_linears if kind == "linear" else (lambda: make_int8(0.0))
-    rows = draw_rows()
-    expected = Products(make(), Treatment(join=True)).together(rows)
-    joined, apart = make(), make()
-    products = Products(joined, Treatment(join=True, release=True))
-    Products(apart, Treatment(release=True))
-
-    assert torch.equal(expected, products.together(rows))
-    assert [0, 0, 0] == [module.weight.numel() for module in joined]
-    assert [width * IN for width in WIDTHS] == [module.weight.numel() for module in apart]
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0])
@@ -171,7 +152,7 @@ def test_int8_can_be_recorded(threshold: float | None) -> None:
     modules = make_int8(0.0)
     with FakeTensorMode(allow_non_fake_inputs=True):
         rows = torch.empty(5, IN, dtype=torch.float16)
-        product = Products(modules, Treatment(join=True, int8_threshold=threshold)).together(rows)
+        product = Products(modules, threshold).together(rows)
 
     assert (5, sum(WIDTHS)) == product.shape
 
@@ -181,6 +162,5 @@ def test_int8_that_looks_for_outliers_can_not_be_recorded() -> None:
     modules = make_int8(6.0)
     with FakeTensorMode(allow_non_fake_inputs=True):
         rows = torch.empty(5, IN, dtype=torch.float16)
-        products = Products(modules, Treatment(join=True, int8_threshold=6.0))
         with pytest.raises(DynamicOutputShapeException):
-            products.together(rows)
+            Products(modules, 6.0).together(rows)

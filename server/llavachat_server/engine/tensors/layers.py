@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from llavachat_server.engine.batching.sizing import Shape
 from llavachat_server.engine.tensors.attention import Attention
 from llavachat_server.engine.tensors.linears import PackedLinear
-from llavachat_server.engine.tensors.products import Products, Treatment
+from llavachat_server.engine.tensors.products import Products
 
 _LLAMA_NORMS = frozenset({"RMSNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm"})
 """Classes whose norm is ``weight * x / sqrt(mean(x^2) + eps)``: our own, and transformers'."""
@@ -27,7 +27,9 @@ class Layer(Protocol):
 
     hidden_size: int
 
-    def __init__(self, layer: Any, shape: Shape, treatment: Treatment) -> None: ...
+    def __init__(
+        self, layer: Any, shape: Shape, *, release: bool, int8_threshold: float | None
+    ) -> None: ...
 
     def __call__(
         self,
@@ -88,12 +90,13 @@ def build_rotations(decoder: Any, num_positions: int, *, packed: bool) -> list[T
 class ModuleLayer:
     """A decoder layer by the model's own linear modules; see `products`.
 
-    On a GPU a step of a few rows is as long as its launches take, so there are as few as torch's
-    own operations allow: one for a norm, one product for query, keys and values, one turn of both
-    that are turned.
+    On a GPU a step of a few rows is as long as its launches take, so there are few: one for a norm,
+    one turn of query and keys, and int8's rows are quantised once for all matrices that they meet.
     """
 
-    def __init__(self, layer: Any, shape: Shape, treatment: Treatment) -> None:
+    def __init__(
+        self, layer: Any, shape: Shape, *, release: bool, int8_threshold: float | None
+    ) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.hidden_size = int(layer.input_layernorm.weight.shape[0])
         self._num_heads, self._head_dim = shape.num_heads, shape.head_dim
@@ -101,7 +104,7 @@ class ModuleLayer:
         self._norm_1 = _make_norm(layer.input_layernorm)
         self._norm_2 = _make_norm(layer.post_attention_layernorm)
         self._qkv, self._output, self._gate_up, self._down = (
-            Products(modules, treatment)
+            Products(modules, int8_threshold)
             for modules in (
                 (own.q_proj, own.k_proj, own.v_proj),
                 (own.o_proj,),
@@ -140,7 +143,9 @@ class PackedLayer:
     and key matrices are put in that order once, which no score notices.
     """
 
-    def __init__(self, layer: Any, shape: Shape, treatment: Treatment) -> None:
+    def __init__(
+        self, layer: Any, shape: Shape, *, release: bool, int8_threshold: float | None
+    ) -> None:
         own, mlp = layer.self_attn, layer.mlp
         self.hidden_size = int(layer.input_layernorm.weight.shape[0])
         self._num_heads, self._head_dim = shape.num_heads, shape.head_dim
@@ -158,7 +163,7 @@ class PackedLayer:
         self._gate = PackedLinear(self._norm_2.fold(mlp.gate_proj.weight), mlp.gate_proj.bias)
         self._up = PackedLinear(self._norm_2.fold(mlp.up_proj.weight), mlp.up_proj.bias)
         self._down = PackedLinear(mlp.down_proj.weight, mlp.down_proj.bias)
-        if treatment.release:
+        if release:
             for module in (own.q_proj, own.k_proj, own.v_proj, own.o_proj):
                 _release(module)
             for module in (mlp.gate_proj, mlp.up_proj, mlp.down_proj):

@@ -1,9 +1,10 @@
-"""Matrix products of a model's own linear modules, quantised or not, several in one.
+"""Matrix products of a model's own linear modules, quantised or not, several of one input.
 
-A layer multiplies one input by three matrices and then another by two. On a GPU each product costs
-a launch or several, whatever its size, and int8 ones quantise their input first; so matrices of
-one input are laid under one another where that leaves every row as it is. It knows modules of torch
-and bitsandbytes, and no layer.
+It knows modules of torch and bitsandbytes, and no layer.
+
+Matrices of one input could be laid under one another, which would save launches on a GPU. They
+are not: what is freed between weights that stay is no room for a cache of keys and values, and may
+be a fifth of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,136 +12,133 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-Product = Callable[[Tensor], Tensor]
-"""(rows, in) to (rows, out)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Treatment:
-    """What becomes of a model's own weights, and how int8 ones are multiplied.
-
-    Args:
-        join: lay matrices of one input into one. A matrix that is only mapped becomes memory.
-        release: give the modules' own weights back where they were joined or packed.
-        int8_threshold: see `EngineSettings`.
-    """
-
-    join: bool = False
-    release: bool = False
-    int8_threshold: float | None = None
-
-
-class Products:
-    """The products of one input with several matrices.
-
-    bitsandbytes' 4-bit matrices are never joined: each has statistics of its own about the scales
-    of its blocks, and scales written out in 32 bits would be 9 % more to read.
-
-    Args:
-        modules: linear ones.
-        treatment: of their weights.
-    """
-
-    def __init__(self, modules: Sequence[Any], treatment: Treatment) -> None:
-        self._widths = [module.out_features for module in modules]
-        is_joined = treatment.join and len(modules) > 1
-        self._products: list[Product]
-        if all(_is_int8(module) for module in modules):
-            parts = [_read_int8(module, treatment.int8_threshold) for module in modules]
-            self._products = [_join_int8(parts)] if is_joined else [*parts]
-        elif is_joined and all(type(module) is nn.Linear for module in modules):
-            self._products = [_join_linears(modules)]
-        else:
-            self._products = list(modules)
-        if treatment.release and len(self._products) < len(modules):
-            for module in modules:
-                _release(module)
-
-    def together(self, rows: Tensor) -> Tensor:
-        """(rows, in) to (rows, all outs), side by side in one tensor."""
-        results = [product(rows) for product in self._products]
-        return results[0] if len(results) == 1 else torch.cat(results, -1)
-
-    def apart(self, rows: Tensor) -> Sequence[Tensor]:
-        """(rows, in) to (rows, out) of each."""
-        if len(self._products) == len(self._widths):
-            return [product(rows) for product in self._products]
-        return torch.split(self._products[0](rows), self._widths, -1)
-
-
-class Int8Product:
-    """A product with a matrix of 8 bits, by the operations that bitsandbytes has for LLM.int8().
-
-    Without a threshold the rows are taken in two digits of 8 bits: the second one says what the
-    first one leaves, in steps 254 times as fine. Both go through the matrix in one product of whole
-    numbers. So rows are as exact as in 16 bits, outliers or not, and a row's result is the same to
-    the bit whatever rows are beside it.
-
-    With a threshold of 0 rows have the first digit alone. Above it, that is LLM.int8(): columns
-    with a value over the threshold are multiplied in 16 bits, which asks the host which those are.
-    All else asks nothing about values, so that it can be recorded.
-
-    Args:
-        weight: (out, in), int8.
-        scales: (out,), float32, the greatest magnitude of each of the weight's rows.
-        bias: (out,) or None.
-        threshold: see `EngineSettings.int8_threshold`.
-
-    Source of LLM.int8(): Dettmers et al. 2022, section 3.
-    """
-
-    def __init__(
-        self, weight: Tensor, scales: Tensor, bias: Tensor | None, threshold: float | None
-    ) -> None:
-        self.weight, self.scales, self.bias = weight, scales, bias
-        self.threshold = threshold
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """(rows, in) to (rows, out)."""
-        if self.threshold:
-            return self._multiply_outliers_apart(rows)
-        # bitsandbytes' kernels read rows of 16 bits, one after the other.
-        halves = rows.to(torch.float16).contiguous()
-        digits, steps = _quantise(halves)
-        if self.threshold == 0:
-            return self._add_bias(self._multiply(digits, steps, rows.dtype))
-        rest = torch.addcmul(halves, digits, steps.unsqueeze(1), value=-1 / _MOST)
-        finer, finer_steps = _quantise(rest.to(torch.float16))
-        both = self._multiply(
-            torch.cat((digits, finer)), torch.cat((steps, finer_steps)), rows.dtype
-        )
-        return self._add_bias(both[: len(rows)] + both[len(rows) :])
-
-    def _multiply(self, digits: Tensor, steps: Tensor, dtype: torch.dtype) -> Tensor:
-        product: Tensor = torch.ops.bitsandbytes.int8_scaled_mm(
-            digits, self.weight, steps, self.scales, None, dtype
-        )
-        return product
-
-    def _multiply_outliers_apart(self, rows: Tensor) -> Tensor:
-        halves = rows.to(torch.float16).contiguous()
-        digits, steps, columns = torch.ops.bitsandbytes.int8_vectorwise_quant(
-            halves, self.threshold
-        )
-        product: Tensor = torch.ops.bitsandbytes.int8_mixed_scaled_mm(
-            rows, digits, self.weight, steps, self.scales, columns, None
-        )[0]
-        return self._add_bias(product)
-
-    def _add_bias(self, product: Tensor) -> Tensor:
-        return product if self.bias is None else product + self.bias.to(product.dtype)
-
+from torch import Tensor
 
 _MOST = 127
 """The greatest digit of 8 bits, as bitsandbytes has it: a row's greatest magnitude."""
 
 
-def _quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
-    # Digits, and what `_MOST` of them is, for each row.
-    digits, steps, _ = torch.ops.bitsandbytes.int8_vectorwise_quant(rows, 0.0)
+class Products:
+    """The products of one input with several matrices.
+
+    Args:
+        modules: linear ones.
+        int8_threshold: see `EngineSettings`; for bitsandbytes' matrices of 8 bits.
+    """
+
+    def __init__(self, modules: Sequence[Any], int8_threshold: float | None = None) -> None:
+        self._threshold = int8_threshold
+        self._matrices = [_read_int8(module) for module in modules if _is_int8(module)]
+        # One of several kinds is called as it is.
+        if len(self._matrices) < len(modules):
+            self._matrices = []
+        self._modules: Sequence[Callable[[Tensor], Tensor]] = modules
+
+    def together(self, rows: Tensor) -> Tensor:
+        """(rows, in) to (rows, all outs), side by side in one tensor."""
+        results = self.apart(rows)
+        return results[0] if len(results) == 1 else torch.cat(results, -1)
+
+    def apart(self, rows: Tensor) -> list[Tensor]:
+        """(rows, in) to (rows, out) of each."""
+        if not self._matrices:
+            return [module(rows) for module in self._modules]
+        if self._threshold:
+            multiply = _split_outliers_off(rows, self._threshold)
+        elif self._threshold == 0:
+            multiply = _take_one_digit(rows)
+        else:
+            multiply = _take_two_digits(rows)
+        return [matrix.add_bias(multiply(matrix)) for matrix in self._matrices]
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Matrix:
+    """A matrix of 8 bits as bitsandbytes makes it.
+
+    Args:
+        weight: (out, in), int8.
+        scales: (out,), float32, the greatest magnitude of each of the weight's rows.
+        bias: (out,) or None.
+    """
+
+    weight: Tensor
+    scales: Tensor
+    bias: Tensor | None
+
+    def multiply(self, digits: Tensor, steps: Tensor, dtype: torch.dtype) -> Tensor:
+        """The product with rows of 8 bits, without the bias.
+
+        Args:
+            digits: (rows, in), int8.
+            steps: (rows,), float32; what `_MOST` of a row's digits is.
+            dtype: of the result.
+        """
+        product: Tensor = torch.ops.bitsandbytes.int8_scaled_mm(
+            digits, self.weight, steps, self.scales, None, dtype
+        )
+        return product
+
+    def add_bias(self, product: Tensor) -> Tensor:
+        """(rows, out) to the same."""
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+
+_Multiply = Callable[[Int8Matrix], Tensor]
+
+
+def _take_two_digits(rows: Tensor) -> _Multiply:
+    """Multiply in two digits of 8 bits: the second says what the first leaves.
+
+    Its steps are 254 times as fine, so that rows are as exact as in 16 bits, outliers or not. Both
+    digits go through a matrix in one product of whole numbers, whose sums are exact in any order: a
+    row's result is the same to the bit whatever rows are beside it. Nothing about it depends on
+    values, so that it can be recorded.
+    """
+    halves = _to_halves(rows)
+    digits, steps = _quantise(halves)
+    rest = torch.addcmul(halves, digits, steps.unsqueeze(1), value=-1 / _MOST)
+    finer, finer_steps = _quantise(rest.to(torch.float16))
+    digits, steps = torch.cat((digits, finer)), torch.cat((steps, finer_steps))
+
+    def multiply(matrix: Int8Matrix) -> Tensor:
+        both = matrix.multiply(digits, steps, rows.dtype)
+        return both[: len(rows)] + both[len(rows) :]
+
+    return multiply
+
+
+def _take_one_digit(rows: Tensor) -> _Multiply:
+    """Multiply in 8 bits, which lose what is small beside something large in the same row."""
+    digits, steps = _quantise(_to_halves(rows))
+    return lambda matrix: matrix.multiply(digits, steps, rows.dtype)
+
+
+def _split_outliers_off(rows: Tensor, threshold: float) -> _Multiply:
+    """Multiply as LLM.int8() does: columns with a value over the threshold in 16 bits.
+
+    It asks the host which those are. Source: Dettmers et al., "LLM.int8()", 2022, section 3.
+    """
+    halves = _to_halves(rows)
+    digits, steps, columns = torch.ops.bitsandbytes.int8_vectorwise_quant(halves, threshold)
+
+    def multiply(matrix: Int8Matrix) -> Tensor:
+        product: Tensor = torch.ops.bitsandbytes.int8_mixed_scaled_mm(
+            rows, digits, matrix.weight, steps, matrix.scales, columns, None
+        )[0]
+        return product
+
+    return multiply
+
+
+def _to_halves(rows: Tensor) -> Tensor:
+    # bitsandbytes' kernels read rows of 16 bits, one after the other.
+    return rows.to(torch.float16).contiguous()
+
+
+def _quantise(halves: Tensor) -> tuple[Tensor, Tensor]:
+    # Digits and steps, see `Int8Matrix.multiply`.
+    digits, steps, _ = torch.ops.bitsandbytes.int8_vectorwise_quant(halves, 0.0)
     return digits, steps
 
 
@@ -149,41 +147,8 @@ def _is_int8(module: Any) -> bool:
     return type(module).__name__ == "Linear8bitLt"
 
 
-def _read_int8(module: Any, threshold: float | None) -> Int8Product:
+def _read_int8(module: Any) -> Int8Matrix:
     # What was quantised lies in the weight until the module is first called, and then in its state.
     holder = module.weight if module.state.CB is None else module.state
     weight = module.weight.data if holder.CB is None else holder.CB
-    bias = None if module.bias is None else module.bias.data
-    return Int8Product(weight, holder.SCB, bias, threshold)
-
-
-def _join_int8(parts: Sequence[Int8Product]) -> Int8Product:
-    return Int8Product(
-        torch.cat([part.weight for part in parts]),
-        torch.cat([part.scales for part in parts]),
-        _join_biases([(part.bias, len(part.scales)) for part in parts]),
-        parts[0].threshold,
-    )
-
-
-def _join_linears(modules: Sequence[Any]) -> Product:
-    weight = torch.cat([module.weight for module in modules])
-    bias = _join_biases([(module.bias, module.out_features) for module in modules])
-
-    def multiply(rows: Tensor) -> Tensor:
-        return F.linear(rows, weight, bias)
-
-    return multiply
-
-
-def _join_biases(parts: Sequence[tuple[Tensor | None, int]]) -> Tensor | None:
-    like = next((bias for bias, _ in parts if bias is not None), None)
-    if like is None:
-        return None
-    return torch.cat([like.new_zeros(width) if bias is None else bias for bias, width in parts])
-
-
-def _release(module: Any) -> None:
-    module.weight = nn.Parameter(module.weight.data.new_empty(0), requires_grad=False)
-    if _is_int8(module):
-        module.state.CB = module.state.SCB = None
+    return Int8Matrix(weight, holder.SCB, None if module.bias is None else module.bias.data)

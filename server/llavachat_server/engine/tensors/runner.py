@@ -30,7 +30,6 @@ from llavachat_server.engine.tensors.linears import (
     choose_row_counts,
     measure_row_counts,
 )
-from llavachat_server.engine.tensors.products import Treatment
 
 
 class Decoder:
@@ -41,10 +40,8 @@ class Decoder:
             will come, virtual ones too, into a row.
         context_tokens: positions that may come.
         pack_weights: on a CPU, lay unquantised weights out for oneDNN.
-        release_weights: give the model's own copy of packed or joined weights back; it can not be
-            run by itself afterwards.
-        join_weights: lay matrices of one input into one, where they are not packed. None: on a
-            GPU; on a CPU they may be mapped from a file, and stay there.
+        release_weights: give the model's own copy of packed weights back; it can not be run
+            by itself afterwards.
         int8_threshold: see `EngineSettings`.
     """
 
@@ -55,7 +52,6 @@ class Decoder:
         *,
         pack_weights: bool = True,
         release_weights: bool = False,
-        join_weights: bool | None = None,
         int8_threshold: float | None = None,
     ) -> None:
         decoder, output = model.get_decoder(), model.get_output_embeddings()
@@ -65,13 +61,16 @@ class Decoder:
         self.dtype: torch.dtype = decoder.norm.weight.dtype
         self._row_counts: list[int] = []
         is_packed = pack_weights and can_pack(decoder, output)
-        join = self.device.type != "cpu" if join_weights is None else join_weights
-        treatment = Treatment(join, release_weights, int8_threshold)
         layer_type: type[Layer] = PackedLayer if is_packed else ModuleLayer
         head_type: type[Head] = PackedHead if is_packed else ModuleHead
         with torch.inference_mode():
             self.rotations = build_rotations(decoder, context_tokens, packed=is_packed)
-            self.layers = [layer_type(layer, self.shape, treatment) for layer in decoder.layers]
+            self.layers = [
+                layer_type(
+                    layer, self.shape, release=release_weights, int8_threshold=int8_threshold
+                )
+                for layer in decoder.layers
+            ]
             self.head = head_type(decoder.norm, output)
         self.has_own_weights = is_packed
         """Whether the layers' weights are packed, and the model's own no longer read."""
