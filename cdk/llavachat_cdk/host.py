@@ -367,7 +367,7 @@ class Host(Construct):
         if self.instance:
             return self.instance.instance_id
         return (
-            "$(aws ec2 describe-instances --output text --query "
+            f"$(aws ec2 describe-instances --region {Stack.of(self).region} --output text --query "
             "'Reservations[].Instances[].InstanceId' --filters "
             f"Name=tag:{DEPLOYMENT_TAG},Values={self.name} Name=instance-state-name,Values=running)"
         )

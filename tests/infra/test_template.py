@@ -222,6 +222,17 @@ def test_outputs_are_commands_to_copy(template: Template) -> None:
     assert "portNumber=50051,localPortNumber=50051" in outputs["Tunnel"]
 
 
+def test_every_call_in_an_output_names_the_region(synthesise: Synthesise) -> None:
+    """That of spare capacity's tunnel, which finds the machine by another call, has two."""
+    outputs = {
+        name: flatten(each["Value"]) for name, each in synthesise(spot=True)["Outputs"].items()
+    }
+    calls = {name: text.count("aws ") for name, text in outputs.items() if "aws " in text}
+    named = {name: outputs[name].count("--region <AWS::Region> ") for name in calls}
+    assert 2 == calls["Tunnel"]
+    assert calls == named
+
+
 def test_user_data_is_a_small_script(template: Template) -> None:
     """cloud-init looks for `#!` in the first two bytes; EC2 takes 16 KB."""
     data = read_user_data(template)
