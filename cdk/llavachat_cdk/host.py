@@ -70,9 +70,11 @@ class Host(Construct):
         volume: the chats' volume.
         instance: the machine; None where it is spot capacity.
         group: the group of at most one machine that spot capacity comes in; else None.
+        resource: the one of these two as CloudFormation knows it.
         install_log: name of the log group that the first boot writes; the machine makes it, so
             that it outlives a deployment that is rolled back.
-        service_log: name of the log group that the service writes.
+        service_log: name of the log group that the service writes; the stack's, see
+            `Observability`.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Host(Construct):
             self.instance = self.build_instance(options, network)
             machine = self.instance.node.default_child
         assert isinstance(machine, CfnResource)
+        self.resource = machine
         self.user_data.add_commands(self.write_user_data(options, service, machine.logical_id))
         # The first boot needs its rights and a way out from its first second.
         machine.node.add_dependency(self.policy, network.way_out)
@@ -232,6 +235,14 @@ class Host(Construct):
         """The ARN of something in the stack's own account and region."""
         return f"arn:{Aws.PARTITION}:{service}:{Aws.REGION}:{Aws.ACCOUNT_ID}:{resource}"
 
+    def list_log_arns(self, *groups: str) -> list[str]:
+        """Log groups and what is in them; calls about a group are told by either."""
+        return [
+            self.name_arn("logs", f"log-group:{group}{streams}")
+            for group in groups
+            for streams in ("", ":log-stream:*")
+        ]
+
     def explain_wildcards(self, service: Service) -> dict[str, str]:
         """Why the policy's wildcards are as narrow as they can be."""
         streams = "Streams are named after machines, in a group of this deployment's own."
@@ -270,18 +281,15 @@ class Host(Construct):
             ),
             iam.PolicyStatement(
                 sid="WriteLogs",
-                actions=[
-                    "logs:CreateLogGroup",
-                    "logs:CreateLogStream",
-                    "logs:DescribeLogStreams",
-                    "logs:PutLogEvents",
-                    "logs:PutRetentionPolicy",
-                ],
-                resources=[
-                    self.name_arn("logs", f"log-group:{group}{streams}")
-                    for group in (self.install_log, self.service_log)
-                    for streams in ("", ":log-stream:*")
-                ],
+                actions=["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                resources=self.list_log_arns(self.install_log, self.service_log),
+            ),
+            # Not the service's: the stack makes that one, and an agent that found it gone while
+            # the stack is removed would leave one behind that the next stack trips over.
+            iam.PolicyStatement(
+                sid="MakeInstallLog",
+                actions=["logs:CreateLogGroup", "logs:PutRetentionPolicy"],
+                resources=self.list_log_arns(self.install_log),
             ),
             iam.PolicyStatement(
                 sid="SendMetrics",

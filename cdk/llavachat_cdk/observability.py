@@ -4,7 +4,7 @@ Metrics come from three places: EC2 itself, the agent on the machine (namespace 
 dimension `Deployment`, so that they outlive any one machine), and lines of the service's log.
 """
 
-from aws_cdk import Aws, Duration, RemovalPolicy
+from aws_cdk import Aws, CfnResource, Duration, RemovalPolicy
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
@@ -52,6 +52,12 @@ class Observability(Construct):
             retention=RETENTIONS[options.retention_days],
             removal_policy=RemovalPolicy.DESTROY,
         )
+        # The machine's agent makes a group that it does not find, with no retention and in nobody's
+        # charge; the next deployment of this name would be refused over it. So the group is there
+        # before the machine, and goes after it.
+        group = self.log_group.node.default_child
+        assert isinstance(group, CfnResource)
+        host.resource.add_resource_dependency(group)
         self.metrics = self.count_lines() | self.read_agent()
         self.alarms = self.build_alarms()
         if host.instance:

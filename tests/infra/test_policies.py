@@ -70,19 +70,17 @@ def test_the_machines_rights(template: Template) -> None:
             "*",
         ),
         "WriteLogs": allow(
-            [
-                "logs:CreateLogGroup",
-                "logs:CreateLogStream",
-                "logs:DescribeLogStreams",
-                "logs:PutLogEvents",
-                "logs:PutRetentionPolicy",
-            ],
+            ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
             [
                 f"{LOGS}/install",
                 f"{LOGS}/install:log-stream:*",
                 f"{LOGS}/service",
                 f"{LOGS}/service:log-stream:*",
             ],
+        ),
+        "MakeInstallLog": allow(
+            ["logs:CreateLogGroup", "logs:PutRetentionPolicy"],
+            [f"{LOGS}/install", f"{LOGS}/install:log-stream:*"],
         ),
         "SendMetrics": allow(
             "cloudwatch:PutMetricData",

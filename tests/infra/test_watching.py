@@ -6,6 +6,7 @@ import aws_cdk
 import pytest
 from aws_cdk.assertions import Template as Assertions
 from conftest import Synthesise, Template, find, find_one, flatten, read_deployment, read_user_data
+from emulated.stacks import order
 from llavachat_cdk.configuration import RETENTION_DAYS
 from llavachat_cdk.observability import RETENTIONS
 
@@ -129,6 +130,21 @@ def test_the_install_log_outlives_a_rollback(template: Template) -> None:
     ]
     assert "/llavachat/llavachat/install" not in groups
     assert '"install_log": "/llavachat/llavachat/install"' in read_user_data(template)
+
+
+@pytest.mark.parametrize("spot", [False, True])
+def test_the_services_log_is_there_before_the_machine_and_goes_after_it(
+    synthesise: Synthesise, spot: bool
+) -> None:
+    """An agent that finds none makes one, and the next deployment of the name is refused."""
+    template = synthesise(spot=True) if spot else synthesise()
+    kind = "AWS::AutoScaling::AutoScalingGroup" if spot else "AWS::EC2::Instance"
+    (group,) = (name for name in find(template, "AWS::Logs::LogGroup") if "Observability" in name)
+    assert group in find_one(template, kind)["DependsOn"]
+    # What CloudFormation makes and removes in order must not wait for the machine in turn.
+    made = order(template["Resources"])
+    (machine,) = find(template, kind)
+    assert made.index(group) < made.index(machine)
 
 
 def test_budget(synthesise: Synthesise, template: Template) -> None:
