@@ -348,6 +348,9 @@ class Host(Construct):
             "install_minutes": options.install_minutes,
             "domain": "" if options.spot else options.domain,
             "port": PORT,
+            # Nobody there reads it. It makes another type another machine, which has to be healthy;
+            # CloudFormation would stop the one that stands, change its type and ask nobody.
+            "instance_type": options.instance_type,
             "profile": options.profile,
             "quantization": options.quantization,
             "idle_minutes": options.idle_minutes,

@@ -256,9 +256,12 @@ def test_user_data_says_what_was_chosen(synthesise: Synthesise) -> None:
     assert expected == tuple(deployment[key] for key in keys)
 
 
-def test_a_new_release_or_option_replaces_the_machine(synthesise: Synthesise) -> None:
-    """Its logical id changes; the volume's does not."""
-    before, after = synthesise(), synthesise(idle_minutes=9)
+@pytest.mark.parametrize("change", [{"idle_minutes": 9}, {"instance_type": "g6.xlarge"}])
+def test_a_new_release_or_option_replaces_the_machine(
+    synthesise: Synthesise, change: dict[str, object]
+) -> None:
+    """Its logical id changes, and so it has to be healthy; the volume's does not."""
+    before, after = synthesise(), synthesise(**change)
     assert set(find(before, "AWS::EC2::Instance")) != set(find(after, "AWS::EC2::Instance"))
     assert set(find(before, "AWS::EC2::Volume")) == set(find(after, "AWS::EC2::Volume"))
 
