@@ -95,8 +95,7 @@ class Options(BaseModel):
     )
     zone: str = describe(
         "",
-        "The availability zone. Chats live in one zone: changing it later starts from "
-        "`restore_snapshot_id` or empty.",
+        "The availability zone. Chats live in one zone, so it stays what a deployment began with.",
         allowed='the name of a zone, such as us-east-1b; "" for the region\'s first',
         pattern=r"^$|^[a-z]{2}(-[a-z]+)+-\d[a-z]$",
     )
@@ -183,7 +182,7 @@ class Options(BaseModel):
     )
     restore_snapshot_id: str = describe(
         "",
-        "A snapshot of an earlier deployment's chats to begin from.",
+        "A snapshot of an earlier deployment's chats to begin from; it may be left out later.",
         allowed='snap-… or ""',
         pattern=r"^$|^snap-[0-9a-f]{8,17}$",
     )

@@ -14,8 +14,6 @@ from aws_cdk import (
     Aws,
     CfnResource,
     Duration,
-    RemovalPolicy,
-    Size,
     Stack,
     Tags,
     Validations,
@@ -25,9 +23,9 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from llavachat_cdk.chats import build_volume
 from llavachat_cdk.configuration import Options
 from llavachat_cdk.network import PORT, Network
-from llavachat_cdk.savings import VOLUME_TAG
 from llavachat_cdk.service import Service
 from llavachat_cdk.waivers import waive, waive_wildcards
 
@@ -37,12 +35,6 @@ DEPLOYMENT_TAG = "llavachat:deployment"
 """Marks machines; the value is the deployment's name. The machine's rights hang on it."""
 
 GROUPS = "autoScalingGroup:*:autoScalingGroupName/*"
-
-REMOVAL = {
-    "snapshot": RemovalPolicy.SNAPSHOT,
-    "retain": RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
-    "delete": RemovalPolicy.DESTROY,
-}
 
 
 @jsii.implements(ec2.IMachineImage)
@@ -91,7 +83,7 @@ class Host(Construct):
         self.name = name
         self.install_log = f"/llavachat/{name}/install"
         self.service_log = f"/llavachat/{name}/service"
-        self.volume = self.build_volume(options, network)
+        self.volume = build_volume(self, name=name, options=options, zone=network.zone)
         self.role = iam.Role(
             self,
             "Role",
@@ -118,21 +110,6 @@ class Host(Construct):
         machine.node.add_dependency(self.policy, network.way_out)
         Tags.of(self).add(DEPLOYMENT_TAG, name)
         Tags.of(self).add("Name", name, priority=300)
-
-    def build_volume(self, options: Options, network: Network) -> ec2.Volume:
-        """The chats' own volume, encrypted, in the machine's zone."""
-        volume = ec2.Volume(
-            self,
-            "Chats",
-            availability_zone=network.zone,
-            size=Size.gibibytes(options.chats_gib),
-            snapshot_id=options.restore_snapshot_id or None,
-            volume_type=ec2.EbsDeviceVolumeType.GP3,
-            encrypted=True,
-            removal_policy=REMOVAL[options.chats_on_delete],
-        )
-        Tags.of(volume).add(VOLUME_TAG, self.name)
-        return volume
 
     def choose_image(self, options: Options) -> ec2.IMachineImage:
         """The pinned image, or the newest."""

@@ -103,12 +103,6 @@ def test_what_becomes_of_the_chats(synthesise: Synthesise, choice: str, policy: 
     assert policy == volume["DeletionPolicy"]
 
 
-def test_chats_begin_from_a_snapshot(synthesise: Synthesise) -> None:
-    """An earlier deployment's chats come back."""
-    volume = find_one(synthesise(restore_snapshot_id="snap-0123456789abcdef0"), "AWS::EC2::Volume")
-    assert "snap-0123456789abcdef0" == volume["Properties"]["SnapshotId"]
-
-
 def test_daily_snapshots(synthesise: Synthesise, template: Template) -> None:
     """Of the volumes with this deployment's tag; none if none are kept."""
     policy = find_one(template, "AWS::DLM::LifecyclePolicy")["Properties"]["PolicyDetails"]

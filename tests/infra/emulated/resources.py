@@ -93,6 +93,25 @@ def make_volume(clients: Clients, name: str, properties: Properties) -> Made:
     return Made(answer["VolumeId"], {"VolumeId": answer["VolumeId"]})
 
 
+FIXED = ("AvailabilityZone", "Encrypted", "SnapshotId")
+
+
+def change_volume(clients: Clients, physical: str, properties: Properties) -> None:
+    """A volume grows; what it was made of stays, whatever a template says.
+
+    Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-volume.html
+    and the sentence of https://github.com/awsdocs/aws-cloudformation-user-guide/pull/556
+    """
+    (volume,) = clients("ec2").describe_volumes(VolumeIds=[physical])["Volumes"]
+    # moto says "" of a volume that was made from nothing.
+    if any((properties.get(key) or "") != (volume.get(key) or "") for key in FIXED):
+        raise CreationFailed(
+            "Volume properties other than AutoEnableIO, type, size, and IOPS cannot be updated."
+        )
+    if properties["Size"] != volume["Size"]:
+        clients("ec2").modify_volume(VolumeId=physical, Size=properties["Size"])
+
+
 def remove_volume(clients: Clients, physical: str, properties: Properties) -> None:
     """Refused by EC2 while it is attached."""
     clients("ec2").delete_volume(VolumeId=physical)
@@ -338,7 +357,7 @@ KINDS = {
     "AWS::DLM::LifecyclePolicy": Kind(make_nothing, remove_nothing),
     "AWS::EC2::Instance": Kind(make_instance, remove_instance),
     "AWS::EC2::SecurityGroup": Kind(make_security_group, remove_security_group),
-    "AWS::EC2::Volume": Kind(make_volume, remove_volume),
+    "AWS::EC2::Volume": Kind(make_volume, remove_volume, change_volume),
     "AWS::Lambda::Function": Kind(make_nothing, remove_nothing),
     "AWS::Logs::LogGroup": Kind(make_log_group, remove_log_group),
     "AWS::Logs::MetricFilter": Kind(make_metric_filter, remove_metric_filter, put_metric_filter),

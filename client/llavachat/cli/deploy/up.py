@@ -86,8 +86,8 @@ def refuse_another(account: Account, standing: Deployment, wish: Wish) -> None:
             f"{name} stands on a {machine.type}; `llavachat up --update --type {wish.types[0]}` "
             "replaces it, and keeps the chats."
         )
-    refuse_moving(standing, wish)
     known = read_options(name, account.region) or {}
+    refuse_leaving_chats(standing, wish, known)
     others = {key: wish.options[key] for key in wish.options if wish.options[key] != known.get(key)}
     if others:
         text = ", ".join(f"{key}={value}" for key, value in others.items())
@@ -96,18 +96,28 @@ def refuse_another(account: Account, standing: Deployment, wish: Wish) -> None:
         )
 
 
-def refuse_moving(standing: Deployment, wish: Wish) -> None:
-    """Chats live in one zone.
+def refuse_leaving_chats(standing: Deployment, wish: Wish, known: Mapping[str, str]) -> None:
+    """Chats live on one volume, in one zone. CloudFormation would refuse this too, but later.
+
+    Args:
+        known: the options that it was made with.
 
     Raises:
-        Failure: another one was asked for.
+        Failure: another zone was asked for, or a snapshot to begin from.
     """
-    machine = standing.machine
+    name = standing.name
+    zone = standing.machine.zone if standing.machine is not None else known.get("zone", "")
     zones = {*wish.zones, *([wish.options["zone"]] if "zone" in wish.options else [])}
-    if machine is not None and zones and machine.zone not in zones:
+    if zone and zones and zone not in zones:
         raise wrong_use(
-            f"{standing.name} stands in {machine.zone}, and its chats live there; see "
-            "restore_snapshot_id in docs/deploy.md for another zone, or give another --name."
+            f"{name} stands in {zone}, and its chats live there; 'Another zone' in docs/deploy.md "
+            "tells how they move. Or give another --name."
+        )
+    snapshot = wish.options.get("restore_snapshot_id", "")
+    if snapshot and snapshot != known.get("restore_snapshot_id"):
+        raise wrong_use(
+            f"{name} stands and has chats of its own, and {snapshot} is for what begins; give "
+            "another --name, or `llavachat down` first."
         )
 
 
@@ -115,12 +125,12 @@ def choose_update(account: Account, standing: Deployment, wish: Wish) -> dict[st
     """The options of an update: those that it was made with, and those given now.
 
     Raises:
-        Failure: the former are not known here, or the latter move it to another zone.
+        Failure: the former are not known here, or the latter would leave the chats behind.
     """
-    refuse_moving(standing, wish)
+    known = read_options(standing.name, account.region)
+    refuse_leaving_chats(standing, wish, known or {})
     if len(wish.types) > 1:
         raise wrong_use("An update takes one --type; the machine is replaced by it.")
-    known = read_options(standing.name, account.region)
     if known is None:
         raise wrong_use(
             f"{standing.name} was not deployed from here, so its options are not known and an "
