@@ -316,6 +316,22 @@ def test_stop_and_start_keep_the_chats(account: Account, command: Command) -> No
     assert 0 == done.returncode, done.stderr
 
 
+def test_an_update_that_replaces_no_machine_wakes_the_one_that_stopped(
+    account: Account, command: Command
+) -> None:
+    """The same machine answers again, and what was updated is remembered."""
+    (before,) = account.list_running()
+    assert 0 == command("stop").returncode
+    done = command("up", "--update", "-o", "budget_usd=7")
+    assert 0 == done.returncode, done.stderr
+    assert "its machine was stopped, and is started." in done.stderr
+    assert "red circle" in done.stdout
+    (after,) = account.list_running()
+    assert before["InstanceId"] == after["InstanceId"]
+    done = command("up", "-o", "budget_usd=7")
+    assert 0 == done.returncode, done.stderr
+
+
 def test_down_asks_and_leaves_nothing_saved(
     account: Account, command: Command, user: dict[str, str]
 ) -> None:

@@ -27,6 +27,19 @@ def test_up_does_not_wait_where_there_is_no_spare_capacity(
     assert ("running", True) == (seen["machine_state"], seen["service"]["healthy"])
 
 
+def test_an_update_while_idle_starts_a_machine_and_says_so(
+    account: Account, command: Command
+) -> None:
+    """CloudFormation leaves the group empty, and is content with a release that nobody tried."""
+    assert 0 == command("stop").returncode
+    assert [] == account.list_running()
+    done = command("up", "--update", "-o", "budget_usd=7")
+    assert 0 == done.returncode, done.stderr
+    assert "no machine has tried this release yet" in done.stderr
+    assert "red circle" in done.stdout
+    assert 1 == len(account.list_running())
+
+
 def test_stop_ends_the_machine_and_a_new_one_has_the_chats(
     account: Account, command: Command
 ) -> None:

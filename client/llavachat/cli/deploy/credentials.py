@@ -4,22 +4,15 @@ import hashlib
 import json
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 
 from llavachat.cli.deploy.account import Account
 from llavachat.cli.deploy.stack import Deployment, read_certificate, read_secret
 from llavachat.cli.profiles import Profile, find_key_file, read_profiles, write_key, write_profiles
 
 
-def save_profile(
-    account: Account,
-    deployment: Deployment,
-    address: str,
-    options: Mapping[str, str] | None = None,
-) -> str:
+def save_profile(account: Account, deployment: Deployment, address: str) -> str:
     """Save a deployment's server under the deployment's name, and make it the active one.
-
-    Args:
-        options: what it was deployed with, to be deployed again. None: as saved before.
 
     Returns:
         The profile's name.
@@ -31,15 +24,32 @@ def save_profile(
     pin = compute_pin(read_certificate(account, deployment))
     key_file = write_key(name, read_secret(account, deployment, "ApiKey"))
     profiles = read_profiles()
-    if options is None:
-        options = read_options(name, account.region)
+    options = read_options(name, account.region)
     where = {"stack": name, "region": account.region}
     if options is not None:
-        where["options"] = json.dumps(dict(options))
+        where["options"] = json.dumps(options)
     profiles.servers[name] = Profile(address, str(key_file), tls_pin=pin, deployment=where)
     profiles.active = name
     write_profiles(profiles)
     return name
+
+
+def save_options(name: str, region: str, address: str, options: Mapping[str, str]) -> None:
+    """Keep what a deployment was made with, for the next update; nobody is asked for it.
+
+    Args:
+        address: where its server will be, if it is not saved yet; `save_profile` saves the rest.
+
+    Raises:
+        Failure: nothing can be written.
+    """
+    profiles = read_profiles()
+    known = profiles.servers.get(name)
+    if known is None or known.deployment.get("region") != region:
+        known = Profile(address)
+    where = {"stack": name, "region": region, "options": json.dumps(dict(options))}
+    profiles.servers[name] = replace(known, deployment=where)
+    write_profiles(profiles)
 
 
 def read_options(name: str, region: str) -> dict[str, str] | None:

@@ -53,7 +53,8 @@ def update_standing(
     """Deploy this release over what stands; its machine is replaced, and its chats stay.
 
     The new machine boots beside the old one, and stops it when it takes the chats over. Where the
-    quota has no room for two, the old one is stopped first.
+    quota has no room for two, the old one is stopped first. What concerns no machine, such as a
+    budget, replaces none; see `wake_updated`.
 
     Raises:
         Failure: the deployment fails; the old machine runs again.
@@ -69,6 +70,27 @@ def update_standing(
     if reason:
         wake(account, need_deployment(account, standing.name))
         raise Failure(f"The update failed and was rolled back: {reason}")
+
+
+def wake_updated(account: Account, deployment: Deployment) -> None:
+    """After a deployment that went well: bring its machine up, where that left it down.
+
+    CloudFormation leaves a machine that was stopped as it was, if nothing of it changes, and a
+    group that went idle without one. A new release then has not run anywhere yet.
+
+    Raises:
+        Failure: the machine does not come.
+    """
+    if deployment.machine is not None and deployment.machine.state == "running":
+        return
+    if deployment.group:
+        say(
+            f"{deployment.name} is updated; it was idle, so no machine has tried this release yet. "
+            "One is started now; if it fails, nothing is rolled back."
+        )
+    else:
+        say(f"{deployment.name} is updated; its machine was stopped, and is started.")
+    wake(account, deployment)
 
 
 def deploy_new(

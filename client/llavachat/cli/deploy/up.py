@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 
 from llavachat.cli.deploy.account import Account
-from llavachat.cli.deploy.credentials import read_options, save_profile
+from llavachat.cli.deploy.credentials import read_options, save_options, save_profile
 from llavachat.cli.deploy.power import refuse_changing, wake
-from llavachat.cli.deploy.rollout import deploy_new, prepare, update_standing
+from llavachat.cli.deploy.rollout import deploy_new, prepare, update_standing, wake_updated
 from llavachat.cli.deploy.stack import Deployment, find_deployment, need_deployment
 from llavachat.cli.deploy.toolkit import find_app
-from llavachat.cli.deploy.tunnel import NotConnected, close, forget, open_tunnel
+from llavachat.cli.deploy.tunnel import NotConnected, close, forget, open_tunnel, read_port
 from llavachat.cli.failure import ExitCode, wrong_use
 from llavachat.cli.output import say, write
 from llavachat.cli.profiles import read_profiles
@@ -69,7 +69,11 @@ def up(account: Account, name: str, wish: Wish, *, port: int | None) -> ExitCode
         app = find_app()
         prepare(account, [*wish.types, wish.options.get("instance_type")][0], wish.options)
         chosen = deploy_new(account, app, name, wish.types, wish.zones, wish.options)
-    greet(account, need_deployment(account, name), chosen, port)
+    if chosen is not None:
+        # At once: what stands is so now, whether or not it can be reached from here.
+        save_options(name, account.region, f"localhost:{read_port(name)}", chosen)
+        wake_updated(account, need_deployment(account, name))
+    greet(account, need_deployment(account, name), port)
     say(f"Up after {time.monotonic() - began:.0f} s. Next: llavachat ask PICTURE QUESTION")
     return ExitCode.OK
 
@@ -140,9 +144,7 @@ def choose_update(account: Account, standing: Deployment, wish: Wish) -> dict[st
     return {**known, **wish.options, **kind, "zone": known["zone"]}
 
 
-def greet(
-    account: Account, deployment: Deployment, options: Mapping[str, str] | None, port: int | None
-) -> None:
+def greet(account: Account, deployment: Deployment, port: int | None) -> None:
     """Open the tunnel, save the server, and have it answer about a picture.
 
     Raises:
@@ -153,7 +155,7 @@ def greet(
     limit = FIRST_BOOT_SECONDS if deployment.group else READY_SECONDS
     process, port = connect(account, deployment, port, limit)
     try:
-        save_profile(account, deployment, f"localhost:{port}", options)
+        save_profile(account, deployment, f"localhost:{port}")
         profile = read_profiles().servers[deployment.name]
         with (
             as_file(files("llavachat.cli") / "demo.png") as picture,
