@@ -349,5 +349,6 @@ def test_down_asks_and_leaves_nothing_saved(
     code, written = type_at(user, "llavachat", "down")
     assert 0 == code, written
     assert "llavachat is removed." in written
+    assert "aws ec2 describe-snapshots --region us-east-1 --owner-ids self" in written
     assert {"logs", "snapshots"} == set(account.list_left())
     assert "[]\n" == command("profiles", "--json").stdout

@@ -1,6 +1,7 @@
 """``llavachat down``: everything that was deployed goes, after a question."""
 
 import sys
+from collections.abc import Sequence
 
 from botocore.exceptions import WaiterError
 
@@ -11,6 +12,9 @@ from llavachat.cli.deploy.stack import Deployment, need_deployment
 from llavachat.cli.deploy.tunnel import forget
 from llavachat.cli.failure import ExitCode, Failure, wrong_use
 from llavachat.cli.output import say
+
+CHATS_TAG = "llavachat:chats"
+"""On the chats' volumes and their daily snapshots; the value is the deployment's name."""
 
 _WAIT = {"Delay": 3, "MaxAttempts": 600}
 
@@ -32,11 +36,37 @@ def down(account: Account, name: str, *, yes: bool) -> ExitCode:
         if sys.stdin.readline().strip() != name:
             say("Nothing was removed.")
             return ExitCode.FAILED
+    volumes = list_volumes(account, name)
     delete_stack(account, name)
     forget(name)
     forget_profile(name, account.region)
     say(f"{name} is removed.")
+    say(describe_snapshots(account.region, name, volumes))
     return ExitCode.OK
+
+
+def list_volumes(account: Account, name: str) -> list[str]:
+    """Ids of the volumes that hold a deployment's chats."""
+    filters = [{"Name": f"tag:{CHATS_TAG}", "Values": [name]}]
+    answer = account.client("ec2").describe_volumes(Filters=filters)
+    return [str(volume["VolumeId"]) for volume in answer["Volumes"]]
+
+
+def describe_snapshots(region: str, name: str, volumes: Sequence[str]) -> str:
+    """How to find and remove the snapshots of chats: nothing else removes them.
+
+    Daily ones have the chats' tag; the last one, taken by CloudFormation, is known by its volume.
+    """
+    kept = [f"VolumeId=='{volume}'" for volume in volumes]
+    kept.append(f"Tags[?Key=='{CHATS_TAG}' && Value=='{name}']")
+    return (
+        "What snapshots there are of its chats stay, and cost, until you remove them. To list them "
+        "(the newest last) and to remove one:\n"
+        f"aws ec2 describe-snapshots --region {region} --owner-ids self --output text --query "
+        f'"sort_by(Snapshots[?{" || ".join(kept)}], &StartTime)'
+        '[].[SnapshotId, StartTime, VolumeSize, Description]"\n'
+        f"aws ec2 delete-snapshot --region {region} --snapshot-id snap-..."
+    )
 
 
 def delete_stack(account: Account, name: str) -> None:
@@ -59,12 +89,16 @@ def delete_stack(account: Account, name: str) -> None:
 def describe_loss(account: Account, deployment: Deployment) -> str:
     """What goes and what stays."""
     name = deployment.name
-    stays = "what is left of the chats, and how to begin from it, is in docs/deploy.md"
+    stays = (
+        "daily snapshots stay, and expire no more. What is left of the chats, and how to begin "
+        "from it, is in docs/deploy.md"
+    )
     policy = read_deletion_policy(account, name)
     chats = {
         "Snapshot": "a last snapshot of the chats is kept (about USD 0.05 a month for each GiB); ",
-        "Retain": "the chats' volume is kept, and costs on; ",
-        "Delete": "ALL CHATS ARE LOST, but for daily snapshots not yet expired; ",
+        # What CDK makes of `retain`.
+        "RetainExceptOnCreate": "the chats' volume is kept, and costs on; ",
+        "Delete": "ALL CHATS ARE LOST, but for daily snapshots; ",
     }
     return (
         f"Removes {name} in {account.region}: the machine, its network, key, certificate, alarms "
