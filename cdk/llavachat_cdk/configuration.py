@@ -212,10 +212,11 @@ class Options(BaseModel):
     )
     install_minutes: int = describe(
         30,
-        "How long the first boot may take before the deployment is called failed. A failure that "
-        "the machine notices ends it at once.",
-        allowed="10 to 60",
-        ge=10,
+        "How long the first boot may take before the deployment is called failed; the last five "
+        "minutes of it are kept for giving the chats back. A failure that the machine notices ends "
+        "it at once.",
+        allowed="15 to 60",
+        ge=15,
         le=60,
     )
     dashboard: bool = describe(

@@ -70,7 +70,7 @@ WRONG = {
     "snapshots_kept": [-1, 366],
     "system_gib": [8],
     "budget_usd": [-5],
-    "install_minutes": [5, 61],
+    "install_minutes": [14, 61],
     "dashboard": ["perhaps"],
     "stack_name": ["1st", "Llava", "a" * 41],
 }

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import traceback
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from firstboot import credentials, telemetry, volume
+from firstboot import credentials, limit, telemetry, volume
 from firstboot.account import CallFailed, call, read_instance_id
 from firstboot.journal import Journal
-from firstboot.service import CHATS, CREDENTIALS, UNITS, check_health, install
-
-SPARE_SECONDS = 60
-"""Kept back from the time that the deployment allows, for saying why it failed."""
+from firstboot.limit import Limit, TimeIsUp
+from firstboot.service import CHATS, CREDENTIALS, UNITS, check_health, install, stop
 
 
 class FirstBoot:
@@ -41,12 +37,15 @@ class FirstBoot:
     def run(self) -> bool:
         """Do everything; whether the service is healthy at the end. CloudFormation knows then."""
         self.journal.write(f"first boot of {self.instance}")
+        allowed = int(self.deployment["install_minutes"])
+        seconds = limit.reckon(allowed, limit.find_launch(self.instance))
+        message = f"no end after {seconds / 60:.0f} minutes; install_minutes is {allowed}"
         try:
-            self.work()
+            with Limit(seconds, message):
+                self.work()
         except Exception as error:
             self.journal.write(f"FAILED: {describe(error)}")
-            self.explain()
-            self.step_back()
+            self.give_up()
             self.report("FAILURE")
             return False
         else:
@@ -73,17 +72,29 @@ class FirstBoot:
         check_health(int(it["port"]), say)
         self.journal.enter("done")
 
+    def give_up(self) -> None:
+        """Say why, and step back; within the time that is kept for it, and without an error."""
+        seconds = limit.SPARE_SECONDS - limit.SIGNAL_SECONDS
+        try:
+            with Limit(seconds, "stepping back came to no end"):
+                self.explain()
+                self.step_back()
+        except Exception as error:
+            self.journal.write(f"not stepped back to the end: {describe(error)}")
+
     def explain(self) -> None:
         """The service's last words into the log."""
         units = [f"--unit={unit}" for unit in UNITS]
         command = ["journalctl", "--no-pager", "--output=short-iso", "--lines=60", *units]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
         for line in done.stdout.splitlines():
             self.journal.write(f"| {line}")
 
     def step_back(self) -> None:
         """Leave the chats to the machine before this one."""
-        subprocess.run(["systemctl", "disable", "--now", *UNITS], check=False, capture_output=True)
+        stop()
         if self.holder:
             try:
                 volume.give_back(
@@ -111,22 +122,15 @@ def describe(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         words = error.stderr.strip().splitlines()[-1:] if error.stderr else []
         return f"{error.cmd[0]} ended with {error.returncode}. {' '.join(map(str, words))}"
-    if isinstance(error, (CallFailed, TimeoutError, RuntimeError)):
+    if isinstance(error, (CallFailed, TimeIsUp, TimeoutError, RuntimeError)):
         return str(error)
     return traceback.format_exc().strip().replace("\n", " / ")
-
-
-def run_out(signum: int, frame: FrameType | None) -> None:
-    """The alarm's handler: what hangs becomes an error with a name."""
-    raise TimeoutError("the time that the deployment allows for a first boot has run out")
 
 
 def main() -> int:
     """Read the deployment and boot."""
     release, file = Path(sys.argv[1]), Path(sys.argv[2])
     deployment = json.loads(file.read_text())
-    signal.signal(signal.SIGALRM, run_out)
-    signal.alarm(int(deployment["install_minutes"]) * 60 - SPARE_SECONDS)
     boot = FirstBoot(release, deployment, read_instance_id())
     return 0 if boot.run() else 1
 

@@ -15,12 +15,15 @@ class CallFailed(Exception):
     """The AWS command line refused or failed; the text is its own last line."""
 
 
-def call(service: str, operation: str, *arguments: str, attempts: int = 3) -> Any:
+def call(
+    service: str, operation: str, *arguments: str, attempts: int = 3, seconds: float = 60
+) -> Any:
     """One call; its answer as parsed JSON, None if it has none.
 
     Args:
         arguments: the command line's further words.
         attempts: tries in all, two seconds apart; calls here are safe to repeat.
+        seconds: the longest that one try may take; by itself the command line tries for minutes.
 
     Raises:
         CallFailed: the last try failed.
@@ -29,10 +32,16 @@ def call(service: str, operation: str, *arguments: str, attempts: int = 3) -> An
     for attempt in range(attempts):
         if attempt:
             time.sleep(2)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            lines = [f"no end after {seconds:.0f} s"]
+            continue
         if done.returncode == 0:
             return json.loads(done.stdout) if done.stdout.strip() else None
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     raise CallFailed(f"aws {service} {operation}: {lines[-1]}")
 
 
@@ -42,7 +51,7 @@ def wait_until(service: str, state: str, *arguments: str) -> None:
     Raises:
         CallFailed: it did not come.
     """
-    call(service, "wait", state, *arguments, attempts=1)
+    call(service, "wait", state, *arguments, attempts=1, seconds=600)
 
 
 def read_instance_id() -> str:

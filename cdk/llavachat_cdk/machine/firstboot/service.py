@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,8 @@ CHATS = Path("/var/lib/private/llavachat")
 CREDENTIALS = Path("/etc/llavachat/credentials")
 UNITS = ("llavachat.service", "llavachat-model.service")
 PYTHON = Path("/opt/llavachat/current/venv/bin/python")
+STOP_SECONDS = 75
+"""The service may take 50 s for the turns that run, see its unit."""
 
 ASK_HEALTH = """
 import sys
@@ -48,13 +52,39 @@ def install(release: Path, deployment: dict[str, Any], say: Callable[[str], None
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     command = [sys.executable, str(release / "assets" / "install"), "run", *words]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # A group of its own: with pip or a download at work, more than one process has to go.
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            say(line.rstrip())
+        try:
+            for line in process.stdout:
+                say(line.rstrip())
+            process.wait()
+        except BaseException:
+            # At its end, `with` waits for the process, and this one may never end by itself.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     if process.returncode:
         raise RuntimeError("the install script did not bring the service up; see above")
+
+
+def stop() -> None:
+    """Have the service down, now and at every boot, whatever it is at."""
+    try:
+        subprocess.run(
+            ["systemctl", "disable", "--now", *UNITS],
+            check=False,
+            capture_output=True,
+            timeout=STOP_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        kill = ["systemctl", "kill", "--signal=KILL", *UNITS]
+        subprocess.run(kill, check=False, capture_output=True)
 
 
 def check_health(port: int, say: Callable[[str], None]) -> None:
