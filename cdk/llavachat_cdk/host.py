@@ -91,7 +91,7 @@ class Host(Construct):
             description="What llavachat's machine may do",
         )
         self.policy = iam.Policy(self, "Policy", roles=[self.role])
-        self.policy.add_statements(*service.list_statements(), *self.list_statements(options))
+        self.policy.add_statements(*service.list_statements(), *self.list_statements())
         waive_wildcards(self.policy, self.explain_wildcards(service))
         self.image = self.choose_image(options)
         self.user_data = ec2.UserData.for_linux()
@@ -236,10 +236,10 @@ class Host(Construct):
             self.name_arn("logs", f"log-group:{self.service_log}:log-stream:*"): streams,
         }
 
-    def list_statements(self, options: Options) -> list[iam.PolicyStatement]:
+    def list_statements(self) -> list[iam.PolicyStatement]:
         """What the machine may do beside serving."""
         tag = f"ResourceTag/{DEPLOYMENT_TAG}"
-        statements = [
+        return [
             iam.PolicyStatement(
                 sid="ReportFirstBoot",
                 actions=["cloudformation:SignalResource"],
@@ -295,17 +295,15 @@ class Host(Construct):
                 actions=["ec2:DescribeInstances", "ec2:DescribeVolumes"],
                 resources=["*"],
             ),
+            # A spot machine cannot be stopped: not by itself, and not by the one that follows it,
+            # which need not be a spot machine.
+            iam.PolicyStatement(
+                sid="GoIdle",
+                actions=["autoscaling:SetDesiredCapacity"],
+                resources=[self.name_arn("autoscaling", GROUPS)],
+                conditions={"StringEquals": {f"autoscaling:{tag}": self.name}},
+            ),
         ]
-        if options.spot:
-            statements.append(
-                iam.PolicyStatement(
-                    sid="GoIdle",
-                    actions=["autoscaling:SetDesiredCapacity"],
-                    resources=[self.name_arn("autoscaling", GROUPS)],
-                    conditions={"StringEquals": {f"autoscaling:{tag}": self.name}},
-                )
-            )
-        return statements
 
     def write_user_data(self, options: Options, service: Service, resource: str) -> str:
         """The stub that fetches the release and hands over to it."""

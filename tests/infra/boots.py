@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ MACHINE = ROOT / "cdk" / "llavachat_cdk" / "machine"
 sys.path.insert(0, str(MACHINE))
 
 from firstboot import __main__ as main  # noqa: E402
-from firstboot import account, credentials, limit, telemetry  # noqa: E402
+from firstboot import account, credentials, handover, limit, telemetry  # noqa: E402
 
 DEPLOYMENT = {
     "name": "llavachat",
@@ -61,7 +60,7 @@ class Words:
 
 def put_in_place(patch: pytest.MonkeyPatch, call: Callable[..., Any], *modules: Any) -> None:
     """Let a function answer for the AWS command line."""
-    for module in (account, limit, main, *modules):
+    for module in (account, handover, limit, main, *modules):
         patch.setattr(module, "call", call)
 
 
@@ -76,6 +75,7 @@ def make_boot(patch: pytest.MonkeyPatch, release: Path, call: Callable[..., Any]
     patch.setattr(telemetry, "set_up", lambda *_: None)
     patch.setattr(main.volume, "find_device", lambda *_: Path("/dev/none"))
     patch.setattr(main.volume, "mount", lambda *_: None)
+    patch.setattr(main.volume, "unmount", lambda *_: None)
     patch.setattr(main.FirstBoot, "explain", lambda _: None)
     patch.setattr(main, "stop", lambda: None)
     return main.FirstBoot(release, dict(DEPLOYMENT), "i-new")
@@ -95,6 +95,3 @@ def refuse_all(service: str, operation: str, *_: str, **__: Any) -> Any:
 
 def say_nothing(_: str) -> None:
     """For whoever wants to be told."""
-
-
-Done = subprocess.CompletedProcess

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from boots import make_boot, make_release, put_in_place, refuse_all
 
-from firstboot import account, limit, service, volume  # isort: skip
+from firstboot import account, limit, service  # isort: skip
 
 HANGING = """
 import pathlib, signal, subprocess, sys, time
@@ -34,8 +34,8 @@ def test_an_installer_that_hangs_is_ended_and_the_chats_are_given_back(
         events.append(f"{operation} {words[1]}" if operation == "signal-resource" else operation)
 
     boot = make_boot(monkeypatch, release, call)
-    monkeypatch.setattr(volume, "claim", lambda *_: "i-old")
-    monkeypatch.setattr(volume, "give_back", lambda *_: events.append("given back"))
+    monkeypatch.setattr(boot.handover, "claim", lambda: None)
+    monkeypatch.setattr(boot.handover, "give_back", lambda: events.append("given back"))
     children: list[int] = []
 
     def ring(line: str) -> None:
@@ -67,15 +67,15 @@ def test_an_alarm_that_was_meant_for_the_work_does_not_break_the_way_back(
         events.append(f"{operation} {words[1]}" if operation == "signal-resource" else operation)
 
     boot = make_boot(monkeypatch, release, call)
-    monkeypatch.setattr(volume, "claim", lambda *_: "i-old")
+    monkeypatch.setattr(boot.handover, "claim", lambda: None)
 
-    def give_back(*_: Any) -> None:
+    def give_back() -> None:
         # What is left of the time for stepping back, not of the time for the work.
         left, _ = signal.getitimer(signal.ITIMER_REAL)
         events.append(f"given back with {round(left / 10) * 10} s left")
         os.kill(os.getpid(), signal.SIGALRM)
 
-    monkeypatch.setattr(volume, "give_back", give_back)
+    monkeypatch.setattr(boot.handover, "give_back", give_back)
     assert not boot.run()
     assert [
         "describe-instances",

@@ -101,6 +101,12 @@ def test_the_machines_rights(template: Template) -> None:
             own,
         ),
         "LookAround": allow(["ec2:DescribeInstances", "ec2:DescribeVolumes"], "*"),
+        "GoIdle": allow(
+            "autoscaling:SetDesiredCapacity",
+            "arn:<AWS::Partition>:autoscaling:<AWS::Region>:<AWS::AccountId>:"
+            "autoScalingGroup:*:autoScalingGroupName/*",
+            {"StringEquals": {"autoscaling:ResourceTag/llavachat:deployment": "llavachat"}},
+        ),
     }
     assert expected == statements
 
@@ -140,18 +146,16 @@ def test_the_snapshot_role(template: Template) -> None:
     assert expected == read_statements(policy)
 
 
-def test_a_spot_machine_may_end_itself(synthesise: Any, template: Template) -> None:
-    """By its group's size; a machine that can be stopped needs no such right."""
-    spot = find_one(synthesise(spot=True), "AWS::IAM::Policy", "ChatHostPolicy")["Properties"]
-    expected = allow(
-        "autoscaling:SetDesiredCapacity",
-        "arn:<AWS::Partition>:autoscaling:<AWS::Region>:<AWS::AccountId>:"
-        "autoScalingGroup:*:autoScalingGroupName/*",
-        {"StringEquals": {"autoscaling:ResourceTag/llavachat:deployment": "llavachat"}},
+def test_rights_are_the_same_with_spare_capacity(
+    synthesise: Callable[..., Template], template: Template
+) -> None:
+    """Either kind of machine may follow the other, and has to end it or be ended by it."""
+    plain, spot = (
+        read_statements(find_one(each, "AWS::IAM::Policy", "ChatHostPolicy")["Properties"])
+        for each in (template, synthesise(spot=True))
     )
-    assert expected == read_statements(spot)["GoIdle"]
-    plain = find_one(template, "AWS::IAM::Policy", "ChatHostPolicy")["Properties"]
-    assert "GoIdle" not in read_statements(plain)
+    assert "GoIdle" in plain
+    assert plain == spot
 
 
 REFERENCE = Path(cfnlint.__file__).parent / "data" / "AdditionalSpecs" / "Policies.json"

@@ -2,7 +2,7 @@
 stack's own user data.
 
 All share one network with the account, apart from this machine's; what differs from EC2 is that a
-machine's metadata service answers for whichever machine began its first boot last, and that two
+machine's metadata service answers for whichever machine was started last, and that two
 machines cannot listen on one port at once. Neither matters here: a machine takes the chats over,
 and with them the port, only when the one before it is down.
 """
@@ -53,6 +53,8 @@ class Machine(Container):
         the unit that it would make of the line otherwise.
         """
         for line in (self.root / "etc/fstab").read_text().splitlines():
+            if not line.strip() or line.startswith("#"):
+                continue
             _, place, kind, options, *_ = line.split()
             words = ["systemd-escape", "--path", "--suffix=mount", place]
             name = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
@@ -144,11 +146,12 @@ class Machines:
             self.bake(machine)
             self.running[instance] = machine
             self.write_seed(machine, instance)
-            self.metadata.instance = instance
+        self.metadata.instance = instance
+        machine.mount_at_boot()
+        machine.devices = {}
         held = [volume for volume, holder in self.account.holders.items() if holder == instance]
         if held:
             machine.devices = {DEVICE: self.find_disk(held[0])}
-            machine.mount_at_boot()
         machine.boot()
 
     def bake(self, machine: Machine) -> None:

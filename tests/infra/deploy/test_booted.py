@@ -160,6 +160,23 @@ def test_a_failing_machine_gives_the_chats_back(
     assert ask(account, tmp_path)
 
 
+def test_a_machine_that_is_started_without_its_chats_takes_them(
+    account: Account, tmp_path: Path
+) -> None:
+    """As after an update that CloudFormation broke off: the volume is with nobody."""
+    instance = find_machine(account)
+    (volume,) = (name for name, holder in account.holders.items() if holder == instance)
+    ec2 = account.client("ec2")
+    ec2.stop_instances(InstanceIds=[instance])
+    ec2.detach_volume(VolumeId=volume, InstanceId=instance)
+    ec2.start_instances(InstanceIds=[instance])
+    machine = account.machines.running[instance]  # type: ignore[attr-defined]
+    machine.wait_until_up()
+    assert {volume: instance} == account.holders
+    run_inside(account, "test", "-e", MARK)
+    assert ask(account, tmp_path)
+
+
 def test_destroy_leaves_the_install_log_alone(
     account: Account, cdk: Run, synthesise: Synthesise
 ) -> None:

@@ -4,4 +4,6 @@ Runs on the system's own Python (3.9 or newer) with the AWS command line and not
 the chats' volume, brings key and certificate, runs the install script, waits for health, and
 signals CloudFormation. What it does is written, with its time, to a log group that outlives a
 deployment that fails.
+
+`wake` alone belongs to the boots that follow: it attaches the volume if nobody has it.
 """

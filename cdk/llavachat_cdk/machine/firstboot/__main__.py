@@ -11,6 +11,7 @@ from typing import Any
 
 from firstboot import credentials, limit, telemetry, volume
 from firstboot.account import CallFailed, call, read_instance_id
+from firstboot.handover import Handover
 from firstboot.journal import Journal
 from firstboot.limit import Limit, TimeIsUp
 from firstboot.service import CHATS, CREDENTIALS, UNITS, check_health, install, stop
@@ -29,10 +30,10 @@ class FirstBoot:
         self.release = release
         self.deployment = deployment
         self.instance = instance
-        self.holder: str | None = None
         self.journal = Journal(
             deployment["install_log"], instance, int(deployment["retention_days"])
         )
+        self.handover = Handover(deployment["volume"], instance, self.journal.write)
 
     def run(self) -> bool:
         """Do everything; whether the service is healthy at the end. CloudFormation knows then."""
@@ -64,7 +65,7 @@ class FirstBoot:
             {"name": it["name"], "service_log": it["service_log"], "chats_folder": str(CHATS)}, say
         )
         self.journal.enter("chats")
-        self.holder = volume.claim(it["volume"], self.instance, say)
+        self.handover.claim()
         volume.mount(volume.find_device(it["volume"]), CHATS, say)
         self.journal.enter("install")
         install(self.release, it, say)
@@ -95,13 +96,8 @@ class FirstBoot:
     def step_back(self) -> None:
         """Leave the chats to the machine before this one."""
         stop()
-        if self.holder:
-            try:
-                volume.give_back(
-                    self.deployment["volume"], self.instance, self.holder, CHATS, self.journal.write
-                )
-            except CallFailed as error:
-                self.journal.write(f"the chats could not be given back: {error}")
+        volume.unmount(CHATS, self.journal.write)
+        self.handover.give_back()
 
     def report(self, status: str) -> None:
         """Signal CloudFormation; a machine that a group brought later has nobody waiting."""

@@ -6,9 +6,11 @@ import json
 import subprocess
 import time
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 METADATA = "http://169.254.169.254/latest"
+POLL_SECONDS = 3.0
 
 
 class CallFailed(Exception):
@@ -45,13 +47,17 @@ def call(
     raise CallFailed(f"aws {service} {operation}: {lines[-1]}")
 
 
-def wait_until(service: str, state: str, *arguments: str) -> None:
-    """Wait for a state that the command line knows, up to ten minutes.
+def wait_for(what: str, is_so: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is so.
 
     Raises:
-        CallFailed: it did not come.
+        CallFailed: it is not after so many seconds.
     """
-    call(service, "wait", state, *arguments, attempts=1, seconds=600)
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() >= deadline:
+            raise CallFailed(f"{what}: not so after {seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
 
 
 def read_instance_id() -> str:
