@@ -64,7 +64,12 @@ def put_in_place(patch: pytest.MonkeyPatch, call: Callable[..., Any], *modules: 
         patch.setattr(module, "call", call)
 
 
-def make_boot(patch: pytest.MonkeyPatch, release: Path, call: Callable[..., Any]) -> main.FirstBoot:
+def make_boot(
+    patch: pytest.MonkeyPatch,
+    release: Path,
+    call: Callable[..., Any],
+    chats: Path = Path("/nonexistent"),
+) -> main.FirstBoot:
     """A first boot of machine "i-new" in an account that `call` answers for.
 
     What would change this machine is left out: its services, its mounts and its credentials.
@@ -78,6 +83,7 @@ def make_boot(patch: pytest.MonkeyPatch, release: Path, call: Callable[..., Any]
     patch.setattr(main.volume, "unmount", lambda *_: None)
     patch.setattr(main.FirstBoot, "explain", lambda _: None)
     patch.setattr(main, "stop", lambda: None)
+    patch.setattr(main, "CHATS", chats)
     return main.FirstBoot(release, dict(DEPLOYMENT), "i-new")
 
 

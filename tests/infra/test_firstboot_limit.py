@@ -151,4 +151,4 @@ def test_a_service_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(service.subprocess, "run", run)
     service.stop()
-    assert ["disable", "kill"] == asked
+    assert ["disable", "kill", "stop"] == asked

@@ -9,6 +9,7 @@ from cloud import Cloud
 
 from firstboot import account, volume, wake  # isort: skip
 from firstboot.handover import Handover  # isort: skip
+from firstboot.service import CHATS  # isort: skip
 
 
 @pytest.fixture(autouse=True)
@@ -160,12 +161,12 @@ def test_a_machine_that_wakes_takes_a_free_volume(
     monkeypatch.setattr(wake, "say", said.append)
     monkeypatch.setattr(volume, "find_device", lambda _: Path("/dev/none"))
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    assert 0 == wake.main()
+    assert 0 == wake.attach()
     assert ("i-new", ["attach-volume i-new"]) == (cloud.holder, cloud.calls)
     # The next time the device is there, and AWS is not asked.
     monkeypatch.setattr(volume, "is_here", lambda _: True)
     cloud.broken.add("describe-volumes")
-    assert 0 == wake.main()
+    assert 0 == wake.attach()
 
 
 @pytest.mark.parametrize(
@@ -193,10 +194,15 @@ def test_a_machine_that_wakes_takes_the_volume_from_nobody(
     assert ("i-new" if code == 0 else "i-other") == cloud.holder
 
 
-def test_the_unit_finds_the_release_that_the_first_boot_unpacked() -> None:
-    """And comes before what stands on the volume."""
-    unit = (MACHINE / "llavachat-attach.service").read_text()
+@pytest.mark.parametrize("word", ["attach", "settle"])
+def test_the_units_find_the_release_that_the_first_boot_unpacked(word: str) -> None:
+    """One before the mount, one after it, and both before the service."""
+    unit = (MACHINE / f"llavachat-{word}.service").read_text()
     stub = (MACHINE / "user-data.sh").read_text()
     folder = next(line for line in stub.splitlines() if line.startswith("release="))[8:]
     assert f"PYTHONPATH={folder}/machine " in unit
-    assert "Before=var-lib-private-llavachat.mount llavachat.service\n" in unit
+    assert f"ExecStart=/usr/bin/python3 -m firstboot.wake {word}\n" in unit
+    assert {
+        "attach": "Before=var-lib-private-llavachat.mount llavachat.service\n",
+        "settle": f"RequiresMountsFor={CHATS}\nBefore=llavachat.service\n",
+    }[word] in unit

@@ -6,9 +6,12 @@ in order: each goes on where the one before it left off.
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -160,18 +163,46 @@ def test_a_failing_machine_gives_the_chats_back(
     assert ask(account, tmp_path)
 
 
-def test_a_machine_that_is_started_without_its_chats_takes_them(
+def begin_update(account: Account, volume: str, folder: Path) -> None:
+    """What a new machine has done to a volume when it is taken away amid its first boot: its
+    release knows one form of the database more, and its server has brought the chats to it."""
+    sys.path.insert(0, str(ROOT / "cdk" / "llavachat_cdk" / "machine"))
+    from firstboot import safekeeping
+
+    versions = "llavachat_server/chats/sql/migrations/versions"
+    with zipfile.ZipFile(folder / "llavachat-9.9.9-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{versions}/9999_later.py", "")
+    chats = folder / "chats"
+    chats.mkdir()
+    disk = account.machines.find_disk(volume)  # type: ignore[attr-defined]
+    subprocess.run(["mount", disk, str(chats)], check=True)
+    try:
+        safekeeping.keep(chats, folder, "i-gone", print)
+        assert safekeeping.is_kept(chats)
+        with closing(sqlite3.connect(chats / "chats.db")) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    finally:
+        subprocess.run(["umount", str(chats)], check=True)
+
+
+def test_a_machine_that_is_started_after_an_update_was_broken_off_has_its_chats(
     account: Account, tmp_path: Path
 ) -> None:
-    """As after an update that CloudFormation broke off: the volume is with nobody."""
+    """CloudFormation took the new machine away: the volume is with nobody, the database changed."""
     instance = find_machine(account)
     (volume,) = (name for name, holder in account.holders.items() if holder == instance)
     ec2 = account.client("ec2")
     ec2.stop_instances(InstanceIds=[instance])
     ec2.detach_volume(VolumeId=volume, InstanceId=instance)
+    begin_update(account, volume, tmp_path)
     ec2.start_instances(InstanceIds=[instance])
     machine = account.machines.running[instance]  # type: ignore[attr-defined]
     machine.wait_until_up()
+    told = run_inside(
+        account, "journalctl", "-b", "-ocat", "-ullavachat-attach", "-ullavachat-settle"
+    )
+    assert "nobody has the chats: attaching their volume" in told
+    assert "putting the chats back in the form that they had before the update" in told
     assert {volume: instance} == account.holders
     run_inside(account, "test", "-e", MARK)
     assert ask(account, tmp_path)

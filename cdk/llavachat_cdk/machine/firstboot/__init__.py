@@ -5,5 +5,5 @@ the chats' volume, brings key and certificate, runs the install script, waits fo
 signals CloudFormation. What it does is written, with its time, to a log group that outlives a
 deployment that fails.
 
-`wake` alone belongs to the boots that follow: it attaches the volume if nobody has it.
+`wake` alone belongs to the boots that follow: it sees to the volume that an update left behind.
 """

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from firstboot import credentials, limit, telemetry, volume
+from firstboot import credentials, limit, safekeeping, telemetry, volume
 from firstboot.account import CallFailed, call, read_instance_id
 from firstboot.handover import Handover
 from firstboot.journal import Journal
@@ -67,10 +67,13 @@ class FirstBoot:
         self.journal.enter("chats")
         self.handover.claim()
         volume.mount(volume.find_device(it["volume"]), CHATS, say)
+        safekeeping.keep(CHATS, self.release, self.instance, say)
         self.journal.enter("install")
         install(self.release, it, say)
         self.journal.enter("health")
         check_health(int(it["port"]), say)
+        # From here on there is no way back, as this machine may have answered.
+        safekeeping.drop(CHATS)
         self.journal.enter("done")
 
     def give_up(self) -> None:
@@ -94,8 +97,13 @@ class FirstBoot:
             self.journal.write(f"| {line}")
 
     def step_back(self) -> None:
-        """Leave the chats to the machine before this one."""
+        """Leave the chats, as they were, to the machine before this one."""
         stop()
+        try:
+            safekeeping.put_back(CHATS, self.journal.write)
+        except OSError as error:
+            # The machine before this one does it as well when it starts.
+            self.journal.write(f"the chats could not be put back: {error}")
         volume.unmount(CHATS, self.journal.write)
         self.handover.give_back()
 

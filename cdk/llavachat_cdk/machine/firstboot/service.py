@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ def stop() -> None:
     except subprocess.TimeoutExpired:
         kill = ["systemctl", "kill", "--signal=KILL", *UNITS]
         subprocess.run(kill, check=False, capture_output=True)
+        # What it had open is closed when this returns.
+        wait = ["systemctl", "stop", *UNITS]
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(wait, check=False, capture_output=True, timeout=15)
 
 
 def check_health(port: int, say: Callable[[str], None]) -> None:

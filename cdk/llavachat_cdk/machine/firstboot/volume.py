@@ -14,7 +14,7 @@ DEVICE_SECONDS = 60
 UMOUNT_SECONDS = 15
 LABEL = "llavachat"
 HERE = Path(__file__).resolve().parent.parent
-UNIT = "llavachat-attach.service"
+UNITS = ("llavachat-attach.service", "llavachat-settle.service")
 
 
 def list_names(volume: str) -> tuple[str, ...]:
@@ -87,14 +87,18 @@ def wait_at_boot(folder: Path) -> None:
     """Have the service start only on the mounted volume, never on the empty folder under it.
 
     The line in fstab says nofail, so that a machine without the volume can be looked at; without
-    this the service would not wait for it either. And have a boot that finds the volume with
-    nobody attach it, see `firstboot.wake`.
+    this the service would not wait for it either. And have later boots see to the volume, see
+    `firstboot.wake`.
     """
     settings = Path("/etc/systemd/system/llavachat.service.d/chats.conf")
     settings.parent.mkdir(parents=True, exist_ok=True)
-    settings.write_text(f"[Unit]\nRequiresMountsFor={folder}\n")
+    settings.write_text(
+        f"[Unit]\nRequiresMountsFor={folder}\n"
+        "Wants=llavachat-settle.service\nAfter=llavachat-settle.service\n"
+    )
     settings.chmod(0o644)
     settings.parent.chmod(0o755)
-    shutil.copy(HERE / UNIT, "/etc/systemd/system")
+    for unit in UNITS:
+        shutil.copy(HERE / unit, "/etc/systemd/system")
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "enable", "--quiet", UNIT], check=True)
+    subprocess.run(["systemctl", "enable", "--quiet", *UNITS], check=True)

@@ -1,7 +1,10 @@
-"""Every boot after the first: has this machine its chats? ``python3 -m firstboot.wake``.
+"""Every boot after the first: has this machine its chats, and in a form that it can read?
+
+``python3 -m firstboot.wake attach`` comes before the mount, ``... settle`` after it.
 
 An update that CloudFormation breaks off takes the new machine away, and with it whoever could give
-the volume back. Then it is free, and the machine that is started next takes it, before the mount.
+the volume back. Then it is free, and the machine that is started next takes it; and if the new
+machine has already changed the database, that one puts it back.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ import os
 import sys
 from pathlib import Path
 
-from firstboot import volume
+from firstboot import safekeeping, volume
 from firstboot.account import CallFailed, read_instance_id
 from firstboot.handover import Handover
+from firstboot.service import CHATS
 
 DEPLOYMENT = Path("/etc/llavachat/deployment.json")
 
@@ -23,7 +27,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def main() -> int:
+def attach() -> int:
     """Attach the volume if it is nowhere; 1 if it cannot come here."""
     deployment = json.loads(DEPLOYMENT.read_text())
     name = str(deployment["volume"])
@@ -41,5 +45,12 @@ def main() -> int:
     return 0
 
 
+def settle() -> int:
+    """Put the chats back if another machine began to change them, and did not end."""
+    if safekeeping.is_kept(CHATS):
+        safekeeping.settle(CHATS, read_instance_id(), say)
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit({"attach": attach, "settle": settle}[sys.argv[1]]())
