@@ -14,7 +14,9 @@ DEVICE_SECONDS = 60
 UMOUNT_SECONDS = 15
 LABEL = "llavachat"
 HERE = Path(__file__).resolve().parent.parent
-UNITS = ("llavachat-attach.service", "llavachat-settle.service")
+UNITS = ("llavachat-attach.service", "llavachat-settle.service", "llavachat-grow.service")
+TIMER = "llavachat-grow.timer"
+UNIT_FOLDER = Path("/etc/systemd/system")
 
 
 def list_names(volume: str) -> tuple[str, ...]:
@@ -67,8 +69,8 @@ def mount(device: Path, folder: Path, say: Callable[[str], None]) -> None:
     if line not in table.read_text().splitlines():
         with table.open("a") as file:
             file.write(line + "\n")
-    wait_at_boot(folder)
     subprocess.run(["mount", str(device), str(folder)], check=True)
+    install_units(folder)
 
 
 def unmount(folder: Path, say: Callable[[str], None]) -> None:
@@ -83,14 +85,14 @@ def unmount(folder: Path, say: Callable[[str], None]) -> None:
         time.sleep(0.5 if done.returncode else 0)
 
 
-def wait_at_boot(folder: Path) -> None:
+def install_units(folder: Path) -> None:
     """Have the service start only on the mounted volume, never on the empty folder under it.
 
     The line in fstab says nofail, so that a machine without the volume can be looked at; without
     this the service would not wait for it either. And have later boots see to the volume, see
-    `firstboot.wake`.
+    `firstboot.wake`, and the file system follow the volume's size, which may change at any time.
     """
-    settings = Path("/etc/systemd/system/llavachat.service.d/chats.conf")
+    settings = UNIT_FOLDER / "llavachat.service.d" / "chats.conf"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(
         f"[Unit]\nRequiresMountsFor={folder}\n"
@@ -98,7 +100,8 @@ def wait_at_boot(folder: Path) -> None:
     )
     settings.chmod(0o644)
     settings.parent.chmod(0o755)
-    for unit in UNITS:
-        shutil.copy(HERE / unit, "/etc/systemd/system")
+    for unit in (*UNITS, TIMER):
+        shutil.copy(HERE / unit, UNIT_FOLDER)
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "enable", "--quiet", *UNITS], check=True)
+    subprocess.run(["systemctl", "enable", "--quiet", *UNITS[:2]], check=True)
+    subprocess.run(["systemctl", "enable", "--quiet", "--now", TIMER], check=True)
