@@ -59,7 +59,7 @@ class FirstBoot:
         """The stages."""
         it, say = self.deployment, self.journal.write
         self.journal.enter("credentials")
-        credentials.bring(CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say)
+        made = credentials.bring(CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say)
         self.journal.enter("telemetry")
         telemetry.set_up(
             {"name": it["name"], "service_log": it["service_log"], "chats_folder": str(CHATS)}, say
@@ -72,6 +72,9 @@ class FirstBoot:
         install(self.release, it, say)
         self.journal.enter("health")
         check_health(int(it["port"]), say)
+        if made:
+            credentials.write_secret(it["certificate"], json.dumps(made))
+            say("certificate: kept for clients and later machines")
         # From here on there is no way back, as this machine may have answered.
         safekeeping.drop(CHATS)
         self.journal.enter("done")

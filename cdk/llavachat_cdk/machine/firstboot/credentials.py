@@ -41,27 +41,29 @@ def write_private(path: Path, text: str) -> None:
 
 def bring(
     folder: Path, api_key: str, certificate: str, domain: str, say: Callable[[str], None]
-) -> None:
+) -> dict[str, str] | None:
     """Put ``api-key``, ``tls.crt`` and ``tls.key`` into `folder`.
 
     The certificate is made only if none is kept yet, or the one kept is for another name or ends
-    soon: clients go on trusting the one they have.
+    soon: clients go on trusting the one they have. One that was made is not in the secret yet:
+    clients read there what to trust, and the machine before this one may go on serving its own.
 
     Args:
         api_key: ARN of the key's secret.
         certificate: ARN of the certificate's secret.
         domain: private DNS name to be valid for besides localhost; may be empty.
+
+    Returns:
+        A certificate that was made, for `write_secret` once it is served; None if one was kept.
     """
     write_private(folder / "api-key", read_secret(api_key).strip() + "\n")
     kept = json.loads(read_secret(certificate))
-    if is_good(kept, domain):
-        say("certificate: the one kept")
-    else:
-        kept = make_certificate(domain)
-        write_secret(certificate, json.dumps(kept))
-        say("certificate: made and kept")
-    write_private(folder / "tls.crt", kept["certificate"])
-    write_private(folder / "tls.key", kept["private_key"])
+    made = None if is_good(kept, domain) else make_certificate(domain)
+    say("certificate: made anew" if made else "certificate: the one kept")
+    served = made or kept
+    write_private(folder / "tls.crt", served["certificate"])
+    write_private(folder / "tls.key", served["private_key"])
+    return made
 
 
 def is_good(kept: dict[str, str], domain: str) -> bool:

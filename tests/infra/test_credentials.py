@@ -1,0 +1,69 @@
+"""The certificate that clients find in the secret is the one that is served."""
+
+import json
+from pathlib import Path
+
+import pytest
+from boots import main, make_boot, make_release, say_nothing
+from cloud import Cloud
+
+from firstboot import account, credentials  # isort: skip
+
+BRING = credentials.bring
+"""Itself: a first boot without a machine leaves it out."""
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Secrets Manager, as CloudFormation has made it."""
+    kept = {"key": "abc", "certificate": json.dumps({"unused": "x"})}
+    monkeypatch.setattr(credentials, "read_secret", kept.__getitem__)
+    monkeypatch.setattr(credentials, "write_secret", kept.__setitem__)
+    return kept
+
+
+def boot_with(
+    patch: pytest.MonkeyPatch, folder: Path, domain: str, code: int
+) -> tuple[bool, str, list[str]]:
+    """A first boot with a domain, whose installer ends with `code`: whether it succeeded, what its
+    machine serves, and what it said."""
+    release = make_release(folder / "release", f"raise SystemExit({code})")
+    chats = folder / "chats"
+    chats.mkdir()
+    boot = make_boot(patch, release, Cloud(holder="").call, chats)
+    patch.setattr(account, "POLL_SECONDS", 0)
+    patch.setattr(credentials, "bring", BRING)
+    patch.setattr(main, "CREDENTIALS", folder / "credentials")
+    patch.setattr(main, "check_health", lambda *_: None)
+    boot.deployment["domain"] = domain
+    succeeded = boot.run()
+    served = (folder / "credentials" / "tls.crt").read_text()
+    return succeeded, served, boot.journal.written  # type: ignore[attr-defined]
+
+
+def test_an_update_to_another_domain_that_fails_leaves_the_old_certificate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secrets: dict[str, str]
+) -> None:
+    """The old machine goes on serving it; one that succeeds brings its own to the clients."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    succeeded, served, _ = boot_with(monkeypatch, first, "llavachat.internal", 0)
+    assert (True, served) == (succeeded, json.loads(secrets["certificate"])["certificate"])
+    succeeded, other, _ = boot_with(monkeypatch, second, "chat.example.internal", 1)
+    assert not succeeded
+    assert served != other
+    assert served == json.loads(secrets["certificate"])["certificate"]
+    succeeded, other, said = boot_with(monkeypatch, third, "chat.example.internal", 0)
+    assert (True, other) == (succeeded, json.loads(secrets["certificate"])["certificate"])
+    assert "certificate: kept for clients and later machines" in said
+
+
+def test_a_certificate_that_is_kept_is_not_written_again(
+    tmp_path: Path, secrets: dict[str, str]
+) -> None:
+    """Most machines make none."""
+    made = BRING(tmp_path, "key", "certificate", "llavachat.internal", say_nothing)
+    assert made is not None
+    secrets["certificate"] = json.dumps(made)
+    assert None is BRING(tmp_path, "key", "certificate", "llavachat.internal", say_nothing)
+    assert made["certificate"] == (tmp_path / "tls.crt").read_text()
+    assert "abc\n" == (tmp_path / "api-key").read_text()
