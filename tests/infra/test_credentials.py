@@ -1,11 +1,14 @@
 """The certificate that clients find in the secret is the one that is served."""
 
 import json
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 from boots import main, make_boot, make_release, say_nothing
 from cloud import Cloud
+from llavachat_cdk import read_context
 
 from firstboot import account, credentials  # isort: skip
 
@@ -67,3 +70,27 @@ def test_a_certificate_that_is_kept_is_not_written_again(
     assert None is BRING(tmp_path, "key", "certificate", "llavachat.internal", say_nothing)
     assert made["certificate"] == (tmp_path / "tls.crt").read_text()
     assert "abc\n" == (tmp_path / "api-key").read_text()
+
+
+LONGEST = ".".join(["a" * 63, "b" * 63, "c" * 63, "example"])
+
+
+def test_the_longest_domain_that_is_allowed_gets_its_certificate(tmp_path: Path) -> None:
+    """A certificate's common name has room for 64 characters; 200 are allowed."""
+    assert LONGEST == read_context({"domain": LONGEST}).domain
+    assert len(LONGEST) == 199
+    made = credentials.make_certificate(LONGEST)
+    assert credentials.is_good(made, LONGEST)
+    file = tmp_path / "certificate"
+    file.write_text(made["certificate"])
+    decoded = ssl._ssl._test_decode_cert(str(file))  # type: ignore[attr-defined]
+    assert ((("commonName", "llavachat"),),) == decoded["subject"]
+
+
+def test_why_openssl_refuses_can_be_read() -> None:
+    """In the first boot's one line, by openssl's own words."""
+    with pytest.raises(subprocess.CalledProcessError) as refusal:
+        credentials.make_certificate("a,b:c")
+    told = main.describe(refusal.value)
+    assert told.startswith("openssl ended with 1. ")
+    assert "b'" not in told
