@@ -54,8 +54,11 @@ class Words:
         """A stage."""
         self.write(f"== {stage}")
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Nothing is left to send."""
+
+    def close(self) -> None:
+        """Nor now."""
 
 
 def put_in_place(patch: pytest.MonkeyPatch, call: Callable[..., Any], *modules: Any) -> None:

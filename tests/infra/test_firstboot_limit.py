@@ -26,7 +26,7 @@ pathlib.Path(sys.argv[3], "ended").touch()
 def test_an_installer_that_hangs_is_ended_and_the_chats_are_given_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With all its processes; then the chats go back, and only then is the failure signalled."""
+    """With all its processes; then the chats go back, and when all is told, so is the failure."""
     release = make_release(tmp_path / "release", HANGING)
     events: list[str] = []
 
@@ -36,6 +36,7 @@ def test_an_installer_that_hangs_is_ended_and_the_chats_are_given_back(
     boot = make_boot(monkeypatch, release, call)
     monkeypatch.setattr(boot.handover, "claim", lambda: None)
     monkeypatch.setattr(boot.handover, "give_back", lambda: events.append("given back"))
+    monkeypatch.setattr(boot.journal, "flush", lambda: events.append("log sent"))
     children: list[int] = []
 
     def ring(line: str) -> None:
@@ -45,7 +46,7 @@ def test_an_installer_that_hangs_is_ended_and_the_chats_are_given_back(
 
     boot.journal.on_line = ring  # type: ignore[attr-defined]
     assert not boot.run()
-    assert ["describe-instances", "given back", "signal-resource FAILURE"] == events
+    assert ["describe-instances", "given back", "log sent", "signal-resource FAILURE"] == events
     assert not (release / "ended").exists()
     # Readable once the process has ended.
     assert (children, [], []) == select.select(children, [], [], 10)

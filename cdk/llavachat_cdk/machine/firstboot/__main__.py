@@ -47,6 +47,8 @@ class FirstBoot:
         except Exception as error:
             self.journal.write(f"FAILED: {describe(error)}")
             self.give_up()
+            # CloudFormation takes the machine away as soon as it hears.
+            self.journal.flush()
             self.report("FAILURE")
             return False
         else:

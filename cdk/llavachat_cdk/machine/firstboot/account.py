@@ -41,6 +41,9 @@ def call(
         except subprocess.TimeoutExpired:
             lines = [f"no end after {seconds:.0f} s"]
             continue
+        except OSError as error:
+            lines = [str(error)]
+            continue
         if done.returncode == 0:
             return json.loads(done.stdout) if done.stdout.strip() else None
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
