@@ -16,6 +16,7 @@ sys.path.insert(0, str(MACHINE))
 from firstboot import __main__ as main  # noqa: E402
 from firstboot import account, credentials, handover, limit, telemetry  # noqa: E402
 
+ARNS = ("key", "certificate")
 DEPLOYMENT = {
     "name": "llavachat",
     "stack": "llavachat",
@@ -23,8 +24,8 @@ DEPLOYMENT = {
     "region": "us-east-1",
     "volume": "vol-1",
     "weights": "s3://weights",
-    "api_key": "key",
-    "certificate": "certificate",
+    "api_key": ARNS[0],
+    "certificate": ARNS[1],
     "install_log": "/llavachat/llavachat/install",
     "service_log": "/llavachat/llavachat/service",
     "retention_days": 30,

@@ -11,6 +11,7 @@ import pytest
 from boots import make_boot, make_release, put_in_place, refuse_all
 
 from firstboot import account, limit, service  # isort: skip
+from firstboot.__main__ import FirstBoot  # isort: skip
 
 HANGING = """
 import pathlib, signal, subprocess, sys, time
@@ -86,6 +87,22 @@ def test_an_alarm_that_was_meant_for_the_work_does_not_break_the_way_back(
     assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
     told = boot.journal.written  # type: ignore[attr-defined]
     assert "not stepped back to the end: stepping back came to no end" in told
+
+
+def test_a_journal_that_can_not_be_read_keeps_nothing_from_stepping_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the service said last is of use, the chats are of more."""
+    explain = FirstBoot.explain
+    boot = make_boot(monkeypatch, tmp_path, refuse_all)
+    monkeypatch.setattr(FirstBoot, "explain", explain)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    given_back: list[str] = []
+    monkeypatch.setattr(boot.handover, "give_back", lambda: given_back.append("chats"))
+    boot.give_up()
+    assert ["chats"] == given_back
+    told = boot.journal.written  # type: ignore[attr-defined]
+    assert "the service's last words are missing" in told[0]
 
 
 def test_what_came_in_time_is_left_alone() -> None:

@@ -211,3 +211,21 @@ def test_a_first_boot_that_fails_after_the_change_gives_back_the_old_form(
     assert (form, ["a red circle"]) == read(folder)
     assert [] == list(folder.glob(f"{safekeeping.COPY}*"))
     assert ([] if code == 0 else ["0001"]) == at_unmount
+
+
+def test_a_certificate_that_can_not_be_kept_leaves_the_way_back(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is given up last, when nothing can fail the first boot any more."""
+    text = MIGRATING.format(database=str(folder / "chats.db"), code=0)
+    release = make_wheel(make_release(tmp_path / "release", text), "0001_a.py", "0002_b.py")
+    boot = make_boot(monkeypatch, release, Cloud(holder="").call, folder)
+    monkeypatch.setattr(main, "check_health", lambda *_: None)
+    monkeypatch.setattr(main.credentials, "bring", lambda *_: {"certificate": "made"})
+
+    def refuse(*_: str) -> None:
+        raise account.CallFailed("AccessDenied")
+
+    monkeypatch.setattr(main.credentials, "write_secret", refuse)
+    assert not boot.run()
+    assert ("0001", ["a red circle"]) == read(folder)

@@ -34,6 +34,7 @@ class FirstBoot:
             deployment["install_log"], instance, int(deployment["retention_days"])
         )
         self.handover = Handover(deployment["volume"], instance, self.journal.write)
+        self.made: dict[str, str] | None = None
 
     def run(self) -> bool:
         """Do everything; whether the service is healthy at the end. CloudFormation knows then."""
@@ -44,6 +45,8 @@ class FirstBoot:
         try:
             with Limit(seconds, message):
                 self.work()
+            # Not within the limit: what it does is not to be broken off half-way.
+            self.commit()
         except Exception as error:
             self.journal.write(f"FAILED: {describe(error)}")
             self.give_up()
@@ -61,7 +64,9 @@ class FirstBoot:
         """The stages."""
         it, say = self.deployment, self.journal.write
         self.journal.enter("credentials")
-        made = credentials.bring(CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say)
+        self.made = credentials.bring(
+            CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say
+        )
         self.journal.enter("telemetry")
         telemetry.set_up(
             {"name": it["name"], "service_log": it["service_log"], "chats_folder": str(CHATS)}, say
@@ -74,10 +79,13 @@ class FirstBoot:
         install(self.release, it, say)
         self.journal.enter("health")
         check_health(int(it["port"]), say)
-        if made:
-            credentials.write_secret(it["certificate"], json.dumps(made))
-            say("certificate: kept for clients and later machines")
-        # From here on there is no way back, as this machine may have answered.
+
+    def commit(self) -> None:
+        """The service is well: let clients know it, and give up the way back."""
+        if self.made:
+            credentials.write_secret(self.deployment["certificate"], json.dumps(self.made))
+            self.journal.write("certificate: kept for clients and later machines")
+        # Last: what this machine has answered must not be gone back from.
         safekeeping.drop(CHATS)
         self.journal.enter("done")
 
@@ -95,9 +103,13 @@ class FirstBoot:
         """The service's last words into the log."""
         units = [f"--unit={unit}" for unit in UNITS]
         command = ["journalctl", "--no-pager", "--output=short-iso", "--lines=60", *units]
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False
-        )
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=30
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.journal.write(f"the service's last words are missing: {error}")
+            return
         for line in done.stdout.splitlines():
             self.journal.write(f"| {line}")
 
