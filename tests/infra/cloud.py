@@ -32,6 +32,7 @@ class Cloud:
         self.sizes: dict[str, int] = {}
         self.holder = holder
         self.attachment = "attached"
+        self.looks: dict[str, int] = {}
         self.calls: list[str] = []
         self.broken: set[str] = set()
 
@@ -71,7 +72,10 @@ class Cloud:
         if group := self.groups.get(name):
             machine["InstanceLifecycle"] = "spot"
             machine["Tags"] = [{"Key": "aws:autoscaling:groupName", "Value": group}]
-        self.states[name] = NEXT.get(self.states[name], self.states[name])
+        # At every second look: who waits sees it as it was, and then as it is.
+        self.looks[name] = self.looks.get(name, 0) + 1
+        if self.looks[name] % 2 == 0:
+            self.states[name] = NEXT.get(self.states[name], self.states[name])
         if self.states[name] == "terminated" and self.holder == name:
             self.attachment = "detaching"
         return {"Reservations": [{"Instances": [machine]}]}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boots import MACHINE, make_boot, make_release, put_in_place
@@ -9,6 +10,7 @@ from cloud import Cloud
 
 from firstboot import account, volume, wake  # isort: skip
 from firstboot.handover import Handover  # isort: skip
+from firstboot.limit import TimeIsUp  # isort: skip
 from firstboot.service import CHATS  # isort: skip
 
 
@@ -131,6 +133,28 @@ def test_a_claim_that_fails_half_way_is_undone(
     told = "\n".join(boot.journal.written)  # type: ignore[attr-defined]
     assert f"FAILED: aws ec2 {broken}: refused" in told
     assert "giving the chats back to i-old" in told
+
+
+def test_a_machine_that_was_just_told_to_stop_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """Time was up while it stopped: EC2 starts none before it has."""
+    cloud = Cloud(i_old="running")
+    hand = make_handover(monkeypatch, cloud, said)
+
+    def call(service: str, operation: str, *words: str, **_: Any) -> Any:
+        answer = cloud.call(service, operation, *words)
+        if operation == "stop-instances":
+            raise TimeIsUp
+        return answer
+
+    put_in_place(monkeypatch, call)
+    with pytest.raises(TimeIsUp):
+        hand.claim()
+    hand.give_back()
+    assert ["giving the chats back to i-old"] == said[1:]
+    assert ["stop-instances i-old", "start-instances i-old"] == cloud.calls
+    assert ("i-old", "pending") == (cloud.holder, cloud.states["i-old"])
 
 
 def test_a_machine_that_fails_later_gives_the_volume_back(
