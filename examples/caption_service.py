@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from llavachat import (
     Client,
     DeadlineExceeded,
+    FinishReason,
     ImageError,
     InvalidRequest,
     LimitReached,
@@ -32,6 +33,7 @@ from llavachat import (
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
 DEFAULT_TIMEOUT_SECONDS = 30.0
+_WHOLE = {FinishReason.EOS, FinishReason.STOP_SEQUENCE, FinishReason.MAX_TOKENS}
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
 
 
@@ -70,7 +72,11 @@ class CaptionHandler(BaseHTTPRequestHandler):
                 metadata={"traceparent": continue_trace(self.headers.get("traceparent"))},
                 timeout_seconds=max(limit_seconds - (time.monotonic() - began), 0.001),
             )
-            return self._answer(200, {"caption": reply.read(), "model": reply.model.name})
+            caption = reply.read()
+            if reply.finish_reason not in _WHOLE:
+                # A retry under the same key would be told the same half again.
+                return self._answer(502, {"error": "the caption was cut short; use another key"})
+            return self._answer(200, {"caption": caption, "model": reply.model.name})
         except (ImageError, InvalidRequest) as error:
             return self._answer(400, {"error": str(error)})
         except DeadlineExceeded:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import grpc
 import pytest
-from llavachat.v1 import error_details_pb2
+from llavachat.v1 import chat_pb2, error_details_pb2
 from PIL import Image, ImageDraw
-from scripted_service import ScriptedServer, abort, started
+from scripted_service import ScriptedServer, abort, deltas, finished, started
 
 ROOT = Path(__file__).parent.parent.parent
 CERTIFICATES = ROOT / "tests" / "certificates"
@@ -176,6 +176,19 @@ def test_what_the_caller_did_wrong_is_the_callers(captions, secure):
 
     secure.service.answer = answer
     assert 504 == captions(_png())[0]
+
+
+def test_half_a_caption_is_none(captions, secure):
+    """A turn that somebody stopped, told again for a repeated key: 502."""
+
+    def answer(request, context):
+        yield started()
+        yield from deltas("A red")
+        yield finished(chat_pb2.FINISH_REASON_CANCELLED)
+
+    secure.service.answer = answer
+    status, content, _ = captions(_png())
+    assert (502, "the caption was cut short; use another key") == (status, content["error"])
 
 
 def _png():

@@ -124,6 +124,7 @@ def test_a_question_from_stdin(service, picture, monkeypatch):
         (chat_pb2.FINISH_REASON_MAX_TOKENS, 0, "stopped at the limit of 64 tokens"),
         (chat_pb2.FINISH_REASON_TIME_LIMIT, 1, "time limit"),
         (chat_pb2.FINISH_REASON_SHUTDOWN, 1, "going down"),
+        (chat_pb2.FINISH_REASON_CANCELLED, 1, "The answer was stopped."),
         (chat_pb2.FINISH_REASON_ERROR, 1, "The server failed"),
     ],
 )

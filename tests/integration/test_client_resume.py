@@ -25,13 +25,16 @@ class Breaking:
         breaks: after how many parts each call breaks; calls after these do not.
         cut: a turn that is followed again has ended with its server.
         forgotten: a turn that is followed again is not known.
+        stopped: a turn that is followed again ends as one does whose reader was away too long.
         again: the answer to the question asked again.
     """
 
-    def __init__(self, service, breaks=(1,), cut=False, forgotten=False, again=ANSWER):
+    def __init__(
+        self, service, breaks=(1,), cut=False, forgotten=False, stopped=False, again=ANSWER
+    ):
         self.calls = []
         self.breaks = list(breaks)
-        self.cut, self.forgotten, self.again = cut, forgotten, again
+        self.cut, self.forgotten, self.stopped, self.again = cut, forgotten, stopped, again
         service.answer = self.answer
         service.follow = self.resume
 
@@ -50,6 +53,11 @@ class Breaking:
         yield started(turn_id="turn-1")
         if self.cut:
             yield finished(chat_pb2.FINISH_REASON_SHUTDOWN)
+            return
+        if self.stopped:
+            delta = chat_pb2.TextDelta(text=ANSWER[1], char_offset=request.char_offset)
+            yield chat_pb2.ChatEvent(delta=delta)
+            yield finished(chat_pb2.FINISH_REASON_CANCELLED)
             return
         rest = "".join(ANSWER)[request.char_offset :]
         delta = chat_pb2.TextDelta(text=rest, char_offset=request.char_offset)
@@ -114,6 +122,15 @@ async def test_a_server_that_forgot_the_turn_is_asked_again(ask, scripted):
     Breaking(scripted.service, forgotten=True)
     reply, error = await ask()
     assert (None, "".join(ANSWER)) == (error, reply.text)
+
+
+async def test_an_answer_that_the_server_stopped_meanwhile_is_no_whole_one(ask, scripted):
+    """Away for longer than its grace period: the loss is told, once, beside what came."""
+    script = Breaking(scripted.service, stopped=True)
+    reply, error = await ask()
+    assert isinstance(error, ServerUnavailable)
+    assert str(error).startswith("The connection was lost for so long that the server has stopped")
+    assert ("".join(ANSWER[:2]), 2) == (reply.text, len(script.calls))
 
 
 async def test_another_answer_is_not_mixed_with_the_first(ask, scripted):

@@ -35,6 +35,7 @@ class Resumption:
         self._text = ""
         self._is_asked_again = False
         self._is_lost = False
+        self._is_stopped = False
         self._error: ServerUnavailable | None = None
         self._give_up_at = 0.0
         self._wait_seconds = _FIRST_WAIT_SECONDS
@@ -48,7 +49,8 @@ class Resumption:
         """Take down an event; the news in it, or None when there is none.
 
         Raises:
-            ServerUnavailable: the turn has ended with its server; see `plan`.
+            ServerUnavailable: the turn has ended with its server, or because nobody read it; see
+                `plan`.
             IncompleteReply: an answer to the question asked again is another one.
         """
         if isinstance(event, Started):
@@ -58,10 +60,7 @@ class Resumption:
         if isinstance(event, Delta):
             return self._take_text(event)
         if isinstance(event, Finished) and self._error is not None:
-            is_cut = event.finish_reason is FinishReason.SHUTDOWN
-            if is_cut and not self._is_asked_again:
-                self._is_asked_again = True
-                raise self._error
+            self._check_end(event.finish_reason, self._error)
         return event
 
     def plan(self, error: StatusError) -> tuple[Operation[Any], float]:
@@ -70,7 +69,7 @@ class Resumption:
         Raises:
             StatusError: nothing; the answer has ended with this error.
         """
-        if self._started is None or self._resume_seconds <= 0:
+        if self._started is None or self._resume_seconds <= 0 or self._is_stopped:
             raise error
         now = time.monotonic()
         if not self._is_lost or self._error is None:
@@ -92,6 +91,19 @@ class Resumption:
             return self._question, wait_seconds
         turn = self._started
         return resume_turn(turn.chat_id, turn.turn_id, len(self._text)), wait_seconds
+
+    def _check_end(self, reason: FinishReason, loss: ServerUnavailable) -> None:
+        """Whether an answer that was lost on the way is whole now."""
+        if reason is FinishReason.SHUTDOWN and not self._is_asked_again:
+            self._is_asked_again = True
+            raise loss
+        if reason is FinishReason.CANCELLED:
+            # Nobody here has closed it, or nobody would read this.
+            self._is_stopped = True
+            raise ServerUnavailable(
+                "The connection was lost for so long that the server has stopped the answer; what "
+                "came is kept. Ask again for a whole answer."
+            ) from loss
 
     def _take_text(self, event: Delta) -> Delta | None:
         num_known = len(self._text) - event.char_offset

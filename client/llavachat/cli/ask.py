@@ -22,7 +22,12 @@ from llavachat.images import ImageSource
 from llavachat.reply import Reply
 from llavachat.types import FinishReason
 
-_UNFINISHED = {FinishReason.ERROR, FinishReason.SHUTDOWN, FinishReason.TIME_LIMIT}
+_UNFINISHED = {
+    FinishReason.CANCELLED,  # by somebody else: Ctrl-C does not come here
+    FinishReason.ERROR,
+    FinishReason.SHUTDOWN,
+    FinishReason.TIME_LIMIT,
+}
 
 
 def ask(
