@@ -2,8 +2,19 @@
 
 import grpc
 import pytest
-from llavachat import AsyncClient, Client, IncompleteReply, ServerUnavailable
-from llavachat.v1 import chat_pb2
+from google.protobuf.duration_pb2 import Duration
+from llavachat import (
+    AsyncClient,
+    AuthenticationFailed,
+    Client,
+    DeadlineExceeded,
+    IncompleteReply,
+    LimitReached,
+    NotFound,
+    ServerFailed,
+    ServerUnavailable,
+)
+from llavachat.v1 import chat_pb2, error_details_pb2
 from scripted_service import ScriptedServer, abort, deltas, finished, started
 
 ANSWER = ("A red ", "circle on ", "white.")
@@ -155,3 +166,85 @@ async def test_nothing_is_tried_where_that_is_wished(ask, scripted):
     reply, error = await ask(resume_seconds=0)
     assert isinstance(error, ServerUnavailable)
     assert ("A red ", 1) == (reply.text, len(script.calls))
+
+
+def refuse_once(service, method, code, *details):
+    """The next call of a method ends with a status; those after it are told as before."""
+    usual, calls = getattr(service, method), []
+
+    def tell(request, context):
+        calls.append(request)
+        if len(calls) == 1:
+            abort(context, code, "not now", *details)
+        yield from usual(request, context)
+
+    setattr(service, method, tell)
+
+
+RETRY = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=1))
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, (RETRY,)),
+        (grpc.StatusCode.ABORTED, ()),
+        (grpc.StatusCode.UNAVAILABLE, ()),
+    ],
+)
+async def test_what_passes_is_waited_for(ask, scripted, code, details):
+    """A server that is full, a chat whose other turn runs, a server that starts."""
+    Breaking(scripted.service)
+    refuse_once(scripted.service, "follow", code, *details)
+    reply, error = await ask()
+    assert (None, "".join(ANSWER)) == (error, reply.text)
+
+
+async def test_a_limit_that_does_not_pass_in_time_is_told(ask, scripted):
+    """Itself, with its time to come back; the loss is its cause."""
+    Breaking(scripted.service)
+    later = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=99))
+    refuse_once(scripted.service, "follow", grpc.StatusCode.RESOURCE_EXHAUSTED, later)
+    _, error = await ask()
+    assert (LimitReached, 99) == (type(error), error.retry_after_seconds)
+    assert isinstance(error.__cause__, ServerUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, AuthenticationFailed),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, LimitReached),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
+        (grpc.StatusCode.INTERNAL, ServerFailed),
+    ],
+)
+async def test_what_does_not_pass_is_told_itself(ask, scripted, code, kind):
+    """Not as the loss before it, which is its cause."""
+    script = Breaking(scripted.service)
+    refuse_once(scripted.service, "follow", code)
+    reply, error = await ask()
+    assert (kind, ServerUnavailable) == (type(error), type(error.__cause__))
+    assert ("A red ", 1) == (reply.text, len(script.calls))
+
+
+async def test_a_chat_that_is_gone_with_its_server_is_told(ask, scripted):
+    """Neither the turn nor the question that is asked again finds it."""
+    script = Breaking(scripted.service, forgotten=True)
+
+    def answer(request, context):
+        if script.calls:
+            abort(context, grpc.StatusCode.NOT_FOUND, "there is no such chat")
+        yield from script.answer(request, context)
+
+    scripted.service.answer = answer
+    _, error = await ask()
+    assert (NotFound, "There is no such chat.") == (type(error), str(error))
+
+
+async def test_a_deadline_that_passes_in_the_waiting_is_told(ask, scripted):
+    """As anywhere else: an error that is a TimeoutError, and not that of the lost connection."""
+    Breaking(scripted.service, breaks=(1, *[0] * 99))
+    reply, error = await ask(timeout_seconds=0.7)
+    assert isinstance(error, DeadlineExceeded)
+    assert "A red " == reply.text

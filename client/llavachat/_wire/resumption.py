@@ -6,10 +6,19 @@ the seed of the first time, and what begins as the first answer did goes on as i
 """
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from llavachat._wire.requests import Operation, resume_turn
-from llavachat.errors import IncompleteReply, NotFound, ServerUnavailable, StatusError
+from llavachat._wire.status import tell_late
+from llavachat.errors import (
+    IncompleteReply,
+    LimitReached,
+    NotFound,
+    NotSupported,
+    ServerUnavailable,
+    StatusError,
+    TurnRunning,
+)
 from llavachat.types import Delta, Event, Finished, FinishReason, Started
 
 _FIRST_WAIT_SECONDS = 0.1
@@ -67,7 +76,9 @@ class Resumption:
         """What to call after `error`, and how many seconds to wait before.
 
         Raises:
-            StatusError: nothing; the answer has ended with this error.
+            StatusError: nothing; the answer has ended. With `error` itself where the server will
+                say the same again, with the first loss where nothing answered for
+                `resume_seconds`, with `DeadlineExceeded` where the deadline leaves no time.
         """
         if self._started is None or self._resume_seconds <= 0 or self._is_stopped:
             raise error
@@ -75,22 +86,35 @@ class Resumption:
         if not self._is_lost or self._error is None:
             if not isinstance(error, ServerUnavailable):
                 raise error
-            self._give_up_at = min(now + self._resume_seconds, self._deadline)
+            self._give_up_at = now + self._resume_seconds
             self._wait_seconds = _FIRST_WAIT_SECONDS
             self._is_lost, self._error = True, error
         elif isinstance(error, NotFound) and not self._is_asked_again:
             # The server that came back does not keep chats.
             self._is_asked_again = True
-        elif not isinstance(error, ServerUnavailable):
+        elif isinstance(error, NotSupported):
+            # An older server can not be asked to go on: the loss is all that there is to tell.
             raise self._error from error
-        wait_seconds = max(self._wait_seconds, error.retry_after_seconds or 0.0)
-        if now + wait_seconds > self._give_up_at:
-            raise self._error
+        elif not _passes(error):
+            raise error from self._error
+        left_seconds = min(self._give_up_at, self._deadline) - now
+        asked_seconds = error.retry_after_seconds or 0.0
+        if left_seconds <= 0 or asked_seconds > left_seconds:
+            self._give_up(error, self._error)
+        wait_seconds = min(max(self._wait_seconds, asked_seconds), left_seconds)
         self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
         if self._is_asked_again:
             return self._question, wait_seconds
         turn = self._started
         return resume_turn(turn.chat_id, turn.turn_id, len(self._text)), wait_seconds
+
+    def _give_up(self, error: StatusError, loss: ServerUnavailable) -> NoReturn:
+        """There is no time for another try, after the last one ended with `error`."""
+        if not isinstance(error, ServerUnavailable):
+            raise error from loss
+        if self._deadline <= self._give_up_at:
+            raise tell_late() from loss
+        raise loss
 
     def _check_end(self, reason: FinishReason, loss: ServerUnavailable) -> None:
         """Whether an answer that was lost on the way is whole now."""
@@ -124,3 +148,10 @@ class Resumption:
         # News: the connection holds again.
         self._is_lost = False
         return Delta(news, event.char_offset + len(known))
+
+
+def _passes(error: StatusError) -> bool:
+    """True for what a server says that is to be asked again later."""
+    if isinstance(error, LimitReached):
+        return error.retry_after_seconds is not None
+    return isinstance(error, ServerUnavailable | TurnRunning)

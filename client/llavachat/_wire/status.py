@@ -71,7 +71,7 @@ def read_status(
     if code is grpc.StatusCode.UNAVAILABLE and not from_server:
         return _read_unavailable(details, address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not from_server:
-        return DeadlineExceeded("The answer did not come within timeout_seconds.", details)
+        return tell_late(details)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not from_server:
         return LimitReached(_explain_limit(details.message), details)
     if code is grpc.StatusCode.INTERNAL and details.message == _BROKEN_WRITE:
@@ -88,6 +88,11 @@ def read_rpc_error(error: grpc.RpcError, *, address: str) -> StatusError:
     """The error for a call that failed; sync and async calls say the same in the same words."""
     call: Any = error
     return read_status(call.code(), call.details(), call.trailing_metadata(), address=address)
+
+
+def tell_late(details: StatusDetails | None = None) -> DeadlineExceeded:
+    """The error for a deadline that passed here, whether gRPC noticed or we did."""
+    return DeadlineExceeded("The answer did not come within timeout_seconds.", details)
 
 
 def _read_details(
