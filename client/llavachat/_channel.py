@@ -6,8 +6,8 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -36,6 +36,7 @@ _HEALTH_REQUEST = b""  # HealthCheckRequest(service="")
 _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
 _CLOSED = "The client is closed; make another."
+_CANCELLED = "The call was cancelled."
 
 _READ_BY_CALLER = ((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),)
 """Streams are read by the thread that asks for the next event, not by one that gRPC keeps. By that
@@ -43,13 +44,17 @@ one's way of calling, one stream in ten that was to be retried when its server w
 end, not even at its deadline (grpcio 1.85.1); by this one none of 200 did. asyncio has neither."""
 
 
+Guard = Callable[[], AbstractContextManager[None]]
+"""What makes gRPC's errors ours, and knows whether the channel is closed."""
+
+
 class EventStream:
     """The events of one answer; `Operation.read` has made them values."""
 
-    def __init__(self, call: Any, operation: Operation[T], address: str) -> None:
+    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
         self._call = call
         self._read = operation.read
-        self._address = address
+        self._guard = guard
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -61,10 +66,10 @@ class EventStream:
             StatusError: the call failed.
         """
         while True:
-            try:
-                response = next(self._call)
-            except grpc.RpcError as error:
-                raise read_rpc_error(error, address=self._address) from None
+            with self._guard():
+                response = next(self._call, None)
+            if response is None:
+                raise StopIteration
             if (event := self._read(response)) is not None:
                 return event
 
@@ -95,7 +100,7 @@ class Channel:
             InvalidRequest: the metadata can not be sent.
         """
         call = self._begin(operation, timeout_seconds, metadata)
-        return EventStream(call, operation, self._connection.address)
+        return EventStream(call, operation, self._telling_errors)
 
     def call(
         self,
@@ -104,20 +109,13 @@ class Channel:
         metadata: Mapping[str, str] | None = None,
     ) -> T:
         """Make a call with one answer; raises as `stream` does, and as its events do."""
-        try:
-            response = self._begin(operation, timeout_seconds, metadata)
-        except grpc.RpcError as error:
-            raise read_rpc_error(error, address=self._connection.address) from None
-        return operation.read(response)
+        return operation.read(self._begin(operation, timeout_seconds, metadata))
 
     def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
         check: Any = self._open().unary_unary(HEALTH_METHOD)
-        try:
-            with self._telling_its_end():
-                response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
-        except grpc.RpcError as error:
-            raise read_rpc_error(error, address=self._connection.address) from None
+        with self._telling_errors():
+            response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
         return bool(response == _SERVING)
 
     def close(self) -> None:
@@ -131,17 +129,22 @@ class Channel:
     ) -> Any:
         self._open()
         sent = build_metadata(self._connection, metadata)
-        with self._telling_its_end():
+        with self._telling_errors():
             return getattr(self._stub, operation.method)(
                 operation.request, timeout=build_timeout(timeout_seconds), metadata=sent
             )
 
     @contextmanager
-    def _telling_its_end(self) -> Iterator[None]:
-        """Another thread may have closed the channel since it was looked at."""
+    def _telling_errors(self) -> Iterator[None]:
         try:
             yield
+        except grpc.RpcError as error:
+            told = read_rpc_error(error, address=self._connection.address)
+            if self._is_closed and isinstance(told, CallCancelled):
+                raise CallCancelled(_CLOSED) from None
+            raise told from None
         except ValueError:
+            # Another thread may have closed the channel since it was looked at.
             if self._is_closed:
                 raise CallCancelled(_CLOSED) from None
             raise
@@ -167,10 +170,10 @@ class Channel:
 class AsyncEventStream:
     """`EventStream` for asyncio."""
 
-    def __init__(self, call: Any, operation: Operation[T], address: str) -> None:
+    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
         self._call = call
         self._read = operation.read
-        self._address = address
+        self._guard = guard
 
     def __aiter__(self) -> "AsyncEventStream":
         return self
@@ -182,10 +185,8 @@ class AsyncEventStream:
             StatusError: the call failed.
         """
         while True:
-            try:
+            with self._guard():
                 response = await self._call.read()
-            except grpc.RpcError as error:
-                raise read_rpc_error(error, address=self._address) from None
             if response is grpc.aio.EOF:
                 raise StopAsyncIteration
             if (event := self._read(response)) is not None:
@@ -246,7 +247,7 @@ class AsyncChannel:
         else:
             self._open(None)
             call = begin()
-        return AsyncEventStream(call, operation, self._connection.address)
+        return AsyncEventStream(call, operation, self._telling_errors)
 
     async def call(
         self,
@@ -256,23 +257,18 @@ class AsyncChannel:
     ) -> T:
         """Make a call with one answer."""
         await self._open_pinned()
-        try:
+        sent = build_metadata(self._connection, metadata)
+        with self._telling_errors():
             response = await getattr(self._stub, operation.method)(
-                operation.request,
-                timeout=build_timeout(timeout_seconds),
-                metadata=build_metadata(self._connection, metadata),
+                operation.request, timeout=build_timeout(timeout_seconds), metadata=sent
             )
-        except grpc.RpcError as error:
-            raise read_rpc_error(error, address=self._connection.address) from None
         return operation.read(response)
 
     async def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
         check: Any = (await self._open_pinned()).unary_unary(HEALTH_METHOD)
-        try:
+        with self._telling_errors():
             response = await check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
-        except grpc.RpcError as error:
-            raise read_rpc_error(error, address=self._connection.address) from None
         return bool(response == _SERVING)
 
     async def close(self) -> None:
@@ -280,6 +276,19 @@ class AsyncChannel:
         self._is_closed = True
         if self._channel is not None:
             await self._channel.close()
+
+    @contextmanager
+    def _telling_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            # gRPC ends a call that is cancelled here as if it were the task that was.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() > 0:
+                raise
+            raise CallCancelled(_CLOSED if self._is_closed else _CANCELLED) from None
+        except grpc.RpcError as error:
+            raise read_rpc_error(error, address=self._connection.address) from None
 
     async def _open_pinned(self) -> grpc.aio.Channel:
         """Open the channel, its server's certificate compared first where there is a pin."""

@@ -297,7 +297,8 @@ class Client:
             time.sleep(_READY_POLL_SECONDS)
 
     def close(self) -> None:
-        """Close the connection for good: running answers end, later calls raise `CallCancelled`."""
+        """Close the connection for good: running answers end, and they and later calls raise
+        `CallCancelled`."""
         self._channel.close()
 
     def __enter__(self) -> Self:

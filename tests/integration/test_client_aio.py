@@ -1,6 +1,7 @@
 """`AsyncClient` over a socket: the same calls, and what tasks add to them."""
 
 import asyncio
+import threading
 
 import pytest
 from llavachat import (
@@ -140,6 +141,46 @@ async def test_cancelling_the_task_cancels_the_call(scripted, service):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await asyncio.to_thread(service.cancelled.wait, 5)
+
+
+async def test_a_task_that_is_cancelled_ends_though_its_answer_was_closed_first(scripted, service):
+    """Both in one step of the loop, as where a group of tasks fails: the task does not go on."""
+    service.answer = answer_until_cancelled(service)
+    async with AsyncClient(scripted.address) as client:
+        begun, reply = asyncio.Event(), client.start(None, "Go on.")
+
+        async def read():
+            async for _ in reply:
+                begun.set()
+
+        task = asyncio.create_task(read())
+        await begun.wait()
+        reply.close()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda client: client.start(None, "What?").read(), lambda client: client.server_info()],
+)
+async def test_closing_the_twin_under_a_call_cancels_no_task(scripted, service, call):
+    """Nobody cancelled the one that waits: it is told what happened."""
+    begun, release = threading.Event(), threading.Event()
+
+    def hold(*_):
+        begun.set()
+        release.wait(10)
+
+    service._keep = hold
+    client = AsyncClient(scripted.address)
+    task = asyncio.create_task(call(client))
+    assert await asyncio.to_thread(begun.wait, 5)
+    await client.close()
+    with pytest.raises(CallCancelled, match=r"^The client is closed; make another\.$"):
+        await task
+    release.set()
 
 
 async def test_closing_the_twin_from_another_task_ends_the_iteration(scripted, service):

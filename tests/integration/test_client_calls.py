@@ -215,6 +215,24 @@ def test_a_closed_client_says_so(client, is_used, call):
         call(client)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [lambda client: client.start(None, "What?").read(), lambda client: client.server_info()],
+)
+def test_a_client_that_is_closed_under_a_call_says_so(client, service, call):
+    """By another thread, in the words of a client that was closed before."""
+    release = threading.Event()
+
+    def close_and_hold(*_):
+        client.close()
+        release.wait(10)
+
+    service._keep = close_and_hold
+    with pytest.raises(CallCancelled, match=r"^The client is closed; make another\.$"):
+        call(client)
+    release.set()
+
+
 def test_a_client_that_is_closed_while_a_call_begins_says_so(client):
     """As by another thread: here by the very metadata that are read for the call."""
 

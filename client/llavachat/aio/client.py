@@ -309,7 +309,8 @@ class AsyncClient:
             await asyncio.sleep(_READY_POLL_SECONDS)
 
     async def close(self) -> None:
-        """Close the connection for good: running answers end, later calls raise `CallCancelled`."""
+        """Close the connection for good: running answers end, and they and later calls raise
+        `CallCancelled`."""
         if self._stops:
             await asyncio.wait(self._stops)
         await self._channel.close()

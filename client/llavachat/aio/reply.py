@@ -75,14 +75,15 @@ class AsyncReply(ReplyRecord):
             except StopAsyncIteration:
                 self._check_end()
                 return
-            except BaseException as error:
+            except Exception as error:
                 # Once the answer is whole, or was given up, how the call ends is no news.
-                if (self.is_finished and isinstance(error, Exception)) or self._closed:
+                if self.is_finished:
                     return
-                if isinstance(error, Exception):
-                    self._note_failure(error)
-                else:
-                    self.close()
+                self._note_failure(error)
+                raise
+            except BaseException:
+                # The task is cancelled, also where the answer was closed before: it must end.
+                self.close()
                 raise
             self._take(event)
             yield event
