@@ -1,6 +1,7 @@
 """A stream of events that outlives its connection, in two forms over one `Resumption`."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +72,7 @@ class AsyncResumingStream:
     ) -> None:
         self._open_stream = open_stream
         self._resumption = resumption
-        self._is_closed = False
+        self._closed = asyncio.Event()
         self._stream = open_stream(operation, resumption.timeout_seconds)
 
     def __aiter__(self) -> "AsyncResumingStream":
@@ -87,12 +88,11 @@ class AsyncResumingStream:
             try:
                 event = self._resumption.take(await anext(self._stream))
             except StatusError as error:
-                if self._is_closed:
+                if self._closed.is_set():
                     raise
                 operation, wait_seconds = self._resumption.plan(error)
                 self._stream.cancel()
-                await asyncio.sleep(wait_seconds)
-                if self._is_closed:
+                if await self._is_closed_within(wait_seconds):
                     raise
                 self._stream = self._open_stream(operation, self._resumption.timeout_seconds)
                 continue
@@ -101,5 +101,10 @@ class AsyncResumingStream:
 
     def cancel(self) -> None:
         """End the call; what becomes of its turn is the server's to decide."""
-        self._is_closed = True
+        self._closed.set()
         self._stream.cancel()
+
+    async def _is_closed_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
+        return self._closed.is_set()

@@ -1,5 +1,9 @@
 """Answers whose connection is lost: both twins go on by themselves, with no gap and no repeat."""
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -14,6 +18,7 @@ from llavachat import (
     ServerFailed,
     ServerUnavailable,
 )
+from llavachat._wire.resumption import Resumption
 from llavachat.v1 import chat_pb2, error_details_pb2
 from scripted_service import ScriptedServer, abort, deltas, finished, started
 
@@ -248,3 +253,47 @@ async def test_a_deadline_that_passes_in_the_waiting_is_told(ask, scripted):
     reply, error = await ask(timeout_seconds=0.7)
     assert isinstance(error, DeadlineExceeded)
     assert "A red " == reply.text
+
+
+@pytest.fixture
+def waits(scripted, monkeypatch):
+    """Break an answer and ask for a minute; set once a client has taken that in."""
+    Breaking(scripted.service)
+    waits, usual, plan = threading.Event(), scripted.service.answer, Resumption.plan
+
+    def answer(request, context):
+        parts = usual(request, context)
+        yield next(parts)
+        yield next(parts)
+        later = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=60))
+        abort(context, grpc.StatusCode.UNAVAILABLE, "the server is stopping", later)
+
+    def plan_and_tell(*arguments):
+        planned = plan(*arguments)
+        waits.set()
+        return planned
+
+    monkeypatch.setattr(Resumption, "plan", plan_and_tell)
+    scripted.service.answer = answer
+    return waits
+
+
+async def test_closing_ends_the_waiting_for_another_try(scripted, waits):
+    """Of the twin, at once."""
+    async with AsyncClient(scripted.address, resume_seconds=99) as client:
+        reply = client.start(None, "What?")
+        reading = asyncio.create_task(reply.read())
+        assert await asyncio.to_thread(waits.wait, 5)
+        reply.close()
+        done, _ = await asyncio.wait({reading}, timeout=10)
+        assert ["A red "] == [task.result() for task in done]
+
+
+def test_closing_ends_the_waiting_of_a_thread(scripted, waits):
+    """As of its twin."""
+    with Client(scripted.address, resume_seconds=99) as client, ThreadPoolExecutor(1) as pool:
+        reply = client.start(None, "What?")
+        reading = pool.submit(reply.read)
+        assert waits.wait(5)
+        reply.close()
+        assert "A red " == reading.result(10)
