@@ -6,8 +6,8 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -23,6 +23,7 @@ from llavachat._wire.options import (
 from llavachat._wire.pin import PinnedServer, fetch_pinned
 from llavachat._wire.requests import Operation
 from llavachat._wire.status import read_rpc_error
+from llavachat._wire.streams import AsyncEventStream, EventStream
 from llavachat.connection import Connection
 from llavachat.errors import CallCancelled
 from llavachat.v1.chat_pb2_grpc import ChatServiceStub
@@ -42,40 +43,6 @@ _READ_BY_CALLER = ((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 
 """Streams are read by the thread that asks for the next event, not by one that gRPC keeps. By that
 one's way of calling, one stream in ten that was to be retried when its server was killed did not
 end, not even at its deadline (grpcio 1.85.1); by this one none of 200 did. asyncio has neither."""
-
-
-Guard = Callable[[], AbstractContextManager[None]]
-"""What makes gRPC's errors ours, and knows whether the channel is closed."""
-
-
-class EventStream:
-    """The events of one answer; `Operation.read` has made them values."""
-
-    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
-        self._call = call
-        self._read = operation.read
-        self._guard = guard
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        """The next event that this client knows.
-
-        Raises:
-            StatusError: the call failed.
-        """
-        while True:
-            with self._guard():
-                response = next(self._call, None)
-            if response is None:
-                raise StopIteration
-            if (event := self._read(response)) is not None:
-                return event
-
-    def cancel(self) -> None:
-        """End the call; what becomes of its turn is the server's to decide."""
-        self._call.cancel()
 
 
 class Channel:
@@ -165,36 +132,6 @@ class Channel:
                 )
                 self._stub = ChatServiceStub(self._channel)
             return self._channel
-
-
-class AsyncEventStream:
-    """`EventStream` for asyncio."""
-
-    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
-        self._call = call
-        self._read = operation.read
-        self._guard = guard
-
-    def __aiter__(self) -> "AsyncEventStream":
-        return self
-
-    async def __anext__(self) -> Any:
-        """The next event that this client knows.
-
-        Raises:
-            StatusError: the call failed.
-        """
-        while True:
-            with self._guard():
-                response = await self._call.read()
-            if response is grpc.aio.EOF:
-                raise StopAsyncIteration
-            if (event := self._read(response)) is not None:
-                return event
-
-    def cancel(self) -> None:
-        """End the call; what becomes of its turn is the server's to decide."""
-        self._call.cancel()
 
 
 class _LateCall:

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from llavachat._channel import AsyncEventStream, EventStream
 from llavachat._wire.requests import Operation
 from llavachat._wire.resumption import Resumption
+from llavachat._wire.streams import AsyncEventStream, EventStream
 from llavachat.errors import StatusError
 
 OpenStream = Callable[[Operation[Any], float], EventStream]

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from llavachat._channel import Channel, EventStream
+from llavachat._channel import Channel
 from llavachat._resuming import ResumingStream
 from llavachat._wire import exchange, requests
 from llavachat._wire.resumption import Resumption
+from llavachat._wire.streams import EventStream
 from llavachat.archive import read_archive
 from llavachat.chat import Chat
 from llavachat.connection import (

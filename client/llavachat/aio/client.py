@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from llavachat._channel import AsyncChannel, AsyncEventStream
+from llavachat._channel import AsyncChannel
 from llavachat._resuming import AsyncResumingStream
 from llavachat._wire import exchange, requests
 from llavachat._wire.resumption import Resumption
+from llavachat._wire.streams import AsyncEventStream
 from llavachat.aio.chat import AsyncChat
 from llavachat.aio.reply import AsyncReply
 from llavachat.archive import read_archive

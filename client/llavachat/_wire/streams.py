@@ -1,0 +1,74 @@
+"""The events of one streamed call in two forms; what a channel begins, and a reply reads."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from llavachat._wire.requests import Operation
+
+T = TypeVar("T")
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""What makes gRPC's errors ours, and knows whether the channel is closed."""
+
+
+class EventStream:
+    """The events of one answer; `Operation.read` has made them values."""
+
+    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
+        self._call = call
+        self._read = operation.read
+        self._guard = guard
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """The next event that this client knows.
+
+        Raises:
+            StatusError: the call failed.
+        """
+        while True:
+            with self._guard():
+                response = next(self._call, None)
+            if response is None:
+                raise StopIteration
+            if (event := self._read(response)) is not None:
+                return event
+
+    def cancel(self) -> None:
+        """End the call; what becomes of its turn is the server's to decide."""
+        self._call.cancel()
+
+
+class AsyncEventStream:
+    """`EventStream` for asyncio."""
+
+    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
+        self._call = call
+        self._read = operation.read
+        self._guard = guard
+
+    def __aiter__(self) -> "AsyncEventStream":
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next event that this client knows.
+
+        Raises:
+            StatusError: the call failed.
+        """
+        while True:
+            with self._guard():
+                response = await self._call.read()
+            if response is grpc.aio.EOF:
+                raise StopAsyncIteration
+            if (event := self._read(response)) is not None:
+                return event
+
+    def cancel(self) -> None:
+        """End the call; what becomes of its turn is the server's to decide."""
+        self._call.cancel()
