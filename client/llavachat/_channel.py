@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import grpc.experimental
 
+from llavachat._deadline import Deadline
 from llavachat._wire.options import (
     build_credentials,
     build_metadata,
@@ -22,7 +23,7 @@ from llavachat._wire.options import (
 )
 from llavachat._wire.pin import PinnedServer, fetch_pinned
 from llavachat._wire.requests import Operation
-from llavachat._wire.status import read_rpc_error
+from llavachat._wire.status import read_rpc_error, tell_late
 from llavachat._wire.streams import AsyncEventStream, EventStream
 from llavachat.connection import Connection
 from llavachat.errors import CallCancelled
@@ -80,9 +81,10 @@ class Channel:
 
     def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
-        check: Any = self._open().unary_unary(HEALTH_METHOD)
+        deadline = Deadline(timeout_seconds)
+        check: Any = self._open(deadline).unary_unary(HEALTH_METHOD)
         with self._telling_errors():
-            response = check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
+            response = check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
         return bool(response == _SERVING)
 
     def close(self) -> None:
@@ -94,11 +96,12 @@ class Channel:
     def _begin(
         self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
     ) -> Any:
-        self._open()
+        deadline = Deadline(timeout_seconds)
+        self._open(deadline)
         sent = build_metadata(self._connection, metadata)
         with self._telling_errors():
             return getattr(self._stub, operation.method)(
-                operation.request, timeout=build_timeout(timeout_seconds), metadata=sent
+                operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
             )
 
     @contextmanager
@@ -116,13 +119,17 @@ class Channel:
                 raise CallCancelled(_CLOSED) from None
             raise
 
-    def _open(self) -> grpc.Channel:
-        with self._opening:
+    def _open(self, deadline: Deadline) -> grpc.Channel:
+        """Open the channel, its server's certificate compared first where there is a pin."""
+        # A call that has longer may be asking a silent server for it.
+        if not self._opening.acquire(timeout=min(deadline.left_seconds, threading.TIMEOUT_MAX)):
+            raise tell_late()
+        try:
             if self._is_closed:
                 raise CallCancelled(_CLOSED)
             if self._channel is None:
                 connection = self._connection
-                server = fetch_pinned(connection) if connection.tls_pin else None
+                server = fetch_pinned(connection, deadline) if connection.tls_pin else None
                 credentials = build_credentials(connection, server)
                 options = [*build_options(connection, server), *_READ_BY_CALLER]
                 self._channel = (
@@ -132,6 +139,8 @@ class Channel:
                 )
                 self._stub = ChatServiceStub(self._channel)
             return self._channel
+        finally:
+            self._opening.release()
 
 
 class _LateCall:
@@ -166,16 +175,17 @@ class AsyncChannel:
         self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
     ) -> AsyncEventStream:
         """Begin a streamed call; it runs at once."""
+        deadline = Deadline(timeout_seconds)
 
         def begin() -> Any:
             return getattr(self._stub, operation.method)(
                 operation.request,
-                timeout=build_timeout(timeout_seconds),
+                timeout=build_timeout(deadline.left_seconds),
                 metadata=build_metadata(self._connection, metadata),
             )
 
         async def begin_late() -> Any:
-            await self._open_pinned()
+            await self._open_pinned(deadline)
             return begin()
 
         call: Any
@@ -193,19 +203,21 @@ class AsyncChannel:
         metadata: Mapping[str, str] | None = None,
     ) -> T:
         """Make a call with one answer."""
-        await self._open_pinned()
+        deadline = Deadline(timeout_seconds)
+        await self._open_pinned(deadline)
         sent = build_metadata(self._connection, metadata)
         with self._telling_errors():
             response = await getattr(self._stub, operation.method)(
-                operation.request, timeout=build_timeout(timeout_seconds), metadata=sent
+                operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
             )
         return operation.read(response)
 
     async def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
-        check: Any = (await self._open_pinned()).unary_unary(HEALTH_METHOD)
+        deadline = Deadline(timeout_seconds)
+        check: Any = (await self._open_pinned(deadline)).unary_unary(HEALTH_METHOD)
         with self._telling_errors():
-            response = await check(_HEALTH_REQUEST, timeout=build_timeout(timeout_seconds))
+            response = await check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
         return bool(response == _SERVING)
 
     async def close(self) -> None:
@@ -227,14 +239,18 @@ class AsyncChannel:
         except grpc.RpcError as error:
             raise read_rpc_error(error, address=self._connection.address) from None
 
-    async def _open_pinned(self) -> grpc.aio.Channel:
+    async def _open_pinned(self, deadline: Deadline) -> grpc.aio.Channel:
         """Open the channel, its server's certificate compared first where there is a pin."""
         if self._channel is not None or not self._connection.tls_pin:
             return self._open(None)
-        async with self._opening:
-            if self._channel is not None:
-                return self._channel
-            return self._open(await asyncio.to_thread(fetch_pinned, self._connection))
+        try:
+            async with asyncio.timeout(build_timeout(deadline.left_seconds)), self._opening:
+                if self._channel is not None:
+                    return self._channel
+                server = await asyncio.to_thread(fetch_pinned, self._connection, deadline)
+                return self._open(server)
+        except TimeoutError:
+            raise tell_late() from None
 
     def _open(self, server: PinnedServer | None) -> grpc.aio.Channel:
         if self._is_closed:

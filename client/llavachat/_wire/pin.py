@@ -7,16 +7,18 @@ hold its private key, so nothing is gained by showing a copy of it.
 
 import hashlib
 import hmac
-import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any
 
+from llavachat._deadline import Deadline, connect
 from llavachat._wire.files import load_own_certificate
+from llavachat._wire.status import tell_late
 from llavachat.connection import Connection, split_address
 from llavachat.errors import CannotConnect, ConfigurationError
 
 CONNECT_SECONDS = 10.0
+"""The longest that a server may take to show its certificate, where the call has longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,20 @@ class PinnedServer:
     name: str | None
 
 
-def fetch_pinned(connection: Connection) -> PinnedServer:
+def fetch_pinned(connection: Connection, deadline: Deadline) -> PinnedServer:
     """Ask the server for its certificate, and let it through if the pin is its.
+
+    Args:
+        connection: where the server is, and its pin.
+        deadline: of the call that needs it.
 
     Raises:
         CannotConnect: nothing answers there, or it does not speak TLS.
+        DeadlineExceeded: there was no answer in time.
         ConfigurationError: it is another certificate, or one that can not be used; or ours is.
     """
-    host, port = split_address(connection.address)
-    with _connect(connection, host, port, _any_context(connection)) as unchecked:
+    host, _ = split_address(connection.address)
+    with _connect(connection, deadline, _any_context(connection)) as unchecked:
         der = unchecked.getpeercert(binary_form=True) or b""
     pin = f"sha256:{hashlib.sha256(der).hexdigest()}"
     if not any(hmac.compare_digest(pin, known) for known in connection.tls_pins):
@@ -51,7 +58,7 @@ def fetch_pinned(connection: Connection) -> PinnedServer:
             "somebody stands between."
         )
     pem = ssl.DER_cert_to_PEM_cert(der)
-    with _connect(connection, host, port, _trusting_context(connection, pem)) as checked:
+    with _connect(connection, deadline, _trusting_context(connection, pem)) as checked:
         shown: Any = checked.getpeercert()
     names = [name for _, name in shown.get("subjectAltName", ())]
     if not names:
@@ -87,12 +94,12 @@ def _prepare(context: ssl.SSLContext, connection: Connection) -> ssl.SSLContext:
     return context
 
 
-def _connect(
-    connection: Connection, host: str, port: int, context: ssl.SSLContext
-) -> ssl.SSLSocket:
+def _connect(connection: Connection, deadline: Deadline, context: ssl.SSLContext) -> ssl.SSLSocket:
     address = connection.address
+    host, port = split_address(address)
+    left_seconds = deadline.left_seconds
     try:
-        plain = socket.create_connection((host, port), CONNECT_SECONDS)
+        plain = connect(host, port, min(left_seconds, CONNECT_SECONDS))
         return context.wrap_socket(plain, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         raise ConfigurationError(
@@ -104,6 +111,8 @@ def _connect(
             f"No llavachat server answers at {address} (it does not speak TLS)."
         ) from None
     except OSError as error:
+        if isinstance(error, TimeoutError) and left_seconds <= CONNECT_SECONDS:
+            raise tell_late() from None
         raise CannotConnect(
             f"No llavachat server answers at {address} ({error.strerror or error})."
         ) from None
