@@ -8,8 +8,7 @@ orientation, animated, or in a format that the server does not read. Knows no gR
 import contextlib
 import io
 import os
-import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -136,11 +135,9 @@ def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS)
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
-        try:
+        with _refusing_damage("The picture"):
             # A copy: what is the caller's own is never changed.
             return _encode(source.copy(), max_side_pixels, lossless=True)
-        except _DAMAGE:
-            raise ImageError("The picture is damaged or cut short.") from None
     name, data = _read(source)
     return _prepare(name, data, max_side_pixels)
 
@@ -194,8 +191,8 @@ def _read_file(path: Path) -> tuple[str, bytes]:
 def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
     if not data:
         raise ImageError(f"{name} is empty.")
-    image = _open(name, data)
-    try:
+    with _refusing_damage(name):
+        image = _open(name, data)
         as_is = (
             image.format in _MEDIA_TYPES
             and max(image.size) <= max_side_pixels
@@ -209,15 +206,9 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
         num_frames = _count_frames(image)
         picture = _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
         return replace(picture, num_frames=num_frames)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(_refuse_size(name)) from None
-    except _DAMAGE:
-        raise ImageError(f"{name} is damaged or cut short.") from None
 
 
 _ORIENTATION = 0x0112  # EXIF tag
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error)
-"""What Pillow's decoders raise for damaged files."""
 
 
 def _open(name: str, data: bytes) -> Image.Image:
@@ -225,10 +216,22 @@ def _open(name: str, data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_list_readable())
     except UnidentifiedImageError:
         raise ImageError(f"{name} is {_name_content(data)}; send JPEG, PNG, WebP or GIF.") from None
+
+
+@contextlib.contextmanager
+def _refusing_damage(name: str) -> Iterator[None]:
+    """Whatever Pillow raises is about the file: its decoders name no kinds of errors that they
+    keep to, and a damaged one has come out of them as RuntimeError and as KeyError."""
+    try:
+        yield
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_refuse_size(name)) from None
-    except _DAMAGE:
-        raise ImageError(f"{name} is damaged or cut short.") from None
+    except MemoryError:
+        raise ImageError(f"{name} takes more memory than there is; scale it down first.") from None
+    except Exception as error:
+        raise ImageError(f"{name} is damaged or cut short.") from error
 
 
 @cache
