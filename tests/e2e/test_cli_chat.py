@@ -142,6 +142,21 @@ def test_an_error_does_not_end_the_talk(talk, service, picture):
     assert 0 == terminal.wait()
 
 
+def test_a_history_that_can_not_be_kept_is_no_reason_to_be_silent(talk, picture, tmp_path):
+    """Neither read nor written, as another user's: it lasts as long as the talk."""
+    (tmp_path / "state" / "history").mkdir(parents=True)
+    terminal = talk("chat", picture)
+    terminal.expect(PROMPT)
+    terminal.send("What is this?\r")
+    terminal.expect("A red circle.")
+    terminal.expect(PROMPT)
+    terminal.send(UP)
+    terminal.expect("What is this?")
+    terminal.send(CTRL_C + CTRL_D)
+    assert 0 == terminal.wait()
+    assert "Exception" not in terminal.text
+
+
 def test_no_color_means_none(talk, picture):
     """With NO_COLOR there are no colours and no thumbnail."""
     terminal = talk("chat", picture, NO_COLOR="1")

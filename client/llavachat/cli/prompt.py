@@ -1,5 +1,6 @@
 """Where the questions of ``llavachat chat`` come from: a line editor, or the lines of stdin."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 
 from prompt_toolkit import PromptSession
@@ -35,7 +36,24 @@ def _read_stdin() -> str:
 
 def _open_history() -> History:
     path = find_history_file()
-    return FileHistory(str(path)) if path else InMemoryHistory()
+    return _Remembered(str(path)) if path else InMemoryHistory()
+
+
+class _Remembered(FileHistory):
+    """A file that may turn out to be another user's, or full: what is typed is then forgotten at
+    the end, and is no reason not to answer it."""
+
+    def load_history_strings(self) -> Iterable[str]:
+        """See prompt_toolkit."""
+        try:
+            return super().load_history_strings()
+        except OSError:
+            return ()
+
+    def store_string(self, string: str) -> None:
+        """See prompt_toolkit."""
+        with contextlib.suppress(OSError):
+            super().store_string(string)
 
 
 class _CommandCompleter(Completer):
