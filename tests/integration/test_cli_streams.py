@@ -68,6 +68,19 @@ def test_a_full_disk_is_told(call, arguments):
         assert (1, f"llavachat: {FULL}\n") == call(*arguments, stdout=full)
 
 
+def test_an_export_that_finds_no_room_leaves_the_one_before(call, tmp_path):
+    """A file that may grow to 512 bytes stands for a full disk; nothing else is left behind."""
+    call("ask", "red.png", "What?", stdout=subprocess.DEVNULL)
+    assert (0, "Saved to talk.json.\n") == call("export", "-c", "-o", "talk.json")
+    before = (tmp_path / "talk.json").read_bytes()
+    files = sorted(tmp_path.iterdir())
+    told = call(
+        "export", "-c", "-o", "talk.json", shell=("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")
+    )
+    assert (1, "llavachat: talk.json can not be written: File too large.\n") == told
+    assert (before, files) == ((tmp_path / "talk.json").read_bytes(), sorted(tmp_path.iterdir()))
+
+
 @pytest.mark.parametrize("arguments", [["ask", "red.png", "What?"], ["chats", "chat-1"]])
 def test_a_character_that_stdout_does_not_have_is_told(call, scripted, arguments):
     """With what would help."""

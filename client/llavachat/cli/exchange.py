@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llavachat.cli.ask import find_last_chat
 from llavachat.cli.failure import ExitCode, Failure, wrong_use
+from llavachat.cli.files import replace_file
 from llavachat.cli.options import ServerOptions
 from llavachat.cli.output import say, write
 from llavachat.cli.state import write_last_chat
@@ -74,18 +75,18 @@ def choose_format(output: str | None) -> ExportFormat:
 
 
 def write_file(name: str, text: str) -> Path:
-    """Write a text into a file.
+    """Write a text into a file, whole or not at all.
 
     Returns:
         Where it is.
 
     Raises:
-        Failure: it can not be written.
+        Failure: it can not be written; one that was there is as it was.
     """
     data = text.encode()
     try:
         path = Path(name).expanduser()
-        path.write_bytes(data)
+        replace_file(path, data)
     except OSError as error:
         raise Failure(f"{name} can not be written: {error.strerror}.") from None
     except (ValueError, RuntimeError):  # a NUL; ~ and the name of nobody
