@@ -68,6 +68,20 @@ def test_a_full_disk_is_told(call, arguments):
         assert (1, f"llavachat: {FULL}\n") == call(*arguments, stdout=full)
 
 
+@pytest.mark.parametrize("format", ["md", "json", "html"])
+def test_an_export_is_utf_8_whatever_stdout_s_encoding_is(call, scripted, tmp_path, format):
+    """As in a file, byte for byte; what Latin-1 does not have is no failure."""
+    scripted.service.words = ("Größer ", "\N{GRINNING FACE}", ".")
+    call("ask", "red.png", "Wie groß?", stdout=subprocess.DEVNULL)
+    assert 0 == call("export", "-c", "-o", f"talk.{format}")[0]
+    with (tmp_path / "stdout").open("wb") as stdout:
+        told = call("export", "-c", "--format", format, encoding="latin-1", stdout=stdout)
+    assert (0, "") == told
+    expected = (tmp_path / f"talk.{format}").read_bytes()
+    assert expected == (tmp_path / "stdout").read_bytes()
+    assert "Größer \N{GRINNING FACE}." in expected.decode()
+
+
 def test_an_export_that_finds_no_room_leaves_the_one_before(call, tmp_path):
     """A file that may grow to 512 bytes stands for a full disk; nothing else is left behind."""
     call("ask", "red.png", "What?", stdout=subprocess.DEVNULL)

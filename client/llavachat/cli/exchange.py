@@ -8,7 +8,7 @@ from llavachat.cli.ask import find_last_chat
 from llavachat.cli.failure import ExitCode, Failure, wrong_use
 from llavachat.cli.files import replace_file
 from llavachat.cli.options import ServerOptions
-from llavachat.cli.output import say, write
+from llavachat.cli.output import say, write, write_bytes
 from llavachat.cli.state import write_last_chat
 from llavachat.client import Client
 from llavachat.types import ExportFormat
@@ -50,7 +50,11 @@ def export_chat(
         chat = client.chat(find_last_chat(client) if chat_id is None else chat_id)
         text = chat.export(wanted, originals=originals)
     if output in (None, "-"):
-        write(text)
+        if sys.stdout.isatty():
+            write(text)
+        else:
+            # As a file has it: JSON and HTML say themselves that they are UTF-8.
+            write_bytes(text.encode())
         return ExitCode.OK
     path = write_file(output or "", text)
     say(f"Saved to {path}.")

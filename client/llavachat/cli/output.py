@@ -33,6 +33,20 @@ def write(text: str) -> None:
     _put(sys.stdout, text)
 
 
+def write_bytes(data: bytes) -> None:
+    """Put bytes on stdout at once, whatever its encoding is.
+
+    Raises:
+        Failure: whoever read stdout has stopped reading, or its disk is full.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise _give_up(sys.stdout, error) from None
+
+
 class _Guarded:
     """A stream whose failures to write are those of `write`."""
 
@@ -62,11 +76,15 @@ def _put(stream: TextIO, text: str) -> None:
             "PYTHONIOENCODING=utf-8."
         ) from None
     except OSError as error:
-        # The interpreter must not try again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise Failure("", ExitCode.BROKEN_PIPE) from None
-        raise Failure(f"stdout can not be written: {error.strerror}.") from None
+        raise _give_up(stream, error) from None
+
+
+def _give_up(stream: TextIO, error: OSError) -> Failure:
+    # The interpreter must not try again on its way out.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if isinstance(error, BrokenPipeError):
+        return Failure("", ExitCode.BROKEN_PIPE)
+    return Failure(f"stdout can not be written: {error.strerror}.")
 
 
 def say(message: str) -> None:
