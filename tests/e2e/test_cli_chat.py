@@ -3,10 +3,11 @@
 import os
 import sys
 
+import grpc
 import pytest
 from llavachat.v1 import chat_pb2
 from PIL import Image
-from scripted_service import ScriptedServer, started
+from scripted_service import ScriptedServer, abort, started
 from terminal import Terminal
 
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
@@ -155,6 +156,44 @@ def test_a_history_that_can_not_be_kept_is_no_reason_to_be_silent(talk, picture,
     terminal.send(CTRL_C + CTRL_D)
     assert 0 == terminal.wait()
     assert "Exception" not in terminal.text
+
+
+OBEYED = "\x1b]52;c;ZXZpbA==\x07 \x1b[2J \x9b31m \x7f \u202e"
+SPELT = "�]52;c;ZXZpbA==� �[2J �31m � �"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_shown"),
+    [
+        (["chats"], 1),
+        (["chats", "chat-1"], 3),
+        (["export", "chat-1"], 3),
+        (["ask", "PICTURE", "What?"], 1),
+        (["ask", "PICTURE", "Refuse."], 1),
+        (["chat", "PICTURE"], 1),
+    ],
+)
+def test_a_terminal_is_not_shown_what_it_would_obey(talk, service, picture, arguments, num_shown):
+    """Titles, questions, answers and refusals, whoever wrote them."""
+
+    def answer(request, context):
+        if request.prompt == "Refuse.":
+            abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"refused {OBEYED}")
+        yield from service.tell(request, context)
+
+    turn = chat_pb2.Turn(id="turn-1", prompt=f"Q {OBEYED}", answer=f"A {OBEYED}")
+    service.chats["chat-1"] = chat_pb2.Chat(id="chat-1", title=f"T {OBEYED}", turns=[turn])
+    service.words, service.answer = (f"Told {OBEYED}.",), answer
+    terminal = talk(*(picture if each == "PICTURE" else each for each in arguments), NO_COLOR="1")
+    if arguments[0] == "chat":
+        terminal.expect(PROMPT)
+        terminal.send("What?\r")
+        terminal.expect("Told")
+        terminal.expect(PROMPT)
+        terminal.send(CTRL_D)
+    terminal.wait()
+    assert num_shown <= terminal.raw.count(SPELT)
+    assert [] == [sign for sign in ("\x1b]", "\x9b", "\x7f", "\u202e") if sign in terminal.raw]
 
 
 def test_no_color_means_none(talk, picture):

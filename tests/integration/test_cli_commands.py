@@ -51,6 +51,16 @@ def test_usage_goes_to_stderr(service, picture, capsys):
     assert "104 tokens asked (64 picture, 8 cached), 11 answered" in output.err
 
 
+def test_a_pipe_is_told_an_answer_as_it_is(service, picture, capsys):
+    """All but the listing, whose lines and fields programs take apart."""
+    obeyed, spelt = "\x1b]52;c;ZXZpbA==\x07\u202e", "�]52;c;ZXZpbA==��"
+    service.words = (f"Told {obeyed}.",)
+    assert 0 == run(["ask", picture, f"Q {obeyed}"])
+    assert f"Told {obeyed}.\n" == capsys.readouterr().out
+    assert 0 == run(["chats"])
+    assert f"chat-1\t1\t\tQ {spelt}\n" == capsys.readouterr().out
+
+
 def test_json_is_one_object(service, picture, capsys):
     """Everything of the answer, in one line."""
     assert 0 == run(["ask", picture, "What?", "--json"])

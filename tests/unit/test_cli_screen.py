@@ -5,6 +5,7 @@ import io
 import pytest
 from llavachat._reply import ReplyRecord
 from llavachat.cli import state
+from llavachat.cli.characters import spell
 from llavachat.cli.demo import PICTURE
 from llavachat.cli.output import describe_end, describe_usage, to_object
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
@@ -137,6 +138,14 @@ def test_an_answer_as_an_object():
         plain["usage"]["completion_tokens"],
     )
     assert 0.0514 == plain["timings"]["first_token_seconds"]
+
+
+def test_spelling_keeps_what_texts_are_made_of():
+    """Lines however they end, tabs, every script; "?" where the terminal has no U+FFFD."""
+    text = "a\tb\nc \u200f\u05d0 \N{GRINNING FACE}"
+    assert text == spell(text)
+    assert "a\nb\ufffd" == spell("a\r\nb\r")
+    assert "a?" == spell("a\x1b", "latin-1")
 
 
 def test_the_demonstrations_picture_is_small_and_as_described():

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from llavachat.cli import commands
+from llavachat.cli.characters import spell_for
 from llavachat.cli.deploy import commands as deployment
 from llavachat.cli.failure import ExitCode, Failure, judge
 from llavachat.errors import LlavaChatError
@@ -96,5 +97,5 @@ def _describe_wrong_use(error: typer.TyperException) -> str:
 
 def _tell(message: str, code: int) -> int:
     if message:
-        sys.stderr.write(f"llavachat: {message}\n")
+        sys.stderr.write(spell_for(sys.stderr, f"llavachat: {message}\n"))
     return int(code)

@@ -20,6 +20,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from llavachat.cli.ask import find_last_chat
+from llavachat.cli.characters import spell
 from llavachat.cli.conversation import Conversation
 from llavachat.cli.exchange import write_file
 from llavachat.cli.failure import ExitCode, Failure, judge, wrong_use
@@ -173,12 +174,12 @@ class Talk:
             ) as live:
                 for event in reply.events():
                     if isinstance(event, Delta):
-                        live.update(Markdown(reply.text))
+                        live.update(Markdown(spell(reply.text)))
                     elif isinstance(event, Queued):
                         live.update(Text(f"waiting, place {event.position}", style="dim"))
         finally:
             if reply.text:
-                self._screen.print(Markdown(reply.text))
+                self._screen.print(Markdown(spell(reply.text)))
 
     def _remember(self) -> None:
         if self._conversation.chat_id is not None:
@@ -213,7 +214,7 @@ class Talk:
                 self._screen.print(draw_thumbnail(image))
 
     def _note(self, text: str) -> None:
-        self._notes.print(Text(text, style="dim"))
+        self._notes.print(Text(spell(text), style="dim"))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from rich.table import Table
 from rich.text import Text
 
+from llavachat.cli.characters import spell
 from llavachat.cli.failure import ExitCode, wrong_use
 from llavachat.cli.options import ServerOptions, parse_labels
 from llavachat.cli.output import open_stdout, say, write
@@ -69,7 +70,7 @@ def _list(found: Sequence[ChatRecord], *, as_json: bool) -> None:
     if not console.is_terminal:
         for chat in found:
             time = chat.update_time.isoformat(timespec="seconds") if chat.update_time else ""
-            write(f"{chat.id}\t{chat.num_turns}\t{time}\t{_one_line(chat.title)}\n")
+            write(f"{_one_line(chat.id)}\t{chat.num_turns}\t{time}\t{_one_line(chat.title)}\n")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", no_wrap=True)
@@ -79,7 +80,8 @@ def _list(found: Sequence[ChatRecord], *, as_json: bool) -> None:
     now = datetime.now(UTC)
     for chat in found:
         used = _tell_age(now, chat.update_time) if chat.update_time else ""
-        table.add_row(chat.id, str(chat.num_turns), used, Text(_one_line(chat.title)))
+        cells = (_one_line(chat.id), str(chat.num_turns), used, _one_line(chat.title))
+        table.add_row(*map(Text, cells))
     console.print(table)
 
 
@@ -92,4 +94,5 @@ def _tell_age(now: datetime, time: datetime) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """For a cell, also where there is no terminal: what reads it there may show it on one."""
+    return spell(" ".join(text.split()))

@@ -7,6 +7,7 @@ from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
 
+from llavachat.cli.characters import spell_for
 from llavachat.cli.failure import ExitCode, Failure
 from llavachat.reply import Reply
 from llavachat.transcript import to_plain
@@ -19,18 +20,19 @@ def open_stderr() -> Console:
 
 
 def open_stdout() -> Console:
-    """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR; raises as `write` does."""
+    """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR; raises as `write` does, but
+    texts of others are to be spelt before: what colours are made of is no different."""
     return Console(highlight=False, file=cast(IO[str], _Guarded(sys.stdout)))
 
 
 def write(text: str) -> None:
-    """Put text on stdout at once.
+    """Put text on stdout at once; a terminal is not shown what it would obey.
 
     Raises:
         Failure: whoever read stdout has stopped reading, its disk is full, or its encoding does
             not have a character.
     """
-    _put(sys.stdout, text)
+    _put(sys.stdout, spell_for(sys.stdout, text))
 
 
 def write_bytes(data: bytes) -> None:
@@ -88,8 +90,8 @@ def _give_up(stream: TextIO, error: OSError) -> Failure:
 
 
 def say(message: str) -> None:
-    """A line on stderr, without colours."""
-    sys.stderr.write(f"{message}\n")
+    """A line on stderr, without colours; a terminal is not shown what it would obey."""
+    sys.stderr.write(spell_for(sys.stderr, f"{message}\n"))
     sys.stderr.flush()
 
 
