@@ -1,7 +1,9 @@
 """`llavachat chat` at a real pseudo-terminal."""
 
 import os
+import socket
 import sys
+import threading
 
 import grpc
 import pytest
@@ -122,6 +124,41 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(talk, service, picture):
     terminal.send("/quit\r")
     assert 0 == terminal.wait()
     assert "Traceback" not in terminal.text
+
+
+def test_ctrl_c_stops_a_command_and_not_the_talk(talk, service, picture, monkeypatch):
+    """A picture that does not come, a server that does not answer; then the next question."""
+    asked, release = threading.Event(), threading.Event()
+    terminal = talk("chat", picture, no_proxy="*")
+    terminal.expect(PROMPT)
+    terminal.send("What is this?\r")
+    terminal.expect("A red circle.")
+    terminal.expect(PROMPT)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        terminal.send(f"/image http://127.0.0.1:{silent.getsockname()[1]}/a.png\r")
+        with silent.accept()[0]:
+            terminal.send(CTRL_C)
+            terminal.expect("/image was stopped.")
+    terminal.expect(PROMPT)
+
+    def hold(*_):
+        asked.set()
+        release.wait(20)
+
+    monkeypatch.setattr(service, "_keep", hold)
+    terminal.send("/save talk.md\r")
+    assert asked.wait(10)
+    terminal.send(CTRL_C)
+    terminal.expect("/save was stopped.")
+    monkeypatch.undo()
+    release.set()
+    terminal.expect(PROMPT)
+    terminal.send("And now?\r")
+    terminal.expect("A red circle.")
+    assert 0 == len(service.requests[-1].images)
+    terminal.expect(PROMPT)
+    terminal.send(CTRL_D)
+    assert 0 == terminal.wait()
 
 
 def test_an_error_does_not_end_the_talk(talk, service, picture):

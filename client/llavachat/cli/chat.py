@@ -50,7 +50,8 @@ HELP = """\
 /help         this
 /quit         leave; so does Ctrl-D
 
-Ctrl-C stops an answer and keeps what came. A stopped answer is not part of later questions."""
+Ctrl-C stops an answer and keeps what came; it also stops /image and /save. A stopped answer is not
+part of later questions."""
 
 _REFRESH_PER_SECOND = 12
 
@@ -127,9 +128,9 @@ class Talk:
     def _run_command(self, command: str, argument: str) -> None:
         match command:
             case "/image" if argument:
-                picture = self._conversation.add_picture(_unquote(argument))
-                self._show(picture)
-                self._note("The picture goes with the next question.")
+                with self._interruptible(command):
+                    self._show(self._conversation.add_picture(_unquote(argument)))
+                    self._note("The picture goes with the next question.")
             case "/image":
                 self._note("Use: /image PATH")
             case "/retry":
@@ -140,7 +141,8 @@ class Talk:
                     self._reply = reply
                     self._remember()
             case "/save":
-                self._save(_unquote(argument))
+                with self._interruptible(command):
+                    self._save(_unquote(argument))
             case "/usage":
                 self._tell_usage()
             case "/help":
@@ -199,6 +201,17 @@ class Talk:
             self._note(str(failure))
             return
         self._note(f"Saved to {path}.")
+
+    @contextmanager
+    def _interruptible(self, command: str) -> Iterator[None]:
+        """For the length of a command that waits for others, Ctrl-C at a terminal ends the
+        command instead of the program."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self._is_terminal:
+                raise
+            self._note(f"{command} was stopped.")
 
     def _tell_usage(self) -> None:
         if self._reply is None or self._reply.finish_reason is FinishReason.CANCELLED:
