@@ -22,6 +22,11 @@ class Deadline:
         """What is left, over 0: what begins too late ends at once, by its own timeout."""
         return max(0.001, self._time - time.monotonic())
 
+    @property
+    def is_over(self) -> bool:
+        """True once nothing is left."""
+        return time.monotonic() >= self._time
+
 
 def connect(host: str, port: int, seconds: float) -> socket.socket:
     """Open a TCP connection; `socket.create_connection` allows its time to each of a name's

@@ -1,5 +1,6 @@
 """Pictures by http, from a small server that behaves and misbehaves."""
 
+import asyncio
 import io
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 from llavachat import ImageError, load_picture
 from llavachat._download import download
 from PIL import Image
+from web_server import CERTIFICATES, ok, serve
 
 
 def _png():
@@ -50,10 +52,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(PNG[:40], length=len(PNG))
         elif self.path == "/large":
             self._answer(bytes(3000))
-        elif self.path == "/drip":
-            self.send_response(200)
-            self.end_headers()
-            while not self.server.stopping.wait(0.05):
+        elif self.path in {"/drip", "/drip-head"}:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            self.wfile.write(b"X-Long: " if self.path == "/drip-head" else b"\r\n")
+            for _ in range(100):
+                if self.server.stopping.wait(0.05):
+                    return
                 try:
                     self.wfile.write(b"x")
                     self.wfile.flush()
@@ -98,6 +102,15 @@ def _no_proxy(monkeypatch):
 def test_a_picture_is_fetched(web, path):
     """Byte for byte, redirects followed."""
     assert PNG == load_picture(web + path).data
+
+
+async def test_a_picture_is_fetched_over_tls(monkeypatch):
+    """From a server whose authority is among those that are trusted here."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "ca.pem"))
+    async with serve() as server:
+        server.pages["/a.png"] = ok(PNG)
+        address = f"https://localhost:{server.port}/a.png"
+        assert PNG == (await asyncio.to_thread(load_picture, address)).data
 
 
 @pytest.mark.parametrize(
@@ -146,9 +159,10 @@ def test_a_file_too_large_is_given_up(web):
         download(f"{web}/large", max_bytes=1000)
 
 
-@pytest.mark.parametrize("path", ["/drip", "/silent"])
+@pytest.mark.parametrize("path", ["/drip", "/drip-head", "/silent"])
 def test_a_slow_server_is_given_up(web, path):
-    """Neither silence nor a byte now and then outlasts the cap on time."""
+    """Neither silence nor a byte now and then, in the file or before it, outlasts the cap on
+    time."""
     began = time.monotonic()
     with pytest.raises(ImageError, match=r"took longer than 0\.3 seconds"):
         download(web + path, max_seconds=0.3)
