@@ -75,6 +75,17 @@ def test_a_named_server_goes_before_the_saved_one(server, picture, capsys, monke
     assert 0 == run(["ask", picture, "What?"])
 
 
+def test_a_key_in_the_environment_needs_no_file(server, picture, tmp_path, monkeypatch, capsys):
+    """One that was given another way goes before the saved one, whose file may be gone."""
+    key = tmp_path / "key"
+    write_profiles(Profiles("mine", {"mine": Profile(server.address, str(key))}))
+    assert 2 == run(["ask", picture, "What?"])
+    assert f"The key's file {key} can not be read" in capsys.readouterr().err
+    monkeypatch.setenv("LLAVACHAT_API_KEY", "other-key")
+    assert 0 == run(["ask", picture, "What?"])
+    assert "Bearer other-key" == dict(server.service.metadata[-1])["authorization"]
+
+
 def test_they_are_listed_chosen_and_left(capsys):
     """One is active, or none."""
     assert 0 == run(["profiles", "one", "-a", "one.example"])

@@ -41,8 +41,11 @@ class Profile:
     tls_server_name: str = ""
     deployment: Mapping[str, str] = field(default_factory=dict)
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, *, with_key: bool = True) -> dict[str, Any]:
         """As arguments of `Client`; the key is read now.
+
+        Args:
+            with_key: False where another is used, so that its file need not be there.
 
         Raises:
             Failure: the key's file can not be read.
@@ -51,7 +54,7 @@ class Profile:
         for name in ("tls_ca_file", "tls_pin", "tls_server_name"):
             if value := getattr(self, name):
                 given[name] = value
-        if self.api_key_file:
+        if self.api_key_file and with_key:
             given["api_key"] = _read_key(Path(self.api_key_file))
         return given
 
@@ -170,7 +173,7 @@ def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     profile = None if "address" in named else choose_profile()
     if profile is None:
         return dict(given)
-    saved = profile.arguments()
+    saved = profile.arguments(with_key="api_key" not in named)
     if "tls_ca_file" in named or "tls_pin" in named:
         # Another way to trust the server was asked for.
         saved = {key: saved[key] for key in saved if key not in ("tls_ca_file", "tls_pin")}
