@@ -59,7 +59,10 @@ class Channel:
         build_credentials(connection)
 
     def stream(
-        self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
+        self,
+        operation: Operation[T],
+        timeout_seconds: float,
+        metadata: Mapping[str, str | bytes] | None,
     ) -> EventStream:
         """Begin a streamed call; it runs at once.
 
@@ -74,7 +77,7 @@ class Channel:
         self,
         operation: Operation[T],
         timeout_seconds: float,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         """Make a call with one answer; raises as `stream` does, and as its events do."""
         return operation.read(self._begin(operation, timeout_seconds, metadata))
@@ -94,7 +97,10 @@ class Channel:
             self._channel.close()
 
     def _begin(
-        self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
+        self,
+        operation: Operation[T],
+        timeout_seconds: float,
+        metadata: Mapping[str, str | bytes] | None,
     ) -> Any:
         deadline = Deadline(timeout_seconds)
         self._open(deadline)
@@ -172,7 +178,10 @@ class AsyncChannel:
         self._stub: Any = None
 
     def stream(
-        self, operation: Operation[T], timeout_seconds: float, metadata: Mapping[str, str] | None
+        self,
+        operation: Operation[T],
+        timeout_seconds: float,
+        metadata: Mapping[str, str | bytes] | None,
     ) -> AsyncEventStream:
         """Begin a streamed call; it runs at once."""
         deadline = Deadline(timeout_seconds)
@@ -200,7 +209,7 @@ class AsyncChannel:
         self,
         operation: Operation[T],
         timeout_seconds: float,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         """Make a call with one answer."""
         deadline = Deadline(timeout_seconds)

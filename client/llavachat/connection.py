@@ -120,7 +120,8 @@ class Connection:
             of them with commas between: trust this certificate and no other, whatever its name
             and whoever signed it. ``llavachat-server certs self-signed`` prints it.
         timeout_seconds: the deadline of a call that names none; `math.inf` for none.
-        metadata: sent with every call, such as ``{"traceparent": "00-..."}``.
+        metadata: sent with every call, such as ``{"traceparent": "00-..."}``; text, but bytes
+            under a key that ends in "-bin".
         max_message_bytes: the largest message either way.
         keepalive_seconds: how long a silent connection is trusted before it is probed.
         resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
@@ -140,7 +141,7 @@ class Connection:
     tls_server_name: str | None = None
     tls_pin: str | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     max_message_bytes: int = MAX_MESSAGE_BYTES
     keepalive_seconds: float = 30.0
     resume_seconds: float = 60.0

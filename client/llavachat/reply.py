@@ -29,7 +29,10 @@ class Reply(ReplyRecord):
     """
 
     def __init__(
-        self, client: "Client", stream: ResumingStream, metadata: Mapping[str, str] | None = None
+        self,
+        client: "Client",
+        stream: ResumingStream,
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> None:
         super().__init__()
         self._client = client

@@ -3,10 +3,13 @@
 import inspect
 import subprocess
 import sys
+import typing
+from collections.abc import Mapping
 
 import llavachat
 import pytest
 from llavachat import AsyncChat, AsyncClient, AsyncReply, Chat, Client, Reply
+from llavachat.connection import Connection
 
 PAIRS = [(Client, AsyncClient), (Chat, AsyncChat), (Reply, AsyncReply)]
 _ASYNC_NAMES = {
@@ -51,6 +54,16 @@ def test_constructors_agree(sync, other):
     """Both clients are made with the same arguments."""
     if sync is Client:
         assert signature(sync.__init__) == signature(other.__init__)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [Connection, Client, AsyncClient, Client.start, AsyncClient.start, Chat.ask, AsyncChat.ask],
+)
+def test_metadata_may_be_bytes_to_a_type_checker_too(call):
+    """Keys that end in -bin need them."""
+    hints = typing.get_type_hints(call.__init__ if inspect.isclass(call) else call)
+    assert Mapping[str, str | bytes] in (hints["metadata"], *typing.get_args(hints["metadata"]))
 
 
 def test_all_names_can_be_imported():

@@ -93,7 +93,9 @@ def build_options(
     return options
 
 
-def build_metadata(connection: Connection, metadata: Mapping[str, str] | None = None) -> Any:
+def build_metadata(
+    connection: Connection, metadata: Mapping[str, str | bytes] | None = None
+) -> Any:
     """What goes with a call: the key, the connection's metadata and the call's own.
 
     Raises:

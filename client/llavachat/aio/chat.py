@@ -55,7 +55,7 @@ class AsyncChat:
         stop: Sequence[str] = (),
         overflow: OverflowPolicy | None = None,
         request_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncReply:
         """Ask the next question; the answer streams.
@@ -70,7 +70,8 @@ class AsyncChat:
             overflow: what to do when the context is full. None: the server decides.
             request_id: makes the call safe to repeat. None: a new UUID, which makes gRPC's own
                 retries safe.
-            metadata: sent with this call, such as ``{"traceparent": "00-..."}``.
+            metadata: sent with this call, such as ``{"traceparent": "00-..."}``; text, but bytes
+                under a key that ends in "-bin".
             timeout_seconds: the deadline of the whole answer; `math.inf` for none. None: the
                 client's.
 

@@ -50,7 +50,7 @@ class AsyncClient:
         tls_server_name: the name to expect in the server's certificate, if not the host's.
         tls_pin: SHA-256 of the server's certificate: trust it and no other.
         timeout_seconds: the deadline of a call that names none, over 0; `math.inf` for none.
-        metadata: sent with every call.
+        metadata: sent with every call; text, but bytes under a key that ends in "-bin".
         max_message_bytes: the largest message either way, 1024 or more.
         keepalive_seconds: how long a silent connection is trusted, 1 or more.
         resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
@@ -73,7 +73,7 @@ class AsyncClient:
         tls_server_name: str | None = None,
         tls_pin: str | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         keepalive_seconds: float = 30.0,
         resume_seconds: float = 60.0,
@@ -129,7 +129,7 @@ class AsyncClient:
         stop: Sequence[str] = (),
         overflow: OverflowPolicy | None = None,
         request_id: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncReply:
         """Open a chat with its first question; the answer streams.
@@ -144,7 +144,8 @@ class AsyncClient:
             overflow: what to do when the context is full. None: the server decides.
             request_id: makes the call safe to repeat. None: a new UUID, which makes gRPC's own
                 retries safe.
-            metadata: sent with this call, such as ``{"traceparent": "00-..."}``.
+            metadata: sent with this call, such as ``{"traceparent": "00-..."}``; text, but bytes
+                under a key that ends in "-bin".
             timeout_seconds: the deadline of the whole answer; `math.inf` for none. None: the
                 client's.
 
@@ -334,7 +335,7 @@ class AsyncClient:
         self,
         prepare: Callable[[], Awaitable[requests.Operation[Any]]],
         timeout_seconds: float | None,
-        metadata: Mapping[str, str] | None,
+        metadata: Mapping[str, str | bytes] | None,
     ) -> AsyncReply:
         timeout = self._timeout(timeout_seconds)
 
@@ -369,7 +370,7 @@ class AsyncClient:
         self,
         operation: requests.Operation[T],
         timeout_seconds: float | None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         return await self._channel.call(operation, self._timeout(timeout_seconds), metadata)
 

@@ -35,7 +35,7 @@ class AsyncReply(ReplyRecord):
         self,
         client: "AsyncClient",
         open_stream: Callable[[], Awaitable[AsyncResumingStream]],
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> None:
         super().__init__()
         self._client = client
