@@ -11,6 +11,7 @@ from llavachat import (
     FinishReason,
     ImageError,
     InvalidRequest,
+    LimitReached,
     NotFound,
 )
 from PIL import Image
@@ -114,6 +115,19 @@ async def test_the_twin_tells_of_metadata_that_can_not_be_sent(scripted, service
         with pytest.raises(InvalidRequest, match=r"^overflow must be an OverflowPolicy, not 'err"):
             await client.start(None, "What?", overflow="error").read()
     assert [] == service.requests
+
+
+async def test_a_question_over_the_clients_own_limit_is_told(scripted):
+    """By both twins, in the words for one that is over the server's."""
+    sentence = r"^A message of 2,0\d\d bytes is over the limit of 1,024; send less at a time\.$"
+    with Client(scripted.address, max_message_bytes=1024) as client:
+        reply = client.start(None, "?" * 2000)
+        with pytest.raises(LimitReached, match=sentence):
+            reply.read()
+    async with AsyncClient(scripted.address, max_message_bytes=1024) as client:
+        with pytest.raises(LimitReached, match=sentence):
+            await client.start(None, "?" * 2000).read()
+    assert [] == scripted.service.requests
 
 
 async def test_the_twin_loads_pictures_when_it_is_read(scripted, service):

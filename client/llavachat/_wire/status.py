@@ -41,9 +41,9 @@ _MEANINGS = (
     ("Connection refused", "connection refused"),
     ("Socket closed", "it closed the connection at once; perhaps it wants TLS, or has too many"),
 )
-# What gRPC itself refuses at the server, before llavachat sees it.
+# What gRPC itself refuses at the server, before llavachat sees it; a size here, too.
 _UNPACKS_TOO_LARGE = "Decompressed message larger than max"
-_TOO_LARGE = re.compile(r"Received message larger than max \((\d+) vs\. (\d+)\)")
+_TOO_LARGE = re.compile(r"(?:Received|Sent) message larger than max \((\d+) vs\. (\d+)\)")
 _TOO_MUCH_METADATA = re.compile(r"metadata size exceeds|received initial metadata size")
 # What gRPC's asyncio says where a refusal overtook a request that was still being sent.
 _BROKEN_WRITE = "Internal error from Core"
