@@ -1,6 +1,7 @@
 """`AsyncClient` over a socket: the same calls, and what tasks add to them."""
 
 import asyncio
+import io
 import threading
 
 import pytest
@@ -137,6 +138,29 @@ async def test_the_twin_loads_pictures_when_it_is_read(scripted, service):
         with pytest.raises(ImageError, match="does not exist"):
             await reply.read()
     assert [] == service.requests
+
+
+async def test_an_answer_that_is_closed_while_its_picture_is_read_ends(scripted, service):
+    """Its call is cancelled, for nobody is there for whom the server would work."""
+    service.answer = answer_until_cancelled(service)
+    opened, release = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, *_):
+            opened.set()
+            release.wait(10)
+            return super().read()
+
+    data = io.BytesIO()
+    RED.save(data, "PNG")
+    async with AsyncClient(scripted.address) as client:
+        reply = client.start(Slow(data.getvalue()), "What?")
+        reading = asyncio.create_task(reply.read())
+        assert await asyncio.to_thread(opened.wait, 5)
+        reply.close()
+        release.set()
+        assert "" == await reading
+        assert not reply.is_started
 
 
 async def test_cancelling_the_task_cancels_the_call(scripted, service):

@@ -165,4 +165,7 @@ class AsyncReply(ReplyRecord):
     async def _open(self) -> AsyncResumingStream:
         if self._stream is None:
             self._stream = await self._open_stream()
+            if self._closed:
+                # In the meantime; the call has begun all the same.
+                self._stream.cancel()
         return self._stream
