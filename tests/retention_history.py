@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.sql.database import alembic_config
 from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.chats.store import IdleChat
 from llavachat_server.values import FinishReason
 from store_records import end, make_chat, make_picture, make_turn
 
@@ -88,12 +89,12 @@ async def _check(store: SqlStore, kept: list[Kept], max_bytes: int) -> None:
             await store.begin_turn(tenant, chat.id, make_turn(minutes=minutes), (), None)
         (running if wish.is_running else idle).append(chat.id)
 
-    async def erase(tenant: str, chat_id: str) -> bool:
-        own, total = await store.count_own_bytes(tenant, chat_id), await store.count_bytes()
+    async def erase(chat: IdleChat) -> bool:
+        own, total = await store.count_own_bytes(tenant, chat.id), await store.count_bytes()
         assert total > max_bytes, "no more is erased than must be"
-        await store.delete_chat(tenant, chat_id)
+        assert await store.retire_chat(chat)
         assert own == total - await store.count_bytes()
-        erased.append(chat_id)
+        erased.append(chat.id)
         return True
 
     retention = Retention(store, erase, max_bytes=max_bytes)

@@ -12,7 +12,7 @@ import pytest
 from llavachat_server.chats.errors import NotFound, TurnRunning
 from llavachat_server.chats.pixels import read_png
 from llavachat_server.chats.record import Chat, RequestClaim, TurnState
-from llavachat_server.chats.store import ChatQuery, ChatStore
+from llavachat_server.chats.store import ChatQuery, ChatStore, IdleChat
 from llavachat_server.values import FinishReason
 from store_records import NOON, end, make_chat, make_id, make_import, make_picture, make_turn
 
@@ -165,6 +165,27 @@ class StoreContract:
             await store.finish_turn("ada", chat.id, end(turn))
         assert await store.find_claim("ada", "r") is None
         assert () == (await store.list_chats("ada", ChatQuery(labels={"a": "b"}))).chats
+
+    async def test_retires_a_chat_that_is_as_it_was_found(self, store: ChatStore) -> None:
+        """One that is answered, was used since, or is another tenant's stays."""
+        picture, chat = make_picture(8), make_chat()
+        first, second = make_turn(images=(picture.info,)), make_turn(minutes=-9)
+        await store.begin_chat(chat, first, (picture,), None)
+        found = IdleChat("ada", chat.id, end(first).finished_at or NOON, 1)
+        assert not await store.retire_chat(replace(found, updated_at=chat.updated_at))
+        await store.finish_turn("ada", chat.id, end(first))
+        await store.begin_turn("ada", chat.id, second, (), None)
+        await store.finish_turn("ada", chat.id, end(second))
+        assert not await store.retire_chat(found)
+        assert not await store.retire_chat(replace(found, updated_at=NOON, num_turns=2))
+        with pytest.raises(NotFound):
+            await store.retire_chat(replace(found, tenant="bob", num_turns=2))
+        assert 2 == len((await store.get_chat("ada", chat.id)).turns)
+        assert await store.retire_chat(replace(found, num_turns=2))
+        with pytest.raises(NotFound):
+            await store.get_chat("ada", chat.id)
+        with pytest.raises(NotFound):
+            await store.get_picture("ada", picture.info.id)
 
     async def test_erases_pictures_that_no_other_chat_uses(self, store: ChatStore) -> None:
         """A picture stays while a chat of the tenant uses it, and goes with the last."""

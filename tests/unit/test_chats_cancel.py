@@ -12,10 +12,11 @@ from llavachat_server.chats.live import Ended, LiveTurn, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import ImageSource, NewChat, Place, Question
 from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.chats.store import IdleChat
 from llavachat_server.images.intake import Picture
 from llavachat_server.values import FinishReason
 from scripted_engine import Hold, ScriptedEngine
-from store_records import make_chat
+from store_records import NOON, make_chat
 
 TENANT = "a tenant"
 QUESTION = Question(NewChat(), "What is this?")
@@ -208,16 +209,21 @@ async def test_who_waits_in_a_chat_that_is_erased_is_told_so(is_stopped: bool) -
 
 
 async def test_a_running_chat_is_not_retired() -> None:
-    """Retention leaves it for another time."""
+    """Retention leaves it for another time; and what it leaves, the engine need not forget."""
     hold = Hold()
-    turns = make_turns(ScriptedEngine(hold))
+    engine = ScriptedEngine(hold)
+    turns = make_turns(engine)
     live = turns.ask(TENANT, QUESTION)
     reader = asyncio.create_task(read(live))
     await hold.said.wait()
-    assert not await turns.retire_chat(TENANT, live.chat_id)
+    assert not await turns.retire_chat(IdleChat(TENANT, live.chat_id, NOON, 1))
     hold.release.set()
     await reader
-    assert await turns.retire_chat(TENANT, live.chat_id)
+    chat = await turns.get_chat(TENANT, live.chat_id)
+    assert not await turns.retire_chat(IdleChat(TENANT, chat.id, NOON, 1))
+    assert [] == engine.forgotten
+    assert await turns.retire_chat(IdleChat(TENANT, chat.id, chat.updated_at, 1))
+    assert [(TENANT, chat.id)] == engine.forgotten
     with pytest.raises(NotFound):
         await turns.get_chat(TENANT, live.chat_id)
 

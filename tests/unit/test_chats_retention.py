@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llavachat_server.chats import retention
@@ -13,6 +14,7 @@ from llavachat_server.chats.errors import NotFound, StoreUnavailable
 from llavachat_server.chats.record import Chat
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.chats.store import ChatQuery, IdleChat
 from llavachat_server.settings import load
 from retention_history import check_retention, check_sizes_of_an_older_database
 from store_records import end, make_chat, make_turn
@@ -38,11 +40,7 @@ async def keep(store: SqlStore, age: timedelta, num_chars: int = 10) -> Chat:
 def erase_from(store: SqlStore | AuditedStore) -> retention.EraseChat:
     """What retention calls."""
 
-    async def erase(tenant: str, chat_id: str) -> bool:
-        await store.delete_chat(tenant, chat_id)
-        return True
-
-    return erase
+    return store.retire_chat
 
 
 def test_the_oldest_go_until_it_is_enough(store: SqlStore) -> None:
@@ -98,16 +96,40 @@ async def test_a_chat_that_is_answered_or_gone_is_passed_over(store: SqlStore) -
     busy, gone, idle = [await keep(store, timedelta(days=3 - day)) for day in range(3)]
     real = erase_from(store)
 
-    async def erase(tenant: str, chat_id: str) -> bool:
-        if chat_id == gone.id:
-            raise NotFound("chat", chat_id)
-        return chat_id != busy.id and await real(tenant, chat_id)
+    async def erase(idle: IdleChat) -> bool:
+        if idle.id == gone.id:
+            raise NotFound("chat", idle.id)
+        return idle.id != busy.id and await real(idle)
 
     assert 0 == await store.count_own_bytes("ada", "0" * 32)
     assert 1 == await Retention(store, erase, max_bytes=0).retire()
     with pytest.raises(NotFound):
         await store.get_chat("ada", idle.id)
     assert 0 == await Retention(store, erase, timedelta(hours=1), 0).retire()
+
+
+@pytest.mark.parametrize(
+    ("limit", "staying"),
+    [({"max_age": timedelta(days=1.5)}, [1, 2]), ({"max_bytes": 15_000}, [1])],
+)
+async def test_a_chat_that_is_used_after_it_was_found_stays(
+    store: SqlStore, limit: dict[str, Any], staying: list[int]
+) -> None:
+    """Many are found at once, and erased one by one: who comes in between keeps the chat."""
+    chats = [await keep(store, timedelta(days=3 - day), 10_000) for day in range(3)]
+
+    async def erase(idle: IdleChat) -> bool:
+        if idle.id == chats[0].id:
+            # While the clock is behind: the time of its last use stays as it was found.
+            turn = make_turn(created_at=chats[1].created_at - timedelta(hours=1))
+            await store.begin_turn("ada", chats[1].id, turn, (), None)
+            await store.finish_turn("ada", chats[1].id, end(turn))
+        return await store.retire_chat(idle)
+
+    assert 3 - len(staying) == await Retention(store, erase, **limit).retire()
+    listed = (await store.list_chats("ada", ChatQuery())).chats
+    assert {chats[number].id for number in staying} == {chat.id for chat in listed}
+    assert 2 == len((await store.get_chat("ada", chats[1].id)).turns)
 
 
 async def test_a_tombstone_stays_for_each(store: SqlStore, tmp_path: Path) -> None:
@@ -131,7 +153,7 @@ class Absent:
         self.num_calls = 0
         self.answered = asyncio.Event()
 
-    async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def find_idle(self, before: datetime, limit: int) -> Sequence[IdleChat]:
         """Fail once."""
         self.num_calls += 1
         if self.num_calls == 1:
@@ -165,7 +187,7 @@ async def test_a_store_that_fails_is_asked_again(
     monkeypatch.setattr(retention, "SIZE_PAUSE_SECONDS", 0.0)
     store = Absent(error)
 
-    async def erase(tenant: str, chat_id: str) -> bool:
+    async def erase(idle: IdleChat) -> bool:
         raise AssertionError
 
     task = asyncio.create_task(Retention(store, erase, max_bytes=0).run())

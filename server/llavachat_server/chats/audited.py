@@ -18,7 +18,7 @@ from typing import Any
 from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.errors import ChatError, StoreFull
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
-from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore
+from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
 
 FULL_RETRY_SECONDS = 5.0
@@ -113,6 +113,13 @@ class AuditedStore:
         """
         await self._store.delete_chat(tenant, chat_id)
         await self._bury(tenant, chat_id)
+
+    async def retire_chat(self, idle: IdleChat) -> bool:
+        """See `ChatStore.retire_chat`; a tombstone stays, as that of `delete_chat` does."""
+        is_erased = await self._store.retire_chat(idle)
+        if is_erased:
+            await self._bury(idle.tenant, idle.id)
+        return is_erased
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from llavachat_server.chats.errors import NotFound, StoreFull, TurnRunning
 from llavachat_server.chats.pixels import write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
-from llavachat_server.chats.store import ChatPage, ChatQuery, PageMark
+from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, PageMark
 from llavachat_server.images.intake import ImageInfo, Picture
 
 _FULL_RETRY_SECONDS = 5.0
@@ -114,6 +114,15 @@ class MemoryStore:
         """See `ChatStore.delete_chat`."""
         self._find(tenant, chat_id)
         self._forget(tenant, chat_id)
+
+    async def retire_chat(self, idle: IdleChat) -> bool:
+        """See `ChatStore.retire_chat`."""
+        chat = self._find(idle.tenant, idle.id)
+        found = (idle.updated_at, idle.num_turns)
+        if _is_running(chat) or found != (chat.updated_at, len(chat.turns)):
+            return False
+        self._forget(idle.tenant, idle.id)
+        return True
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""

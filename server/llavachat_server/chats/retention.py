@@ -1,8 +1,8 @@
 """Erases chats that nobody has used for long, and the oldest where they take too much; quietly.
 
-Contract: a chat that is being answered stays; what is erased was used longer ago than what stays
-of all that are not being answered. It knows when chats were used and what they take, and must not
-know what is in them.
+Contract: a chat that is being answered stays, and so does one that was used since it was found to
+be due; what is erased was used longer ago than what stays of all that are not being answered. It
+knows when chats were used and what they take, and must not know what is in them.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from llavachat_server.chats.errors import ChatError, NotFound
+from llavachat_server.chats.store import IdleChat
 
 log = logging.getLogger("llavachat.retention")
 
-EraseChat = Callable[[str, str], Awaitable[bool]]
-"""Erases a chat of a tenant; False: not now, it is being answered."""
+EraseChat = Callable[[IdleChat], Awaitable[bool]]
+"""Erases a chat; False: not now, it is being answered or was used since it was found."""
 
 AGE_PAUSE_SECONDS = 600.0
 SIZE_PAUSE_SECONDS = 10.0
@@ -31,11 +32,11 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 class KeptChats(Protocol):
     """What a store tells about all tenants' chats."""
 
-    async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def find_idle(self, before: datetime, limit: int) -> Sequence[IdleChat]:
         """Chats without a running turn that were last used before a time, so many at most.
 
         Returns:
-            (tenant, chat id), the one that was used longest ago first.
+            The one that was used longest ago first.
         """
         ...
 
@@ -96,7 +97,7 @@ class Retention:
         num_erased = 0
         while True:
             idle = await self.chats.find_idle(before, BATCH)
-            erased = [chat for chat in idle if await self._erase(*chat)]
+            erased = [chat for chat in idle if await self._erase(chat)]
             num_erased += len(erased)
             if len(idle) < BATCH or not erased:
                 return num_erased
@@ -108,16 +109,16 @@ class Retention:
             for chat in await self.chats.find_idle(_END_OF_TIME, BATCH):
                 if surplus <= 0:
                     break
-                own_bytes = await self.chats.count_own_bytes(*chat)
-                if await self._erase(*chat):
+                own_bytes = await self.chats.count_own_bytes(chat.tenant, chat.id)
+                if await self._erase(chat):
                     surplus -= own_bytes
                     num_erased += 1
             if num_erased == num_before:
                 break
         return num_erased
 
-    async def _erase(self, tenant: str, chat_id: str) -> bool:
+    async def _erase(self, chat: IdleChat) -> bool:
         try:
-            return await self.erase(tenant, chat_id)
+            return await self.erase(chat)
         except NotFound:
             return False

@@ -48,6 +48,19 @@ class ChatQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleChat:
+    """A chat as it was found while nobody used it.
+
+    Used again it has another time or another number of turns: the clock may have gone back.
+    """
+
+    tenant: str
+    id: str
+    updated_at: datetime
+    num_turns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChatPage:
     """A page of chats, and where it ended; `next` is None when nothing follows."""
 
@@ -121,6 +134,17 @@ class ChatStore(Protocol):
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """Erase a chat, its claims, the pictures that no other chat of the tenant uses, and the
         files that it alone brought.
+
+        Raises:
+            NotFound: no such chat.
+        """
+        ...
+
+    async def retire_chat(self, idle: IdleChat) -> bool:
+        """Erase a chat as `delete_chat` does, unless it is used or was used since it was found.
+
+        Returns:
+            Whether it was erased.
 
         Raises:
             NotFound: no such chat.

@@ -32,7 +32,7 @@ from llavachat_server.chats.replay import Replayer, Verdict
 from llavachat_server.chats.runner import STOP_RETRY_SECONDS, Job, TurnRunner
 from llavachat_server.chats.setting import read_setting
 from llavachat_server.chats.sources import check_new
-from llavachat_server.chats.store import ChatStore
+from llavachat_server.chats.store import ChatStore, IdleChat
 from llavachat_server.images.intake import Intake
 from llavachat_server.interfaces import Engine
 from llavachat_server.observation import TurnReport, name_error
@@ -224,16 +224,15 @@ class Turns:
             await self._end_and_wait(live)
         await self._eraser.erase(tenant, chat_id)
 
-    async def retire_chat(self, tenant: str, chat_id: str) -> bool:
-        """Erase a chat unless a turn of it runs; whether it was erased.
+    async def retire_chat(self, idle: IdleChat) -> bool:
+        """Erase a chat unless it is used, or was since it was found; whether it was erased.
 
         Raises:
             NotFound: no such chat.
         """
-        if (tenant, chat_id) in self._running:
+        if (idle.tenant, idle.id) in self._running:
             return False
-        await self._eraser.erase(tenant, chat_id)
-        return True
+        return await self._eraser.retire(idle)
 
     def raw_prompt(self, chat: Chat, turn: Turn, by_id: Mapping[str, Turn] | None = None) -> str:
         """The prompt of a recorded turn as the model saw it, special tokens shown.

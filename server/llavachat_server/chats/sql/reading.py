@@ -28,7 +28,7 @@ from llavachat_server.chats.sql.schema import (
     turn_pictures,
     turns,
 )
-from llavachat_server.chats.store import ChatQuery, PageMark
+from llavachat_server.chats.store import ChatQuery, IdleChat, PageMark
 from llavachat_server.images.intake import ImageInfo
 
 MANY_CHATS = 1000
@@ -132,18 +132,21 @@ def read_claim(connection: Connection, tenant: str, request_id: str) -> RequestC
     return RequestClaim(tenant, request_id, row.body_sha256, row.id, row.turn_id)
 
 
-def read_idle(connection: Connection, before: datetime, limit: int) -> list[tuple[str, str]]:
+def read_idle(connection: Connection, before: datetime, limit: int) -> list[IdleChat]:
     """Chats last used before a time and without a running turn, the longest ago first."""
     is_running = sa.exists().where(
         turns.c.chat_key == chats.c.key, turns.c.state == TurnState.RUNNING.value
     )
     query = (
-        sa.select(chats.c.tenant, chats.c.id)
+        sa.select(chats.c.tenant, chats.c.id, chats.c.updated_at, chats.c.num_turns)
         .where(chats.c.updated_at < rows.write_time(before), ~is_running)
         .order_by(chats.c.updated_at)
         .limit(limit)
     )
-    return [(row.tenant, row.id) for row in connection.execute(query)]
+    return [
+        IdleChat(row.tenant, row.id, rows.read_time(row.updated_at), row.num_turns)
+        for row in connection.execute(query)
+    ]
 
 
 def read_num_bytes(connection: Connection) -> int:

@@ -24,7 +24,7 @@ from llavachat_server.chats.sql.originals import Original, read_original
 from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
 from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureFiles, PictureMissing
-from llavachat_server.chats.store import ChatPage, ChatQuery
+from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
 
 T = TypeVar("T")
@@ -146,6 +146,10 @@ class SqlStore:
         """See `ChatStore.delete_chat`."""
         await self._write(lambda connection: writing.erase_chat(connection, tenant, chat_id))
 
+    async def retire_chat(self, idle: IdleChat) -> bool:
+        """See `ChatStore.retire_chat`."""
+        return await self._write(lambda connection: writing.retire_chat(connection, idle))
+
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""
 
@@ -169,7 +173,7 @@ class SqlStore:
             lambda connection: reading.read_claim(connection, tenant, request_id)
         )
 
-    async def find_idle(self, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def find_idle(self, before: datetime, limit: int) -> Sequence[IdleChat]:
         """See `retention.KeptChats.find_idle`."""
         return await self._read(lambda connection: reading.read_idle(connection, before, limit))
 

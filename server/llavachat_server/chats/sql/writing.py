@@ -26,6 +26,7 @@ from llavachat_server.chats.sql.schema import (
     turn_pictures,
     turns,
 )
+from llavachat_server.chats.store import IdleChat
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import FinishReason
 
@@ -103,10 +104,7 @@ def add_turn(
 ) -> None:
     """Keep a new turn of a chat."""
     chat_key, updated_at, num_turns = _lock_chat(connection, tenant, chat_id)
-    is_running = sa.exists().where(
-        turns.c.chat_key == chat_key, turns.c.state == TurnState.RUNNING.value
-    )
-    if connection.execute(sa.select(is_running)).scalar_one():
+    if _is_running(connection, chat_key):
         raise TurnRunning
     if num_turns >= max_turns:
         raise StoreFull(FULL_RETRY_SECONDS)
@@ -129,6 +127,20 @@ def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> N
 def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
     """Erase a chat, pictures and files that no other chat uses, what it alone told of builds."""
     chat_key, _, _ = _lock_chat(connection, tenant, chat_id)
+    _erase(connection, chat_key)
+
+
+def retire_chat(connection: Connection, idle: IdleChat) -> bool:
+    """Erase a chat that is as it was found; whether it was."""
+    chat_key, *used = _lock_chat(connection, idle.tenant, idle.id)
+    found = [rows.write_time(idle.updated_at), idle.num_turns]
+    if used != found or _is_running(connection, chat_key):
+        return False
+    _erase(connection, chat_key)
+    return True
+
+
+def _erase(connection: Connection, chat_key: int) -> None:
     used = (
         sa.select(turn_pictures.c.picture_key)
         .distinct()
@@ -147,6 +159,13 @@ def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
     for build_key in build_keys:
         still = sa.exists().where(turns.c.build_key == build_key)
         connection.execute(builds.delete().where(builds.c.key == build_key, ~still))
+
+
+def _is_running(connection: Connection, chat_key: int) -> bool:
+    running = sa.exists().where(
+        turns.c.chat_key == chat_key, turns.c.state == TurnState.RUNNING.value
+    )
+    return bool(connection.execute(sa.select(running)).scalar_one())
 
 
 def cancel_running(connection: Connection, now: datetime) -> None:
