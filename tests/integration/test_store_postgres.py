@@ -1,15 +1,18 @@
 """The store on a real PostgreSQL."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc.aio
+import psycopg
 import pytest
-from app_in_process import run_app
+from app_in_process import run_app, until
 from imports import import_chat, read_export, strip_ids
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats.errors import StoreUnavailable
 from llavachat_server.chats.record import TurnState
-from llavachat_server.chats.sql import database
+from llavachat_server.chats.sql import database, writer
 from llavachat_server.chats.sql.database import StoreError
 from llavachat_server.chats.sql.store import SqlStore
 from pictures import draw_shape, encode, red_circle
@@ -98,6 +101,47 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
         SqlStore("postgresql://ada:secret@127.0.0.1:1/chats")
     assert "secret" not in str(caught.value)
     assert "127.0.0.1:1/chats can not be opened" in str(caught.value)
+
+
+@contextmanager
+def read_only(url: str) -> Iterator[None]:
+    """The whole server can only be read inside the block, as after a failover to a standby."""
+
+    def switch(word: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {word}")
+            connection.execute("SELECT pg_reload_conf()")
+
+    switch("on")
+    try:
+        yield
+    finally:
+        switch("off")
+
+
+async def test_a_turn_ends_though_the_database_was_read_only(
+    url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is new is refused for now, and the end is kept once it can be; its chat goes on."""
+    monkeypatch.setattr(writer, "OWED_RETRY_SECONDS", 0.05)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+
+    async def begin() -> Exception | None:
+        try:
+            await store.begin_chat(make_chat(), make_turn(), (), None)
+        except StoreUnavailable as error:
+            return error
+        return None
+
+    with read_only(url):
+        await until(begin, bool)  # a session takes a changed setting up by and by
+        with pytest.raises(StoreUnavailable):
+            await store.finish_turn("ada", chat.id, end(turn))
+        assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
+    await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns == (end(turn),))
+    await store.begin_turn("ada", chat.id, make_turn(), (), None)
 
 
 async def test_a_chat_goes_out_and_comes_in_over_the_wire(url: str, tmp_path: Path) -> None:

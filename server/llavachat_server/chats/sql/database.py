@@ -17,7 +17,7 @@ from typing import IO, Any
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from llavachat_server.chats.sql.schema import HEAD
 
@@ -189,6 +189,18 @@ def is_full(error: DBAPIError) -> bool:
         name = getattr(cause, "sqlite_errorname", "")
         return name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
     return str(getattr(cause, "sqlstate", None) or "").startswith("53100")
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether the database can not be asked now, or not for this.
+
+    Class 25 is what a standby says, or a managed database whose disk is nearly full: read-only for
+    a while. psycopg takes it for an internal error.
+
+    Source: PostgreSQL's appendix A.
+    """
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return isinstance(error, OperationalError) or state.startswith("25")
 
 
 def _read_url(url: str) -> URL:

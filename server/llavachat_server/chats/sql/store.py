@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
-from llavachat_server.chats.sql.database import Database, is_full
+from llavachat_server.chats.sql.database import Database, is_away, is_full
 from llavachat_server.chats.sql.originals import Original, read_original
 from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
@@ -247,7 +247,7 @@ class SqlStore:
 def _translate(error: DBAPIError) -> Exception:
     if is_full(error):
         return StoreFull(FULL_RETRY_SECONDS)
-    if isinstance(error, OperationalError):
+    if is_away(error):
         log.error("the store does not answer", exc_info=error)
         return StoreUnavailable(GONE_RETRY_SECONDS)
     return error

@@ -3,12 +3,13 @@
 Contract: a future is done when its work is durable, or undone altogether. Works run in the order
 in which they were given. However many wait, one flush to the disk serves them all; one that
 fails spoils no other. What is owed is done at last: where it finds no room or no database, it is
-tried again by itself, and everything else waits behind it.
+tried again by itself, and everything else waits behind it. Where it fails by a fault of ours it is
+told and tried again as well, but nobody waits behind it.
 """
 
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -41,6 +42,14 @@ class _Job:
     done: "Future[Any]" = field(default_factory=Future)
 
 
+@dataclass(slots=True)
+class _Debt:
+    """What is owed, and before when, by `time.monotonic`, it is not tried again."""
+
+    work: Callable[[Connection], Any]
+    due_at_seconds: float = 0.0
+
+
 class Writer:
     """The one who writes.
 
@@ -53,7 +62,7 @@ class Writer:
         self._engine = engine
         self._translate = translate
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._owed: deque[Callable[[Connection], Any]] = deque()
+        self._owed: list[_Debt] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -63,8 +72,8 @@ class Writer:
         Args:
             work: gets the connection; may raise a `ChatError` to undo itself. It may run more
                 than once, each time from the same state but the last.
-            is_owed: where it fails for want of room or of a database, the future says so and
-                the work is done later all the same.
+            is_owed: where it fails, but by a refusal of its own, the future says so and the work
+                is done later all the same.
         """
         job = _Job(work, is_owed)
         self._jobs.put(job)
@@ -81,6 +90,8 @@ class Writer:
             gathered = self._gather()
             is_open = None not in gathered
             self._commit([job for job in gathered if job is not None and _is_wanted(job)])
+        for debt in self._owed:
+            debt.due_at_seconds = 0.0
         with suppress(*NOT_NOW):
             self._pay()
 
@@ -119,8 +130,8 @@ class Writer:
                 job.done.set_result(result)
 
     def _refuse(self, job: _Job, error: Exception) -> None:
-        if job.is_owed and isinstance(error, NOT_NOW):
-            self._owed.append(job.work)
+        if job.is_owed and _may_pass(error):
+            self._owed.append(_Debt(job.work))
         if not job.done.cancelled():
             job.done.set_exception(error)
 
@@ -130,20 +141,33 @@ class Writer:
         Raises:
             StoreFull, StoreUnavailable: the rest of it is still owed.
         """
-        while self._owed:
+        now = time.monotonic()
+        for debt in [debt for debt in self._owed if debt.due_at_seconds <= now]:
             try:
                 with self._engine.begin() as connection:
-                    self._owed[0](connection)
+                    debt.work(connection)
             except Exception as error:
                 meaning = self._read_error(error)
                 if isinstance(meaning, NOT_NOW):
                     raise meaning from error
-                if not isinstance(meaning, ChatError):
-                    log.error("what was owed can not be written", exc_info=meaning)
-            self._owed.popleft()
+                if _may_pass(meaning):
+                    if not debt.due_at_seconds:
+                        log.error("what was owed can not be written", exc_info=meaning)
+                    debt.due_at_seconds = now + OWED_RETRY_SECONDS
+                    continue
+            self._owed.remove(debt)
 
     def _read_error(self, error: Exception) -> Exception:
         return self._translate(error) if isinstance(error, DBAPIError) else error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a work that failed so may be done later: all but what it refuses by itself.
+
+    What nobody thought of may be the database's passing mood; a turn that never ends would lock
+    its chat for good.
+    """
+    return isinstance(error, NOT_NOW) or not isinstance(error, ChatError)
 
 
 def _is_wanted(job: _Job) -> bool:
