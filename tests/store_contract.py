@@ -60,6 +60,14 @@ class StoreContract:
         assert (ended,) == kept.turns
         assert ended.finished_at == kept.updated_at
 
+    async def test_keeps_no_end_of_a_turn_that_it_does_not_have(self, store: ChatStore) -> None:
+        """Whoever does not know whether a turn was kept may end it; the chat is as it was."""
+        chat, turn = make_chat(), make_turn()
+        await store.begin_chat(chat, turn, (), None)
+        with pytest.raises(NotFound):
+            await store.finish_turn("ada", chat.id, end(make_turn(minutes=9)))
+        assert replace(chat, turns=(turn,)) == await store.get_chat("ada", chat.id)
+
     async def test_keeps_an_empty_system_prompt_apart_from_none(self, store: ChatStore) -> None:
         """The empty text means "none", no text means "the model's own"."""
         chat = make_chat(system_prompt="")

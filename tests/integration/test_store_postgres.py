@@ -1,27 +1,39 @@
 """The store on a real PostgreSQL."""
 
+import asyncio
+import itertools
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import psycopg
 import pytest
 from app_in_process import run_app, until
+from chat_room import begun, collect, make_turns, text
 from imports import import_chat, read_export, strip_ids
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats.audit import AuditLog, list_files
+from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreUnavailable
+from llavachat_server.chats.live import LiveTurn, TurnEvent
+from llavachat_server.chats.question import NewChat, Place, Question
 from llavachat_server.chats.record import TurnState
 from llavachat_server.chats.sql import database, writer
 from llavachat_server.chats.sql.database import StoreError
 from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.chats.store import ChatQuery
 from pictures import draw_shape, encode, red_circle
 from postgres import Postgres, find_programs, run_postgres
 from retention_history import check_retention, check_sizes_of_an_older_database
 from scripted_engine import ScriptedEngine
+from sqlalchemy import Connection, event
 from store_contract import StoreContract
 from store_machine import compare_with_memory
-from store_records import end, make_chat, make_turn
+from store_records import end, make_chat, make_import, make_picture, make_turn
 
 pytestmark = pytest.mark.skipif(
     find_programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql)"
@@ -142,6 +154,84 @@ async def test_a_turn_ends_though_the_database_was_read_only(
         assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
     await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns == (end(turn),))
     await store.begin_turn("ada", chat.id, make_turn(), (), None)
+
+
+def lose_answer(store: SqlStore, url: str, num_before: int = 0) -> None:
+    """The next commit but so many is done, and the connection breaks before its answer comes."""
+    numbers = itertools.count()
+
+    def commit(connection: Connection) -> None:
+        if next(numbers) != num_before:
+            return
+        driver: Any = connection.connection.driver_connection
+        driver.commit()
+        driver.execute("SELECT 1")
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 60000)", [driver.info.backend_pid])
+
+    event.listen(store._database.writing, "commit", commit)
+
+
+async def test_a_beginning_whose_answer_is_lost_locks_no_chat(
+    url: str, store: SqlStore, tmp_path: Path
+) -> None:
+    """It is there, and nobody was told: it ends, and its repeat is answered anew."""
+    log = AuditLog(tmp_path)
+    turns = make_turns(ScriptedEngine(*["One."] * 9), AuditedStore(store, log))
+
+    def ask(where: NewChat | Place, request_id: str) -> LiveTurn:
+        return turns.ask("ada", Question(where, "What?", request_id=request_id, body_sha256="b"))
+
+    for where in (NewChat(), Place("")):
+        if isinstance(where, Place):
+            where = Place((await store.list_chats("ada", ChatQuery())).chats[0].id)
+        lose_answer(store, url)
+        request_id = f"of {type(where).__name__}"
+        with pytest.raises(StoreUnavailable):
+            await collect(ask(where, request_id), [])
+        events: list[TurnEvent] = []
+        await collect(ask(where, request_id), events)
+        assert "One." == text(events)
+    chat = await turns.get_chat("ada", begun(events).chat_id)
+    assert ["cancelled", "finished"] * 2 == [turn.state.value for turn in chat.turns]
+    log.close()
+    lines = [json.loads(line) for line in list_files(tmp_path)[0].read_text().splitlines()]
+    told = [(line["turn_id"], line["request_id"], line["finish_reason"]) for line in lines]
+    ids, reasons = ["of NewChat"] * 2 + ["of Place"] * 2, ["shutdown", "eos"] * 2
+    assert [*zip([turn.id for turn in chat.turns], ids, reasons, strict=True)] == told
+
+
+async def test_works_that_share_a_commit_whose_answer_is_lost_are_not_done_again(
+    url: str, store: SqlStore
+) -> None:
+    """A second try would find the first one's turn, and tell its caller that another runs."""
+    chats = [make_chat() for _ in range(3)]
+    holding, free = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        holding.set()
+        free.wait()
+
+    held = store._writer.submit(hold)
+    await asyncio.to_thread(holding.wait)
+    begins = [asyncio.create_task(store.begin_chat(chat, make_turn(), (), None)) for chat in chats]
+    await asyncio.sleep(0)
+    lose_answer(store, url, num_before=1)
+    free.set()
+    held.result()
+    errors = await asyncio.gather(*begins, return_exceptions=True)
+    assert [StoreUnavailable(2.0, may_be_done=True)] * 3 == errors
+    for chat in chats:
+        assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
+
+
+async def test_an_import_whose_answer_is_lost_is_not_kept(url: str, store: SqlStore) -> None:
+    """Its sender was told so."""
+    first, second = make_picture(1), make_picture(2)
+    lose_answer(store, url)
+    with pytest.raises(StoreUnavailable):
+        await store.add_chat(make_import(first, second), (first, second))
+    await until(lambda: store.list_chats("ada", ChatQuery()), lambda page: not page.chats)
 
 
 async def test_a_chat_goes_out_and_comes_in_over_the_wire(url: str, tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ some. Records name pictures, answers and weights by their hashes; the words them
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from llavachat_server.chats.audit import AuditLog
-from llavachat_server.chats.errors import ChatError, StoreFull
+from llavachat_server.chats.errors import ChatError, StoreFull, StoreUnavailable
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
@@ -52,8 +52,8 @@ class AuditedStore:
     ) -> None:
         """See `ChatStore.begin_chat`."""
         await self._catch_up()
-        await self._store.begin_chat(chat, turn, pictures, claim)
-        self._remember(turn, claim)
+        with self._remembering(turn, claim):
+            await self._store.begin_chat(chat, turn, pictures, claim)
 
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         """See `ChatStore.add_chat`; the record is written first.
@@ -78,8 +78,8 @@ class AuditedStore:
     ) -> None:
         """See `ChatStore.begin_turn`."""
         await self._catch_up()
-        await self._store.begin_turn(tenant, chat_id, turn, pictures, claim)
-        self._remember(turn, claim)
+        with self._remembering(turn, claim):
+            await self._store.begin_turn(tenant, chat_id, turn, pictures, claim)
 
     async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
         """See `ChatStore.finish_turn`; the record is written first, be the chat there or not.
@@ -137,6 +137,18 @@ class AuditedStore:
         """See `ChatStore.find_claim`; a repeat is not told either before its record is written."""
         await self._catch_up()
         return await self._store.find_claim(tenant, request_id)
+
+    @contextmanager
+    def _remembering(self, turn: Turn, claim: RequestClaim | None) -> Iterator[None]:
+        """Keep a turn's request for the record of its end, if the turn is kept or may be."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            if not error.may_be_done:
+                raise
+            self._remember(turn, claim)
+            raise
+        self._remember(turn, claim)
 
     def _remember(self, turn: Turn, claim: RequestClaim | None) -> None:
         if claim is not None:

@@ -109,9 +109,13 @@ class StoreFull(ChatError):
 
 @dataclass
 class StoreUnavailable(ChatError):
-    """The database does not answer. Try again after `retry_after_seconds`."""
+    """The database does not answer. Try again after `retry_after_seconds`.
+
+    `may_be_done`: it was told to keep what was to be kept, and its answer did not come.
+    """
 
     retry_after_seconds: float
+    may_be_done: bool = False
 
     def __str__(self) -> str:
         return "the server can not reach its chats now"

@@ -89,6 +89,8 @@ class MemoryStore:
     async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
         """See `ChatStore.finish_turn`."""
         chat = self._find(tenant, chat_id)
+        if chat.turn(turn.id) is None:
+            raise NotFound("turn", turn.id)
         turns = tuple(turn if kept.id == turn.id else kept for kept in chat.turns)
         updated_at = max(chat.updated_at, turn.finished_at or turn.created_at)
         self._chats[tenant, chat_id] = replace(chat, turns=turns, updated_at=updated_at)

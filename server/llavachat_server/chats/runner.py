@@ -15,7 +15,7 @@ from typing import cast
 
 from llavachat_server.chats.account import TurnAccount
 from llavachat_server.chats.context import Context, ContextBuilder
-from llavachat_server.chats.errors import NotFound, ShuttingDown
+from llavachat_server.chats.errors import ChatError, NotFound, ShuttingDown, StoreUnavailable
 from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
 from llavachat_server.chats.question import ImageSource, OverflowPolicy, Question
 from llavachat_server.chats.record import RequestClaim, Turn, TurnState
@@ -113,6 +113,8 @@ class TurnRunner:
                 if isinstance(error, NotFound):
                     # Erased just now: what this turn has brought into the caches goes as well.
                     self.engine.forget(job.tenant, chat_id)
+                if isinstance(error, StoreUnavailable) and error.may_be_done:
+                    await self._take_back(job, chat_id, turn)
                 raise
             tell_start(live, chat_id, turn, context.count.total)
             return await self._follow(job, chat_id, turn, first, events)
@@ -177,6 +179,15 @@ class TurnRunner:
             else:
                 await self.store.begin_turn(job.tenant, chat.id, turn, pictures, claim)
         job.account.is_kept = True
+
+    async def _take_back(self, job: Job, chat_id: str, turn: Turn) -> None:
+        """End a turn that may have been kept as running, and that nobody was told of.
+
+        It would lock its chat; ended with its server, so to speak, its repeat is answered anew.
+        """
+        cut = turn.break_off("", TurnState.CANCELLED, FinishReason.SHUTDOWN)
+        with suppress(ChatError):  # what finds no database now is the store's to keep later
+            await asyncio.shield(self._keep_end(job, chat_id, cut))
 
     async def _follow(
         self,

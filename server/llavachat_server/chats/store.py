@@ -4,7 +4,8 @@ Contract of every store:
 
 - A method that writes returns when the write is durable, and not before: a turn's `finished`
   event is sent only after `finish_turn` has returned.
-- Every write is whole or absent, whatever happens between.
+- Every write is whole or absent, whatever happens between; where nobody knows which,
+  `StoreUnavailable.may_be_done` says so.
 - A chat, turn, picture or request of another tenant does not exist.
 - A turn that was RUNNING when a process died is CANCELLED when the store is opened again.
 
@@ -114,7 +115,7 @@ class ChatStore(Protocol):
         """Keep the end of a turn in place of its running self.
 
         Raises:
-            NotFound: the chat was deleted meanwhile.
+            NotFound: the chat was deleted meanwhile, or the turn was never kept.
             StoreFull: nothing more can be kept now; the end is kept once it can be.
         """
         ...

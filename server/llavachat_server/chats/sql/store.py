@@ -96,13 +96,22 @@ class SqlStore:
         loop = asyncio.get_running_loop()
         # Beforehand, because nobody else can write while the chat is written.
         turn_rows, build_rows = await loop.run_in_executor(self._readers, rows.whole_rows, chat)
-        await self._write_with_pictures(
-            chat.tenant,
-            pictures,
-            lambda connection, files: writing.add_whole_chat(
-                connection, chat, turn_rows, build_rows, files
-            ),
-        )
+        try:
+            await self._write_with_pictures(
+                chat.tenant,
+                pictures,
+                lambda connection, files: writing.add_whole_chat(
+                    connection, chat, turn_rows, build_rows, files
+                ),
+            )
+        except StoreUnavailable as error:
+            if error.may_be_done:
+                # Its sender is told that nothing was kept, and does not know its id.
+                self._writer.submit(
+                    lambda connection: writing.erase_chat(connection, chat.tenant, chat.id),
+                    is_owed=True,
+                )
+            raise
 
     async def begin_turn(
         self,

@@ -1,8 +1,9 @@
 """One thread that writes, and commits what has gathered at once.
 
-Contract: a future is done when its work is durable, or undone altogether. Works run in the order
-in which they were given. However many wait, one flush to the disk serves them all; one that
-fails spoils no other. What is owed is done at last: where it finds no room or no database, it is
+Contract: a future is done when its work is durable, or undone altogether; where the database did
+not answer to the commit, it says so (`StoreUnavailable.may_be_done`). Works run in the order in
+which they were given. However many wait, one flush to the disk serves them all; one that fails
+spoils no other. What is owed is done at last: where it finds no room or no database, it is
 tried again by itself, and everything else waits behind it. Where it fails by a fault of ours it is
 told and tried again as well, but nobody waits behind it.
 """
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -113,15 +114,25 @@ class Writer:
             return
         if not jobs:
             return
+        has_begun = is_whole = False
         try:
             with self._engine.begin() as connection:
+                has_begun = True
                 results = [_try(connection, job) for job in jobs]
+                is_whole = True
         except Exception as error:
-            if len(jobs) > 1:
+            meaning = self._read_error(error)
+            is_gone = not has_begun or is_whole or getattr(error, "connection_invalidated", False)
+            if isinstance(meaning, StoreUnavailable) and is_gone:
+                # Each by itself would wait for the database once more; and what may be done must
+                # not be done again.
+                for job in jobs:
+                    self._refuse(job, replace(meaning, may_be_done=is_whole))
+            elif len(jobs) > 1:
                 for job in jobs:
                     self._commit([job])
             else:
-                self._refuse(jobs[0], self._read_error(error))
+                self._refuse(jobs[0], meaning)
             return
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, ChatError):

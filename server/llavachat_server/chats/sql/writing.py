@@ -115,11 +115,13 @@ def add_turn(
 def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> None:
     """Keep the end of a turn."""
     chat_key, updated_at, _ = _lock_chat(connection, tenant, chat_id)
-    connection.execute(
+    ended = connection.execute(
         turns.update()
         .where(turns.c.chat_key == chat_key, turns.c.id == turn.id)
         .values(**rows.end_row(turn))
     )
+    if not ended.rowcount:
+        raise NotFound("turn", turn.id)
     last = rows.write_time(turn.finished_at or turn.created_at)
     _touch(connection, chat_key, max(updated_at, last))
 
