@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -139,6 +139,35 @@ async def test_an_end_that_found_no_room_is_kept_though_nobody_writes(
     store, chat_id, long_end = tight
     _grow(store)
     await until(lambda: store.get_chat("ada", chat_id), lambda chat: chat.turns[1] == long_end)
+
+
+@pytest.mark.parametrize("is_retired", [False, True])
+async def test_a_full_store_makes_room_by_erasing(
+    url: str, store: SqlStore, is_retired: bool
+) -> None:
+    """Though an end is owed that finds none: it is kept as soon as there is enough."""
+    old, chat, turn = make_chat(), make_chat(minutes=9), make_turn()
+    await store.begin_chat(old, make_turn("x" * 300_000), (), None)
+    await store.finish_turn("ada", old.id, end((await store.get_chat("ada", old.id)).turns[0]))
+    store.close()
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as file:
+        num_pages = file.execute("PRAGMA page_count").fetchone()[0]
+    full = SqlStore(url, max_bytes=(num_pages + 2) * 4096)
+    try:
+        await full.begin_chat(chat, turn, (), None)
+        # More than the pages that are free, and less than they are with those of the other chat.
+        long_end = end(turn, "y" * 450_000)
+        with pytest.raises(StoreFull):
+            await full.finish_turn("ada", chat.id, long_end)
+        if is_retired:
+            (idle,) = await full.find_idle(datetime.now(UTC), 9)
+            assert await full.retire_chat(idle)
+        else:
+            await full.delete_chat("ada", old.id)
+        await full.begin_chat(make_chat(), make_turn(), (), None)
+        assert long_end == (await full.get_chat("ada", chat.id)).turns[0]
+    finally:
+        full.close()
 
 
 async def test_an_end_is_kept_whose_caller_was_cancelled(store: SqlStore) -> None:

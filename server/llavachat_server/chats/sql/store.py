@@ -153,11 +153,15 @@ class SqlStore:
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """See `ChatStore.delete_chat`."""
-        await self._write(lambda connection: writing.erase_chat(connection, tenant, chat_id))
+        await self._write(
+            lambda connection: writing.erase_chat(connection, tenant, chat_id), makes_room=True
+        )
 
     async def retire_chat(self, idle: IdleChat) -> bool:
         """See `ChatStore.retire_chat`."""
-        return await self._write(lambda connection: writing.retire_chat(connection, idle))
+        return await self._write(
+            lambda connection: writing.retire_chat(connection, idle), makes_room=True
+        )
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""
@@ -239,8 +243,15 @@ class SqlStore:
             if picture.original is not None
         }
 
-    async def _write(self, work: Callable[[Connection], T], *, is_owed: bool = False) -> T:
-        return await asyncio.wrap_future(self._writer.submit(work, is_owed=is_owed))
+    async def _write(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        is_owed: bool = False,
+        makes_room: bool = False,
+    ) -> T:
+        done = self._writer.submit(work, is_owed=is_owed, makes_room=makes_room)
+        return await asyncio.wrap_future(done)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         def read() -> T:

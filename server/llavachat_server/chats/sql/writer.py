@@ -4,8 +4,8 @@ Contract: a future is done when its work is durable, or undone altogether; where
 not answer to the commit, it says so (`StoreUnavailable.may_be_done`). Works run in the order in
 which they were given. However many wait, one flush to the disk serves them all; one that fails
 spoils no other. What is owed is done at last: where it finds no room or no database, it is
-tried again by itself, and everything else waits behind it. Where it fails by a fault of ours it is
-told and tried again as well, but nobody waits behind it.
+tried again by itself, and everything else waits behind it, but for what makes room. Where it fails
+by a fault of ours it is told and tried again as well, and nobody waits behind it.
 """
 
 import logging
@@ -40,6 +40,7 @@ NOT_NOW = (StoreFull, StoreUnavailable)
 class _Job:
     work: Callable[[Connection], Any]
     is_owed: bool
+    makes_room: bool
     done: "Future[Any]" = field(default_factory=Future)
 
 
@@ -67,7 +68,13 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Connection], T], *, is_owed: bool = False) -> "Future[T]":
+    def submit(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        is_owed: bool = False,
+        makes_room: bool = False,
+    ) -> "Future[T]":
         """Have `work` done in a transaction.
 
         Args:
@@ -75,8 +82,10 @@ class Writer:
                 than once, each time from the same state but the last.
             is_owed: where it fails, but by a refusal of its own, the future says so and the work
                 is done later all the same.
+            makes_room: it is done also where what is owed finds no room, and that is tried again
+                after it.
         """
-        job = _Job(work, is_owed)
+        job = _Job(work, is_owed, makes_room)
         self._jobs.put(job)
         return job.done
 
@@ -106,12 +115,24 @@ class Writer:
         return gathered
 
     def _commit(self, jobs: list[_Job]) -> None:
+        """Do what is owed and then these."""
         try:
             self._pay()
-        except NOT_NOW as refusal:
-            for job in jobs:
-                self._refuse(job, refusal)
-            return
+        except StoreFull as refusal:
+            makers = [job for job in jobs if job.makes_room]
+            others = [job for job in jobs if not job.makes_room]
+            if makers:
+                self._do(makers)
+                self._commit(others)
+            else:
+                self._refuse_all(others, refusal)
+        except StoreUnavailable as refusal:
+            self._refuse_all(jobs, refusal)
+        else:
+            self._do(jobs)
+
+    def _do(self, jobs: list[_Job]) -> None:
+        """Do these in one transaction; where it fails as a whole, each in its own."""
         if not jobs:
             return
         has_begun = is_whole = False
@@ -126,8 +147,7 @@ class Writer:
             if isinstance(meaning, StoreUnavailable) and is_gone:
                 # Each by itself would wait for the database once more; and what may be done must
                 # not be done again.
-                for job in jobs:
-                    self._refuse(job, replace(meaning, may_be_done=is_whole))
+                self._refuse_all(jobs, replace(meaning, may_be_done=is_whole))
             elif len(jobs) > 1:
                 for job in jobs:
                     self._commit([job])
@@ -139,6 +159,10 @@ class Writer:
                 self._refuse(job, result)
             elif not job.done.cancelled():
                 job.done.set_result(result)
+
+    def _refuse_all(self, jobs: list[_Job], error: Exception) -> None:
+        for job in jobs:
+            self._refuse(job, error)
 
     def _refuse(self, job: _Job, error: Exception) -> None:
         if job.is_owed and _may_pass(error):
