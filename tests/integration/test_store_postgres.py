@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 import psycopg
 import pytest
+from alembic import command
 from app_in_process import run_app, until
 from chat_room import begun, collect, make_turns, text
 from imports import import_chat, read_export, strip_ids
@@ -22,8 +23,9 @@ from llavachat_server.chats.errors import StoreUnavailable
 from llavachat_server.chats.live import LiveTurn, TurnEvent
 from llavachat_server.chats.question import NewChat, Place, Question
 from llavachat_server.chats.record import TurnState
-from llavachat_server.chats.sql import database, writer
-from llavachat_server.chats.sql.database import StoreError
+from llavachat_server.chats.sql import database, postgresql, writer
+from llavachat_server.chats.sql import store as store_module
+from llavachat_server.chats.sql.database import StoreError, alembic_config
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery
 from pictures import draw_shape, encode, red_circle
@@ -31,6 +33,7 @@ from postgres import Postgres, find_programs, run_postgres
 from retention_history import check_retention, check_sizes_of_an_older_database
 from scripted_engine import ScriptedEngine
 from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
 from store_contract import StoreContract
 from store_machine import compare_with_memory
 from store_records import end, make_chat, make_import, make_picture, make_turn
@@ -154,6 +157,106 @@ async def test_a_turn_ends_though_the_database_was_read_only(
         assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
     await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns == (end(turn),))
     await store.begin_turn("ada", chat.id, make_turn(), (), None)
+
+
+async def test_a_database_that_stands_still_is_not_waited_for(
+    url: str, postgres: Postgres, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads, begins or ends is refused for now, and the end is kept afterwards."""
+    monkeypatch.setattr(postgresql, "SILENCE_SECONDS", 0.3)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    with postgres.frozen():
+        errors = await asyncio.gather(
+            store.get_chat("ada", chat.id),
+            store.find_claim("ada", "r"),
+            store.list_chats("ada", ChatQuery()),
+            store.begin_chat(make_chat(), make_turn(), (), None),
+            store.finish_turn("ada", chat.id, end(turn)),
+            return_exceptions=True,
+        )
+        assert [StoreUnavailable] * 5 == [type(error) for error in errors]
+    await until(store.count_bytes, bool)
+    await store.begin_turn("ada", chat.id, make_turn(), (), None)
+    assert end(turn) == (await store.get_chat("ada", chat.id)).turns[0]
+
+
+async def test_who_waits_to_read_is_told_in_time(
+    url: str, postgres: Postgres, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are before it: two read at a time, and each gives up by itself."""
+    monkeypatch.setattr(store_module, "READ_SECONDS", 0.3)
+    with postgres.frozen():
+        reads = (store.find_claim("ada", "r") for _ in range(40))
+        errors = await asyncio.gather(*reads, return_exceptions=True)
+    assert [StoreUnavailable(2.0)] * 40 == errors
+    await until(lambda: store.find_claim("ada", "r"), lambda claim: claim is None)
+
+
+async def test_a_server_ends_though_its_database_stands_still(
+    url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so; the turn that could not be ended is cut for the next one."""
+    monkeypatch.setattr(store_module, "CLOSE_SECONDS", 0.3)
+    store = SqlStore(url)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    with postgres.frozen():
+        ending = asyncio.create_task(store.finish_turn("ada", chat.id, end(turn)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(store.close)
+        assert "the store is left as it is" in caplog.text
+        assert not ending.done()
+    await asyncio.wait({ending})
+
+
+async def test_what_waits_for_a_lock_is_ended_by_the_database(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's open transaction holds the table: who writes is refused for now."""
+    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.2)
+    store = SqlStore(url)
+    try:
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE chats IN SHARE MODE")
+            with pytest.raises(StoreUnavailable):
+                await store.begin_chat(make_chat(), make_turn(), (), None)
+        await store.begin_chat(make_chat(), make_turn(), (), None)
+    finally:
+        store.close()
+
+
+async def test_a_migration_has_the_time_that_it_takes(
+    url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large table is changed by one statement, far beyond what any other may take."""
+    with store._database.writing.begin() as connection:
+        command.downgrade(alembic_config(connection), "0003")
+    store.close()
+    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.1)
+    monkeypatch.setattr(postgresql, "SILENCE_SECONDS", 0.2)
+    waiting = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '0.5 s'"""
+    with psycopg.connect(url, autocommit=True) as other, other.transaction():
+        other.execute("LOCK TABLE turns IN SHARE MODE")
+        opening = asyncio.create_task(asyncio.to_thread(SqlStore, url))
+
+        async def count_waiting() -> int:
+            assert not opening.done()
+            with psycopg.connect(url, autocommit=True) as third:
+                row = third.execute(waiting).fetchone()
+            return row[0] if row else 0
+
+        await until(count_waiting, bool)
+    (await opening).close()
+
+
+def test_an_address_says_how_long_is_waited() -> None:
+    """What it names stays; the rest is bounded."""
+    url = make_url("postgresql://ada@db/chats?connect_timeout=60&keepalives_idle=9")
+    assert {"keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000} == (
+        postgresql.choose_arguments(url)
+    )
 
 
 def lose_answer(store: SqlStore, url: str, num_before: int = 0) -> None:

@@ -60,6 +60,11 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         try:
             self._own_file()
+            if not self.is_sqlite:
+                # Here, because SQLite does not need its library.
+                from llavachat_server.chats.sql.postgresql import Links
+
+                self._links = Links(self.url)
             self.writing = self._make_engine("BEGIN IMMEDIATE", pool_size=1)
             self.reading = self._make_engine("BEGIN", pool_size=2)
             self._own_server()
@@ -119,13 +124,15 @@ class Database:
     def _make_engine(self, begin: str, pool_size: int) -> Engine:
         if not self.is_sqlite:
             options = {} if begin != "BEGIN" else {"isolation_level": "REPEATABLE READ"}
-            return sqlalchemy.create_engine(
+            engine = sqlalchemy.create_engine(
                 self.url,
                 pool_size=pool_size + 1,
                 pool_pre_ping=True,
                 hide_parameters=True,
                 **options,
             )
+            self._links.serve(engine)
+            return engine
         engine = sqlalchemy.create_engine(
             self.url,
             pool_size=pool_size,
@@ -166,7 +173,12 @@ class Database:
 
             logging.getLogger("alembic").setLevel(logging.WARNING)
             log.info("store migration", extra={"fields": {"from": current or "", "to": HEAD}})
-            command.upgrade(alembic_config(connection), "head")
+            if self.is_sqlite:
+                command.upgrade(alembic_config(connection), "head")
+                return
+            with self._links.patient():
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                command.upgrade(alembic_config(connection), "head")
 
 
 def alembic_config(connection: Connection) -> Any:

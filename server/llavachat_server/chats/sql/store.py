@@ -34,6 +34,12 @@ log = logging.getLogger("llavachat.store")
 NUM_READERS = 2
 GONE_RETRY_SECONDS = 2.0
 
+READ_SECONDS = 20.0
+"""The longest that a caller waits for what is read: a connection that is given up, and another."""
+
+CLOSE_SECONDS = 10.0
+"""For the last writes of a server that ends; systemd would not wait much longer."""
+
 
 class SqlStore:
     """Keeps chats in a database.
@@ -58,9 +64,10 @@ class SqlStore:
         """Turns that ran when the process before this one died."""
 
     def close(self) -> None:
-        """Write what was given so far, and let go of the database. Blocks."""
-        self._writer.close()
-        self._readers.shutdown()
+        """Write what was given so far, and let go of the database. Blocks, but not for ever."""
+        if not self._writer.close(CLOSE_SECONDS):
+            log.error("the store is left as it is")
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self._database.close()
 
     def _cancel_running(self, now: datetime) -> tuple[CutTurn, ...]:
@@ -261,7 +268,11 @@ class SqlStore:
             except DBAPIError as error:
                 raise _translate(error) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        except TimeoutError:
+            raise StoreUnavailable(GONE_RETRY_SECONDS) from None
 
 
 def _translate(error: DBAPIError) -> Exception:

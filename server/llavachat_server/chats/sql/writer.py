@@ -89,10 +89,15 @@ class Writer:
         self._jobs.put(job)
         return job.done
 
-    def close(self) -> None:
-        """Do what was given so far, and end."""
+    def close(self, max_seconds: float | None = None) -> bool:
+        """Do what was given so far, and end.
+
+        Returns:
+            Whether it did within the time; else the thread is left to itself.
+        """
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(max_seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         is_open = True
