@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # After the settings, so that a typing error is told at once. What needs no module of ours is
     # begun before they are imported, on the other core.
     workers, fingerprint = begin_workers(), _begin_fingerprint(settings, profile)
-    from llavachat_server.app import App, EngineEnded, StartError
+    from llavachat_server.app import App, EngineEnded, StartError, StoreLost
     from llavachat_server.assembly import make_batching_engine
 
     async def serve() -> None:
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         asyncio.run(serve())
-    except (StartError, EngineEnded) as error:
+    except (StartError, EngineEnded, StoreLost) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except Exception:

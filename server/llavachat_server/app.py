@@ -72,6 +72,10 @@ class EngineEnded(Exception):
     """The engine failed and can not go on; one sentence for the operator."""
 
 
+class StoreLost(Exception):
+    """Another server owns the chats now; one sentence for the operator."""
+
+
 class App:
     """One server process.
 
@@ -104,6 +108,7 @@ class App:
         self._started_at = datetime.now(UTC)
         self._stop_asked = asyncio.Event()
         self._num_signals = 0
+        self._grace_seconds = settings.grace_seconds
         self._health = Health()
         self._watch = Watch()
         self._telemetry = make_telemetry(settings)
@@ -129,6 +134,7 @@ class App:
 
         Raises:
             StartError: it could not start.
+            EngineEnded, StoreLost: it could not go on.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -245,10 +251,10 @@ class App:
         if self._retention is not None:
             self._retention.cancel()
         if self._turns is not None:
-            self._tell("stopping", grace_seconds=self._settings.grace_seconds)
-            self._watch.say_stopping(self._settings.grace_seconds)
+            self._tell("stopping", grace_seconds=self._grace_seconds)
+            self._watch.say_stopping(self._grace_seconds)
             began = time.monotonic()
-            await self._turns.stop(self._settings.grace_seconds)
+            await self._turns.stop(self._grace_seconds)
             self._telemetry.note_drain(time.monotonic() - began)
         await gate.wait_until_idle(_ANSWER_SECONDS)
         await server.stop(_CLOSE_SECONDS)
@@ -265,19 +271,25 @@ class App:
         self._tell("stopped")
 
     async def _wait_for_end(self, stop: asyncio.Task[bool]) -> None:
-        """Serve until a signal comes or the engine can not go on.
+        """Serve until a signal comes, or the engine or the store can not go on.
 
         Raises:
-            EngineEnded: it can not go on.
+            EngineEnded, StoreLost: it can not go on.
         """
         fatal = self._engine.fatal if self._engine is not None else None
-        if fatal is None:
-            await stop
-            return
-        waits: set[asyncio.Future[Any]] = {stop, fatal}
+        lost = self._store.lost if self._store is not None else None
+        waits: list[asyncio.Future[Any]] = [stop]
+        waits += [] if fatal is None else [fatal]
+        waits += [] if lost is None else [asyncio.wrap_future(lost)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if fatal.done() and not stop.done():
+        if stop.done():
+            return
+        if fatal is not None and fatal.done():
             raise EngineEnded(fatal.result())
+        if lost is not None:
+            # What runs can not be kept: it need not go on.
+            self._grace_seconds = 0.0
+            raise StoreLost(lost.result())
 
     async def _open_metrics(self, gate: Gate) -> None:
         """From here on the server can be watched.

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llavachat_server.chats.audit import AuditError, AuditLog
 from llavachat_server.chats.audited import AuditedStore
@@ -13,6 +15,9 @@ from llavachat_server.chats.retention import KeptChats
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.folders import find_state_folder
 from llavachat_server.settings import Settings
+
+if TYPE_CHECKING:
+    from llavachat_server.chats.sql.store import SqlStore
 
 log = logging.getLogger("llavachat.store")
 
@@ -32,11 +37,13 @@ class OpenedStore:
         store: keeps them.
         kept: tells of them, for retention. None: the store forgets by itself.
         close: writes what is left, and lets go. Blocks.
+        lost: done, with a sentence for the log, once another server owns the chats. None: none can.
     """
 
     store: ChatStore
     kept: KeptChats | None
     close: Callable[[], None]
+    lost: "Future[str] | None" = None
 
 
 def open_store(settings: Settings) -> OpenedStore:
@@ -47,6 +54,7 @@ def open_store(settings: Settings) -> OpenedStore:
     """
     closes: list[Callable[[], None]] = []
     kept: KeptChats | None = None
+    lost: Future[str] | None = None
     try:
         audit = _open_audit(settings)
         if audit is not None:
@@ -58,8 +66,9 @@ def open_store(settings: Settings) -> OpenedStore:
                 max_turns_per_chat=settings.max_turns_per_chat,
             )
         else:
-            store, kept, close = _open_sql(settings, audit)
-            closes.insert(0, close)
+            kept = sql = _open_sql(settings, audit)
+            store, lost = sql, sql.lost
+            closes.insert(0, sql.close)
     except BaseException:
         for close in closes:
             close()
@@ -71,7 +80,7 @@ def open_store(settings: Settings) -> OpenedStore:
         for close in closes:
             close()
 
-    return OpenedStore(store, kept, close_all)
+    return OpenedStore(store, kept, close_all, lost)
 
 
 def audit_folder(settings: Settings) -> Path:
@@ -89,9 +98,7 @@ def _open_audit(settings: Settings) -> AuditLog | None:
         raise StoreNotOpened(str(error)) from error
 
 
-def _open_sql(
-    settings: Settings, audit: AuditLog | None
-) -> tuple[ChatStore, KeptChats, Callable[[], None]]:
+def _open_sql(settings: Settings, audit: AuditLog | None) -> "SqlStore":
     # Here, because a server without a database need not load its libraries.
     from llavachat_server.chats.sql.database import StoreError
     from llavachat_server.chats.sql.store import SqlStore
@@ -119,4 +126,4 @@ def _open_sql(
                     "turn_id": cut.turn_id,
                 }
             )
-    return store, store, store.close
+    return store

@@ -1,6 +1,6 @@
-"""Fixtures that tests of the engine share."""
+"""Fixtures that tests of the engine share, and those of the store on PostgreSQL."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest_asyncio
 from engine_reference import run_lively_engine
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.native.apart import Kernels
+from postgres import Postgres, find_programs, run_postgres
 
 
 @pytest_asyncio.fixture(
@@ -27,3 +28,19 @@ async def engine(
         compiled_folder=str(kernels_folder),
     ) as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server for one file's tests."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with run_postgres(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """A new database."""
+    return postgres.make_database()

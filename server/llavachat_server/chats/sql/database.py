@@ -9,8 +9,7 @@ import fcntl
 import logging
 import os
 import sqlite3
-import time
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,12 +25,6 @@ log = logging.getLogger("llavachat.store")
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process, such as a backup, to let go of the file."""
 
-_OWNER_SECONDS = 5.0
-"""PostgreSQL notices within this time that the server before this one has died."""
-
-_OWNER_LOCK = 0x6C6C617661636861
-"""Number of the advisory lock: "llavacha" in ASCII."""
-
 _PAGE_BYTES = 4096
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -39,6 +32,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 class StoreError(Exception):
     """The store can not be opened; one sentence for the operator."""
+
+
+class NotOwned(Exception):
+    """The database is another server's: nothing may be written."""
 
 
 class Database:
@@ -56,33 +53,36 @@ class Database:
         self.url = _read_url(url)
         self._max_bytes = max_bytes
         self._lock_file: IO[str] | None = None
-        self._lock_connection: Connection | None = None
+        self.lost: Future[str] = Future()
+        """Done, with a sentence for the log, once another server owns the database."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         try:
             self._own_file()
             if not self.is_sqlite:
                 # Here, because SQLite does not need its library.
-                from llavachat_server.chats.sql.postgresql import Links
+                from llavachat_server.chats.sql.postgresql import Links, Owner
 
-                self._links = Links(self.url)
+                self._links, self._owner = Links(self.url), Owner(self.lost)
             self.writing = self._make_engine("BEGIN IMMEDIATE", pool_size=1)
             self.reading = self._make_engine("BEGIN", pool_size=2)
-            self._own_server()
             self._migrate()
         except (SQLAlchemyError, OSError, sqlite3.Error) as error:
             self.close()
             name = self.url.render_as_string(hide_password=True)
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise StoreError(f"store: {name} can not be opened: {reason}") from error
+        except NotOwned:
+            self.close()
+            name = self.url.render_as_string(hide_password=True)
+            raise StoreError(
+                f"store: another server uses {name}; give each its own database"
+            ) from None
         except StoreError:
             self.close()
             raise
 
     def close(self) -> None:
         """Let go of it."""
-        if self._lock_connection is not None:
-            with suppress(SQLAlchemyError):
-                self._lock_connection.close()
         for name in ("writing", "reading"):
             engine: Engine | None = getattr(self, name, None)
             if engine is not None:
@@ -106,32 +106,19 @@ class Database:
         # Made here, so that nobody else can read it, not even for a moment.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
-    def _own_server(self) -> None:
-        """Take PostgreSQL's advisory lock on a connection that is kept for it."""
-        if self.is_sqlite:
-            return
-        self._lock_connection = self.writing.connect().execution_options(
-            isolation_level="AUTOCOMMIT"
-        )
-        deadline = time.monotonic() + _OWNER_SECONDS
-        query = sqlalchemy.select(sqlalchemy.func.pg_try_advisory_lock(_OWNER_LOCK))
-        while not self._lock_connection.execute(query).scalar_one():
-            if time.monotonic() > deadline:
-                name = self.url.render_as_string(hide_password=True)
-                raise StoreError(f"store: another server uses {name}; give each its own database")
-            time.sleep(0.1)
-
     def _make_engine(self, begin: str, pool_size: int) -> Engine:
         if not self.is_sqlite:
             options = {} if begin != "BEGIN" else {"isolation_level": "REPEATABLE READ"}
             engine = sqlalchemy.create_engine(
                 self.url,
-                pool_size=pool_size + 1,
+                pool_size=pool_size,
+                max_overflow=0,
                 pool_pre_ping=True,
                 hide_parameters=True,
                 **options,
             )
-            self._links.serve(engine)
+            # One connection writes, and as long as it lives it owns.
+            self._links.serve(engine, None if begin == "BEGIN" else self._owner.take)
             return engine
         engine = sqlalchemy.create_engine(
             self.url,

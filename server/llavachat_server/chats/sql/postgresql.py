@@ -1,11 +1,14 @@
-"""Connections to PostgreSQL: none waits for ever for a database that has fallen silent.
+"""Connections to PostgreSQL: none waits for ever for a database that has fallen silent, and none
+writes to a database that is another server's.
 
-Contract: a statement that gets no answer fails as one whose connection broke. It must not know
-what is asked.
+Contract: a statement that gets no answer fails as one whose connection broke. Whoever writes holds
+the owner's lock in that very session, so that it can not outlive the lock. It must not know what is
+asked.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,6 +17,8 @@ from psycopg.abc import PQGen
 from psycopg.waiting import Ready
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
+
+from llavachat_server.chats.sql.database import NotOwned
 
 T = TypeVar("T")
 
@@ -25,6 +30,14 @@ SILENCE_SECONDS = 10.0
 STATEMENT_SECONDS = 8.0
 """The database itself ends what takes longer, such as what waits for somebody else's lock; earlier
 than its silence is given up, because then the connection stays good."""
+
+OWNER_SECONDS = 5.0
+"""PostgreSQL notices within this time that the server before this one has died."""
+
+_OWNER_PAUSE_SECONDS = 0.1
+
+_OWNER_LOCK = 0x6C6C617661636861
+"""Number of the advisory lock: "llavacha" in ASCII."""
 
 _ARGUMENTS: Mapping[str, int] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -50,9 +63,18 @@ class Links:
         self._arguments = choose_arguments(url)
         self._is_patient = False
 
-    def serve(self, engine: Engine) -> None:
-        """Make all connections of an engine."""
-        event.listen(engine, "do_connect", self._connect)
+    def serve(self, engine: Engine, prepare: "Callable[[Link], None] | None" = None) -> None:
+        """Make all connections of an engine.
+
+        Args:
+            engine: of this database.
+            prepare: gets each new connection; what it raises makes it none.
+        """
+
+        def connect(_: object, __: object, words: list[Any], arguments: dict[str, Any]) -> Link:
+            return self._connect(words, arguments, prepare)
+
+        event.listen(engine, "do_connect", connect)
 
     @contextmanager
     def patient(self) -> Iterator[None]:
@@ -64,13 +86,18 @@ class Links:
             self._is_patient = False
 
     def _connect(
-        self, _dialect: object, _record: object, words: list[Any], arguments: dict[str, Any]
-    ) -> "_Link":
-        link = _Link.connect(*words, **{**self._arguments, **arguments})
+        self,
+        words: list[Any],
+        arguments: dict[str, Any],
+        prepare: "Callable[[Link], None] | None",
+    ) -> "Link":
+        link = Link.connect(*words, **{**self._arguments, **arguments})
         link.links = self
         try:
             link.autocommit = True
             link.execute(f"SET statement_timeout = {round(STATEMENT_SECONDS * 1000)}")
+            if prepare is not None:
+                prepare(link)
             link.autocommit = False
         except BaseException:
             link.close()
@@ -82,7 +109,7 @@ class Links:
         return None if self._is_patient else SILENCE_SECONDS
 
 
-class _Link(psycopg.Connection[Any]):
+class Link(psycopg.Connection[Any]):
     """A connection that gives up where the socket lives and the database says nothing.
 
     As when its process is stopped, or what stands before it goes on: there no setting of libpq's
@@ -114,6 +141,49 @@ class _Link(psycopg.Connection[Any]):
     def _is_given_up(self, silent_seconds: float) -> bool:
         bound = SILENCE_SECONDS if self.links is None else self.links.find_silence_seconds()
         return bound is not None and silent_seconds > bound
+
+
+class Owner:
+    """Who owns a database: whose connection that writes has its lock.
+
+    A session that is lost loses the lock, as by a restart of PostgreSQL; the next one takes it
+    again, or learns that another server was faster.
+
+    Args:
+        lost: gets a sentence for the log when that has happened.
+    """
+
+    def __init__(self, lost: "Future[str]") -> None:
+        self._lost = lost
+        self._session: tuple[Any, ...] | None = None
+
+    def take(self, link: Link) -> None:
+        """Take the lock for a connection's lifetime.
+
+        Raises:
+            NotOwned: another server has it, or has had it.
+        """
+        deadline = time.monotonic() + OWNER_SECONDS
+        while self._lost.done() or not self._try(link):
+            if self._lost.done() or time.monotonic() > deadline:
+                if self._session is not None and not self._lost.done():
+                    self._lost.set_result("another server has taken this one's database over")
+                raise NotOwned
+            time.sleep(_OWNER_PAUSE_SECONDS)
+        mine = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        self._session = link.execute(mine).fetchone()
+
+    def _try(self, link: Link) -> bool:
+        if self._session is not None:
+            # Its own session of before, which PostgreSQL may not know yet to be lost. The time
+            # tells it from another one with its number.
+            link.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE (pid, backend_start) = (%s, %s)",
+                self._session,
+            )
+        row = link.execute("SELECT pg_try_advisory_lock(%s)", [_OWNER_LOCK]).fetchone()
+        return bool(row and row[0])
 
 
 def choose_arguments(url: URL) -> dict[str, int]:

@@ -7,7 +7,7 @@ unpacked on theirs. It belongs to one event loop.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -19,7 +19,7 @@ from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
-from llavachat_server.chats.sql.database import Database, is_away, is_full
+from llavachat_server.chats.sql.database import Database, NotOwned, is_away, is_full
 from llavachat_server.chats.sql.originals import Original, read_original
 from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
@@ -62,6 +62,14 @@ class SqlStore:
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
         self.cut_turns = self._cancel_running(datetime.now(UTC))
         """Turns that ran when the process before this one died."""
+
+    @property
+    def lost(self) -> "Future[str]":
+        """Done, with a sentence for the log, once the database is another server's.
+
+        From then on nothing is written.
+        """
+        return self._database.lost
 
     def close(self) -> None:
         """Write what was given so far, and let go of the database. Blocks, but not for ever."""
@@ -275,7 +283,12 @@ class SqlStore:
             raise StoreUnavailable(GONE_RETRY_SECONDS) from None
 
 
-def _translate(error: DBAPIError) -> Exception:
+def _translate(error: Exception) -> Exception:
+    if isinstance(error, NotOwned):
+        # Told by `lost`, for the server to end.
+        return StoreUnavailable(GONE_RETRY_SECONDS)
+    if not isinstance(error, DBAPIError):
+        return error
     if is_full(error):
         return StoreFull(FULL_RETRY_SECONDS)
     if is_away(error):

@@ -19,7 +19,6 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from llavachat_server.chats.errors import ChatError, StoreFull, StoreUnavailable
 
@@ -57,10 +56,10 @@ class Writer:
 
     Args:
         engine: begins a transaction that may write.
-        translate: what a database's error means to a caller.
+        translate: what an error means to a caller; what it does not know it gives back.
     """
 
-    def __init__(self, engine: Engine, translate: Callable[[DBAPIError], Exception]) -> None:
+    def __init__(self, engine: Engine, translate: Callable[[Exception], Exception]) -> None:
         self._engine = engine
         self._translate = translate
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -147,7 +146,7 @@ class Writer:
                 results = [_try(connection, job) for job in jobs]
                 is_whole = True
         except Exception as error:
-            meaning = self._read_error(error)
+            meaning = self._translate(error)
             is_gone = not has_begun or is_whole or getattr(error, "connection_invalidated", False)
             if isinstance(meaning, StoreUnavailable) and is_gone:
                 # Each by itself would wait for the database once more; and what may be done must
@@ -187,7 +186,7 @@ class Writer:
                 with self._engine.begin() as connection:
                     debt.work(connection)
             except Exception as error:
-                meaning = self._read_error(error)
+                meaning = self._translate(error)
                 if isinstance(meaning, NOT_NOW):
                     raise meaning from error
                 if _may_pass(meaning):
@@ -196,9 +195,6 @@ class Writer:
                     debt.due_at_seconds = now + OWED_RETRY_SECONDS
                     continue
             self._owed.remove(debt)
-
-    def _read_error(self, error: Exception) -> Exception:
-        return self._translate(error) if isinstance(error, DBAPIError) else error
 
 
 def _may_pass(error: Exception) -> bool:
