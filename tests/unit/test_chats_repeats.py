@@ -1,14 +1,23 @@
 """A request that is sent again is answered once: request ids, readers that leave and come."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
-from chat_room import TENANT, Room, begun, follow_in_background, text
-from llavachat_server.chats.errors import RequestReused, StoreFull
+from chat_room import TENANT, Room, begun, collect, follow_in_background, make_turns, text
+from llavachat_server.chats.errors import RequestReused, StoreFull, StoreUnavailable
+from llavachat_server.chats.live import TurnEvent
 from llavachat_server.chats.question import NewChat, Question
-from llavachat_server.chats.record import Turn
-from llavachat_server.values import Delta, QueueFull
-from scripted_engine import Hold
+from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.values import (
+    Delta,
+    EngineEvent,
+    EngineRequest,
+    EngineUnavailable,
+    FinishReason,
+    QueueFull,
+)
+from scripted_engine import Hold, ScriptedEngine
 
 
 async def test_a_repeated_request_is_executed_once() -> None:
@@ -74,6 +83,39 @@ async def test_a_refused_request_may_be_repeated() -> None:
     with pytest.raises(QueueFull):
         await room.ask(question)
     assert "Now." == text(await room.ask(question))
+
+
+@pytest.mark.parametrize("error", [EngineUnavailable(1.0), StoreUnavailable(1.0)])
+async def test_what_was_told_to_try_again_is_answered_anew(error: Exception) -> None:
+    """The turn had begun; its repeat is not told for ever that it failed."""
+
+    class Failing(ScriptedEngine):
+        """Fails once, after the first word."""
+
+        async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+            """See `Engine.generate`."""
+            async for event in super().generate(request):
+                yield event
+                if len(self.requests) == 1:
+                    raise error
+
+    turns = make_turns(Failing("One two.", "Three four."))
+    question = Question(NewChat(), "What?", request_id="r1", body_sha256="b")
+    events: list[TurnEvent] = []
+    with pytest.raises(type(error)):
+        await collect(turns.ask(TENANT, question), events)
+    assert "One" == text(events)
+    again: list[TurnEvent] = []
+    await collect(turns.ask(TENANT, question), again)
+    assert "Three four." == text(again)
+    kept = (await turns.get_chat(TENANT, begun(events).chat_id)).turns
+    ends = [(turn.state, turn.finish_reason) for turn in kept]
+    cut, whole = (
+        (TurnState.CANCELLED, FinishReason.SHUTDOWN),
+        (TurnState.FINISHED, FinishReason.EOS),
+    )
+    assert [cut, whole] == ends
+    assert ["One", "Three four."] == [turn.answer for turn in kept]
 
 
 async def test_a_repeat_waits_for_an_end_that_found_no_room(

@@ -1,4 +1,8 @@
-"""A recorded turn told once more, and a question that is to be answered once more. Pure."""
+"""A recorded turn told once more, and a question that is to be answered once more. Pure.
+
+Answered once more is what ended for a reason that passes: with its server, or while the engine or
+the store could not be asked.
+"""
 
 from dataclasses import replace
 

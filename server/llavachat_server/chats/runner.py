@@ -15,7 +15,13 @@ from typing import cast
 
 from llavachat_server.chats.account import TurnAccount
 from llavachat_server.chats.context import Context, ContextBuilder
-from llavachat_server.chats.errors import ChatError, NotFound, ShuttingDown, StoreUnavailable
+from llavachat_server.chats.errors import (
+    ChatError,
+    NotFound,
+    ShuttingDown,
+    StoreFull,
+    StoreUnavailable,
+)
 from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
 from llavachat_server.chats.question import ImageSource, OverflowPolicy, Question
 from llavachat_server.chats.record import RequestClaim, Turn, TurnState
@@ -29,13 +35,18 @@ from llavachat_server.values import (
     EngineFailed,
     EngineImage,
     EngineRequest,
+    EngineUnavailable,
     Finished,
     FinishReason,
+    QueueFull,
     Sampling,
 )
 
 STOP_RETRY_SECONDS = 5.0
 """When to try again after the server has stopped: about what a start takes."""
+
+_PASSING = (EngineUnavailable, QueueFull, StoreFull, StoreUnavailable)
+"""What ends a turn that has begun, and is gone when it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +222,12 @@ class TurnRunner:
             # The engine did not end the turn in time; what came is kept all the same.
             cut = turn.break_off(live.answer, TurnState.CANCELLED, FinishReason.SHUTDOWN)
             await asyncio.shield(self._keep_end(job, chat_id, cut))
+            raise
+        except _PASSING:
+            # The caller is told to try again: a repeat of the request is answered anew, as that of
+            # a turn that ended with its server, and not told for ever that it failed.
+            cut = turn.break_off(live.answer, TurnState.CANCELLED, FinishReason.SHUTDOWN)
+            await self._keep_end(job, chat_id, cut)
             raise
         except Exception:
             failed = turn.break_off(live.answer, TurnState.FAILED, FinishReason.ERROR)
