@@ -23,7 +23,7 @@ from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.record import Turn, TurnState
 from scripted_engine import ScriptedEngine
 from store_contract import StoreContract
-from store_records import end, make_chat, make_picture, make_turn
+from store_records import end, make_chat, make_import, make_picture, make_turn
 
 
 def write(folder: Path, *words: str, **options: int) -> None:
@@ -258,6 +258,23 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(
     log.close()
     assert ["turn", "erased"] == [line["event"] for line in read(tmp_path)]
     assert verify(tmp_path).fault is None
+
+
+async def test_an_import_whose_record_finds_no_room_has_its_tombstone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line comes once there is room, and would say that the chat is kept."""
+    log, kept = AuditLog(tmp_path), MemoryStore()
+    store = AuditedStore(kept, log)
+    chat = make_import(make_picture(1), make_picture(2))
+    with full_disk(monkeypatch), pytest.raises(StoreFull):
+        await store.add_chat(chat, (make_picture(1), make_picture(2)))
+    await store.find_claim("ada", "whatever comes next")
+    log.close()
+    told = [(line["event"], line["chat_id"]) for line in read(tmp_path)]
+    assert [("imported", chat.id), ("erased", chat.id)] == told
+    with pytest.raises(NotFound):
+        await kept.get_chat("ada", chat.id)
 
 
 async def test_an_end_waits_for_its_record_by_itself(

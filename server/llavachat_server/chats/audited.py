@@ -59,10 +59,11 @@ class AuditedStore:
         """See `ChatStore.add_chat`; the record is written first.
 
         So no imported chat is ever kept without its line; a chat that could not be kept is
-        followed by its tombstone.
+        followed by its tombstone, also where its line found no room at once: that comes all the
+        same.
         """
-        await self._append(describe_import(chat, with_content=self._with_content))
         try:
+            await self._append(describe_import(chat, with_content=self._with_content))
             await self._store.add_chat(chat, pictures)
         except Exception:
             await self._bury(chat.tenant, chat.id)
