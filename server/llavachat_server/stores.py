@@ -1,7 +1,7 @@
 """The store and the audit record that the settings ask for, opened and closed together."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llavachat_server.chats.audit import AuditError, AuditLog
-from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.audited import FULL_RETRY_SECONDS, AuditedStore
+from llavachat_server.chats.errors import StoreFull
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.retention import KeptChats
 from llavachat_server.chats.store import ChatStore
@@ -17,6 +18,7 @@ from llavachat_server.folders import find_state_folder
 from llavachat_server.settings import Settings
 
 if TYPE_CHECKING:
+    from llavachat_server.chats.sql.reading import CutTurn
     from llavachat_server.chats.sql.store import SqlStore
 
 log = logging.getLogger("llavachat.store")
@@ -111,19 +113,35 @@ def _open_sql(settings: Settings, audit: AuditLog | None) -> "SqlStore":
             url,
             max_bytes=settings.max_store_bytes,
             max_turns_per_chat=settings.max_turns_per_chat,
+            tell_cut=_make_teller(audit),
         )
     except StoreError as error:
         raise StoreNotOpened(str(error)) from error
-    for cut in store.cut_turns:
-        log.warning("turn cut", extra={"fields": {"chat_id": cut.chat_id, "turn_id": cut.turn_id}})
-        if audit is not None:
-            audit.append(
-                {
-                    "event": "cut",
-                    "time": datetime.now(UTC).isoformat(),
-                    "tenant": cut.tenant,
-                    "chat_id": cut.chat_id,
-                    "turn_id": cut.turn_id,
-                }
-            )
     return store
+
+
+def _make_teller(audit: AuditLog | None) -> "Callable[[Sequence[CutTurn]], None]":
+    """What tells of turns that were cut, once, and returns when that is on the disk."""
+    is_told = False
+
+    def tell(cut_turns: "Sequence[CutTurn]") -> None:
+        nonlocal is_told
+        lines = []
+        for cut in () if is_told else cut_turns:
+            fields = {"chat_id": cut.chat_id, "turn_id": cut.turn_id}
+            log.warning("turn cut", extra={"fields": fields})
+            if audit is not None:
+                time = datetime.now(UTC).isoformat()
+                lines.append(
+                    audit.append({"event": "cut", "time": time, "tenant": cut.tenant, **fields})
+                )
+        is_told = True
+        try:
+            for line in lines:
+                line.result()
+            if audit is not None and audit.is_behind:
+                audit.catch_up().result()
+        except OSError as error:
+            raise StoreFull(FULL_RETRY_SECONDS) from error
+
+    return tell

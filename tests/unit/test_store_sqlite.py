@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import IntegrityError
 from store_contract import StoreContract
 from store_machine import compare_with_memory
-from store_records import MODEL, end, make_chat, make_import, make_picture, make_turn
+from store_records import MODEL, NOON, end, make_chat, make_import, make_picture, make_turn
 
 
 @pytest.fixture
@@ -77,6 +77,23 @@ async def test_a_turn_that_ran_is_cancelled_at_the_next_opening(url: str, store:
         assert (CutTurn("ada", chat.id, turn.id),) == again.cut_turns
         assert (TurnState.CANCELLED, FinishReason.SHUTDOWN) == (turn.state, turn.finish_reason)
         await again.begin_turn("ada", chat.id, make_turn(), (), None)
+    finally:
+        again.close()
+
+
+async def test_no_turn_is_cut_before_it_began(url: str, store: SqlStore) -> None:
+    """Though the clock was put back between two servers."""
+    late = datetime.now(UTC) + timedelta(hours=1)
+    chats = [make_chat(), make_chat()]
+    await store.begin_chat(chats[0], make_turn(created_at=late), (), None)
+    await store.begin_chat(chats[1], make_turn(), (), None)
+    store.close()
+    again = SqlStore(url)
+    try:
+        ends = [(await again.get_chat("ada", chat.id)).turns[0].finished_at for chat in chats]
+        assert late == ends[0]
+        assert ends[1] is not None
+        assert NOON <= ends[1] < max(late, NOON + timedelta(1))
     finally:
         again.close()
 

@@ -1,17 +1,25 @@
 """What the settings ask for is opened, and refused in one sentence where it can not be."""
 
+import errno
+import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from app_in_process import until
 from llavachat_server.__main__ import main
-from llavachat_server.chats.audit import verify
+from llavachat_server.chats import audit
+from llavachat_server.chats.audit import list_files, verify
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.memory import MemoryStore
+from llavachat_server.chats.record import TurnState
+from llavachat_server.chats.sql import writer, writing
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.flags import SettingsError
 from llavachat_server.folders import find_state_folder
 from llavachat_server.settings import Settings, load
 from llavachat_server.stores import StoreNotOpened, audit_folder, open_store
+from sqlalchemy import Connection
 from store_records import end, make_chat, make_turn
 
 
@@ -53,6 +61,65 @@ async def test_by_default_chats_last_and_are_accounted_for(tmp_path: Path) -> No
     assert "A cat." not in (tmp_path / "audit" / "audit-000001.jsonl").read_text()
 
 
+async def begin_and_die(settings: Settings) -> tuple[str, str]:
+    """A turn that runs when its server ends; the ids of its chat and of itself."""
+    opened = open_store(settings)
+    chat, turn = make_chat(), make_turn()
+    await opened.store.begin_chat(chat, turn, (), None)
+    opened.close()
+    return chat.id, turn.id
+
+
+def read_lines(settings: Settings) -> list[tuple[str, str]]:
+    """Events of the audit record, and their turns."""
+    lines = list_files(audit_folder(settings))[0].read_text().splitlines()
+    return [(line["event"], line["turn_id"]) for line in map(json.loads, lines)]
+
+
+async def test_a_cut_turn_is_recorded_before_it_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that dies in between does not leave an ended turn without any line."""
+    settings = load(["--state-folder", str(tmp_path)])
+    _, turn_id = await begin_and_die(settings)
+    told: list[list[tuple[str, str]]] = []
+    cancel_running = writing.cancel_running
+
+    def cancel(connection: Connection, now: datetime) -> None:
+        told.append(read_lines(settings))
+        cancel_running(connection, now)
+
+    monkeypatch.setattr(writing, "cancel_running", cancel)
+    open_store(settings).close()
+    assert [[("cut", turn_id)]] == told
+
+
+async def test_a_cut_turn_waits_for_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the record has no room the turn is not ended; both happen by themselves later, once."""
+    monkeypatch.setattr(writer, "OWED_RETRY_SECONDS", 0.01)
+    settings = load(["--state-folder", str(tmp_path)])
+    chat_id, turn_id = await begin_and_die(settings)
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(audit, "_write_at", refuse)
+        opened = open_store(settings)
+        (kept,) = (await opened.store.get_chat("ada", chat_id)).turns
+        assert TurnState.RUNNING is kept.state
+    try:
+        await until(
+            lambda: opened.store.get_chat("ada", chat_id),
+            lambda chat: chat.turns[0].state is TurnState.CANCELLED,
+        )
+        assert [("cut", turn_id)] == read_lines(settings)
+    finally:
+        opened.close()
+
+
 def test_memory_writes_nothing(tmp_path: Path) -> None:
     """No file, no folder, no record."""
     folder = tmp_path / "state"
@@ -70,10 +137,10 @@ def test_the_record_may_be_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "audit").exists()
 
 
-@pytest.mark.parametrize("audit", ["off", "hashes"])
-def test_a_folder_in_use_is_refused(tmp_path: Path, audit: str) -> None:
+@pytest.mark.parametrize("mode", ["off", "hashes"])
+def test_a_folder_in_use_is_refused(tmp_path: Path, mode: str) -> None:
     """By the first thing that is taken; and the first server's is left as it is."""
-    settings = load(["--state-folder", str(tmp_path), "--audit", audit])
+    settings = load(["--state-folder", str(tmp_path), "--audit", mode])
     opened = open_store(settings)
     try:
         with pytest.raises(StoreNotOpened, match="another server uses"):

@@ -48,19 +48,27 @@ class SqlStore:
         url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
         max_bytes: the most that an SQLite file may take; None: what the disk holds.
         max_turns_per_chat: a chat takes no more turns than this.
+        tell_cut: gets the turns that ran when the process before this one died, before they are
+            ended, in another thread; it may raise StoreFull to have them ended later, and is then
+            called again.
 
     Raises:
         StoreError: it can not be opened. Opening blocks; do it before serving.
     """
 
     def __init__(
-        self, url: str, *, max_bytes: int | None = None, max_turns_per_chat: int = 10_000
+        self,
+        url: str,
+        *,
+        max_bytes: int | None = None,
+        max_turns_per_chat: int = 10_000,
+        tell_cut: Callable[[Sequence[CutTurn]], None] = lambda _: None,
     ) -> None:
         self._max_turns_per_chat = max_turns_per_chat
         self._database = Database(url, max_bytes=max_bytes)
         self._writer = Writer(self._database.writing, _translate)
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
-        self.cut_turns = self._cancel_running(datetime.now(UTC))
+        self.cut_turns = self._cancel_running(datetime.now(UTC), tell_cut)
         """Turns that ran when the process before this one died."""
 
     @property
@@ -78,16 +86,22 @@ class SqlStore:
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._database.close()
 
-    def _cancel_running(self, now: datetime) -> tuple[CutTurn, ...]:
+    def _cancel_running(
+        self, now: datetime, tell_cut: Callable[[Sequence[CutTurn]], None]
+    ) -> tuple[CutTurn, ...]:
         with self._database.reading.begin() as connection:
             cut = reading.read_running(connection)
+
+        def cancel(connection: Connection) -> None:
+            # Told first: who dies in between finds them running again, and tells once more.
+            tell_cut(cut)
+            writing.cancel_running(connection, now)
+
         if cut:
             # A full disk does not keep the server from answering what needs no room. Nothing else
             # is written before this.
             with suppress(*NOT_NOW):
-                self._writer.submit(
-                    lambda connection: writing.cancel_running(connection, now), is_owed=True
-                ).result()
+                self._writer.submit(cancel, is_owed=True).result()
         return cut
 
     async def begin_chat(

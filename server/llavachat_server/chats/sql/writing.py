@@ -171,14 +171,15 @@ def _is_running(connection: Connection, chat_key: int) -> bool:
 
 
 def cancel_running(connection: Connection, now: datetime) -> None:
-    """End the turns that ran when a process died."""
+    """End the turns that ran when a process died; none before it began, whatever the clock."""
+    time = rows.write_time(now)
     connection.execute(
         turns.update()
         .where(turns.c.state == TurnState.RUNNING.value)
         .values(
             state=TurnState.CANCELLED.value,
             finish_reason=FinishReason.SHUTDOWN.value,
-            finished_at=rows.write_time(now),
+            finished_at=sa.case((turns.c.created_at > time, turns.c.created_at), else_=time),
         )
     )
 
