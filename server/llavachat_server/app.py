@@ -2,7 +2,7 @@
 
 Starting: the port opens first and answers "starting", so that a busy port is told at once and
 clients know to wait; then the model loads; then a picture is answered; then the gate opens.
-Stopping: health says so, the gate refuses, running turns get their grace period, the rest ends.
+Stopping: health says so, the gate refuses, running turns get their grace period, the rest is ended.
 """
 
 import asyncio
@@ -57,8 +57,11 @@ from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 
 log = logging.getLogger("llavachat")
 
-_ANSWER_SECONDS = 10.0
-"""For every call to get its last word once the turns have ended."""
+_LAST_WORD_SECONDS = 2.0
+"""For every call to end by itself once the turns have ended."""
+
+_ANSWER_SECONDS = 3.0
+"""For those that did not to get their last word; who reads nothing gets none."""
 
 _CLOSE_SECONDS = 1.0
 """For what is left then: health watches, which do not end by themselves."""
@@ -144,7 +147,9 @@ class App:
         self._check_ready_file()
         keys = self._read_keys()
         floods = make_floods(self._settings, self._telemetry.note_flood)
-        gate = Gate(lambda: keys.ring, observe=self._telemetry.note_call, on_spoilt=floods.note)
+        gate = self._gate = Gate(
+            lambda: keys.ring, observe=self._telemetry.note_call, on_spoilt=floods.note
+        )
         note_use = UseNotes(self._watch.note_use)
         server = make_server(self._settings, self._profile, (gate, note_use))
         chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
@@ -243,7 +248,7 @@ class App:
 
     async def _shut_down(self, server: grpc.aio.Server, gate: Gate) -> None:
         """Stop in order; see the module."""
-        gate.state = GateState.STOPPING
+        gate.stop()
         await self._health.set_serving(False)
         if self._settings.ready_file is not None:
             with suppress(OSError):
@@ -256,6 +261,9 @@ class App:
             began = time.monotonic()
             await self._turns.stop(self._grace_seconds)
             self._telemetry.note_drain(time.monotonic() - began)
+        await gate.wait_until_idle(_LAST_WORD_SECONDS)
+        # Imports that still come in, pictures that nobody takes: gRPC would end them in its words.
+        gate.end_left()
         await gate.wait_until_idle(_ANSWER_SECONDS)
         await server.stop(_CLOSE_SECONDS)
         if self._engine is not None:

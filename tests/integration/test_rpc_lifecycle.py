@@ -9,9 +9,12 @@ import grpc.aio
 import pytest
 from app_in_process import PATIENCE_SECONDS, run_app, until
 from grpc import StatusCode
+from imports import read_export
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
+from llavachat_server import app as app_module
 from llavachat_server.app import StartError
+from pictures import red_circle
 from rpc_calls import NOT_SERVING, SERVING, details, end, failure, health
 from scripted_engine import Hold, ScriptedEngine
 
@@ -99,6 +102,49 @@ async def test_a_stopped_server_ends_late_replays_as_unavailable() -> None:
         error = await end(replies)
         assert (StatusCode.UNAVAILABLE, "the server is stopping") == (error.code(), error.details())
         assert [True] == [detail.HasField("retry_delay") for detail in details(error)]
+
+
+async def test_a_stopping_server_ends_what_waits_for_its_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that has not come at once, an import after the turns; each with a time to retry."""
+    monkeypatch.setattr(app_module, "_LAST_WORD_SECONDS", 0.1)
+    hold = Hold("So far")
+    engine = ScriptedEngine("warm", "One.", hold)
+    async with run_app(engine, "--grace-seconds", "3600") as app:
+        chat, _ = await read_export(app.chat, await app.start(images=[pb.Image(data=red_circle())]))
+        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
+        await anext(replies)
+        await hold.said.wait()
+        unsent: Any = app.channel.stream_stream("/llavachat.v1.ChatService/StartChat")()
+        importing: Any = app.chat.ImportChat()
+        await importing.write(pb.ImportChatRequest(chat=chat))
+        importer: Any = app.app._importer
+
+        async def count_imports() -> int:
+            return len(importer._running)
+
+        async def count_waiting() -> int:
+            return len(gate._places.list_waiting())
+
+        gate = app.app._gate
+        await until(count_imports, bool)
+        await until(count_waiting, bool)
+        app.app.stop()
+        assert (StatusCode.UNAVAILABLE, "the server is stopping") == await status(unsent)
+        assert not importing.done()
+        assert not hold.release.is_set()
+        hold.release.set()
+        events = [reply.event async for reply in replies]
+        assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
+        assert (StatusCode.UNAVAILABLE, "the server is stopping") == await status(importing)
+        for call in (unsent, importing):
+            assert "grpc-status-details-bin" in dict(await call.trailing_metadata())
+
+
+async def status(call: Any) -> tuple[StatusCode, str]:
+    """How a call has ended that nobody reads."""
+    return await call.code(), await call.details()
 
 
 async def test_no_call_is_lost_when_the_server_ends() -> None:

@@ -2,12 +2,12 @@
 
 Contract: everything is refused unless the table of access lets it through. A refused call is
 ended before its body is read: it is answered as a stream of requests whose first one is never
-asked for. A key that is revoked ends its running calls. How each call ended is told to whoever
-watches.
+asked for. A key that is revoked ends its running calls, and a server that stops those that would
+not end by themselves: each with its status. How each call ended is told to whoever watches.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
@@ -32,8 +32,8 @@ from llavachat_server.rpc.status import (
     retry,
 )
 
-_START_RETRY_SECONDS = 2.0
-_STOP_RETRY_SECONDS = 5.0
+_STARTING = retry(grpc.StatusCode.UNAVAILABLE, "the server is starting", 2.0, reason="starting")
+_STOPPING = retry(grpc.StatusCode.UNAVAILABLE, "the server is stopping", 5.0, reason="stopping")
 _QUIET_SECONDS = 0.1
 
 
@@ -117,6 +117,21 @@ class Gate(grpc.aio.ServerInterceptor):
                 call.end(UNAUTHENTICATED)
         self.quotas.forget(ring)
 
+    def stop(self) -> None:
+        """Let nobody in any more, and end the calls whose requests have not come."""
+        self.state = GateState.STOPPING
+        self._end_all(self._places.list_waiting())
+
+    def end_left(self) -> None:
+        """End the calls that still run, whatever they wait for."""
+        self._end_all(self._places.list_calls())
+
+    def _end_all(self, calls: Iterable[Call]) -> None:
+        for call in calls:
+            # Who asks for the server's health learns that it does not serve.
+            if call.rule.scopes is not None:
+                call.end(_STOPPING)
+
     @contextmanager
     def reading_figures(self, authorization: str) -> Iterator[Refusal | None]:
         """Let somebody read the server's figures, who does not come by gRPC.
@@ -176,13 +191,10 @@ class Gate(grpc.aio.ServerInterceptor):
             return key, UNKNOWN_METHOD
         if key is not None and not _opens(key, rule):
             return key, not_in_scope(details.method, [s.value for s in rule.scopes or ()])
-        unavailable = grpc.StatusCode.UNAVAILABLE
         if self.state is GateState.STARTING:
-            sentence, seconds = "the server is starting", _START_RETRY_SECONDS
-            return key, retry(unavailable, sentence, seconds, reason="starting")
+            return key, _STARTING
         if self.state is GateState.STOPPING:
-            sentence, seconds = "the server is stopping", _STOP_RETRY_SECONDS
-            return key, retry(unavailable, sentence, seconds, reason="stopping")
+            return key, _STOPPING
         if key is None:
             return None, None
         if (answer := self._places.refuse(key.tenant)) is not None:

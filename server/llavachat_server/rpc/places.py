@@ -47,6 +47,10 @@ class Places:
         """All that run."""
         return list(self._calls)
 
+    def list_waiting(self) -> list[Call]:
+        """Those whose requests have not come."""
+        return list(self._waiting)
+
     def refuse(self, tenant: str) -> Refusal | None:
         """What a tenant's next call is refused with, if it is."""
         if self._num_of_tenant[tenant] < self._max_of_tenant:
