@@ -304,6 +304,9 @@ def load(arguments: Sequence[str]) -> Settings:
         raise SettingsError(f"config: {str(config)!r} is not TOML: it is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"config: {str(config)!r} is not TOML: {error}") from error
+    except RecursionError as error:
+        # Of the parser, for a file that nests as no setting does; a server that runs reads it too.
+        raise SettingsError(f"config: {str(config)!r} is nested too deep") from error
     except ValidationError as error:
         raise SettingsError(_sentence(error, flags, config)) from error
     check_network(settings)

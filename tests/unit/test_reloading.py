@@ -72,6 +72,14 @@ def test_what_was_taken_up_is_told_whatever_the_level(server: Server) -> None:
     assert "error" == server.reload()["log_level"]
 
 
+def test_a_file_that_nests_without_end_is_told(server: Server) -> None:
+    """It would end a parser, and must not end the server."""
+    server.write("a = " + "[" * 100_000)
+    told = server.reload()
+    assert "the settings of before stay in force" == told["event"]
+    assert f"config: {str(server.file)!r} is nested too deep" == told["why"]
+
+
 def test_settings_that_need_a_restart_are_named(server: Server) -> None:
     """By their names alone: values may be secrets."""
     server.write('grace_seconds = 5\nstore = "postgresql://me:secret@db/chats"\n')

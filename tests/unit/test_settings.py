@@ -160,6 +160,7 @@ def test_a_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch
         ('profile = "shape"', "profile in '{config}': 'shape' given; allowed: 'shapes',"),
         ("profile = ", "config: '{config}' is not TOML"),
         ("# \udcff", "config: '{config}' is not TOML: it is not UTF-8"),
+        ("a = " + "[" * 100_000, "config: '{config}' is nested too deep"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
