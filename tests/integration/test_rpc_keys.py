@@ -283,6 +283,52 @@ async def test_a_key_has_its_own_number_of_calls(keys: Keys) -> None:
         )
 
 
+async def test_a_turn_counts_that_goes_on_without_its_call(keys: Keys) -> None:
+    """Who leaves may not ask more meanwhile, but come back, ask in the same chat, or cancel."""
+    metadata = bearer(keys.add("anna", "--max-concurrent", "1"))
+    holds = [Hold("One"), Hold("Two")]
+    script = ["warm", "Zero.", *holds, "Three."]
+    flags = (*keys.flags, "--abandon-grace-seconds", "3600")
+    async with run_app(ScriptedEngine(*script), *flags) as app:
+
+        async def count_calls() -> int:
+            return sum(quota.num_running for quota in app.app._gate.quotas._quotas.values())
+
+        async def leave(call: Any) -> Any:
+            started = (await anext(aiter(call))).event.started
+            call.cancel()
+            await until(count_calls, lambda number: number == 0)
+            return started
+
+        request = pb.StartChatRequest(prompt="What?", request_id="r")
+        replies = app.chat.StartChat(pb.StartChatRequest(prompt="Before?"), metadata=metadata)
+        events = [reply.event async for reply in replies]
+        before = events[0].started
+        await until(count_calls, lambda number: number == 0)
+        left = await leave(app.chat.StartChat(request, metadata=metadata))
+        replay = pb.ReplayTurnRequest(chat_id=before.chat_id, turn_id=before.turn_id)
+        for call in (
+            app.chat.StartChat(pb.StartChatRequest(prompt="And?"), metadata=metadata),
+            app.chat.ReplayTurn(replay, metadata=metadata),
+        ):
+            error = await failure(call)
+            assert ["key:anna/max_concurrent"] == [
+                each.subject for each in details(error)[1].violations
+            ]
+            await until(count_calls, lambda number: number == 0)
+        named = {"chat_id": left.chat_id, "turn_id": left.turn_id}
+        resume = pb.ResumeTurnRequest(**named)
+        assert left == await leave(app.chat.ResumeTurn(resume, metadata=metadata))
+        assert left == await leave(app.chat.StartChat(request, metadata=metadata))
+        other = pb.ContinueChatRequest(chat_id=left.chat_id, prompt="Or this?")
+        second = await leave(app.chat.ContinueChat(other, metadata=metadata))
+        named["turn_id"] = second.turn_id
+        await app.chat.CancelTurn(pb.CancelTurnRequest(**named), metadata=metadata)
+        await until(count_calls, lambda number: number == 0)
+        third = app.chat.StartChat(pb.StartChatRequest(prompt="At last?"), metadata=metadata)
+        assert StatusCode.OK is await code_of(third)
+
+
 async def test_a_changed_limit_holds_while_an_older_call_runs(
     tmp_path: Path, keys: Keys, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,6 +83,24 @@ def test_each_limit_refuses_by_its_name() -> None:
     assert quota.admit(generates=False) is None
 
 
+def test_turns_count_that_nobody_follows() -> None:
+    """Not beside the call that follows them, not once they have ended, not in their own chat."""
+    quota = Quota(Key("anna", b"", frozenset(), max_concurrent=2), Clock())
+    turns = [SimpleNamespace(chat_id=name, is_over=False, is_followed=True) for name in "ab"]
+    for turn in turns:
+        assert quota.admit(generates=True) is None
+        assert quota.admit_turn() is None
+        quota.note_turn(turn)
+    for turn in turns:
+        quota.leave()
+        turn.is_followed = False
+    assert quota.admit(generates=True) is None
+    assert ("key:anna/max_concurrent", 1.0) == read_details(quota.admit_turn())
+    assert quota.admit_turn("a") is None
+    turns[1].is_over = True
+    assert quota.admit_turn() is None
+
+
 def test_a_call_of_before_is_charged_to_the_limits_of_now() -> None:
     """A changed limit holds while calls run that came under the old one; one that is gone, not."""
     quotas = Quotas(Clock())

@@ -87,6 +87,11 @@ class LiveTurn:
         return self._is_over
 
     @property
+    def is_followed(self) -> bool:
+        """Whether anybody follows it at this moment."""
+        return self._num_followers > 0
+
+    @property
     def is_abandoned(self) -> bool:
         """Whether nobody follows it any more, though someone may come back."""
         return self._grace is not None and not self._is_over

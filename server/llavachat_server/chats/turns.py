@@ -86,10 +86,17 @@ class Turns:
         self._running: dict[tuple[str, str], LiveTurn] = {}
         self._is_stopping = False
 
-    def ask(self, tenant: str, question: Question) -> LiveTurn:
+    def ask(
+        self, tenant: str, question: Question, admit: Callable[[], None] = lambda: None
+    ) -> LiveTurn:
         """Begin a turn, or find the running one that this request became.
 
         The caller follows it at once; see `LiveTurn.follow` for when it ends.
+
+        Args:
+            tenant: who asks.
+            question: what.
+            admit: called before a turn is begun; what it raises prevents it.
 
         Raises:
             RequestReused: the request_id belongs to a running turn with another body.
@@ -103,6 +110,7 @@ class Turns:
             if known.body_sha256 != question.body_sha256:
                 raise RequestReused
             return known
+        admit()
         live = LiveTurn(question.body_sha256, self._end, self._abandon_grace_seconds)
         if question.request_id:
             self._requests[key] = live

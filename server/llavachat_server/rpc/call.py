@@ -101,10 +101,10 @@ class Call:
             async with asyncio.timeout(self.rule.max_request_seconds):
                 first = await anext(aiter(requests), None)
         except TimeoutError:
-            raise _Refused(too_slow(self.rule.max_request_seconds)) from None
+            raise Refused(too_slow(self.rule.max_request_seconds)) from None
         self._on_request(self)
         if isinstance(first, _Malformed) or (first is None and not method.request_streaming):
-            raise _Refused(invalid("request", _EXPECTED))
+            raise Refused(invalid("request", _EXPECTED))
         self._has_request = True
         return _go_on(first, requests) if method.request_streaming else first
 
@@ -123,8 +123,8 @@ class Call:
         return self._end
 
 
-class _Refused(Exception):
-    """The request is refused before its method is asked."""
+class Refused(Exception):
+    """The request is refused before its method is asked, or before that does anything."""
 
     def __init__(self, answer: Refusal) -> None:
         super().__init__(answer.message)
@@ -149,7 +149,7 @@ class _Guard:
             answer = self._call.take_end()
             if answer is None:
                 NOTES.get().is_left = True
-        elif isinstance(error, _Refused):
+        elif isinstance(error, Refused):
             answer = error.answer
         elif isinstance(error, InvalidField):
             answer = refusal(error)

@@ -22,7 +22,7 @@ from llavachat_server.rpc.call import Call, Handler, abort
 from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
 from llavachat_server.rpc.notes import NOTES, CallNotes
 from llavachat_server.rpc.places import Places
-from llavachat_server.rpc.quota import Quotas
+from llavachat_server.rpc.quota import QUOTA, Quotas
 from llavachat_server.rpc.status import (
     TOO_MANY_WATCHES,
     UNAUTHENTICATED,
@@ -239,6 +239,7 @@ class Gate(grpc.aio.ServerInterceptor):
                 quota.leave()
 
         self._places.enter(call)
+        QUOTA.set(quota)
         task.add_done_callback(leave)
 
 

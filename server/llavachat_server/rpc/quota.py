@@ -1,12 +1,15 @@
 """How much each key may ask for: requests and tokens a minute, and calls side by side.
 
 Contract: what is over a limit is refused with the limit's name and the time after which to try
-again; nobody's limit touches anybody else. Belongs to one event loop; it must not know what is
-asked.
+again; nobody's limit touches anybody else. Side by side are calls, and turns that go on without
+one: those keep what would begin another from coming, and nothing else, so that their reader may
+come back or end them. Belongs to one event loop; it must not know what is asked.
 """
 
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Protocol
 
 from grpc import StatusCode
 
@@ -18,6 +21,22 @@ _BUSY_RETRY_SECONDS = 1.0
 """When to come back where as many calls run as may: about a short answer's time."""
 
 Clock = Callable[[], float]
+
+
+class RunningTurn(Protocol):
+    """What is to be known of a turn that a key began."""
+
+    chat_id: str
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether a call reads it, which counts by itself."""
+        ...
 
 
 class Bucket:
@@ -61,6 +80,7 @@ class Quota:
 
     def __init__(self, key: Key, clock: Clock) -> None:
         self.num_running = 0
+        self._turns: list[RunningTurn] = []
         self._clock = clock
         self.change(key)
 
@@ -75,11 +95,7 @@ class Quota:
         """Count a call in, or say why it may not come."""
         key, requests, tokens = self.key, self._requests, self._tokens
         if key.max_concurrent and self.num_running >= key.max_concurrent:
-            return self._refuse(
-                "max_concurrent",
-                f"at most {key.max_concurrent} calls of this key run side by side",
-                _BUSY_RETRY_SECONDS,
-            )
+            return self._refuse_another(key.max_concurrent)
         if tokens is not None and generates and (wait := tokens.seconds_until(1)):
             limit = f"this key may use {tokens.per_minute} tokens a minute"
             return self._refuse("tokens_per_minute", limit, wait)
@@ -91,6 +107,23 @@ class Quota:
         self.num_running += 1
         return None
 
+    def admit_turn(self, chat_id: str = "") -> Refusal | None:
+        """Say why a call that was admitted may not begin a turn or a replay, if it may not.
+
+        Args:
+            chat_id: a turn of this chat that nobody follows is ended by the new one.
+        """
+        self._turns = [turn for turn in self._turns if not turn.is_over]
+        left = (turn for turn in self._turns if not turn.is_followed)
+        num_left = sum(turn.chat_id != chat_id for turn in left)
+        most = self.key.max_concurrent
+        return self._refuse_another(most) if most and self.num_running + num_left > most else None
+
+    def note_turn(self, turn: RunningTurn) -> None:
+        """A call of this key has begun a turn, which may go on without it."""
+        if self.key.max_concurrent:
+            self._turns.append(turn)
+
     def leave(self) -> None:
         """A call has ended."""
         self.num_running -= 1
@@ -100,10 +133,18 @@ class Quota:
         if self._tokens is not None:
             self._tokens.take(num_tokens)
 
+    def _refuse_another(self, most: int) -> Refusal:
+        sentence = f"at most {most} calls of this key run side by side"
+        return self._refuse("max_concurrent", sentence, _BUSY_RETRY_SECONDS)
+
     def _refuse(self, limit: str, sentence: str, after_seconds: float) -> Refusal:
         subject = f"key:{self.key.tenant}/{limit}"
         code = StatusCode.RESOURCE_EXHAUSTED
         return over_limit(code, subject, sentence, after_seconds, reason=limit)
+
+
+QUOTA: ContextVar[Quota | None] = ContextVar("quota", default=None)
+"""Of the key whose call the present task answers; None where there is no key."""
 
 
 class Quotas:

@@ -19,12 +19,14 @@ from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.live import LiveTurn
+from llavachat_server.chats.question import Place, Question
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
 from llavachat_server.rpc import imported_chat, messages, requests
 from llavachat_server.rpc.auth import TENANT
-from llavachat_server.rpc.call import abort
+from llavachat_server.rpc.call import Refused, abort
 from llavachat_server.rpc.imported_chat import ChatLimits
+from llavachat_server.rpc.quota import QUOTA
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.status import INTERNAL, refusal
 from llavachat_server.rpc.whole_chat import tell_chat
@@ -64,8 +66,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             question = requests.start_question(request, self.desk.request_limits)
-            live = self.desk.turns.ask(TENANT.get(), question)
-            await self._stream(live, context, pb.StartChatResponse)
+            await self._stream(self._ask(question), context, pb.StartChatResponse)
 
     async def ContinueChat(  # type: ignore[override] # noqa: N802
         self, request: pb.ContinueChatRequest, context: Context
@@ -73,8 +74,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             question = requests.continue_question(request, self.desk.request_limits)
-            live = self.desk.turns.ask(TENANT.get(), question)
-            await self._stream(live, context, pb.ContinueChatResponse)
+            await self._stream(self._ask(question), context, pb.ContinueChatResponse)
 
     async def GetChat(  # noqa: N802
         self, request: pb.GetChatRequest, context: Context
@@ -187,6 +187,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             chat_id = requests.required_id("chat_id", request.chat_id)
             turn_id = requests.required_id("turn_id", request.turn_id)
+            _admit_turn()
             replay = self.desk.turns.replay(TENANT.get(), chat_id, turn_id)
             async with aclosing(replay) as events:
                 async for event in events:
@@ -206,6 +207,19 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     def _image_tokens(self) -> int:
         return self.desk.engine.num_image_tokens
 
+    def _ask(self, question: Question) -> LiveTurn:
+        is_new = False
+
+        def admit() -> None:
+            nonlocal is_new
+            _admit_turn(question.where.chat_id if isinstance(question.where, Place) else "")
+            is_new = True
+
+        live = self.desk.turns.ask(TENANT.get(), question, admit)
+        if is_new and (quota := QUOTA.get()) is not None:
+            quota.note_turn(live)
+        return live
+
     async def _stream(
         self,
         live: LiveTurn,
@@ -219,6 +233,17 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 response = make()
                 messages.write_event(response.event, event, num_image_tokens)
                 await context.write(response)
+
+
+def _admit_turn(chat_id: str = "") -> None:
+    """See to it that the caller's key may begin a turn, in a chat that there is, or a replay.
+
+    Raises:
+        Refused: as many of its turns go on without a reader as may.
+    """
+    quota = QUOTA.get()
+    if quota is not None and (answer := quota.admit_turn(chat_id)) is not None:
+        raise Refused(answer)
 
 
 class answering:  # noqa: N801
@@ -239,7 +264,7 @@ class answering:  # noqa: N801
         """End the call, if there was an error of ours."""
         if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
             return
-        answer = refusal(error)
+        answer = error.answer if isinstance(error, Refused) else refusal(error)
         if answer is None:
             log.error("a call failed", exc_info=error)
             answer = INTERNAL
