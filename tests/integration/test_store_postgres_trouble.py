@@ -20,7 +20,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.app import StoreLost
 from llavachat_server.chats.audit import AuditLog, list_files
 from llavachat_server.chats.audited import AuditedStore
-from llavachat_server.chats.errors import StoreUnavailable
+from llavachat_server.chats.errors import NotFound, StoreUnavailable
 from llavachat_server.chats.live import LiveTurn, TurnEvent
 from llavachat_server.chats.question import NewChat, Place, Question
 from llavachat_server.chats.record import TurnState
@@ -335,6 +335,23 @@ async def test_works_that_share_a_commit_whose_answer_is_lost_are_not_done_again
     assert [StoreUnavailable(2.0, may_be_done=True)] * 3 == errors
     for chat in chats:
         assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
+
+
+async def test_an_erasure_whose_answer_is_lost_has_its_tombstone(
+    postgres_url: str, store: SqlStore, tmp_path: Path
+) -> None:
+    """The chat is gone, or will be: the record says so."""
+    log = AuditLog(tmp_path)
+    chat = make_chat()
+    await store.begin_chat(chat, make_turn(), (), None)
+    lose_answer(store, postgres_url)
+    with pytest.raises(StoreUnavailable):
+        await AuditedStore(store, log).delete_chat("ada", chat.id)
+    log.close()
+    (line,) = (json.loads(line) for line in list_files(tmp_path)[0].read_text().splitlines())
+    assert ("erased", chat.id) == (line["event"], line["chat_id"])
+    with pytest.raises(NotFound):
+        await store.get_chat("ada", chat.id)
 
 
 async def test_an_import_whose_answer_is_lost_is_not_kept(

@@ -112,7 +112,12 @@ class AuditedStore:
         Whether or not it finds room at once: the chat is gone, and a refusal would say that it is
         not.
         """
-        await self._store.delete_chat(tenant, chat_id)
+        try:
+            await self._store.delete_chat(tenant, chat_id)
+        except StoreUnavailable as error:
+            if error.may_be_done:
+                await self._bury(tenant, chat_id)
+            raise
         await self._bury(tenant, chat_id)
 
     async def retire_chat(self, idle: IdleChat) -> bool:

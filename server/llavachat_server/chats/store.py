@@ -138,6 +138,7 @@ class ChatStore(Protocol):
 
         Raises:
             NotFound: no such chat.
+            StoreUnavailable: it stays; or it will be gone, where this `may_be_done`.
         """
         ...
 

@@ -81,9 +81,10 @@ class SqlStore:
 
     def close(self) -> None:
         """Write what was given so far, and let go of the database. Blocks, but not for ever."""
-        if not self._writer.close(CLOSE_SECONDS):
+        has_written = self._writer.close(CLOSE_SECONDS)
+        if not has_written:
             log.error("the store is left as it is")
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._readers.shutdown(wait=has_written, cancel_futures=not has_written)
         self._database.close()
 
     def _cancel_running(
@@ -134,12 +135,8 @@ class SqlStore:
                 ),
             )
         except StoreUnavailable as error:
-            if error.may_be_done:
-                # Its sender is told that nothing was kept, and does not know its id.
-                self._writer.submit(
-                    lambda connection: writing.erase_chat(connection, chat.tenant, chat.id),
-                    is_owed=True,
-                )
+            # Its sender is told that nothing was kept, and does not know its id.
+            self._erase_later(error, chat.tenant, chat.id)
             raise
 
     async def begin_turn(
@@ -182,9 +179,13 @@ class SqlStore:
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """See `ChatStore.delete_chat`."""
-        await self._write(
-            lambda connection: writing.erase_chat(connection, tenant, chat_id), makes_room=True
-        )
+        try:
+            await self._write(
+                lambda connection: writing.erase_chat(connection, tenant, chat_id), makes_room=True
+            )
+        except StoreUnavailable as error:
+            self._erase_later(error, tenant, chat_id)
+            raise
 
     async def retire_chat(self, idle: IdleChat) -> bool:
         """See `ChatStore.retire_chat`."""
@@ -228,6 +229,13 @@ class SqlStore:
         return await self._read(
             lambda connection: reading.read_own_bytes(connection, tenant, chat_id)
         )
+
+    def _erase_later(self, error: StoreUnavailable, tenant: str, chat_id: str) -> None:
+        """See to it that a chat is not there, where nobody knows whether it is."""
+        if error.may_be_done:
+            self._writer.submit(
+                lambda connection: writing.erase_chat(connection, tenant, chat_id), is_owed=True
+            )
 
     async def _write_with_pictures(
         self,
