@@ -112,7 +112,9 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 6
     """The caller cancelled, or was gone."""
     FINISH_REASON_SHUTDOWN: _FinishReason.ValueType  # 7
-    """The server was stopping and its grace period was over."""
+    """The server was stopping and its grace period was over, or what passes kept it from answering;
+    asked again, it answers.
+    """
     FINISH_REASON_ERROR: _FinishReason.ValueType  # 8
     """The engine failed while it wrote this answer; what came before is kept."""
 
@@ -134,7 +136,9 @@ FINISH_REASON_TIME_LIMIT: FinishReason.ValueType  # 5
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 6
 """The caller cancelled, or was gone."""
 FINISH_REASON_SHUTDOWN: FinishReason.ValueType  # 7
-"""The server was stopping and its grace period was over."""
+"""The server was stopping and its grace period was over, or what passes kept it from answering;
+asked again, it answers.
+"""
 FINISH_REASON_ERROR: FinishReason.ValueType  # 8
 """The engine failed while it wrote this answer; what came before is kept."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
