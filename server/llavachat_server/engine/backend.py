@@ -6,6 +6,7 @@ and no requests.
 """
 
 import importlib.metadata
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,13 @@ class Backend(ABC):
         loop = GenerationLoop(core, self.prepare_thread, deliver, on_end)
         loop.start()
         return loop
+
+    def settle(self, stopping: threading.Event) -> None:  # noqa: B027
+        """Do what a start is not to wait for; on a thread of its own, once it serves.
+
+        Args:
+            stopping: ends it soon.
+        """
 
     def is_idle(self) -> bool:
         """Whether the generation loop computes nothing; from any thread."""

@@ -10,6 +10,7 @@ Torch, where it computes, is imported on the worker thread, so that importing th
 import asyncio
 import itertools
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,7 @@ class BatchingEngine:
         self._runs: dict[str, Run] = {}
         self._jobs: dict[int, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = threading.Event()
         self._admission = AdmissionQueue(settings.max_running, settings.max_queued)
         self._keeper = LoopKeeper(
             self._make_loop,
@@ -167,10 +169,13 @@ class BatchingEngine:
         self._info = self._backend.describe(self._keeper.loop.core.capacity_tokens)
         self._gate = self._backend.build_gate(self._info)
         self._keeper.open()
+        settle = self._backend.settle
+        threading.Thread(target=settle, args=(self._stopping,), name="settle", daemon=True).start()
 
     async def stop(self) -> None:
         """End; running requests finish as SHUTDOWN."""
         was_loaded = self._info is not None
+        self._stopping.set()
         self._keeper.stop()
         for run in list(self._runs.values()):
             self._conclude(run, FinishReason.SHUTDOWN)

@@ -1,5 +1,6 @@
 """The whole of LLaVA on a CPU by the kernels; see `engine.backend`."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from llavachat_server.engine.checkpoint import (
 from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.kept import Recipe, read_by_copy
 from llavachat_server.engine.llava.files import ArrayWeights, WeightsMissing, map_weights
+from llavachat_server.engine.native import pages
 from llavachat_server.engine.native.apart import Kernels, get_kernels
 from llavachat_server.engine.native.cache import Cache
 from llavachat_server.engine.native.embedding import RowTable
@@ -172,3 +174,22 @@ class NativeBackend(Backend):
         """See `Backend`."""
         pixels = self.loaded.facts.pixel_form.convert(pad_to_square(picture))
         self.model.rows.write(slot, self.model.tower.run(pixels))
+
+    def settle(self, stopping: threading.Event) -> None:
+        """See `Backend`; weights that are mapped come into large pages."""
+        holders = [
+            holder
+            for holder in (self.model.decoder, self.model.tower)
+            if pages.is_mapped(holder.panels)
+        ]
+        obstacle = pages.find_obstacle(sum(holder.panels.nbytes for holder in holders))
+        if not holders or obstacle or stopping.wait(pages.BEGIN_SECONDS):
+            return
+        for holder in holders:
+            try:
+                copied = pages.copy(holder.panels, self.is_idle, stopping)
+            except (OSError, MemoryError):
+                return
+            if copied is not None:
+                # What computes at this moment goes on with the old ones.
+                holder.panels = copied

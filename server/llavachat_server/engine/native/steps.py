@@ -61,7 +61,8 @@ class NativeDecoder:
         self._vocabulary = text.vocab_size
         self._padded_vocabulary = text.vocab_size + -text.vocab_size % LANES
         self._floor = np.array([text.rms_norm_eps], np.float32)
-        self._weights = panels
+        self.panels = panels
+        """May be replaced at any time by others of the same content; a step keeps its own."""
         angles = build_angles(text, self._context_tokens)
         self._cosines, self._sines = (table.reshape(-1) for table in angles)
         self._helpers = Helpers("llavachat-step", num_threads - 1)
@@ -114,7 +115,7 @@ class NativeDecoder:
         self.num_running_threads = num_threads
         logits = np.empty(len(step.wanted) * self._padded_vocabulary, np.float32)
         buffers = Buffers(
-            self._weights, self._cosines, self._sines, cache.memory, logits=logits, **self._buffers
+            self.panels, self._cosines, self._sines, cache.memory, logits=logits, **self._buffers
         )
         columns = np.array(list(chain(*step)), np.int64)
         num_phases = self.shape.num_layers * PHASES_PER_LAYER + PHASES_AROUND

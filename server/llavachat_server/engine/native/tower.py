@@ -64,7 +64,7 @@ class NativeTower:
             num_threads=num_threads,
         )
         self._buffers = TowerBuffers(
-            weights=weights.panels,
+            weights=np.empty(0, np.float32),
             vectors=weights.vectors,
             patches=np.zeros((num_rows - 1) * sizes.patch, np.float32),
             cache=np.zeros(2 * slots * sizes.hidden, np.float32),
@@ -73,6 +73,8 @@ class NativeTower:
             features=np.zeros(num_rows * sizes.projected, np.float32),
             **{name: np.zeros(num_rows * sizes.hidden, np.float32) for name in _ROWS},
         )
+        self.panels = weights.panels
+        """May be replaced at any time by others of the same content; a picture keeps its own."""
         self._reading = TowerReading(
             positions=np.full(num_rows, num_rows - 1, np.int64),
             first_blocks=np.zeros(num_rows, np.int64),
@@ -106,7 +108,7 @@ class NativeTower:
             self.is_running = False
 
     def _run(self, pixels: Floats) -> Floats:
-        sizes, buffers = self._sizes, self._buffers
+        sizes, buffers = self._sizes, self._buffers._replace(weights=self.panels)
         self._fill_patches(pixels)
         buffers.hidden[: sizes.hidden] = self._first_row
         num_phases = sizes.num_layers * TOWER_PHASES_PER_LAYER + TOWER_PHASES_AROUND
