@@ -56,14 +56,15 @@ def build_volume(scope: Construct, *, name: str, options: Options, zone: str) ->
     return volume
 
 
+def keep(scope: Construct, id: str, chosen: str, what: str) -> str:
+    """What an option said when the deployment began, as a token."""
+    parameter = CfnParameter(scope, id, default=chosen, description=f"{what}; leave it as it is")
+    return parameter.value_as_string
+
+
 def keep_zone(scope: Construct, chosen: str) -> None:
     """Refuse another zone. One that began in the region's first may name it later."""
-    began = CfnParameter(
-        scope,
-        "BeganInZone",
-        default=chosen,
-        description="The zone option that the deployment began with; leave it as it is",
-    ).value_as_string
+    began = keep(scope, "BeganInZone", chosen, "The zone option that the deployment began with")
     refuse_unless(
         scope,
         "StaysInItsZone",
@@ -75,12 +76,8 @@ def keep_zone(scope: Construct, chosen: str) -> None:
 
 def keep_snapshot(scope: Construct, chosen: str) -> str:
     """Refuse another snapshot than that of the beginning; that one, as a token, or no value."""
-    began = CfnParameter(
-        scope,
-        "BeganFromSnapshot",
-        default=chosen,
-        description="The snapshot that the chats' volume was made from; leave it as it is",
-    ).value_as_string
+    what = "The snapshot that the chats' volume was made from"
+    began = keep(scope, "BeganFromSnapshot", chosen, what)
     if chosen:
         refuse_unless(
             scope,

@@ -66,18 +66,16 @@ RULES = st.builds(
     top_k=st.sampled_from([0, 1, 7, MAX_TOKENS - 1, MAX_TOKENS, VOCABULARY]),
     seed=st.integers(0, 2**64 - 1),
 )
-SHAPES = {
-    "width": st.sampled_from([0.01, 1.0, 4.0]),
-    "step": st.sampled_from([0.0, 0.125, 2.0]),
-}
-
-
-@given(
+ANY_STEP = given(
     rules=st.lists(RULES, min_size=1, max_size=MAX_RUNNING),
     position=st.integers(0, 4000),
     seed=st.integers(0, 2**31),
-    **SHAPES,
+    width=st.sampled_from([0.01, 1.0, 4.0]),
+    step=st.sampled_from([0.0, 0.125, 2.0]),
 )
+
+
+@ANY_STEP
 def test_what_is_sure_is_what_sorting_would_draw(
     rules: list[Draw], position: int, seed: int, width: float, step: float
 ) -> None:
@@ -93,12 +91,7 @@ def test_what_is_sure_is_what_sorting_would_draw(
     )
 
 
-@given(
-    rules=st.lists(RULES, min_size=1, max_size=MAX_RUNNING),
-    position=st.integers(0, 4000),
-    seed=st.integers(0, 2**31),
-    **SHAPES,
-)
+@ANY_STEP
 def test_the_sampler_draws_the_same_by_each_way(
     rules: list[Draw], position: int, seed: int, width: float, step: float
 ) -> None:

@@ -1,5 +1,7 @@
 """Weights that were mapped for a quick start come into memory of their own once it serves."""
 
+import asyncio
+import logging
 import threading
 import time
 import weakref
@@ -126,6 +128,45 @@ async def test_a_stop_does_not_wait_for_it(
 
     assert ended.wait(10)
     assert panels is second._backend.model.decoder.panels
+
+
+@pytest.mark.parametrize("is_told_before", [True, False], ids=["no room", "no memory after all"])
+async def test_weights_that_stay_mapped_are_told(
+    make_engine: Callable[[], BatchingEngine],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_told_before: bool,
+) -> None:
+    """And answers come from the file as before."""
+    first = make_engine()
+    await first.start()
+    expected = await answer(first, 1)
+    await first.stop()
+    ended = threading.Event()
+
+    def settle(self: NativeBackend, stopping: threading.Event) -> None:
+        settle_really(self, stopping)
+        ended.set()
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    settle_really = NativeBackend.settle
+    monkeypatch.setattr(NativeBackend, "settle", settle)
+    monkeypatch.setattr(pages, "BEGIN_SECONDS", 0.0)
+    monkeypatch.setattr(pages, "copy", fail)
+    if is_told_before:
+        monkeypatch.setattr(pages, "find_obstacle", lambda _: "no memory")
+    caplog.set_level(logging.INFO)
+    second = make_engine()
+    await second.start()
+    assert await asyncio.to_thread(ended.wait, 10)
+    found = await answer(second, 1)
+    await second.stop()
+
+    assert expected == found
+    assert "weights stay in their file's pages: no memory" in caplog.messages
 
 
 def test_a_copy_is_whole(tmp_path: Path) -> None:

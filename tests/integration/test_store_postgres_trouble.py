@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from alembic import command
 from app_in_process import run_app, until
 from chat_room import begun, collect, make_turns, text
+from held_writer import hold_writer
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.app import StoreLost
 from llavachat_server.chats.audit import AuditLog, list_files
@@ -318,19 +318,12 @@ async def test_works_that_share_a_commit_whose_answer_is_lost_are_not_done_again
 ) -> None:
     """A second try would find the first one's turn, and tell its caller that another runs."""
     chats = [make_chat() for _ in range(3)]
-    holding, free = threading.Event(), threading.Event()
-
-    def hold(_: object) -> None:
-        holding.set()
-        free.wait()
-
-    held = store._writer.submit(hold)
-    await asyncio.to_thread(holding.wait)
-    begins = [asyncio.create_task(store.begin_chat(chat, make_turn(), (), None)) for chat in chats]
-    await asyncio.sleep(0)
-    lose_answer(store, postgres_url, num_before=1)
-    free.set()
-    held.result()
+    async with hold_writer(store):
+        begins = [
+            asyncio.create_task(store.begin_chat(chat, make_turn(), (), None)) for chat in chats
+        ]
+        await asyncio.sleep(0)
+        lose_answer(store, postgres_url, num_before=1)
     errors = await asyncio.gather(*begins, return_exceptions=True)
     assert [StoreUnavailable(2.0, may_be_done=True)] * 3 == errors
     for chat in chats:

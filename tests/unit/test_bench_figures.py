@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from bench.layer import write_table
 from bench.served.figures import Spread, compare, percentile
 from bench.served.goals import judge
 from bench.served.limits import find_limit
@@ -103,3 +104,10 @@ def test_a_run_is_published_between_the_marks() -> None:
     assert once.endswith("<!-- /benchmark -->\nafter\n")
     with pytest.raises(ValueError, match="no <!-- benchmark -->"):
         replace_between_marks("text", summary)
+
+
+def test_what_a_server_takes_of_its_engine_is_a_median_of_rounds() -> None:
+    """Each round's own share, since a machine's speed drifts; a negative one stays."""
+    table = write_table({4: [(100.0, 90.0), (200.0, 190.0), (50.0, 51.0)]})
+
+    assert "| 4 | 100 | 90 | 5.0 % (-2.0 to 10.0) |" == table.splitlines()[-1]

@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from app_in_process import until
+from held_writer import hold_writer
 from llavachat_server.chats.errors import StoreFull
 from llavachat_server.chats.record import Turn, TurnState
 from llavachat_server.chats.sql import schema, writing
@@ -191,21 +191,12 @@ async def test_an_end_is_kept_whose_caller_was_cancelled(store: SqlStore) -> Non
     """What waits for the writer is not taken back when a server stops in a hurry."""
     chat, turn = make_chat(), make_turn()
     await store.begin_chat(chat, turn, (), None)
-    holding, free = threading.Event(), threading.Event()
-
-    def hold(_: object) -> None:
-        holding.set()
-        free.wait()
-
-    held = store._writer.submit(hold)
-    await asyncio.to_thread(holding.wait)
-    finish = asyncio.create_task(store.finish_turn("ada", chat.id, end(turn)))
-    await asyncio.sleep(0)
-    finish.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await finish
-    free.set()
-    held.result()
+    async with hold_writer(store):
+        finish = asyncio.create_task(store.finish_turn("ada", chat.id, end(turn)))
+        await asyncio.sleep(0)
+        finish.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await finish
     await store.begin_turn("ada", chat.id, make_turn(), (), None)
     assert end(turn) == (await store.get_chat("ada", chat.id)).turns[0]
 

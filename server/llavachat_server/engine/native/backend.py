@@ -1,5 +1,6 @@
 """The whole of LLaVA on a CPU by the kernels; see `engine.backend`."""
 
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
 from llavachat_server.engine.virtual_ids import VirtualIds
 from llavachat_server.images.preprocess import pad_to_square
+
+_log = logging.getLogger(__name__)
 
 _ELEMENT_BYTES = 4
 """Of float32."""
@@ -183,12 +186,15 @@ class NativeBackend(Backend):
             if pages.is_mapped(holder.panels)
         ]
         obstacle = pages.find_obstacle(sum(holder.panels.nbytes for holder in holders))
+        if holders and obstacle:
+            _log.info("weights stay in their file's pages: %s", obstacle)
         if not holders or obstacle or stopping.wait(pages.BEGIN_SECONDS):
             return
         for holder in holders:
             try:
                 copied = pages.copy(holder.panels, self.is_idle, stopping)
-            except (OSError, MemoryError):
+            except (OSError, MemoryError) as error:
+                _log.warning("weights stay in their file's pages: %s", error)
                 return
             if copied is not None:
                 # What computes at this moment goes on with the old ones.

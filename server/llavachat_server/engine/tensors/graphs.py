@@ -29,16 +29,30 @@ def choose_graph_sizes(max_running: int) -> list[int]:
     return sizes if max_running == 1 else [*sizes, max_running]
 
 
-def record(compute: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Record a computation, after it has run a few times.
+def record_sizes(
+    compute: Callable[[int], Tensor], sizes: Sequence[int]
+) -> dict[int, tuple[torch.cuda.CUDAGraph, Tensor]]:
+    """Record a computation for several numbers of rows, the largest first.
+
+    The others reuse its memory: of all results only that of the latest replay is there.
 
     Args:
-        compute: reads tensors that stay where they are.
-        pool: memory of another graph that is never replayed while this one's result is read.
+        compute: takes a number of rows; reads tensors that stay where they are.
+        sizes: numbers of rows, the least first.
 
     Returns:
-        The graph, and the tensor that each replay writes.
+        For each, the graph, and the tensor that its replay writes.
     """
+    graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+    pool = None
+    for size in reversed(sizes):
+        graphs[size] = record(partial(compute, size), pool)
+        pool = graphs[size][0].pool()
+    return graphs
+
+
+def record(compute: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """Record one computation, after it has run a few times; see `record_sizes`."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -82,11 +96,8 @@ class DecodeGraphs:
 
     @torch.inference_mode()
     def record(self) -> None:
-        """Record every size, the largest first, so that the others reuse its memory."""
-        pool = None
-        for size in reversed(self._sizes):
-            self._graphs[size] = record(partial(self._compute, size), pool)
-            pool = self._graphs[size][0].pool()
+        """Record every size of a step."""
+        self._graphs = record_sizes(self._compute, self._sizes)
 
     def can_run(self, inputs: Sequence[Input]) -> bool:
         """Whether a step is one that was recorded."""
@@ -158,11 +169,8 @@ class DrawGraphs:
 
     @torch.inference_mode()
     def record(self) -> None:
-        """See `DecodeGraphs.record`."""
-        pool = None
-        for size in reversed(self._sizes):
-            self._graphs[size] = record(partial(self._compute, size), pool)
-            pool = self._graphs[size][0].pool()
+        """Record every size of a draw."""
+        self._graphs = record_sizes(self._compute, self._sizes)
 
     @torch.inference_mode()
     def __call__(

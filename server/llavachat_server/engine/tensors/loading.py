@@ -147,7 +147,8 @@ def build_quantization(
     from transformers import BitsAndBytesConfig
 
     if quantization is Quantization.INT8:
-        # It warns in every layer of every step where activations are not in float16.
+        # Its modules, which `generate` calls, warn in every layer where activations are not in
+        # float16.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_8bit=True,
