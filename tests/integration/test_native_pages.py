@@ -183,6 +183,28 @@ def test_a_copy_is_whole(tmp_path: Path) -> None:
     assert pages.copy(source, lambda: True, stopping) is None
 
 
+@pytest.mark.parametrize(("most_wait_seconds", "num_looks"), [(60.0, 9), (0.0, 3)])
+def test_a_slice_waits_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_wait_seconds: float, num_looks: int
+) -> None:
+    """Until they compute nothing, but not for ever."""
+    path = tmp_path / "numbers"
+    np.arange(3000, dtype=np.float32).tofile(path)
+    monkeypatch.setattr(pages, "SLICE_BYTES", 4000)
+    monkeypatch.setattr(pages, "MOST_WAIT_SECONDS", most_wait_seconds)
+    looks: list[int] = []
+
+    def is_idle() -> bool:
+        looks.append(len(looks) + 1)
+        return looks[-1] % 3 == 0
+
+    copied = pages.copy(_map_file(path), is_idle, threading.Event())
+
+    assert copied is not None
+    assert num_looks == len(looks)
+    assert 2999.0 == copied[-1]
+
+
 @pytest.mark.parametrize(
     ("huge_pages", "num_kb", "obstacle"),
     [

@@ -178,6 +178,9 @@ class NativeBackend(Backend):
         pixels = self.loaded.facts.pixel_form.convert(pad_to_square(picture))
         self.model.rows.write(slot, self.model.tower.run(pixels))
 
+    def _computes_nothing(self) -> bool:
+        return self.is_idle() and not self.model.tower.is_running
+
     def settle(self, stopping: threading.Event) -> None:
         """See `Backend`; weights that are mapped come into large pages."""
         holders = [
@@ -192,7 +195,7 @@ class NativeBackend(Backend):
             return
         for holder in holders:
             try:
-                copied = pages.copy(holder.panels, self.is_idle, stopping)
+                copied = pages.copy(holder.panels, self._computes_nothing, stopping)
             except (OSError, MemoryError) as error:
                 _log.warning("weights stay in their file's pages: %s", error)
                 return

@@ -19,11 +19,14 @@ Floats = NDArray[np.float32]
 BEGIN_SECONDS = 0.5
 """After a start, so that the first answers are not held up."""
 
-SLICE_BYTES = 4 * 1024**2
-"""Copied at once: 0.5 to 15 ms, by whether the machine has to get the memory first."""
+SLICE_BYTES = 2 * 1024**2
+"""Copied at once: 0.3 to 8 ms, by whether the machine has to get the memory first."""
 
-WAIT_SECONDS = 0.005
-"""Between two slices while others compute."""
+WAIT_SECONDS = 0.002
+"""Between two looks whether others still compute."""
+
+MOST_WAIT_SECONDS = 0.05
+"""For others before a slice, so that a server that always computes has its large pages as well."""
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _MEMORY = Path("/proc/meminfo")
@@ -59,7 +62,7 @@ def copy(source: Floats, is_idle: Callable[[], bool], stopping: threading.Event)
 
     Args:
         source: of one dimension.
-        is_idle: whether nobody computes; asked at each slice.
+        is_idle: whether nobody computes; asked before each slice.
         stopping: ends it soon.
 
     Raises:
@@ -70,9 +73,10 @@ def copy(source: Floats, is_idle: Callable[[], bool], stopping: threading.Event)
     target = np.frombuffer(memory, np.float32)
     step = SLICE_BYTES // source.itemsize
     for start in range(0, len(source), step):
+        deadline = time.monotonic() + MOST_WAIT_SECONDS
+        while not is_idle() and time.monotonic() < deadline:
+            time.sleep(WAIT_SECONDS)
         if stopping.is_set():
             return None
         target[start : start + step] = source[start : start + step]
-        if not is_idle():
-            time.sleep(WAIT_SECONDS)
     return target
