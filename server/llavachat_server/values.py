@@ -91,8 +91,8 @@ class EngineLoad:
         kept_tokens: of them, those that hold a prefix which nobody uses at the moment.
         image_hits, image_misses: pictures whose features were there, or had to be computed.
         num_restarts: how often the generation loop was begun anew.
-        silent_step_at_seconds: by ``time.monotonic``, when it was last heard of a step that gave
-            nobody a token, such as a part of a long prompt; 0 before the first.
+        silent_step_at_seconds: by ``time.monotonic``, when it was last heard of work that gave
+            nobody a token: a step with a part of a long prompt, a picture; 0 before the first.
     """
 
     num_running: int = 0

@@ -1,6 +1,7 @@
 """The engine's own life: starting, stopping, failing and coming back."""
 
 import asyncio
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -48,6 +49,27 @@ async def test_steps_that_give_nobody_a_token_are_in_the_load(folder: Path) -> N
     assert began < after
 
 
+async def test_pictures_are_in_the_load(folder: Path) -> None:
+    """Where every place waits for one there is no step, and whoever watches hears of them."""
+    engine = make_engine(folder)
+    await engine.start()
+    await ask(engine, build_request(engine, "a", "What?", max_tokens=1))
+    began = time.monotonic()
+    before = engine.load.silent_step_at_seconds
+    encoded: list[float] = []
+    submit = engine._keeper.loop.submit
+
+    def note(job: Any) -> bool:
+        encoded.append(engine.load.silent_step_at_seconds)
+        return submit(job)
+
+    engine._keeper.loop.submit = note  # type: ignore[method-assign]
+    await ask(engine, build_request(engine, "b", "What?", [draw_picture(1)], max_tokens=1))
+    await engine.stop()
+
+    assert before < began < encoded[0]
+
+
 def break_loop(engine: BatchingEngine) -> None:
     """Have the loop's thread trip over nonsense."""
     engine._keeper.loop._inbox.put("nonsense")  # type: ignore[arg-type]
@@ -60,6 +82,42 @@ async def test_an_engine_that_was_never_started_can_be_stopped(tmp_path: Path) -
     with pytest.raises(LoadingError):
         await engine.start()
     await engine.stop()
+
+
+@pytest.mark.parametrize("stage", ["weights", "cache"])
+async def test_an_engine_that_is_stopped_while_it_starts_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """And no thread of it stays behind."""
+    engine = make_engine(folder)
+    event_loop, stopped = asyncio.get_running_loop(), threading.Event()
+    made: list[Any] = []
+    tell, make_loop = engine._tell, engine._keeper._make_loop
+
+    async def stop() -> None:
+        await engine.stop()
+        stopped.set()
+
+    def tell_and_stop(name: str, seconds: float | None) -> None:
+        # On the worker, which goes on when the engine has been stopped.
+        tell(name, seconds)
+        if name == stage and seconds is None:
+            asyncio.run_coroutine_threadsafe(stop(), event_loop)
+            stopped.wait(20)
+
+    async def note(*words: Any) -> Any:
+        made.append(await make_loop(*words))
+        return made[-1]
+
+    monkeypatch.setattr(engine, "_tell", tell_and_stop)
+    monkeypatch.setattr(engine._keeper, "_make_loop", note)
+    with pytest.raises(EngineUnavailable):
+        await engine.start()
+    for loop in made:
+        await asyncio.to_thread(loop.thread.join, 10)
+
+    assert stopped.is_set()
+    assert [False] * (stage == "cache") == [loop.thread.is_alive() for loop in made]
 
 
 async def test_before_start_and_after_stop_nothing_is_taken(folder: Path) -> None:

@@ -89,6 +89,21 @@ def test_first_come_first_served() -> None:
     assert {1} == {number for number, _, _ in run_step(scheduler)}
 
 
+def test_a_prompt_as_large_as_the_cache_is_taken() -> None:
+    """Also where a block that it would be copied from is one too many: it is computed in whole."""
+    scheduler = make_scheduler(num_blocks=4, max_tokens=64)
+    first = add(scheduler, 1, 7, max_new_tokens=1)
+    run_step(scheduler)
+    scheduler.remove(first)
+    ids = [*first.token_ids[:6], *range(9)]
+    scheduler.add(Sequence(Job(2, ids, 1), list(ids)))
+    taken = run_step(scheduler)
+    scheduler.end_copies()
+
+    assert [(2, 4, 11)] == taken
+    assert 0 == scheduler.pool.num_available
+
+
 def test_no_more_than_max_running() -> None:
     """The batch has a bound, and the next one enters when a place is free."""
     scheduler = make_scheduler(max_running=2, max_tokens=64)

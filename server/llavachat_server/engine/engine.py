@@ -138,7 +138,9 @@ class BatchingEngine:
             image_hits=pictures.num_hits,
             image_misses=pictures.num_misses,
             num_restarts=self._keeper.num_restarts,
-            silent_step_at_seconds=self._keeper.silent_step_at_seconds,
+            silent_step_at_seconds=max(
+                self._keeper.silent_step_at_seconds, pictures.encoded_at_seconds
+            ),
         )
 
     async def start(self) -> None:
@@ -146,6 +148,7 @@ class BatchingEngine:
 
         Raises:
             LoadingError: says what is wrong with the checkpoint or the settings.
+            EngineUnavailable: it was stopped meanwhile.
         """
         self._event_loop = asyncio.get_running_loop()
         self.fatal = self._event_loop.create_future()
@@ -159,6 +162,7 @@ class BatchingEngine:
 
     async def _load(self) -> None:
         self._backend = await self._work(self._build_backend)
+        self._check_not_stopped()
         self._pictures = PictureDesk(
             self._backend,
             self._settings.num_bank_images,
@@ -166,11 +170,19 @@ class BatchingEngine:
             flush_prefixes=lambda: self._keeper.loop.flush_prefixes(),
         )
         await self._keeper.begin()
+        if self.state is EngineState.STOPPED:
+            # Nobody else knows of this loop.
+            self._keeper.loop.stop(0.0)
+        self._check_not_stopped()
         self._info = self._backend.describe(self._keeper.loop.core.capacity_tokens)
         self._gate = self._backend.build_gate(self._info)
         self._keeper.open()
         settle = self._backend.settle
         threading.Thread(target=settle, args=(self._stopping,), name="settle", daemon=True).start()
+
+    def _check_not_stopped(self) -> None:
+        if self.state is EngineState.STOPPED:
+            raise EngineUnavailable(RETRY_SECONDS)
 
     async def stop(self) -> None:
         """End; running requests finish as SHUTDOWN."""

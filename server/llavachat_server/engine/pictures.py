@@ -9,6 +9,7 @@ Belongs to one event loop; the model stays behind the backend.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
@@ -83,6 +84,8 @@ class PictureDesk:
         self.num_hits = 0
         """Pictures whose features were there, or on their way."""
         self.num_misses = 0
+        self.encoded_at_seconds = 0.0
+        """Monotonic time at which a picture was last encoded."""
         self._fillings: dict[int, _Filling] = {}
         # One picture at a time is the worker's, so that what else it is asked waits for that alone,
         # and those behind it can still be given up.
@@ -205,6 +208,7 @@ class PictureDesk:
                 filling.is_encoding = True
                 await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
                 slot.is_filled = True
+                self.encoded_at_seconds = time.monotonic()
         except Exception as error:
             filling.error = error
         finally:

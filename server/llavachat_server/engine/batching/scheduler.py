@@ -9,7 +9,7 @@ It knows sequences and blocks, and no tensor.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llavachat_server.engine.batching.blocks import BlockPool, Prefix
 from llavachat_server.engine.batching.budget import GapBudget
@@ -170,6 +170,11 @@ class Scheduler:
         pool = self.pool
         prefix = self._find_prefix(sequence)
         needed = pool.count_blocks(len(sequence.token_ids)) - len(prefix.blocks)
+        if prefix.source is not None and not self.running and needed > pool.num_available:
+            # Nobody's end would make more room: what the block to copy from holds is computed anew.
+            pool.release([prefix.source])
+            known = len(prefix.blocks) * pool.block_tokens
+            prefix = replace(prefix, source=None, num_tokens=known)
         # A block for each running answer, or they would soon push the newcomer out again.
         is_tight = self.running and needed + len(self.running) > pool.num_available
         sequence.blocks = list(prefix.blocks)
