@@ -5,6 +5,14 @@
 PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3,$(shell \
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 BIN := .venv/bin
+# One that was left half made, or whose interpreter is too old, is made again.
+define make-environment
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is none" >&2; exit 1; }
+	@$(1)/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		$(PYTHON) -m venv --clear $(1)
+endef
 # Without bytecode: pip would compile all of torch and transformers on one core, and most of it is
 # never imported. What is imported is compiled then, once.
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-compile -c constraints.txt
@@ -13,7 +21,7 @@ CDK_PYTEST := JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION=20 .venv-cdk/bin/pyt
 SAY := @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz test-attacks test-browser test-kills test-observability test-system test-infra test-deploy test-smoke bench check audit protos check-protos accept-protos train evaluate lock clean
+.PHONY: help demo test fuzz test-attacks test-browser test-kills test-observability test-system test-infra test-deploy test-smoke bench check audit protos check-protos accept-protos train evaluate lock clean architecture
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -122,7 +130,7 @@ accept-protos: .venv-protos/.ready ## take the contract as it is for what client
 train: .venv/.server ## train the embedded model again from nothing (51 minutes on 2 cores with bfloat16)
 	@$(BIN)/python -m training.train
 
-evaluate: .venv/.server ## print every figure of docs/model.md
+evaluate: .venv/.server ## print the first tables of docs/model.md; options for the others are named there
 	@$(BIN)/python -m training.evaluate
 
 lock: ## write constraints.txt anew from what pyproject.toml asks for
@@ -135,8 +143,7 @@ clean: ## remove the environments
 
 .venv/.torch: pyproject.toml constraints.txt
 	$(SAY) "Set-up: Python environment with torch and transformers (1 to 3 minutes, only once)"
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(call make-environment,.venv)
 	@$(PIP) --upgrade pip
 # torch first and by itself, so that no other package can draw in another build of it
 	@$(PIP) torch
@@ -184,7 +191,7 @@ clean: ## remove the environments
 
 .venv-cdk/.ready: cdk/constraints.txt
 	$(SAY) "Set-up: CDK and what its tests need"
-	@test -x .venv-cdk/bin/python || $(PYTHON) -m venv .venv-cdk
+	$(call make-environment,.venv-cdk)
 	@.venv-cdk/bin/python -m pip --quiet --disable-pip-version-check install \
 		-c constraints.txt --upgrade pip
 	@.venv-cdk/bin/python -m pip --quiet --disable-pip-version-check install \
@@ -195,7 +202,7 @@ clean: ## remove the environments
 # since generated code refuses to load under anything older than its generator.
 .venv-protos/.ready: scripts/protos-requirements.txt
 	$(SAY) "Set-up: protobuf compiler and linter"
-	@test -x .venv-protos/bin/python || $(PYTHON) -m venv .venv-protos
+	$(call make-environment,.venv-protos)
 	@.venv-protos/bin/python -m pip --quiet --disable-pip-version-check install \
 		-r scripts/protos-requirements.txt
 	@touch $@
