@@ -176,6 +176,37 @@ async def test_half_a_change_is_not_taken_up(
         assert before != await asyncio.to_thread(show, app.address)
 
 
+async def test_a_certificate_that_can_be_read_only_later_is_taken_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Copied in first and handed over then, which no stamp shows; why it waits is told once."""
+    caplog.set_level("INFO", "llavachat")
+    make(tmp_path, capsys, "--name", "localhost")
+    make(tmp_path / "next", capsys, "--name", "localhost")
+    before, after = (
+        ssl.PEM_cert_to_DER_cert((folder / "tls.crt").read_text())
+        for folder in (tmp_path, tmp_path / "next")
+    )
+    key_file, key = tmp_path / "tls.key", (tmp_path / "next" / "tls.key").read_bytes()
+    flags = ("--metrics-listen", "0.0.0.0:0", "--allow-open-network", *flags_of(tmp_path))
+    async with run_app(ScriptedEngine(), *flags) as app:
+        metrics = app.app.metrics_address.removesuffix("/metrics")
+        (tmp_path / "tls.crt").write_bytes((tmp_path / "next" / "tls.crt").read_bytes())
+        # Nobody is kept from reading who tests as root.
+        key_file.write_bytes(bytes(len(key)))
+        stamp = key_file.stat()
+        for address in (app.address, metrics) * 2:
+            assert before == await asyncio.to_thread(show, address)
+        key_file.write_bytes(key)
+        os.utime(key_file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        for address in (app.address, metrics):
+            assert after == await asyncio.to_thread(show, address)
+    # By each port.
+    told = [each for each in caplog.messages if "certificate" in each]
+    waits, goes_on = "the certificate of before stays in use", "certificate changed"
+    assert [waits, waits, goes_on, goes_on] == told
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_old_versions_of_tls_are_refused(

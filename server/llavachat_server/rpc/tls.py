@@ -1,20 +1,24 @@
 """The server's certificate, read again whenever its files change: for gRPC's port, and for HTTP's.
 
 Contract: the next connection gets the new certificate and open ones go on; files that do not
-belong together, as in the middle of a change, are not taken up. gRPC speaks TLS 1.2 and 1.3 and
-nothing older. It must not know what is served.
+belong together or can not be read, as in the middle of a change, are not taken up, and are tried
+again at each connection. gRPC speaks TLS 1.2 and 1.3 and nothing older. It must not know what is
+served.
 """
 
 import logging
 import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
 log = logging.getLogger("llavachat")
 
 _Stamps = tuple[tuple[int, int, int] | None, ...]
+_Read = TypeVar("_Read")
 
 
 class BadCertificate(Exception):
@@ -37,6 +41,9 @@ class Certificates:
         self._client_ca_file = client_ca_file
         self._lock = threading.Lock()
         self._stamps: _Stamps = ()
+        """Of the files that are in use."""
+        self._trouble = ""
+        """Why the files of now are not, as it was logged last."""
 
     def make_credentials(self) -> grpc.ServerCredentials:
         """What to listen with.
@@ -62,15 +69,7 @@ class Certificates:
 
         def renew(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
             nonlocal context
-            stamps = self._look()
-            if stamps != self._stamps:
-                self._stamps = stamps
-                try:
-                    context = self._read_context()
-                    log.info("certificate changed")
-                except BadCertificate as error:
-                    fields = {"why": str(error)}
-                    log.error("the certificate of before stays in use", extra={"fields": fields})
+            context = self._renew(self._read_context) or context
             connection.context = context
 
         context.sni_callback = renew
@@ -93,18 +92,27 @@ class Certificates:
         gRPC asks on threads of its own, before each handshake.
         """
         with self._lock:
-            stamps = self._look()
-            if stamps == self._stamps:
-                return None
-            self._stamps = stamps
-            try:
-                configuration = self._read()
-            except BadCertificate as error:
-                fields = {"why": str(error)}
+            return self._renew(self._read)
+
+    def _renew(self, read: Callable[[], _Read]) -> _Read | None:
+        """What the files hold if they have changed since they were read; None: the same as then."""
+        stamps = self._look()
+        if stamps == self._stamps:
+            self._trouble = ""
+            return None
+        try:
+            found = read()
+        except BadCertificate as error:
+            # Once, and not at each connection until somebody sees to it.
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                fields = {"why": self._trouble}
                 log.error("the certificate of before stays in use", extra={"fields": fields})
-                return None
-            log.info("certificate changed")
-            return configuration
+            return None
+        # Not before: chown and chmod let a file be read, and leave its stamp as it is.
+        self._stamps, self._trouble = stamps, ""
+        log.info("certificate changed")
+        return found
 
     def _look(self) -> _Stamps:
         return tuple(_stamp(path) for path in self._paths())
