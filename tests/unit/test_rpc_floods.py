@@ -7,7 +7,7 @@ import pytest
 from llavachat_server.network import read_networks
 from llavachat_server.observation import FloodAction
 from llavachat_server.rpc.floods import FloodLimits, Floods, read_peer
-from llavachat_server.rpc.sockets import Address
+from llavachat_server.rpc.sockets import MAX_SHUT_OUT, Address
 
 FLOODER = "ipv4:192.0.2.1:40000"
 
@@ -77,6 +77,38 @@ async def test_an_address_that_floods_by_many_connections_is_blocked_for_a_while
     recorder.seconds = 10.0
     await recorder.run(floods)
     assert FloodAction.BLOCKED in recorder.done
+    assert [] == recorder.shut_out_now
+
+
+async def test_an_ipv6_network_of_64_bits_counts_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    """A call from each of its addresses is a flood; the next network has its own count."""
+    recorder = Recorder()
+    floods = recorder.floods()
+    await flood(floods, 1, *(f"ipv6:%5B2001:db8:1:2::{suffix:x}%5D:4000" for suffix in range(61)))
+    await flood(floods, 60, "ipv6:%5B2001:db8:1:3::1%5D:4000")
+    await recorder.run(floods)
+    assert [ip_address("2001:db8:1:2::")] == recorder.shut_out_now
+    (told,) = caplog.records
+    assert "2001:db8:1:2::/64" == told.fields["address"]  # type: ignore[attr-defined]
+
+
+async def test_a_network_that_floods_takes_one_place_of_those_kept_out() -> None:
+    """With as many flooding addresses as can be kept out it would let another flooder in."""
+    recorder = Recorder()
+    floods = recorder.floods()
+    await flood(floods, 61, FLOODER)
+    for suffix in range(MAX_SHUT_OUT):
+        await flood(floods, 61, f"ipv6:%5B2001:db8:1:2::{suffix:x}%5D:4000")
+    await recorder.run(floods)
+    assert [ip_address("192.0.2.1"), ip_address("2001:db8:1:2::")] == recorder.shut_out_now
+
+
+async def test_ipv4_inside_ipv6_is_counted_by_its_whole_address() -> None:
+    """All of IPv4 is in one such network."""
+    recorder = Recorder()
+    floods = recorder.floods()
+    await flood(floods, 1, *(f"ipv6:[::ffff:192.0.2.{number}]:4000" for number in range(61)))
+    await recorder.run(floods)
     assert [] == recorder.shut_out_now
 
 

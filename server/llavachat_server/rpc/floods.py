@@ -5,7 +5,8 @@ stands in its line until Python has looked at it, and when the line is full gRPC
 calls at random. So it is counted where they are looked at, by the caller's connection and by the
 caller's address. A connection that sends more than its share is closed; an address that sends
 more than its share over all its connections, new ones too, can not connect for a while, and its
-connections that go on are closed.
+connections that go on are closed. An IPv6 address stands for its network of 64 bits: that is what
+one subscriber has, who could send each call from another one.
 
 Contract: only calls without a readable request or without a known key are counted; who asks
 anything that can be answered is never touched. Others at the same address (a NAT) keep their
@@ -19,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -36,6 +38,9 @@ _ADDRESS_SHARES = 2
 """What an address may send, in shares of a connection."""
 _MAX_KEPT = 8192
 """Connections, and addresses, whose counts are kept."""
+_SUFFIX_BITS = 64
+"""Of an IPv6 address, which its subscriber chooses. Source: RFC 4291, section 2.5.1; the filter
+of `sockets` keeps the same network out."""
 _ACT_SECONDS = 0.05
 """Between two looks through the process's sockets: one takes up to 20 ms with 4,096."""
 
@@ -101,7 +106,7 @@ class Floods:
         found = read_peer(peer)
         if found is None or any(found[0] in network for network in self._limits.exempt):
             return
-        host, now = found[0], self._clock()
+        host, now = _name_subscriber(found[0]), self._clock()
         is_connection_over = self._of_connection.add(found, now)
         is_address_over = self._of_address.add(host, now)
         if is_address_over:
@@ -124,7 +129,7 @@ class Floods:
         self._observe(FloodAction.BLOCKED, 1)
         log.warning(
             "an address floods the server and can not connect for a while",
-            extra={"fields": {"address": str(host), "seconds": self._limits.block_seconds}},
+            extra={"fields": {"address": _show(host), "seconds": self._limits.block_seconds}},
         )
 
     async def act(self, sockets: PortSockets) -> None:
@@ -178,6 +183,16 @@ class _Counts:
         if len(self._levels) > _MAX_KEPT:
             self._levels.popitem(last=False)
         return is_over
+
+
+def _name_subscriber(address: Address) -> Address:
+    """Whom an address is counted for: itself, or the first address of its IPv6 network."""
+    is_six = isinstance(address, IPv6Address)
+    return IPv6Address(int(address) >> _SUFFIX_BITS << _SUFFIX_BITS) if is_six else address
+
+
+def _show(subscriber: Address) -> str:
+    return f"{subscriber}/64" if isinstance(subscriber, IPv6Address) else str(subscriber)
 
 
 def read_peer(peer: str) -> Peer | None:
