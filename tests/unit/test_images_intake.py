@@ -172,6 +172,17 @@ def test_too_many_jpeg_scans_are_refused() -> None:
     assert "more than 100 scans" in refusal(with_scans(data, MAX_JPEG_SCANS + 1))
 
 
+@pytest.mark.parametrize("marker", [0x01, 0x02, 0x4F, 0xBF])
+def test_scans_behind_a_marker_that_means_nothing_are_counted(marker: int) -> None:
+    """Where a restart is due, libjpeg skips it by two bytes and not by what looks its length."""
+    picture = Image.new("L", (64, 64), 130)
+    data = encode(picture, "JPEG", progressive=True, restart_marker_blocks=32)
+    restart = data.index(b"\xff\xd0", data.index(b"\xff\xda"))
+    data = data[:restart] + bytes((0xFF, marker, 0xFF, 0xFF)) + data[restart:]
+    assert (64, 64) == decode(with_scans(data, MAX_JPEG_SCANS), LIMITS).pixels.size
+    assert "more than 100 scans" in refusal(with_scans(data, MAX_JPEG_SCANS + 1))
+
+
 def test_scans_of_a_thumbnail_are_not_counted() -> None:
     """Start-of-scan bytes inside metadata are no scans of the picture."""
     data = encode(draw_shape("circle", "red", (64, 64)), "JPEG", comment=b"\xff\xda" * 200)

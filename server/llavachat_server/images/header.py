@@ -107,7 +107,9 @@ def check_scans(data: bytes) -> None:
 
 
 _START_OF_SCAN = b"\xff\xda"
-_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+"""What stands alone is left out: restarts and the start of the picture; and all below C0, though
+T.81 reserves them: where a restart is due, libjpeg steps over those by their two bytes."""
 
 
 def _num_jpeg_scans(data: bytes) -> int:
@@ -116,12 +118,10 @@ def _num_jpeg_scans(data: bytes) -> int:
     Source: ITU-T T.81, annex B.
     """
     scans, position = 0, 2
-    while match := _JPEG_MARKER.search(data, position):
+    while match := _JPEG_SEGMENT.search(data, position):
         marker, position = match[1][0], match.end()
         if marker == 0xD9:  # end of image
             break
-        if marker in (0x01, 0xD8):  # stand alone, without a length
-            continue
         if marker == 0xDA:
             scans += 1
             if scans > MAX_JPEG_SCANS:
