@@ -1,6 +1,8 @@
 """A decoder before it is asked: when it starts and practises, and what memory it will have."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,13 @@ PRACTISED_FAULTS = 700
 def count_faults(process_id: int) -> int:
     """Pages that a process was given since it began."""
     return int(Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def ignored_signals(process_id: int) -> set[int]:
+    """Signals that do nothing to a process."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    mask = int(status.partition("SigIgn:")[2].split()[0], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
 def test_a_decoder_practises_when_nobody_asks(worker: Worker) -> None:
@@ -64,6 +73,21 @@ def test_a_decoder_has_no_file_that_it_does_not_need(worker: Worker) -> None:
     assert "/dev/null" == names.pop("2")
     assert names.pop("0").startswith("socket:")
     assert ["/memfd:llavachat-picture (deleted)"] == list(names.values())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_service_ends_no_decoder(
+    worker: Worker, number: signal.Signals
+) -> None:
+    """Ctrl-C, and the hangup that has the server read its settings again: neither is for them."""
+    keeper = worker.process_id
+    assert keeper is not None
+    assert number in ignored_signals(wait_for_child(keeper))
+    os.killpg(keeper, number)
+    data = encode(two_colours(), "PNG")
+    # Before the second the keeper tells of the first.
+    assert [(WIDTH, HEIGHT)] * 2 == [worker.decode(data, ImageLimits()).size for _ in range(2)]
+    assert keeper == worker.process_id
 
 
 def test_a_decoder_that_was_begun_is_waited_for() -> None:

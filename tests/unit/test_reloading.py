@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 from io import StringIO
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from llavachat_server.ops import logs
 from llavachat_server.reloading import reload_settings
 from llavachat_server.settings import load
+
+INSTALLED_FILE = "/etc/llavachat/server.toml"
+GUIDE = (Path(__file__).parents[2] / "docs/observability/README.md").read_text()
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
@@ -96,3 +100,16 @@ def test_a_wrong_file_changes_nothing(server: Server) -> None:
     assert "the settings of before stay in force" == told["event"]
     assert "'loud' given; allowed: 'debug', 'info'" in str(told["why"])
     assert hears(logging.DEBUG)
+
+
+@pytest.mark.parametrize(
+    "before", ["", 'log_level = "error"\n', "log_level='info'\ngrace_seconds = 5\n"]
+)
+def test_the_guide_s_way_to_a_level_works_with_any_file(server: Server, before: str) -> None:
+    """Whether the file names a level already or not: twice would be an error."""
+    server.write(before)
+    lines = [line for line in GUIDE.splitlines() if INSTALLED_FILE in line]
+    assert 2 == len(lines)
+    script = "\n".join(lines).replace(INSTALLED_FILE, str(server.file))
+    subprocess.run(["sh", "-ec", script], check=True)
+    assert "debug" == server.reload()["log_level"]

@@ -66,8 +66,10 @@ _ROWS = 64
 def main() -> None:
     """Keep a child ready until the server is gone."""
     memory = int(sys.argv[1])
-    # Ctrl-C in a terminal reaches all its processes; the server says when we are to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal reaches all its processes, and `systemctl kill --signal=HUP` all of a
+    # unit; the server says when we are to end. Children have this from us.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     has_heic = load_heic()
     _keep_memory()
     samples = _samples()
