@@ -17,6 +17,7 @@ import grpc
 import pytest
 from app_in_process import run_app, until
 from figures_text import Figures, find_address, scrape
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llavachat import Client
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.values import QueueFull
@@ -276,6 +277,27 @@ async def test_refusals_and_dropped_streams_are_counted() -> None:
         reason: figures.get("llavachat_refusals_total", reason=reason) for reason in expected
     }
     assert 1 == figures.get("gen_ai_server_request_duration_seconds_count", error_type="queue_full")
+
+
+async def test_a_status_of_grpc_s_own_servicer_is_measured() -> None:
+    """That of health ends a call by itself for a service that there is not."""
+    async with run_app(ScriptedEngine("warm"), *LOCAL) as app:
+        health = health_pb2_grpc.HealthStub(app.channel)
+        await health.Check(health_pb2.HealthCheckRequest())
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await health.Check(health_pb2.HealthCheckRequest(service="no.such"))
+
+        async def read() -> Figures:
+            return await asyncio.to_thread(scrape, app.app.metrics_address)
+
+        def count(figures: Figures, **labels: str) -> float:
+            name, method = "rpc_server_call_duration_seconds_count", "grpc.health.v1.Health/Check"
+            return figures.get(name, rpc_method=method, **labels)
+
+        # A call is measured when it has ended, which may be after its caller has the status.
+        figures = await until(read, lambda found: count(found) == 2)
+    expected = {"OK": 1, "NOT_FOUND": 1}
+    assert expected == {code: count(figures, rpc_response_status_code=code) for code in expected}
 
 
 async def test_a_trace_needs_no_extra_to_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:

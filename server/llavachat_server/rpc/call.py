@@ -158,6 +158,9 @@ class _Guard:
             answer = INTERNAL
         if answer is not None:
             await abort(self._context, answer)
+        # As grpc's own servicer of health does for a service that there is not.
+        elif isinstance(code := self._context.code(), grpc.StatusCode):
+            NOTES.get().code = code
 
 
 async def abort(context: Context, answer: Refusal) -> None:

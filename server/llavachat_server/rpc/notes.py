@@ -8,6 +8,8 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from grpc import StatusCode
+
 from llavachat_server.observation import CallReport, TraceContext
 from llavachat_server.rpc.status import Refusal
 
@@ -21,6 +23,7 @@ class CallNotes:
         trace: the caller's.
         is_stream: its answer is a stream.
         refusal: what it was ended with, if it was.
+        code: what a servicer that is not ours ended it with, which knows no refusals.
         is_left: the caller had gone before the end.
     """
 
@@ -28,12 +31,13 @@ class CallNotes:
     trace: TraceContext | None = None
     is_stream: bool = False
     refusal: Refusal | None = None
+    code: StatusCode = StatusCode.OK
     is_left: bool = False
     began_seconds: float = field(default_factory=time.perf_counter)
 
     def report(self) -> CallReport:
         """The call has ended."""
-        code, reason = "OK", ""
+        code, reason = self.code.name, ""
         if self.is_left:
             code = "CANCELLED"
         elif self.refusal is not None:
