@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from corpus.containers import gif, with_scans
+from corpus.containers import gif, png, png_chunk, with_scans
 from corpus.evil import EVIL, Evil
 from corpus.good import GOOD, Good
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ from llavachat_server.images.intake import (
     decode,
 )
 from pictures import draw_shape, encode
-from PIL import Image
+from PIL import Image, ImageColor
 
 LIMITS = ImageLimits()
 
@@ -68,6 +68,48 @@ def test_the_clear_value_of_sixteen_bits_alone_is_clear(clear: int, greys: list[
         assert [(grey, grey, grey) for grey in greys] == [
             pixels.getpixel((x, row)) for x in range(5)
         ]
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "greys"),
+    [
+        (1, b"\x60", 1, [0, 255, 255, 0]),
+        (1, b"\x60", 0, [255, 255, 255, 255]),
+        (2, b"\x1b", 1, [0, 255, 170, 255]),
+        (2, b"\x1b", 0, [255, 85, 170, 255]),
+        (2, b"\x1b", 85, [0, 255, 170, 255]),  # of which the lower bits count
+        (4, b"\x08\xf1", 8, [0, 255, 255, 17]),
+        (8, b"\x00\x08\xff\x01", 8, [0, 255, 255, 1]),
+    ],
+)
+def test_the_clear_grey_of_few_bits_is_found(
+    bits: int, row: bytes, clear: int, greys: list[int]
+) -> None:
+    """The file counts it in its own bits, and the pixels come out in eight."""
+    tells = png_chunk(b"tRNS", struct.pack(">H", clear))
+    pixels = decode(png(4, 1, b"\0" + row, bits=bits, colour=0, before=[tells]), LIMITS).pixels
+    assert greys == list(pixels.getchannel(0).tobytes())
+
+
+@pytest.mark.parametrize(
+    ("clear", "colours"),
+    [
+        ((0x1234, 0, 0), ["white", "#340000", "#120000", "blue"]),
+        ((0x3400, 0, 0), ["#120000", "white", "#120000", "blue"]),
+        ((0x0034, 0, 0), ["#120000", "#340000", "#120000", "blue"]),
+        ((0, 0, 0xFFFF), ["#120000", "#340000", "#120000", "white"]),
+    ],
+)
+def test_the_clear_colour_of_sixteen_bits_alone_is_clear(
+    clear: tuple[int, int, int], colours: list[str]
+) -> None:
+    """Both bytes of all three count, though Pillow keeps the higher ones alone."""
+    row = b"\0" + struct.pack(">12H", 0x1234, 0, 0, 0x3400, 0, 0, 0x1235, 0, 0, 0, 0, 0xFFFF)
+    tells = png_chunk(b"tRNS", struct.pack(">3H", *clear))
+    pixels = decode(png(4, 300, row * 300, bits=16, before=[tells]), LIMITS).pixels
+    for y in (0, 255, 256, 299):
+        found = [pixels.getpixel((x, y)) for x in range(4)]
+        assert [ImageColor.getrgb(colour) for colour in colours] == found
 
 
 @pytest.mark.parametrize(("mode", "form"), [("I;16", "<4H"), ("I;16B", ">4H")])

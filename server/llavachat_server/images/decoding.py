@@ -6,9 +6,10 @@ what comes out carries no metadata. It knows Pillow; it must not know processes 
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageFile
 
 from llavachat_server.images.header import (
     WANTED,
@@ -34,6 +35,10 @@ from llavachat_server.images.picture import (
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION_TAG = 0x0112
+_FEW_BITS = {"L;2": 3, "L;4": 15}
+"""Pillow's names of a PNG's grey of 2 and 4 bits, and the largest value of each."""
+_SIXTEEN_BITS, _SIXTEEN_BITS_SWAPPED = "RGB;16B", "RGB;16L"
+"""Likewise of RGB in 16 bits, as PNG has it and with the bytes the other way about."""
 _ROWS = 256
 """At a time when colours are converted."""
 
@@ -104,9 +109,10 @@ def render(data: bytes, limits: ImageLimits) -> Rendered:
     with _open(data, image_format, limits) as picture:
         try:
             num_frames = _count_frames(picture, image_format, data)
+            low = _read_clear(picture, data) if image_format == "PNG" else None
             picture.load()
             turn = _turn(picture)
-            pixels = _to_rgb(picture)
+            pixels = _to_rgb(picture, low)
         except MemoryError as error:
             raise BadImage(
                 "decoding the picture takes more memory than one picture may have; "
@@ -114,7 +120,7 @@ def render(data: bytes, limits: ImageLimits) -> Rendered:
             ) from error
         except Exception as error:
             raise BadImage("the picture is damaged or cut short; save it anew") from error
-    del picture  # and its memory, before more is taken
+    del picture, low  # and their memory, before more is taken
     if turn is not None:
         pixels = pixels.transpose(turn)
     width, height = pixels.size
@@ -143,7 +149,7 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     return Picture(info, Image.frombytes("RGB", size, rgb))
 
 
-def _open(data: bytes, image_format: str, limits: ImageLimits) -> Image.Image:
+def _open(data: bytes, image_format: str, limits: ImageLimits) -> ImageFile.ImageFile:
     if image_format == "HEIF" and image_format not in Image.OPEN:
         raise BadImage(f"this is an HEIC picture, which this server does not read; {WANTED}")
     try:
@@ -173,7 +179,33 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _read_clear(picture: ImageFile.ImageFile, data: bytes) -> Image.Image | None:
+    """Make ready for a PNG's one clear colour, before its pixels are read.
+
+    Returns:
+        The lower bytes of 16-bit RGB, of which Pillow keeps the higher; None where all is there.
+    """
+    raw_mode = picture.tile[0][3] if picture.tile else None
+    clear = picture.info.get("transparency")
+    if clear is None or raw_mode not in (*_FEW_BITS, _SIXTEEN_BITS):
+        return None
+    if raw_mode == _SIXTEEN_BITS:
+        return _read_low(data)
+    # Pillow stretches the greys to 255, and leaves the clear one as the file has it.
+    largest = _FEW_BITS[raw_mode]
+    picture.info["transparency"] = (clear & largest) * 255 // largest
+    return None
+
+
+def _read_low(data: bytes) -> Image.Image:
+    """The lower bytes of a 16-bit RGB PNG: read as if they were the higher ones."""
+    low = Image.open(io.BytesIO(data), formats=["PNG"])
+    low.tile = [tile._replace(args=_SIXTEEN_BITS_SWAPPED) for tile in low.tile]
+    low.load()
+    return low
+
+
+def _to_rgb(picture: Image.Image, low: Image.Image | None = None) -> Image.Image:
     has_alpha = picture.has_transparency_data
     if picture.mode == "RGB" and not has_alpha:
         return picture
@@ -182,7 +214,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     for top in range(0, picture.height, _ROWS):
         box = (0, top, picture.width, min(top + _ROWS, picture.height))
         rows = picture.crop(box)
-        rgb.paste(_on_white(rows) if has_alpha else _opaque(rows), box)
+        if low is not None:
+            _clear_deep(rows, low.crop(box), picture.info["transparency"])
+            rgb.paste(rows, box)
+        else:
+            rgb.paste(_on_white(rows) if has_alpha else _opaque(rows), box)
     return rgb
 
 
@@ -202,14 +238,24 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 
 def _sixteen_bits_on_white(picture: Image.Image) -> Image.Image:
-    """16-bit grey, of which one value is clear: that alone, not what looks like it in 8 bits."""
-    clear = int(picture.info["transparency"])
     high, low = _split(picture)
-    is_high, is_low = _where(high, clear >> 8), _where(low, clear & 0xFF)
-    is_clear = Image.new("L", picture.size)
-    is_clear.paste(is_high, mask=is_low)
-    high.paste(255, mask=is_clear)
+    _clear_deep(high, low, [int(picture.info["transparency"])])
     return high.convert("RGB")
+
+
+def _clear_deep(high: Image.Image, low: Image.Image, clear: Sequence[int]) -> None:
+    """Make one value of 16 bits white: that alone, not what looks like it in 8 bits.
+
+    Args:
+        high: the higher bytes, which become the picture.
+        low: the lower ones.
+        clear: a value for each band.
+    """
+    is_clear = Image.new("L", high.size, 255)
+    for planes, value in zip(zip(high.split(), low.split(), strict=True), clear, strict=True):
+        for plane, part in zip(planes, divmod(value, 256), strict=True):
+            is_clear = ImageChops.darker(is_clear, _where(plane, part))
+    high.paste("white", mask=is_clear)
 
 
 def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
