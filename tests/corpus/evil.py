@@ -172,6 +172,11 @@ OTHERS = (
     Evil("BMP", lambda: encode(_noise(), "BMP"), "this is a BMP picture"),
     Evil("icon", lambda: encode(_noise().resize((16, 16)), "ICO"), "this is an icon"),
     Evil("AVIF", lambda: b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "this is an AVIF picture"),
+    Evil(
+        "AVIF of any codec's brand",
+        lambda: b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf",
+        "this is an AVIF picture",
+    ),
     Evil("JPEG XL", lambda: b"\xff\x0a\xfa\x1f", "this is a JPEG XL picture"),
     Evil("JPEG 2000", lambda: b"\0\0\0\x0cjP  \r\n\x87\n", "this is a JPEG 2000 picture"),
     Evil("Photoshop", lambda: b"8BPS\0\1", "this is a Photoshop file"),

@@ -9,7 +9,7 @@ from corpus.good import GOOD, Good
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.images.decoding import _to_rgb
-from llavachat_server.images.header import MAX_JPEG_SCANS, count_gif_frames
+from llavachat_server.images.header import MAX_JPEG_SCANS, count_gif_frames, sniff
 from llavachat_server.images.intake import (
     MAX_KEPT_SIDE_PIXELS,
     BadImage,
@@ -205,6 +205,17 @@ def test_webp_size_is_read_as_pillow_reads_it() -> None:
         assert "WEBP" == check_header(data, tight)
         with pytest.raises(BadImage):
             check_header(data, ImageLimits(max_side_pixels=56))
+
+
+@pytest.mark.parametrize(
+    "brands", ["heic", "heicmif1", "mif1", "mif1miaf", "mif1heicavif", "msf1hevc"]
+)
+def test_heic_is_told_by_its_brands(brands: str) -> None:
+    """By the first; where that is for any codec, by the others, and without one it is HEVC."""
+    first, others = brands[:4].encode(), brands[4:].encode()
+    size = (16 + len(others)).to_bytes(4, "big")
+    # What follows them is no brand.
+    assert "HEIF" == sniff(size + b"ftyp" + first + bytes(4) + others + b"avif")
 
 
 def test_too_many_jpeg_scans_are_refused() -> None:

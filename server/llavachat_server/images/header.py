@@ -14,8 +14,14 @@ MAX_JPEG_SCANS = 100
 """A progressive JPEG can repeat its scans at almost no cost in bytes: 810 of them in 116 KiB
 take Pillow five seconds. Encoders write about ten."""
 
-_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
-"""Source: ISO/IEC 23008-12, annex B; mif1 and msf1 do not say the codec, phones write HEVC."""
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_ANY_CODEC_BRANDS = frozenset((b"mif1", b"msf1"))
+"""Source: ISO/IEC 23008-12, annex B, and AV1 Image File Format, section 8. Where the first brand
+does not say the codec, the compatible ones do; without one that does it is HEVC, which phones
+write."""
+_MAX_BRANDS_BYTES = 256
+"""That are looked at. Files name about five, of four bytes each."""
 
 _TEXT_SAMPLE_BYTES = 512
 
@@ -53,7 +59,21 @@ def sniff(data: bytes) -> str:
 
 def is_heic(data: bytes) -> bool:
     """Whether a file says that it is HEIC."""
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+    first, others = _brands(data)
+    if first in _ANY_CODEC_BRANDS:
+        return bool(others & _HEIC_BRANDS) or not others & _AVIF_BRANDS
+    return first in _HEIC_BRANDS
+
+
+def _brands(data: bytes) -> tuple[bytes, frozenset[bytes]]:
+    """The kinds that a file of ISO's boxes says it is: the first, and those compatible with it.
+
+    Source: ISO/IEC 14496-12, section 4.3.
+    """
+    if data[4:8] != b"ftyp":
+        return b"", frozenset()
+    end = min(int.from_bytes(data[:4], "big"), _MAX_BRANDS_BYTES)
+    return data[8:12], frozenset(data[start : start + 4] for start in range(16, end, 4))
 
 
 def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
@@ -161,7 +181,8 @@ _KINDS = {
 def _other_kind(data: bytes) -> str | None:
     """Name what people send by mistake, so that the refusal helps."""
     if data[4:8] == b"ftyp":
-        return "an AVIF picture" if data[8:12] in (b"avif", b"avis") else "a video"
+        first, others = _brands(data)
+        return "an AVIF picture" if {first, *others} & _AVIF_BRANDS else "a video"
     if data.startswith(b"RIFF"):
         return "a sound or video file"
     if data.startswith(b"PK\3\4"):
