@@ -57,6 +57,10 @@ def call(scripted, tmp_path):
         ["chats", "chat-1"],
         ["export", "chat-1"],
         ["profiles"],
+        ["--version"],
+        ["--help"],
+        ["ask", "--help"],
+        [],
     ],
 )
 def test_a_full_disk_is_told(call, arguments):
@@ -66,6 +70,17 @@ def test_a_full_disk_is_told(call, arguments):
     call("profiles", "--none")
     with Path("/dev/full").open("wb") as full:
         assert (1, f"llavachat: {FULL}\n") == call(*arguments, stdout=full)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["ask", "--help"], ["chats"]])
+def test_a_reader_that_has_left_is_no_failure_of_ours(call, arguments):
+    """`llavachat --help | true`: nothing on stderr, and the shell's own code."""
+    call("ask", "red.png", "What?", stdout=subprocess.DEVNULL)
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = call(*arguments, stdout=writer)
+    os.close(writer)
+    assert (141, "") == told
 
 
 @pytest.mark.parametrize("format", ["md", "json", "html"])

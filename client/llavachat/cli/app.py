@@ -7,8 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, cast
 
 import typer
 
@@ -16,6 +17,7 @@ from llavachat.cli import commands
 from llavachat.cli.characters import spell_for
 from llavachat.cli.deploy import commands as deployment
 from llavachat.cli.failure import ExitCode, Failure, judge
+from llavachat.cli.streams import Guarded
 from llavachat.errors import LlavaChatError
 
 app = typer.Typer(
@@ -41,7 +43,9 @@ def run(arguments: Sequence[str]) -> int:
     _open_streams()
     _quieten()
     try:
-        code = app(list(arguments), prog_name="llavachat", standalone_mode=False)
+        # Help and completion are written by typer, which knows no sentence for a full disk.
+        with redirect_stdout(cast(IO[str], Guarded(sys.stdout))):
+            code = app(list(arguments), prog_name="llavachat", standalone_mode=False)
     except typer.TyperException as error:
         return _tell(_describe_wrong_use(error), getattr(error, "exit_code", ExitCode.USAGE))
     except (typer.Abort, KeyboardInterrupt):

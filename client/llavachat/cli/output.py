@@ -1,14 +1,13 @@
 """The words about an answer: its tokens and times, for people and for programs."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, TextIO, cast
+from typing import IO, Any, cast
 
 from rich.console import Console
 
 from llavachat.cli.characters import spell_for
-from llavachat.cli.failure import ExitCode, Failure
+from llavachat.cli.streams import Guarded, give_up, put
 from llavachat.reply import Reply
 from llavachat.transcript import to_plain
 from llavachat.types import FinishReason, ImageInfo
@@ -22,7 +21,7 @@ def open_stderr() -> Console:
 def open_stdout() -> Console:
     """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR; raises as `write` does, but
     texts of others are to be spelt before: what colours are made of is no different."""
-    return Console(highlight=False, file=cast(IO[str], _Guarded(sys.stdout)))
+    return Console(highlight=False, file=cast(IO[str], Guarded(sys.stdout)))
 
 
 def write(text: str) -> None:
@@ -32,7 +31,7 @@ def write(text: str) -> None:
         Failure: whoever read stdout has stopped reading, its disk is full, or its encoding does
             not have a character.
     """
-    _put(sys.stdout, spell_for(sys.stdout, text))
+    put(sys.stdout, spell_for(sys.stdout, text))
 
 
 def write_bytes(data: bytes) -> None:
@@ -46,47 +45,7 @@ def write_bytes(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        raise _give_up(sys.stdout, error) from None
-
-
-class _Guarded:
-    """A stream whose failures to write are those of `write`."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Put text on the stream at once."""
-        _put(self._stream, text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _put(stream: TextIO, text: str) -> None:
-    try:
-        stream.write(text)
-        stream.flush()
-    except UnicodeEncodeError as error:
-        unknown = ascii(error.object[error.start : error.start + 1])
-        raise Failure(
-            f"stdout's encoding, {stream.encoding}, does not have {unknown}; set "
-            "PYTHONIOENCODING=utf-8."
-        ) from None
-    except OSError as error:
-        raise _give_up(stream, error) from None
-
-
-def _give_up(stream: TextIO, error: OSError) -> Failure:
-    # The interpreter must not try again on its way out.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if isinstance(error, BrokenPipeError):
-        return Failure("", ExitCode.BROKEN_PIPE)
-    return Failure(f"stdout can not be written: {error.strerror}.")
+        raise give_up(sys.stdout, error) from None
 
 
 def say(message: str) -> None:
