@@ -5,7 +5,14 @@ import stat
 
 import pytest
 from llavachat.cli.app import run
-from llavachat.cli.profiles import Profile, Profiles, read_profiles, write_key, write_profiles
+from llavachat.cli.profiles import (
+    Profile,
+    Profiles,
+    choose_profile,
+    read_profiles,
+    write_key,
+    write_profiles,
+)
 from PIL import Image
 from scripted_service import ScriptedServer
 
@@ -15,7 +22,7 @@ def state(monkeypatch, tmp_path):
     """A state folder of the test's own, and no variable that names a server."""
     folder = tmp_path / "state"
     monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(folder))
-    for name in ("ADDRESS", "PROFILE", "API_KEY", "TLS_CA_FILE", "TLS_PIN"):
+    for name in ("ADDRESS", "SERVER", "PROFILE", "API_KEY", "TLS_CA_FILE", "TLS_PIN"):
         monkeypatch.delenv(f"LLAVACHAT_{name}", raising=False)
     return folder
 
@@ -59,20 +66,40 @@ def test_the_file_is_its_owners_and_holds_no_key(server, state, tmp_path):
 
 
 def test_a_named_server_goes_before_the_saved_one(server, picture, capsys, monkeypatch):
-    """By flag, by variable and by LLAVACHAT_PROFILE."""
+    """By flag, by variable and by LLAVACHAT_SERVER."""
     write_profiles(
         Profiles("away", {"away": Profile("localhost:1"), "here": Profile(server.address)})
     )
     assert 0 == run(["ask", "-a", server.address, picture, "What?"])
-    monkeypatch.setenv("LLAVACHAT_PROFILE", "here")
+    monkeypatch.setenv("LLAVACHAT_SERVER", "here")
     assert 0 == run(["ask", picture, "What?"])
-    monkeypatch.setenv("LLAVACHAT_PROFILE", "nowhere")
+    monkeypatch.setenv("LLAVACHAT_SERVER", "nowhere")
     capsys.readouterr()
     assert 2 == run(["ask", picture, "What?"])
     assert "no such server is saved" in capsys.readouterr().err
-    monkeypatch.delenv("LLAVACHAT_PROFILE")
+    monkeypatch.delenv("LLAVACHAT_SERVER")
     monkeypatch.setenv("LLAVACHAT_ADDRESS", server.address)
     assert 0 == run(["ask", picture, "What?"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"PROFILE": "here"}, "here.example"),
+        ({"PROFILE": "here", "SERVER": "there"}, "there.example"),
+        ({"PROFILE": "shapes"}, "away.example"),
+        ({"PROFILE": "shapes", "SERVER": "here"}, "here.example"),
+        ({}, "away.example"),
+    ],
+)
+def test_a_model_s_profile_is_no_saved_server(variables, expected, monkeypatch):
+    """LLAVACHAT_PROFILE is the server's; it names a saved one where one is called so."""
+    names = ("away", "here", "there")
+    write_profiles(Profiles("away", {name: Profile(f"{name}.example") for name in names}))
+    for name, value in variables.items():
+        monkeypatch.setenv(f"LLAVACHAT_{name}", value)
+    chosen = choose_profile()
+    assert expected == (chosen.address if chosen else None)
 
 
 def test_a_key_in_the_environment_needs_no_file(server, picture, tmp_path, monkeypatch, capsys):

@@ -140,21 +140,23 @@ def check_name(name: str) -> str:
 
 
 def choose_profile() -> Profile | None:
-    """The one that LLAVACHAT_PROFILE names, or else the active one. None: there is none.
+    """The one that LLAVACHAT_SERVER names, or else the active one. None: there is none.
 
     Raises:
         Failure: there is no such profile, or they can not be read.
     """
     profiles = read_profiles()
-    name = os.environ.get("LLAVACHAT_PROFILE") or profiles.active
-    if not name:
-        return None
-    if name not in profiles.servers:
+    name = os.environ.get("LLAVACHAT_SERVER")
+    if name and name not in profiles.servers:
         raise wrong_use(
-            f"LLAVACHAT_PROFILE is {name!r}, and no such server is saved; "
+            f"LLAVACHAT_SERVER is {name!r}, and no such server is saved; "
             "`llavachat profiles` lists them."
         )
-    return profiles.servers[name]
+    if not name:
+        # What named it before. It is the server's too, for which model it runs.
+        older = os.environ.get("LLAVACHAT_PROFILE", "")
+        name = older if older in profiles.servers else profiles.active
+    return profiles.servers[name] if name else None
 
 
 def complete_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
