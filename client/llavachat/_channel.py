@@ -6,8 +6,8 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -15,6 +15,7 @@ import grpc.aio
 import grpc.experimental
 
 from llavachat._deadline import Deadline
+from llavachat._wire.diagnosis import is_doubtful, look_closer, tell_key
 from llavachat._wire.options import (
     build_credentials,
     build_metadata,
@@ -26,7 +27,7 @@ from llavachat._wire.requests import Operation
 from llavachat._wire.status import read_rpc_error, tell_late
 from llavachat._wire.streams import AsyncEventStream, EventStream
 from llavachat.connection import Connection
-from llavachat.errors import CallCancelled
+from llavachat.errors import CallCancelled, StatusError
 from llavachat.v1.chat_pb2_grpc import ChatServiceStub
 
 T = TypeVar("T")
@@ -44,6 +45,10 @@ _READ_BY_CALLER = ((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 
 """Streams are read by the thread that asks for the next event, not by one that gRPC keeps. By that
 one's way of calling, one stream in ten that was to be retried when its server was killed did not
 end, not even at its deadline (grpcio 1.85.1); by this one none of 200 did. asyncio has neither."""
+
+
+def _tell(error: grpc.RpcError, connection: Connection) -> StatusError:
+    return tell_key(read_rpc_error(error, address=connection.address), connection)
 
 
 class Channel:
@@ -115,9 +120,11 @@ class Channel:
         try:
             yield
         except grpc.RpcError as error:
-            told = read_rpc_error(error, address=self._connection.address)
+            told = _tell(error, self._connection)
             if self._is_closed and isinstance(told, CallCancelled):
                 raise CallCancelled(_CLOSED) from None
+            if is_doubtful(told, self._connection):
+                told = look_closer(told, self._connection)
             raise told from None
         except ValueError:
             # Another thread may have closed the channel since it was looked at.
@@ -215,7 +222,7 @@ class AsyncChannel:
         deadline = Deadline(timeout_seconds)
         await self._open_pinned(deadline)
         sent = build_metadata(self._connection, metadata)
-        with self._telling_errors():
+        async with self._telling_errors():
             response = await getattr(self._stub, operation.method)(
                 operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
             )
@@ -225,7 +232,7 @@ class AsyncChannel:
         """True when the server says SERVING."""
         deadline = Deadline(timeout_seconds)
         check: Any = (await self._open_pinned(deadline)).unary_unary(HEALTH_METHOD)
-        with self._telling_errors():
+        async with self._telling_errors():
             response = await check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
         return bool(response == _SERVING)
 
@@ -235,8 +242,8 @@ class AsyncChannel:
         if self._channel is not None:
             await self._channel.close()
 
-    @contextmanager
-    def _telling_errors(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _telling_errors(self) -> AsyncIterator[None]:
         try:
             yield
         except asyncio.CancelledError:
@@ -246,7 +253,10 @@ class AsyncChannel:
                 raise
             raise CallCancelled(_CLOSED if self._is_closed else _CANCELLED) from None
         except grpc.RpcError as error:
-            raise read_rpc_error(error, address=self._connection.address) from None
+            told = _tell(error, self._connection)
+            if is_doubtful(told, self._connection):
+                told = await asyncio.to_thread(look_closer, told, self._connection)
+            raise told from None
 
     async def _open_pinned(self, deadline: Deadline) -> grpc.aio.Channel:
         """Open the channel, its server's certificate compared first where there is a pin."""

@@ -1,12 +1,24 @@
 """TLS, keys and metadata, over a socket."""
 
+import re
 import shutil
 from pathlib import Path
 
 import grpc
 import pytest
-from llavachat import AsyncClient, CannotConnect, Client, ConfigurationError, ServerUnavailable
-from scripted_service import ScriptedServer
+from llavachat import (
+    AsyncClient,
+    AuthenticationFailed,
+    CannotConnect,
+    Client,
+    ConfigurationError,
+    ServerUnavailable,
+)
+from llavachat._wire.diagnosis import is_doubtful, look_closer
+from llavachat.connection import Connection
+from llavachat.errors import StatusDetails
+from llavachat.v1 import error_details_pb2
+from scripted_service import ScriptedServer, abort
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 CA = CERTIFICATES / "ca.pem"
@@ -167,3 +179,94 @@ def test_the_environment_makes_a_client(secure, monkeypatch):
     assert "Bearer secret" == secure.service.metadata[0]["authorization"]
     with Client.from_environment(address="127.0.0.1:9") as client:
         assert "127.0.0.1:9" == client.address
+
+
+def mistakes():
+    """Settings that do not fit a server, whether it is behind TLS, and what is to be said."""
+    return pytest.mark.parametrize(
+        ("behind_tls", "settings", "reason"),
+        [
+            (False, {"tls": True}, "it does not speak TLS"),
+            (True, {"tls": True}, "certificate is (not trusted|signed by an authority unknown)"),
+            (True, {}, "wants TLS"),
+        ],
+    )
+
+
+@pytest.fixture
+def named(behind_tls):
+    """A server of either kind, by a name that has an address where nothing listens: gRPC finds
+    [::1] in "localhost" even where the system's resolver does not."""
+    server = serve_tls() if behind_tls else ScriptedServer()
+    yield f"localhost:{server.address.rpartition(':')[2]}"
+    server.stop()
+
+
+REFUSED = CannotConnect(
+    "No llavachat server answers there (connection refused).",
+    StatusDetails(
+        "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:1: "
+        "Failed to connect to remote host: Connection refused"
+    ),
+)
+
+
+@mistakes()
+def test_a_refusal_of_another_address_is_looked_into(named, settings, reason):
+    """What gRPC says every other time, when [::1] was the last that it tried."""
+    connection = Connection(address=named, **settings)
+    assert is_doubtful(REFUSED, connection)
+    told = look_closer(REFUSED, connection)
+    assert re.search(rf"answers at {named} \(.*{reason}", str(told))
+
+
+@mistakes()
+def test_a_name_with_two_addresses_tells_the_servers_own_reason(named, settings, reason):
+    """Whichever gRPC tried last; by one client and by its twin."""
+    with Client(named, **settings) as client, pytest.raises(CannotConnect, match=reason):
+        client.server_info(timeout_seconds=10)
+
+
+@mistakes()
+async def test_the_twin_tells_it_too(named, settings, reason):
+    """In a call with one answer, and in a stream."""
+    async with AsyncClient(named, **settings) as client:
+        with pytest.raises(CannotConnect, match=reason):
+            await client.start(None, "What?", timeout_seconds=10).read()
+
+
+def test_a_refusal_without_doubt_is_told_as_it_is(secure):
+    """An address that is no name has no other; a name at which nothing listens is refused."""
+    port = int(secure.address.rpartition(":")[2])
+    assert not is_doubtful(REFUSED, Connection(address=f"127.0.0.1:{port}"))
+    assert not is_doubtful(REFUSED, Connection(address=f"[::1]:{port}"))
+    assert not is_doubtful(REFUSED, Connection(address="unix:/nowhere"))
+    secure.stop()
+    assert REFUSED is look_closer(REFUSED, Connection(address=f"localhost:{port}"))
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [(None, "The server wants a key."), ("wrong", "The server does not know this key.")],
+)
+async def test_a_refused_key_is_told_from_a_missing_one(secure, key, sentence):
+    """The server says the same to both; neither is told of headers."""
+
+    def answer(request, context):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field="authorization", description="Bearer KEY, once, with a key that is valid here"
+        )
+        detail = error_details_pb2.BadRequest(field_violations=[violation])
+        abort(context, grpc.StatusCode.UNAUTHENTICATED, "send the header", detail)
+        yield
+
+    secure.service.answer = answer
+    with (
+        Client(secure.address, tls_ca_file=CA, api_key=key) as client,
+        pytest.raises(AuthenticationFailed, match=rf"^{sentence}$") as refusal,
+    ):
+        client.start(None, "What?").read()
+    assert "send the header" == refusal.value.details.message
+    async with AsyncClient(secure.address, tls_ca_file=CA, api_key=key) as twin:
+        with pytest.raises(AuthenticationFailed, match=rf"^{sentence}$"):
+            await twin.start(None, "What?").read()

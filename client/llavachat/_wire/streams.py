@@ -1,7 +1,7 @@
 """The events of one streamed call in two forms; what a channel begins, and a reply reads."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -12,6 +12,9 @@ T = TypeVar("T")
 
 Guard = Callable[[], AbstractContextManager[None]]
 """What makes gRPC's errors ours, and knows whether the channel is closed."""
+
+AsyncGuard = Callable[[], AbstractAsyncContextManager[None]]
+"""`Guard` for asyncio."""
 
 
 class EventStream:
@@ -47,7 +50,7 @@ class EventStream:
 class AsyncEventStream:
     """`EventStream` for asyncio."""
 
-    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
+    def __init__(self, call: Any, operation: Operation[T], guard: AsyncGuard) -> None:
         self._call = call
         self._read = operation.read
         self._guard = guard
@@ -62,7 +65,7 @@ class AsyncEventStream:
             StatusError: the call failed.
         """
         while True:
-            with self._guard():
+            async with self._guard():
                 response = await self._call.read()
             if response is grpc.aio.EOF:
                 raise StopAsyncIteration
