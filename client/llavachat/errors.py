@@ -61,9 +61,14 @@ class IncompleteReply(LlavaChatError):
     """The stream ended in good order but without its last event; the text may be cut short."""
 
 
+NOT_SENT = "NOT_SENT"
+"""The reason of a violation that the client found itself; the server was not asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field of a request: its path, and what would be right."""
+    """One wrong field of a request: its path, what would be right, and the server's word for why,
+    or `NOT_SENT`."""
 
     field: str
     description: str

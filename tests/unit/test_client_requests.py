@@ -7,7 +7,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat._wire import exchange, requests, responses
-from llavachat.errors import InvalidRequest
+from llavachat.errors import NOT_SENT, FieldViolation, InvalidRequest
 from llavachat.images import Picture
 from llavachat.types import FinishReason, ImageInfo, OverflowPolicy, Params, TurnState
 from llavachat.v1 import chat_pb2
@@ -51,6 +51,17 @@ def test_what_is_not_given_is_not_sent():
     assert request.params.HasField("top_k")
     assert request.params.HasField("seed")
     assert not request.params.HasField("top_p")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "top_k"])
+@pytest.mark.parametrize("value", [2**31, -1, 1.5, True])
+def test_a_number_that_the_contract_has_not_is_told_with_both_bounds(name, value):
+    """And marked as refused before it was sent."""
+    with pytest.raises(InvalidRequest) as refusal:
+        start(params=Params(**{name: value}))
+    expected = f"must be a whole number, 0 to 2147483647, not {value!r}"
+    assert f"{name} {expected}." == str(refusal.value)
+    assert (FieldViolation(name, expected, NOT_SENT),) == refusal.value.violations
 
 
 def test_every_question_can_be_repeated_safely():

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from llavachat.errors import FieldViolation, InvalidRequest, StatusDetails
+from llavachat.errors import NOT_SENT, FieldViolation, InvalidRequest, StatusDetails
 
 Text = TypeVar("Text", str, str | None)
 
@@ -55,5 +55,5 @@ def refuse(field: str, expected: str, value: object = None) -> InvalidRequest:
     """The error for a field that can not be sent, as if the server had refused it."""
     shown = "" if value is None else f", not {value!r}"
     message = f"{field} {expected}{shown}."
-    violation = FieldViolation(field, f"{expected}{shown}")
+    violation = FieldViolation(field, f"{expected}{shown}", NOT_SENT)
     return InvalidRequest(message, StatusDetails(message=message, violations=(violation,)))

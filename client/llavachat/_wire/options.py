@@ -15,7 +15,13 @@ import grpc
 from llavachat._wire.files import load_own_certificate, read_pem
 from llavachat._wire.pin import PinnedServer
 from llavachat.connection import Connection, find_metadata_fault, is_loopback
-from llavachat.errors import ConfigurationError, FieldViolation, InvalidRequest, StatusDetails
+from llavachat.errors import (
+    NOT_SENT,
+    ConfigurationError,
+    FieldViolation,
+    InvalidRequest,
+    StatusDetails,
+)
 
 _RETRIED = (
     "StartChat",  # safe to repeat: every request carries a request_id
@@ -102,8 +108,8 @@ def build_metadata(
         InvalidRequest: the call's own can not be sent.
     """
     if metadata is not None and (fault := find_metadata_fault(metadata)):
-        details = StatusDetails(f"{fault}.", violations=(FieldViolation("metadata", fault),))
-        raise InvalidRequest(f"{fault}.", details)
+        violation = FieldViolation("metadata", fault, NOT_SENT)
+        raise InvalidRequest(f"{fault}.", StatusDetails(f"{fault}.", violations=(violation,)))
     merged = {**connection.metadata, **(metadata or {})}
     pairs = [(key.lower(), value) for key, value in merged.items()]
     if connection.api_key:

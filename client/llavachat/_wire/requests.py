@@ -255,7 +255,7 @@ def write_params(params: Params) -> chat_pb2.GenerationParams:
     for name in ("max_tokens", "top_k"):
         value = getattr(params, name)
         if value is not None and not (is_int(value) and 0 <= value <= _INT32_MAX):
-            raise refuse(name, "must be a whole number, 0 or more", value)
+            raise refuse(name, f"must be a whole number, 0 to {_INT32_MAX}", value)
     for name in ("temperature", "top_p", "repetition_penalty"):
         value = getattr(params, name)
         if value is not None and not (is_number(value) and math.isfinite(value)):

@@ -3,7 +3,7 @@
 A dataclass whose fields are options is a group, see `groups`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
@@ -26,6 +26,21 @@ class Format(Enum):
     md = "md"
     json = "json"
     html = "html"
+
+
+_INT32_MAX = 2**31 - 1
+"""The contract's numbers end here; a model's own limits are lower, and the server tells them."""
+
+
+def _over_zero(high: float) -> Callable[[float | None], float | None]:
+    """What checks a range that 0 is no part of, which typer's `min` can not say."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not 0 < value <= high:
+            raise typer.BadParameter(f"{value} is not in the range 0<x<={high:g}.")
+        return value
+
+    return check
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -125,23 +140,38 @@ class AnswerOptions:
         ),
     ] = None
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="The longest answer in tokens.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=_INT32_MAX, help="The longest answer in tokens."),
     ] = None
     temperature: Annotated[
         float | None,
         typer.Option("--temperature", "-t", min=0, max=2, help="Randomness; 0 is greedy."),
     ] = None
     top_p: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Keep the likeliest tokens up to this sum.")
+        float | None,
+        typer.Option(
+            metavar="X",
+            callback=_over_zero(1),
+            help="Keep the likeliest tokens up to this sum.  [0<x<=1]",
+        ),
     ] = None
     top_k: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Keep the N likeliest tokens; 0: all.")
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=_INT32_MAX, help="Keep the N likeliest tokens; 0: all."
+        ),
     ] = None
     repetition_penalty: Annotated[
-        float | None, typer.Option(min=0, max=2, help="Makes what was said less likely; 1: not.")
+        float | None,
+        typer.Option(
+            metavar="X",
+            callback=_over_zero(2),
+            help="Makes what was said less likely; 1: not.  [0<x<=2]",
+        ),
     ] = None
     seed: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="The same seed, the same answer.")
+        int | None,
+        typer.Option(metavar="N", min=0, max=2**64 - 1, help="The same seed, the same answer."),
     ] = None
     stop: Annotated[
         list[str] | None,
