@@ -128,6 +128,16 @@ def test_a_question_from_stdin(service, picture, monkeypatch):
     assert "Größe?" == service.requests[0].prompt
 
 
+def test_a_question_from_stdin_that_is_no_utf_8_is_told(service, picture, monkeypatch, capsys):
+    """`printf 'caf\\xe9?' | llavachat ask x.png`, where the locale takes every byte."""
+    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9?"), "utf-8", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert 2 == run(["ask", picture])
+    sentence = "The question is not UTF-8; set a UTF-8 locale, or convert it."
+    assert ("", f"llavachat: {sentence}\n") == capsys.readouterr()
+    assert [] == service.requests
+
+
 @pytest.mark.parametrize(
     ("reason", "code", "sentence"),
     [
@@ -221,24 +231,24 @@ def test_a_closed_port_is_a_sentence(scripted, picture, capsys):
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        (["ask", "PICTURE", "\udce9"], "prompt"),
-        (["ask", "PICTURE", "What?", "--system", "\udce9"], "system_prompt"),
-        (["ask", "PICTURE", "What?", "--stop", "\udce9"], "stop"),
-        (["ask", "PICTURE", "What?", "--label", "\udce9=1"], "labels"),
-        (["ask", "--chat", "\udce9", "What?"], "chat_id"),
-        (["chats", "\udce9"], "chat_id"),
-        (["chats", "\udce9", "--raw"], "chat_id"),
-        (["chats", "\udce9", "--delete"], "chat_id"),
-        (["chats", "--label", "key=\udce9"], "labels"),
-        (["export", "\udce9"], "chat_id"),
-        (["replay", "\udce9"], "chat_id"),
-        (["replay", "chat-1", "\udce9"], "turn_id"),
+        (["ask", "PICTURE", "\udce9"], "The question"),
+        (["ask", "PICTURE", "What?", "--system", "\udce9"], "--system"),
+        (["ask", "PICTURE", "What?", "--stop", "\udce9"], "--stop"),
+        (["ask", "PICTURE", "What?", "--label", "\udce9=1"], "--label"),
+        (["ask", "--chat", "\udce9", "What?"], "The chat's ID"),
+        (["chats", "\udce9"], "The chat's ID"),
+        (["chats", "\udce9", "--raw"], "The chat's ID"),
+        (["chats", "\udce9", "--delete"], "The chat's ID"),
+        (["chats", "--label", "key=\udce9"], "--label"),
+        (["export", "\udce9"], "The chat's ID"),
+        (["replay", "\udce9"], "The chat's ID"),
+        (["replay", "chat-1", "\udce9"], "The turn's ID"),
     ],
 )
 def test_arguments_that_are_no_utf_8_are_told(service, picture, capsys, arguments, name):
     r"""$'\xe9' comes as a lone surrogate, which can not be sent."""
-    assert 1 == run([picture if word == "PICTURE" else word for word in arguments])
-    sentence = f"{name} must be whole Unicode characters, without lone surrogates."
+    assert 2 == run([picture if word == "PICTURE" else word for word in arguments])
+    sentence = f"{name} is not UTF-8; set a UTF-8 locale, or convert it."
     assert ("", f"llavachat: {sentence}\n") == capsys.readouterr()
     assert [] == service.requests
 

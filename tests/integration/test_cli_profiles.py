@@ -136,7 +136,7 @@ def test_they_are_listed_chosen_and_left(capsys):
         (["profiles", "x", "--pin", "sha256:0"], "with its --address"),
         (["profiles", "../x", "-a", "one.example"], "is no name of a profile"),
         (["profiles", "x", "-a", "https://x"], "is not a server's address"),
-        (["profiles", "x", "-a", "one.example", "--pin", "sha256:0"], "tls_pin is"),
+        (["profiles", "x", "-a", "one.example", "--pin", "sha256:0"], "--pin is"),
         (["profiles", "x", "-a", "one.example", "--key-file", "none.key"], "can not be read"),
         (["profiles", "x", "-a", "one.example", "--key-file", "a\0b"], "its name is not a path"),
         (["profiles", "x", "-a", "one.example", "--key-file", "~nosuchuser/x"], "is not a path:"),

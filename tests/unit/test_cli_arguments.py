@@ -108,7 +108,15 @@ def test_labels_may_hold_equal_signs():
         (["ask", "", "What?"], 2, "The path of the picture is empty."),
         (["ask", "-a", "https://x", "nowhere.png", "What?"], 2, "is not a server's address"),
         (["ask", "--ca-file", "no.pem", "a.png", "What?"], 2, "no.pem can not be read"),
-        (["ask", "--timeout", "0", "a.png", "What?"], 2, "timeout_seconds is 0.0"),
+        (["ask", "--timeout", "0", "a.png", "What?"], 2, "--timeout is 0.0"),
+        (["ask", "--top-p", "0", "x", "y"], 2, "0.0 is not in the range 0<x<=1."),
+        (["ask", "--top-p", "nan", "x", "y"], 2, "nan is not in the range 0<x<=1."),
+        (["ask", "--repetition-penalty", "0", "x", "y"], 2, "0.0 is not in the range 0<x<=2."),
+        (["ask", "--top-k", str(2**31), "x", "y"], 2, "less than or equal to 2147483647"),
+        (["ask", "--max-tokens", str(2**31), "x", "y"], 2, "less than or equal to 2147483647"),
+        (["ask", "--seed", str(2**64), "x", "y"], 2, f"less than or equal to {2**64 - 1}"),
+        (["ask", "--no-tls", "--pin", "x", "y", "z"], 2, "--no-tls does not go with a CA file"),
+        (["ask", "--pin", "x", "y", "z"], 2, "--pin is 'x'"),
         (["ask", "-c", "And?"], 2, "There is no last chat with localhost:50051"),
         (["chat", "-"], 2, "reads questions from stdin"),
         (["chats", "--delete"], 2, "give its ID"),
@@ -143,7 +151,7 @@ def test_the_key_needs_tls(capsys, monkeypatch, picture):
     monkeypatch.setenv("LLAVACHAT_API_KEY", "secret-key")
     assert 2 == run(["ask", "-a", "gpu.example", picture, "What?"])
     output = capsys.readouterr()
-    assert "clear text" in output.err
+    assert "clear text; use --tls or --pin, or LLAVACHAT_ALLOW_INSECURE=1 where" in output.err
     assert "secret-key" not in output.err
 
 
@@ -178,6 +186,69 @@ def test_every_error_has_a_sentence_and_a_code(cls):
         expected = ExitCode.USAGE
     assert expected is failure.code
     assert str(failure).startswith("Something happened.")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            errors.DeadlineExceeded("The answer did not come within timeout_seconds."),
+            "The answer did not come within --timeout.",
+        ),
+        (
+            errors.InvalidRequest("params.top_p: is 3; allowed: over 0.0 to 1.0."),
+            "--top-p: is 3; allowed: over 0.0 to 1.0.",
+        ),
+        (errors.InvalidRequest("prompt: is blank."), "The question: is blank."),
+        (errors.InvalidRequest("Stop must not be."), "Stop must not be."),
+        (
+            errors.ConfigurationError("tls_ca_file top_k.pem can not be read."),
+            "--ca-file top_k.pem can not be read.",
+        ),
+        (
+            errors.ConfigurationError("tls_pin is 'timeout_seconds'; it must not be."),
+            "--pin is 'timeout_seconds'; it must not be.",
+        ),
+        (errors.ImageError("top_k does not exist."), "top_k does not exist."),
+        (
+            errors.AuthenticationFailed("The server wants a key."),
+            "The server wants a key. Set LLAVACHAT_API_KEY to a key that it knows.",
+        ),
+        (
+            errors.CannotConnect("No llavachat server answers at x:1 (it does not speak TLS)."),
+            "No llavachat server answers at x:1 (it does not speak TLS). See --tls, --ca-file and "
+            "--pin.",
+        ),
+    ],
+)
+def test_a_sentence_is_in_the_command_lines_words(error, expected):
+    """Options and variables in place of arguments; what the user wrote stays as it is."""
+    assert expected == str(judge(error))
+
+
+@pytest.mark.parametrize(
+    ("history_tokens", "advice"),
+    [
+        (0, "shorten the question, or send fewer pictures."),
+        (9, "shorten the question, give `--overflow drop`, or start a new chat."),
+    ],
+)
+def test_a_full_context_names_the_option_where_it_would_help(history_tokens, advice):
+    """The server's own sentence, and its counts; without turns before there is none to drop."""
+    values = pytest.importorskip("llavachat_server.values")
+    status = pytest.importorskip("llavachat_server.rpc.status")
+    full = values.ContextFull(5, 7, 10, history_tokens)
+    message = status.ROWS[values.ContextFull](full).message
+    error = errors.ContextFull(f"{message}.", history_tokens=history_tokens)
+    assert f"{full}; {advice}" == str(judge(error))
+
+
+def test_a_request_that_was_not_sent_is_wrong_use():
+    """The client refused it; what the server refused is a failure."""
+    for reason, code in ((errors.NOT_SENT, ExitCode.USAGE), ("", ExitCode.FAILED)):
+        violation = errors.FieldViolation("stop", "must be text", reason)
+        details = errors.StatusDetails(violations=(violation,))
+        assert code is judge(errors.InvalidRequest("stop must be text.", details)).code
 
 
 def test_when_to_try_again_is_told():

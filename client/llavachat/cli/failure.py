@@ -2,12 +2,15 @@
 
 from enum import IntEnum
 
+from llavachat.cli.wording import put
 from llavachat.errors import (
+    NOT_SENT,
     ArchiveError,
     AuthenticationFailed,
     CannotConnect,
     ConfigurationError,
     ImageError,
+    InvalidRequest,
     LlavaChatError,
     ServerUnavailable,
 )
@@ -41,17 +44,18 @@ def wrong_use(message: str) -> Failure:
 
 def judge(error: LlavaChatError) -> Failure:
     """The client's error as a command's: its sentence, what to do about it, the exit code."""
-    message = str(error)
+    message = put(error)
     match error:
         case ConfigurationError() | ImageError() | ArchiveError():
             return Failure(message, ExitCode.USAGE)
+        case InvalidRequest() if any(each.reason == NOT_SENT for each in error.violations):
+            return Failure(message, ExitCode.USAGE)
         case CannotConnect():
-            hint = "Start one with `llavachat serve`, or name another with --address."
-            return Failure(f"{message} {hint}", ExitCode.UNAVAILABLE)
+            return Failure(message, ExitCode.UNAVAILABLE)
         case ServerUnavailable():
             return Failure(message + _say_when(error), ExitCode.UNAVAILABLE)
         case AuthenticationFailed():
-            return Failure(f"{message} Give the key in LLAVACHAT_API_KEY.", ExitCode.FAILED)
+            return Failure(message, ExitCode.FAILED)
     return Failure(message + _say_when(error), ExitCode.FAILED)
 
 
