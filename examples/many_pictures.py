@@ -4,7 +4,7 @@
 
 stdout carries the answers in the order in which they come; the progress bar is on stderr. A
 picture that fails is reported in its line and does not stop the others. Needs rich, which
-``pip install 'llavachat[cli]'`` brings.
+``pip install -c constraints.txt '.[cli]'`` brings, in a checkout.
 """
 
 import argparse

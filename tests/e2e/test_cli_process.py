@@ -199,10 +199,10 @@ def test_demo_tells_why_a_server_does_not_start(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "arguments", "code", "sentence"),
     [
-        ("typer", ["--help"], 1, "pip install 'llavachat[cli]'"),
-        ("prompt_toolkit", ["chat", str(PICTURE)], 1, "pip install 'llavachat[cli]'"),
-        ("llavachat_server", ["serve"], 2, "pip install 'llavachat[server]'"),
-        ("torch", ["demo"], 2, "pip install 'llavachat[server]'"),
+        ("typer", ["--help"], 1, "pip install -c constraints.txt '.[cli]'"),
+        ("prompt_toolkit", ["chat", str(PICTURE)], 1, "pip install -c constraints.txt '.[cli]'"),
+        ("llavachat_server", ["serve"], 2, "pip install -c constraints.txt '.[server]'"),
+        ("torch", ["demo"], 2, "pip install -c constraints.txt '.[server]'"),
     ],
 )
 def test_what_is_not_installed_is_told(missing, arguments, code, sentence):

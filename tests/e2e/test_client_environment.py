@@ -64,5 +64,5 @@ def test_its_command_says_what_it_needs(python, tmp_path):
     command = Path(python).with_name("llavachat")
     done = subprocess.run([command], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (1, "") == (done.returncode, done.stdout)
-    assert "pip install 'llavachat[cli]'" in done.stderr
+    assert "pip install -c constraints.txt '.[cli]'" in done.stderr
     assert 1 == done.stderr.count("\n")

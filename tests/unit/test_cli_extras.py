@@ -1,12 +1,15 @@
 """What the command line says where the packages of an extra are not installed."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent.parent
+INSTALL = "pip install -c constraints.txt"
 WITHOUT = {"deploy": ("boto3", "botocore"), "cli": ("typer", "rich")}
 
 
@@ -42,5 +45,15 @@ def test_a_missing_extra_is_named(tmp_path: Path, extra: str, command: str, sent
         text=True,
         check=False,
     )
-    told = f"llavachat: {sentence}; install them with: pip install 'llavachat[{extra}]'\n"
+    told = f"llavachat: {sentence}; in a checkout of llavachat: {INSTALL} '.[{extra}]'\n"
     assert (1, "", told) == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("place", ["README.md", "docs", "examples", "client"])
+def test_nobody_is_sent_to_an_index_for_llavachat(place: str) -> None:
+    """It is on none: whoever takes the name there would be installed."""
+    path = ROOT / place
+    files = [path] if path.is_file() else [*path.rglob("*.md"), *path.rglob("*.py")]
+    by_name = re.compile(r"pip install [^\n`]*(?<![/\w.-])llavachat\b")
+    assert files
+    assert [] == [str(file) for file in files if by_name.search(file.read_text("utf-8"))]

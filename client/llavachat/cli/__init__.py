@@ -30,7 +30,8 @@ def main() -> None:
         subject = "The command line" if extra == "cli" else "This command"
         print(  # noqa: T201 - rich may not be there
             f"llavachat: {subject} needs some more packages; "
-            f"install them with: pip install 'llavachat[{extra}]'",
+            # By its name, an index would give what somebody else has put there.
+            f"in a checkout of llavachat: pip install -c constraints.txt '.[{extra}]'",
             file=sys.stderr,
         )
         code = 1

@@ -19,7 +19,8 @@ def find_server_command() -> list[str]:
     missing = [name for name in ("llavachat_server", *_EXAMPLES) if find_spec(name) is None]
     if missing:
         raise wrong_use(
-            "The server is not installed here; install it with: pip install 'llavachat[server]'"
+            "The server is not installed here; in a checkout of llavachat: "
+            "pip install -c constraints.txt '.[server]'"
         )
     return [sys.executable, "-m", "llavachat_server"]
 
