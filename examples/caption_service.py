@@ -13,6 +13,7 @@ What a service in front of another owes to both sides:
 """
 
 import json
+import math
 import re
 import secrets
 import sys
@@ -44,6 +45,16 @@ def continue_trace(traceparent: str | None) -> str:
     return f"00-{trace_id}-{secrets.token_hex(8)}-{flags}"
 
 
+def parse_limit(text: str | None) -> float | None:
+    """The caller's time limit in seconds, or ours. None: it is no time."""
+    try:
+        seconds = DEFAULT_TIMEOUT_SECONDS if text is None else float(text)
+    except ValueError:
+        return None
+    # "nan" is a number to Python, and over nothing.
+    return seconds if 0 < seconds < math.inf else None
+
+
 class CaptionHandler(BaseHTTPRequestHandler):
     """``POST /caption`` with a picture as its body."""
 
@@ -58,10 +69,9 @@ class CaptionHandler(BaseHTTPRequestHandler):
         if not length.isdigit() or not 0 < int(length) <= MAX_BODY_BYTES:
             return self._answer(413, {"error": f"send 1 to {MAX_BODY_BYTES} bytes"})
         body = self.rfile.read(int(length))
-        try:
-            limit_seconds = float(self.headers.get("X-Timeout-Seconds", DEFAULT_TIMEOUT_SECONDS))
-        except ValueError:
-            return self._answer(400, {"error": "X-Timeout-Seconds must be a number"})
+        limit_seconds = parse_limit(self.headers.get("X-Timeout-Seconds"))
+        if limit_seconds is None:
+            return self._answer(400, {"error": "X-Timeout-Seconds must be over 0 seconds"})
         try:
             picture = load_picture(body)
             reply = self.client.start(

@@ -3,12 +3,14 @@
     python examples/many_pictures.py "What is in the picture?" pictures/*.jpg > answers.jsonl
 
 stdout carries the answers in the order in which they come; the progress bar is on stderr. A
-picture that fails is reported in its line and does not stop the others. Needs rich, which
+picture that fails is reported in its line and does not stop the others; so is one for which the
+server had no room ten times. Needs rich, which
 ``pip install -c constraints.txt '.[cli]'`` brings, in a checkout.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import sys
 
@@ -16,19 +18,25 @@ from llavachat import AsyncClient, LimitReached, LlavaChatError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+MAX_TRIES = 10
+"""A queue has room again soon; a store that is full does not get it by itself."""
+
 
 async def ask_one(client: AsyncClient, picture: str, question: str) -> dict[str, object]:
     """Ask about one picture; wait as long as the server says when it is full."""
-    while True:
+    for num_tries in itertools.count(1):
         reply = client.start(picture, question, temperature=0, labels={"job": "many-pictures"})
         try:
             answer = await reply.read()
         except LimitReached as error:
+            if num_tries == MAX_TRIES:
+                return {"picture": picture, "error": f"{error} It was asked {num_tries} times."}
             await asyncio.sleep(error.retry_after_seconds or 1)
         except LlavaChatError as error:
             return {"picture": picture, "error": str(error)}
         else:
-            return {"picture": picture, "answer": answer, "chat_id": reply.chat_id}
+            break
+    return {"picture": picture, "answer": answer, "chat_id": reply.chat_id}
 
 
 async def main() -> int:

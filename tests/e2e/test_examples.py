@@ -78,6 +78,26 @@ def test_many_pictures(server_address, pictures, tmp_path):
     assert "4/4" in done.stderr
 
 
+def test_many_pictures_gives_up_on_a_full_server(pictures):
+    """Each picture after ten tries, with the server's words, and not for ever."""
+    server = ScriptedServer()
+
+    def answer(request, context):
+        detail = error_details_pb2.RetryInfo()
+        detail.retry_delay.nanos = 1_000_000
+        abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "the store is full", detail)
+        yield
+
+    server.service.answer = answer
+    try:
+        done = run("many_pictures.py", "What?", *pictures[:2], LLAVACHAT_ADDRESS=server.address)
+    finally:
+        server.stop()
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (1, 20) == (done.returncode, len(server.service.requests))
+    assert {"The store is full. It was asked 10 times."} == {line["error"] for line in lines}
+
+
 @pytest.fixture
 def secure():
     """A scripted service behind TLS, which asks for a key."""
@@ -176,6 +196,14 @@ def test_what_the_caller_did_wrong_is_the_callers(captions, secure):
 
     secure.service.answer = answer
     assert 504 == captions(_png())[0]
+
+
+@pytest.mark.parametrize("limit", ["nan", "-1", "0", "inf", "soon", ""])
+def test_a_time_limit_that_is_no_time_is_the_callers_mistake(captions, secure, limit):
+    """400, and no call."""
+    status, content, _ = captions(_png(), **{"X-Timeout-Seconds": limit})
+    assert (400, "X-Timeout-Seconds must be over 0 seconds") == (status, content["error"])
+    assert [] == secure.service.requests
 
 
 def test_half_a_caption_is_none(captions, secure):
