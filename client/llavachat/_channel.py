@@ -6,8 +6,8 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -210,7 +210,7 @@ class AsyncChannel:
         else:
             self._open(None)
             call = begin()
-        return AsyncEventStream(call, operation, self._telling_errors)
+        return AsyncEventStream(call, operation, self._finish)
 
     async def call(
         self,
@@ -222,19 +222,17 @@ class AsyncChannel:
         deadline = Deadline(timeout_seconds)
         await self._open_pinned(deadline)
         sent = build_metadata(self._connection, metadata)
-        async with self._telling_errors():
-            response = await getattr(self._stub, operation.method)(
-                operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
-            )
-        return operation.read(response)
+        call = getattr(self._stub, operation.method)(
+            operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
+        )
+        return operation.read(await self._finish(call))
 
     async def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
         deadline = Deadline(timeout_seconds)
         check: Any = (await self._open_pinned(deadline)).unary_unary(HEALTH_METHOD)
-        async with self._telling_errors():
-            response = await check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
-        return bool(response == _SERVING)
+        call = check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
+        return bool(await self._finish(call) == _SERVING)
 
     async def close(self) -> None:
         """Close the connection for good; running calls end."""
@@ -242,10 +240,10 @@ class AsyncChannel:
         if self._channel is not None:
             await self._channel.close()
 
-    @asynccontextmanager
-    async def _telling_errors(self) -> AsyncIterator[None]:
+    async def _finish(self, waiting: Awaitable[Any]) -> Any:
+        """Wait for gRPC, whose errors become ours."""
         try:
-            yield
+            return await waiting
         except asyncio.CancelledError:
             # gRPC ends a call that is cancelled here as if it were the task that was.
             task = asyncio.current_task()

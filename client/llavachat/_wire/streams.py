@@ -1,7 +1,7 @@
 """The events of one streamed call in two forms; what a channel begins, and a reply reads."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -13,8 +13,8 @@ T = TypeVar("T")
 Guard = Callable[[], AbstractContextManager[None]]
 """What makes gRPC's errors ours, and knows whether the channel is closed."""
 
-AsyncGuard = Callable[[], AbstractAsyncContextManager[None]]
-"""`Guard` for asyncio."""
+Finish = Callable[[Awaitable[Any]], Awaitable[Any]]
+"""`Guard` for asyncio: waits for what gRPC is asked."""
 
 
 class EventStream:
@@ -50,10 +50,10 @@ class EventStream:
 class AsyncEventStream:
     """`EventStream` for asyncio."""
 
-    def __init__(self, call: Any, operation: Operation[T], guard: AsyncGuard) -> None:
+    def __init__(self, call: Any, operation: Operation[T], finish: Finish) -> None:
         self._call = call
         self._read = operation.read
-        self._guard = guard
+        self._finish = finish
 
     def __aiter__(self) -> "AsyncEventStream":
         return self
@@ -65,8 +65,7 @@ class AsyncEventStream:
             StatusError: the call failed.
         """
         while True:
-            async with self._guard():
-                response = await self._call.read()
+            response = await self._finish(self._call.read())
             if response is grpc.aio.EOF:
                 raise StopAsyncIteration
             if (event := self._read(response)) is not None:
