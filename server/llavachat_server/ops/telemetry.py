@@ -8,7 +8,9 @@ install. It must not know gRPC, chats or torch.
 import asyncio
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -102,14 +104,9 @@ class Telemetry:
 
     async def close(self) -> None:
         """Send what was not sent yet, as long as there is time."""
-
-        def shut_down() -> None:
-            for provider in self._providers:
-                _guard(lambda one: one.shutdown(), provider)
-
-        if self._providers:
-            task = asyncio.create_task(asyncio.to_thread(shut_down))
-            await asyncio.wait({task}, timeout=FLUSH_SECONDS)
+        threads = [_begin_shut_down(provider) for provider in self._providers]
+        if threads:
+            await asyncio.to_thread(_wait_for, threads, FLUSH_SECONDS)
 
     def _note_turn(self, report: TurnReport) -> None:
         trace_id, span_id = "", ""
@@ -182,6 +179,25 @@ def _is_there(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+def _begin_shut_down(provider: Any) -> threading.Thread:
+    """Have a provider send what it has left, on a thread that nobody need wait for.
+
+    The SDK gives up after half a minute, and the event loop would wait, at its end, for any thread
+    of its own executor.
+    """
+    thread = threading.Thread(
+        target=_guard, args=(lambda one: one.shutdown(), provider), daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _wait_for(threads: Iterable[threading.Thread], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _guard(note: Callable[[Any], None], report: Any) -> None:
