@@ -15,9 +15,9 @@ from grpc import StatusCode
 from llavachat_server.interfaces import Engine
 from llavachat_server.listener import ListenError
 from llavachat_server.network import is_loopback, split_address
-from llavachat_server.ops.export import BadExport, Exports
+from llavachat_server.ops.export import Exports
 from llavachat_server.ops.gpu import GpuReader
-from llavachat_server.ops.telemetry import Telemetry, TelemetryMissing, check_installed
+from llavachat_server.ops.telemetry import Telemetry, check_installed
 from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.status import REASONS
 from llavachat_server.rpc.tls import BadCertificate, Certificates
@@ -41,15 +41,17 @@ def make_telemetry(settings: Settings) -> Telemetry:
     Variables for OpenTelemetry are often set for all programs of a machine; those that can not be
     followed are told in the log, and keep nobody from serving.
     """
-    exports = Exports()
+    reasons, is_scraped = sorted(REASONS), bool(settings.metrics_listen)
     try:
         exports = Exports.from_environment(os.environ)
         if exports.metrics or exports.traces:
             check_installed("OTLP, as the OTEL_ variables ask for,")
-    except (BadExport, TelemetryMissing) as error:
-        exports = Exports()
-        log.warning("nothing is sent by OTLP", extra={"fields": {"why": str(error)}})
-    return Telemetry(sorted(REASONS), exports, is_scraped=bool(settings.metrics_listen))
+            return Telemetry(reasons, exports, is_scraped=is_scraped)
+    except Exception as error:
+        # Of whatever kind: the SDK reads most of the variables, and has no one word for refusing.
+        fields = {"why": str(error) or type(error).__name__}
+        log.warning("nothing is sent by OTLP", extra={"fields": fields})
+    return Telemetry(reasons, Exports(), is_scraped=is_scraped)
 
 
 def watch_server(

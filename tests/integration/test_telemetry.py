@@ -356,12 +356,44 @@ def test_a_receiver_that_does_not_answer_keeps_nobody_from_stopping(tmp_path: Pa
     assert 1 == len(read_lines(server.log, "stopped"))
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER: 'zipkin' given"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", "schedule_delay_millis"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100", "max_export_batch_size"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "interval value"),
+    ],
+)
 async def test_a_variable_that_can_not_be_followed_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: str,
+    why: str,
 ) -> None:
-    """And keeps nobody from serving."""
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
-    async with run_app(ScriptedEngine("warm", "Red.")) as app:
+    """And keeps nobody from serving, nor from scraping."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(variable, value)
+    async with run_app(ScriptedEngine("warm", "Red."), *LOCAL) as app:
         await app.start()
+        figures = await asyncio.to_thread(scrape, app.app.metrics_address)
+    assert 1 == figures.get("llavachat_server_state", state="serving")
     (record,) = (r for r in caplog.records if r.message == "nothing is sent by OTLP")
-    assert "OTEL_TRACES_EXPORTER: 'zipkin' given" in record.fields["why"]
+    assert why in record.fields["why"]
+
+
+async def test_nothing_is_left_of_an_export_that_can_not_be_followed_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Spans could be sent and metrics can not: the thread that sends spans ends."""
+
+    async def read() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if "OtelBatch" in thread.name}
+
+    before = await read()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "0")
+    async with run_app(ScriptedEngine("warm")):
+        await until(read, lambda now: now <= before)

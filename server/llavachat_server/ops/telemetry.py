@@ -48,6 +48,9 @@ class Telemetry:
         reasons: every reason for which a call may be refused.
         exports: what is sent by OTLP.
         is_scraped: figures are rendered for who scrapes.
+
+    Raises:
+        Exception: of any kind; the SDK can not follow a variable that says how to send.
     """
 
     def __init__(self, reasons: Sequence[str], exports: Exports, *, is_scraped: bool) -> None:
@@ -57,10 +60,16 @@ class Telemetry:
         self._meter: Any = None
         self._registry: Any = None
         self._providers: list[Any] = []
-        if exports.metrics or is_scraped:
-            self._begin_metrics(reasons, is_scraped=is_scraped)
-        if exports.traces:
-            self._begin_traces(exports.traces)
+        try:
+            if exports.traces:
+                self._begin_traces(exports.traces)
+            if exports.metrics or is_scraped:
+                self._begin_metrics(reasons, is_scraped=is_scraped)
+        except BaseException:
+            # Nobody would ever end what has begun.
+            for provider in self._providers:
+                _begin_shut_down(provider)
+            raise
 
     @property
     def is_measuring(self) -> bool:
@@ -119,7 +128,7 @@ class Telemetry:
             self._metrics.note_turn(report)
 
     def _begin_metrics(self, reasons: Sequence[str], *, is_scraped: bool) -> None:
-        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
         from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
         from llavachat_server.ops.metrics import Metrics
@@ -130,7 +139,10 @@ class Telemetry:
         if self._exports.metrics:
             exporter = make_metric_exporter(self._exports.metrics)
             readers.append(PeriodicExportingMetricReader(exporter))
-        provider = MeterProvider(readers, make_resource(), shutdown_on_exit=False)
+        # No span is current where something is measured, so no exemplar could name one.
+        provider = MeterProvider(
+            readers, make_resource(), AlwaysOffExemplarFilter(), shutdown_on_exit=False
+        )
         self._providers.append(provider)
         self._meter = provider.get_meter("llavachat", __version__)
         self._metrics = Metrics(self._meter, reasons)
