@@ -15,7 +15,7 @@ from grpc import StatusCode
 from llavachat_server.interfaces import Engine
 from llavachat_server.listener import ListenError
 from llavachat_server.network import is_loopback, split_address
-from llavachat_server.ops.export import Exports
+from llavachat_server.ops.export import Exports, is_switched_off
 from llavachat_server.ops.gpu import GpuReader
 from llavachat_server.ops.telemetry import Telemetry, check_installed
 from llavachat_server.rpc.gate import Gate, GateState
@@ -42,6 +42,8 @@ def make_telemetry(settings: Settings) -> Telemetry:
     followed are told in the log, and keep nobody from serving.
     """
     reasons, is_scraped = sorted(REASONS), bool(settings.metrics_listen)
+    if is_scraped and is_switched_off():
+        log.warning("nothing is measured", extra={"fields": {"why": "OTEL_SDK_DISABLED is true"}})
     try:
         exports = Exports.from_environment(os.environ)
         if exports.metrics or exports.traces:

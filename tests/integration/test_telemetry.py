@@ -397,3 +397,17 @@ async def test_nothing_is_left_of_an_export_that_can_not_be_followed_whole(
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "0")
     async with run_app(ScriptedEngine("warm")):
         await until(read, lambda now: now <= before)
+
+
+async def test_figures_that_are_switched_off_by_the_standard_s_variable_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where somebody means to scrape; who does not has what was asked for."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    async with run_app(ScriptedEngine("warm")):
+        pass
+    assert "nothing is measured" not in caplog.messages
+    async with run_app(ScriptedEngine("warm"), *LOCAL) as app:
+        figures = await asyncio.to_thread(scrape, app.app.metrics_address)
+    assert "llavachat_server_state" not in figures.names
+    assert "nothing is measured" in caplog.messages

@@ -39,9 +39,14 @@ class Exports:
         Raises:
             BadExport: one of them asks for what this server can not do.
         """
-        if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        if is_switched_off(environment):
             return cls()
         return cls(_read(environment, "metrics"), _read(environment, "traces"))
+
+
+def is_switched_off(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the SDK measures nothing at all, not even for who scrapes; as it reads it itself."""
+    return environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def _read(environment: Mapping[str, str], signal: Signal) -> Protocol | None:
