@@ -164,6 +164,18 @@ async def test_a_head_has_no_body() -> None:
     assert b"" == body
 
 
+@pytest.mark.parametrize("version", [b"abc", b"1..0"])
+async def test_a_form_that_nobody_knows_is_the_plain_one(version: bytes) -> None:
+    """Whatever a scraper takes for a version, it gets the figures."""
+    accept = b"accept: application/openmetrics-text; version=%s\r\n" % version
+    ask = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n%s\r\n"
+    async with run_app(ScriptedEngine("warm"), *LOCAL) as app:
+        answer = await talk(app, ask % accept)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"content-type: text/plain; version=0.0.4" in answer
+    assert b"llavachat_server_state" in answer
+
+
 async def test_one_connection_serves_many_scrapes() -> None:
     """As Prometheus keeps it."""
     ask = b"GET /metrics HTTP/1.1\r\nhost: a\r\n%s\r\n"

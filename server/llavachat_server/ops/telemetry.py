@@ -105,10 +105,15 @@ class Telemetry:
             _guard(self._metrics.note_drain, seconds)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The figures for who scrapes, in the form that the ``accept`` header asks for."""
+        """The figures for who scrapes, in the form that the ``accept`` header asks for; in the
+        plain one where that can not be understood."""
         from prometheus_client.exposition import choose_encoder
 
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except Exception:
+            # The library compares whatever stands there for a version, and stumbles in many ways.
+            encode, kind = choose_encoder("")
         return encode(self._registry), kind
 
     async def close(self) -> None:
