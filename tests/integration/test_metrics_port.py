@@ -199,7 +199,7 @@ async def test_no_more_connections_than_there_are_places() -> None:
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_CONNECTIONS)]
         # Each has been answered, and so has its place.
         for reader, writer in held:
-            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            writer.write(b"HEAD /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
         assert b"" == await talk(app, b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
         for _, writer in held:
@@ -213,6 +213,31 @@ async def test_no_more_connections_than_there_are_places() -> None:
             return False
 
         assert await until(is_answered, bool)
+
+
+async def test_who_is_refused_holds_no_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server hangs up behind its answer, whatever it refuses for."""
+    limits = ("--scopes", "metrics", "--requests-per-minute", "1")
+    monitor = add_key(tmp_path, capsys, "monitor", *limits)
+    anna = add_key(tmp_path, capsys, "anna")
+    flags = (*LOCAL, "--state-folder", str(tmp_path))
+
+    async def ask(first: str, key: str = "") -> str:
+        return (await talk(app, f"{first} HTTP/1.1\r\nhost: a\r\n{key}\r\n".encode())).decode()
+
+    async with run_app(ScriptedEngine("warm"), *flags) as app:
+        await read(app, monitor)
+        answers = [
+            await ask("GET /metrics"),
+            await ask("GET /metrics", f"authorization: Bearer {anna}\r\n"),
+            await ask("GET /"),
+            await ask("DELETE /metrics"),
+            await ask("GET /metrics", f"authorization: Bearer {monitor}\r\n"),
+        ]
+    assert [401, 403, 404, 405, 429] == [int(answer.split()[1]) for answer in answers]
+    assert all("\r\nconnection: close\r\n" in answer for answer in answers), answers
 
 
 async def test_a_draining_server_is_still_watched() -> None:

@@ -1,8 +1,8 @@
 """The figures over HTTP, for Prometheus: ``GET /metrics`` on a port of its own, and nothing else.
 
 Contract: who may read is asked of whoever knows the keys, before anything is computed; a client
-that is slow, silent or odd costs a connection of a few, for a few seconds. It must not know what
-is measured, keys, gRPC or chats.
+that is slow, silent or odd costs a connection of a few, for a few seconds; one that is refused, for
+its answer. It must not know what is measured, keys, gRPC or chats.
 
 HTTP/1.1 is read and written by h11; the figures by prometheus_client.
 """
@@ -204,8 +204,8 @@ class _Wire:
     async def say(
         self, status: HTTPStatus, text: str, headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
-        """Answer with a sentence."""
-        await self.send(status, text.encode(), _TEXT, headers)
+        """Answer with a sentence, and hang up: whoever gets no figures shall not hold a place."""
+        await self.send(status, text.encode(), _TEXT, (*headers, ("connection", "close")))
 
     async def send(
         self,
