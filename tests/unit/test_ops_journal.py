@@ -1,9 +1,12 @@
 """Entries of the journal, over a real datagram socket."""
 
 import io
+import json
 import logging
 import os
+import select
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llavachat_server.ops import logs
 from llavachat_server.ops.journal import JournalHandler, encode, find_priority, is_journal
+
+PATIENCE_SECONDS = 30.0
 
 
 class Journal:
@@ -28,6 +33,10 @@ class Journal:
                 memory.seek(0)
                 data = memory.read()
         return decode(data)
+
+    def has_entry(self) -> bool:
+        """Whether there is one to read."""
+        return bool(select.select([self._end], [], [], 0)[0])
 
 
 def decode(data: bytes) -> dict[str, str]:
@@ -133,6 +142,33 @@ def test_a_journal_that_comes_back_is_used_again(path: Path) -> None:
         assert "after" == Journal(end).read()["LLAVACHAT_EVENT"]
     assert "before" in stderr.getvalue()
     assert "after" not in stderr.getvalue()
+
+
+@pytest.mark.parametrize("text", ["x", "x" * 300_000], ids=["datagram", "file"])
+def test_a_journal_that_does_not_read_is_not_waited_for(
+    journal: Journal, path: Path, text: str
+) -> None:
+    """What comes meanwhile is dropped, and the next entry that is taken says how many."""
+    stderr = io.StringIO()
+    logger = log_to(path, stderr)
+    num_logged, num_taken = 600, 0
+    thread = threading.Thread(
+        target=lambda: [logger.info(text) for _ in range(num_logged)], daemon=True
+    )
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    while journal.has_entry():
+        assert "LLAVACHAT_LINES_DROPPED" not in journal.read()
+        num_taken += 1
+    logger.warning("reading again", extra={"fields": {"why": "so"}})
+    entry = journal.read()
+    assert str(num_logged - num_taken) == entry["LLAVACHAT_LINES_DROPPED"]
+    assert num_logged - num_taken == json.loads(entry["MESSAGE"])["lines_dropped"]
+    assert "so" == entry["LLAVACHAT_WHY"]
+    logger.info("and on")
+    assert "LLAVACHAT_LINES_DROPPED" not in journal.read()
+    assert "" == stderr.getvalue()
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True), st.text()))

@@ -2,15 +2,17 @@
 
 Contract: one entry for each log record. ``MESSAGE`` is the JSON line that would stand on stderr;
 ``PRIORITY`` comes from the level; ``LLAVACHAT_EVENT`` and a ``LLAVACHAT_`` field for each of the
-event's own make it findable, as by ``journalctl LLAVACHAT_TURN_ID=...``. Where the journal does
-not take an entry, it goes to stderr with a ``<N>`` prefix, which the journal reads as a priority.
-It must not know what the server does.
+event's own make it findable, as by ``journalctl LLAVACHAT_TURN_ID=...``. Where there is no journal
+that takes an entry, it goes to stderr with a ``<N>`` prefix, which the journal reads as a priority.
+Nobody ever waits for the journal: entries that come while it does not read are dropped, and the
+next one that it takes says how many, as ``lines_dropped``. It must not know what the server does.
 
 Sources: systemd's "Native Journal Protocol" (systemd.io/JOURNAL_NATIVE_PROTOCOL), sd-daemon(3)
 for the prefix, systemd.exec(5) for JOURNAL_STREAM.
 """
 
 import array
+import copy
 import errno
 import fcntl
 import logging
@@ -52,14 +54,23 @@ class JournalHandler(logging.Handler):
         self._path = str(path)
         self._stderr = stderr or sys.stderr
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        # The event loop logs as well, and a journal that is being restarted reads nothing.
+        self._socket.setblocking(False)
+        self._num_dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`."""
         try:
+            if self._num_dropped:
+                record = _add_field(record, "lines_dropped", self._num_dropped)
             line = self.format(record)
             priority = find_priority(record.levelno)
             try:
                 self._send(encode(describe(record, line, priority)))
+                self._num_dropped = 0
+            except BlockingIOError:
+                # Not to stderr, which leads to the same journal and would be waited for.
+                self._num_dropped += 1
             except OSError:
                 self._stderr.write(f"<{priority}>{line}\n")
                 self._stderr.flush()
@@ -88,7 +99,8 @@ class JournalHandler(logging.Handler):
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as carrier:
                 carrier.connect(self._path)
                 rights = array.array("i", [memory])
-                carrier.sendmsg([], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                carrier.sendmsg([], ancillary, socket.MSG_DONTWAIT)
         finally:
             os.close(memory)
 
@@ -127,6 +139,14 @@ def describe(record: logging.LogRecord, line: str, priority: int) -> dict[str, s
         if value not in ("", None):
             fields[f"LLAVACHAT_{_FIELD.sub('_', name.upper())}"[:_MAX_FIELD_CHARS]] = str(value)
     return fields
+
+
+def _add_field(record: logging.LogRecord, name: str, value: object) -> logging.LogRecord:
+    # A copy: the record is not this handler's alone.
+    added = copy.copy(record)
+    own = getattr(record, "fields", {})
+    added.fields = {**(own if isinstance(own, Mapping) else {}), name: value}
+    return added
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
