@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llavachat_server.chats.audit import list_files, verify
 from llavachat_server.flags import SettingsError
-from llavachat_server.settings import load
+from llavachat_server.settings import read
 from llavachat_server.stores import audit_folder
 
 _USE = "llavachat-server audit verify [FOLDER]"
@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
         print(f"usage: {_USE}", file=sys.stderr)  # noqa: T201
         return 2
     try:
-        folder = Path(words[1]) if len(words) == 2 else audit_folder(load(()))
+        folder = Path(words[1]) if len(words) == 2 else audit_folder(read(()))
         if not folder.is_dir() or not list_files(folder):
             print(f"llavachat-server: there is no audit record in {folder}", file=sys.stderr)  # noqa: T201
             return 1

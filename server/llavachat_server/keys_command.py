@@ -24,7 +24,7 @@ from llavachat_server.rpc.key_file import (
     read_keys,
     revoke_keys,
 )
-from llavachat_server.settings import load
+from llavachat_server.settings import read
 
 SECRET_PREFIX = "llavachat_"  # noqa: S105 - by it scanners know a secret of ours
 _SECRET_BYTES = 32
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
     """
     options = _build_parser().parse_args(words)
     try:
-        path = Path(options.file) if options.file else find_state_folder(load(())) / KEYS_NAME
+        path = Path(options.file) if options.file else find_state_folder(read(())) / KEYS_NAME
         options.act(path, options)
     except (BadKeyFile, _CanNot, SettingsError) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201

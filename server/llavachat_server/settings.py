@@ -262,7 +262,24 @@ class Settings(BaseSettings):
 
 
 def load(arguments: Sequence[str]) -> Settings:
+    """The settings to serve by: they are read, and a server may be what they say.
+
+    Args:
+        arguments: see `read`.
+
+    Raises:
+        SettingsError: something is wrong; the message says what would be right.
+    """
+    settings = read(arguments)
+    check_network(settings)
+    check_extras(settings)
+    return settings
+
+
+def read(arguments: Sequence[str]) -> Settings:
     """Read flags, environment and file.
+
+    Enough for who looks for a folder of the server: who makes its first key is asked for none.
 
     Args:
         arguments: the command line without the program's name. ``--help`` and ``--version``
@@ -297,7 +314,7 @@ def load(arguments: Sequence[str]) -> Settings:
             )
 
     try:
-        settings = Sourced(**flags)
+        return Sourced(**flags)
     except OSError as error:
         raise SettingsError(f"config: {str(config)!r} can not be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -309,9 +326,6 @@ def load(arguments: Sequence[str]) -> Settings:
         raise SettingsError(f"config: {str(config)!r} is nested too deep") from error
     except ValidationError as error:
         raise SettingsError(_sentence(error, flags, config)) from error
-    check_network(settings)
-    check_extras(settings)
-    return settings
 
 
 def check_network(settings: Settings) -> None:

@@ -192,6 +192,27 @@ def test_an_open_network_needs_tls_and_keys_or_plain_words(tmp_path: Path) -> No
     assert "0.0.0.0:1" == load([*listen, "--allow-open-network"]).listen
 
 
+def test_the_first_key_is_made_where_the_settings_say_how_to_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a server is refused for keeps nobody from mending it, or from looking at its record."""
+    file = tmp_path / "file"
+    file.touch()
+    config = write_config(
+        tmp_path,
+        f'listen = "0.0.0.0:1"\ntls_cert_file = "{file}"\ntls_key_file = "{file}"\n'
+        f'state_folder = "{tmp_path}"\nmetrics_listen = "127.0.0.1:0"\n',
+    )
+    monkeypatch.setenv("LLAVACHAT_CONFIG", config)
+    monkeypatch.setattr(telemetry, "_NEEDED", ("not_there",))
+    assert 1 == main(["audit", "verify"])
+    assert "there is no audit record in" in capsys.readouterr().err
+    assert "needs keys_file" in refusal()
+    assert 0 == main(["keys", "add", "anna"])
+    assert "llavachat_" in capsys.readouterr().out
+    assert "needs OpenTelemetry" in refusal()
+
+
 @pytest.mark.parametrize(
     ("listen", "expected"),
     [
