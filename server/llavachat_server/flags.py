@@ -5,6 +5,7 @@ It knows settings by their fields alone; it must not know what they mean.
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -19,6 +20,12 @@ _OTHER_NAMES = {
     "--port": "--listen",
 }
 """What other servers call a setting of ours, where its spelling leads elsewhere or nowhere."""
+
+
+_CREDENTIALS = re.compile(r"^([^@]*?:/+)?.*@", re.DOTALL)
+"""What may be a name and a password in an address, also one that is written wrong."""
+_PASSWORD = re.compile(r"(password=)[^&\s'\"]+", re.IGNORECASE)
+_MASK = "***"
 
 
 class SettingsError(Exception):
@@ -72,7 +79,8 @@ def parse_flags(
             parser.add_argument(flag, metavar="VALUE", help=help_text)
     values, unknown = parser.parse_known_args(words)
     if unknown:
-        word = unknown[0].partition("=")[0]
+        first = unknown[0]
+        word = first.partition("=")[0] if first.startswith("-") else mask(first)
         raise SettingsError(
             f"{word} is not a setting{_suggest_flag(word, [*map(flag_of, fields)])}; "
             "see llavachat-server --help"
@@ -83,6 +91,17 @@ def parse_flags(
 def flag_of(name: str) -> str:
     """The flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def mask(text: str) -> str:
+    """A value as a sentence may show it, which stands in logs: without a database's password."""
+    masked = _CREDENTIALS.sub(rf"\1{_MASK}@", text)
+    return _PASSWORD.sub(rf"\1{_MASK}", masked)
+
+
+def show(value: object) -> str:
+    """A value as Python writes it, masked."""
+    return repr(mask(value)) if isinstance(value, str) else mask(repr(value))
 
 
 def _suggest_flag(word: str, flags: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from llavachat_server.flags import SettingsError
+from llavachat_server.flags import SettingsError, show
 from llavachat_server.folders import is_folder
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.settings import Settings
@@ -31,7 +31,8 @@ def resolve_profile(settings: Settings) -> Profile:
     is_local = is_folder(Path(base.model))
     if not is_local and not _HUB_ID.fullmatch(base.model):
         raise SettingsError(
-            f"model: {base.model!r} given; allowed: a folder that exists, or a hub's id OWNER/NAME"
+            f"model: {show(base.model)} given; allowed: a folder that exists, or a hub's id "
+            "OWNER/NAME"
         )
     if not is_local and not base.revision:
         raise SettingsError(

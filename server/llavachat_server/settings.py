@@ -20,7 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from llavachat_server.flags import SettingsError, flag_of, parse_flags, suggest
+from llavachat_server.flags import SettingsError, flag_of, parse_flags, show, suggest
 from llavachat_server.folders import find_keys_files, is_file, is_folder
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.network import (
@@ -382,4 +382,4 @@ def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None
     else:
         origin = f"{name} in {str(config)!r}"
     allowed = re.sub(r"^(Input should be( a valid)?|allowed:) ?", "", message)
-    return f"{origin}: {first['input']!r} given; allowed: {allowed}"
+    return f"{origin}: {show(first['input'])} given; allowed: {allowed}"

@@ -91,6 +91,15 @@ def test_settings_that_need_a_restart_are_named(server: Server) -> None:
     assert "secret" not in server.stream.getvalue()
 
 
+def test_a_wrong_address_of_a_database_is_told_without_its_password(server: Server) -> None:
+    """The log is read by more people than the file is."""
+    server.write('store = "postgres+psycopg://me:secret@db/chats"\n')
+    told = server.reload()
+    assert "the settings of before stay in force" == told["event"]
+    assert "'postgres+psycopg://***@db/chats' given" in str(told["why"])
+    assert "secret" not in server.stream.getvalue()
+
+
 def test_a_wrong_file_changes_nothing(server: Server) -> None:
     """It is told what would be right."""
     server.write('log_level = "debug"\n')

@@ -12,6 +12,8 @@ from llavachat_server.resolution import resolve_profile
 from llavachat_server.settings import Settings, load
 from llavachat_server.values import Quantization
 
+WORD = "s3cret"
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +169,38 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
     """Unknown keys, wrong values and broken files are refused with the file's name."""
     config = write_config(tmp_path, text)
     assert refusal("--config", config).startswith(says.format(config=config))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (f"postgres+psycopg://me:{WORD}@db/chats", "postgres+psycopg://***@db/chats"),
+        (f"postgresql:/me:{WORD}@db", "postgresql:/***@db"),
+        (f"me:{WORD}@db/chats", "***@db/chats"),
+        (f"http://me:{WORD}@with'quote/@db", "http://***@db"),
+        (
+            f"http://db/chats?password={WORD}&sslmode=require",
+            "http://db/chats?password=***&sslmode=",
+        ),
+        (f"host=db password={WORD} dbname=chats", "host=db password=*** dbname=chats"),
+    ],
+)
+def test_a_refusal_shows_no_password(tmp_path: Path, value: str, shown: str) -> None:
+    """Sentences go to logs, which more people read than settings."""
+    config = write_config(tmp_path, f'store = "{value}"\n')
+    sentences = [refusal("--config", config), refusal("--store", value), refusal("--model", value)]
+    for sentence in sentences:
+        assert shown in sentence
+    write_config(tmp_path, f'store = ["{value}"]\n')
+    sentences += [refusal("--config", config), refusal(value), refusal(f"--stoer={value}")]
+    assert [] == [sentence for sentence in sentences if WORD in sentence]
+
+
+def test_a_refused_host_is_shown_without_a_password() -> None:
+    """As often as it is named."""
+    sentence = refusal("--image-url-hosts", f"me:{WORD}@pictures.example.org")
+    assert sentence.endswith("not '***@pictures.example.org'")
+    assert WORD not in sentence
 
 
 def test_certificate_and_key_go_together(tmp_path: Path) -> None:

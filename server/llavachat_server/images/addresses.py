@@ -91,9 +91,11 @@ class AllowedHosts:
             port = port or str(HTTPS_PORT)
             is_port = port.isdecimal() and 0 < int(port) < 65536
             if not is_port or not _NAME.fullmatch(name.removeprefix("*.")):
+                # Before an @ there may be a password, and the sentence may be logged.
+                shown = re.sub(r".*@", "***@", word)
                 raise ValueError(
                     f"allowed: names of hosts as in pictures.example.org or *.example.org, "
-                    f"not {word!r}"
+                    f"not {shown!r}"
                 )
             entries.add((name, int(port)))
         return cls(frozenset(entries))
