@@ -64,7 +64,7 @@ def parse_flags(
         description="Serve chats about pictures over gRPC.",
         epilog=f"Every setting can also be given as {environment_prefix}NAME in the environment "
         "or as NAME in the TOML file of --config; flags win over both, the environment over "
-        "the file.",
+        "the file. A path may begin with ~ in each.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )

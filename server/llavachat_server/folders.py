@@ -30,6 +30,15 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def expand(path: Path) -> Path:
+    """The path with the user's home folder for a ``~``, as a shell has it; a file has no shell."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        # Nobody knows of a home; it will be said that there is no such file.
+        return path
+
+
 def find_state_folder(settings: "Settings") -> Path:
     """Where the server keeps what must outlast it: systemd's StateDirectory= where there is one."""
     if settings.state_folder is not None:

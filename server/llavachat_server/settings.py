@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from llavachat_server.flags import SettingsError, flag_of, parse_flags, show, suggest
-from llavachat_server.folders import find_keys_files, is_file, is_folder
+from llavachat_server.folders import expand, find_keys_files, is_file, is_folder
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.network import (
     check_address,
@@ -63,7 +63,12 @@ def _existing_file(value: Path) -> Path:
     return value
 
 
-File = Annotated[Path, AfterValidator(_existing_file)]
+def _model(value: str) -> str:
+    return str(expand(Path(value))) if value.startswith("~") else value
+
+
+AnyPath = Annotated[Path, AfterValidator(expand)]
+File = Annotated[AnyPath, AfterValidator(_existing_file)]
 Profiles = Literal["shapes", "llava-1.5-7b", "llava-1.5-13b"]
 
 
@@ -80,7 +85,9 @@ class Settings(BaseSettings):
     profile: Profiles = Field(
         "shapes", description="what to serve; shapes is the small model that comes along"
     )
-    model: str = Field("", description="another checkpoint: the hub's id (OWNER/NAME) or a folder")
+    model: Annotated[str, AfterValidator(_model)] = Field(
+        "", description="another checkpoint: the hub's id (OWNER/NAME) or a folder"
+    )
     revision: Annotated[str, AfterValidator(_revision)] = Field(
         "", description="the commit of the hub's repository, 40 hexadecimal digits"
     )
@@ -95,7 +102,7 @@ class Settings(BaseSettings):
         "all others in 8, as LLM.int8() does with 6; 0: all in 8 bits, the quickest (default: all "
         "as exactly as in 16 bits)",
     )
-    quantized_folder: Path | None = Field(
+    quantized_folder: AnyPath | None = Field(
         None,
         description="where quantised weights, and on a CPU those in the kernels' order, are kept "
         "for the next start (default: quantized in $CACHE_DIRECTORY, else in llavachat in the "
@@ -168,7 +175,7 @@ class Settings(BaseSettings):
         description="where chats are kept: memory, sqlite (a file in state_folder), or "
         "postgresql://USER:PASSWORD@HOST/NAME",
     )
-    state_folder: Path | None = Field(
+    state_folder: AnyPath | None = Field(
         None,
         description="the folder of chats.db and of the audit record (default: $STATE_DIRECTORY, "
         "else llavachat in the user's folder for state)",
@@ -246,7 +253,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged; taken up anew at a SIGHUP"
     )
-    ready_file: Path | None = Field(
+    ready_file: AnyPath | None = Field(
         None, description="written with the bound address once the server serves"
     )
 
@@ -290,7 +297,7 @@ def read(arguments: Sequence[str]) -> Settings:
     """
     flags = parse_flags(arguments, Settings.model_fields, ENVIRONMENT_PREFIX)
     given = flags.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
-    config = Path(given) if given else None
+    config = expand(Path(given)) if given else None
     if config is not None and not is_file(config):
         raise SettingsError(f"config: {str(config)!r} given; allowed: a TOML file that exists")
 

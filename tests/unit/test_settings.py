@@ -71,6 +71,33 @@ def test_the_file_may_be_named_by_the_environment(
     assert "[::1]:0" == load([]).listen
 
 
+PATHS = [name for name, field in Settings.model_fields.items() if "Path" in str(field.annotation)]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_tilde_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """In a file as in a shell, for each setting that is a path, and for the file's own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "there").touch()
+    other = {"tls_cert_file": "tls_key_file", "tls_key_file": "tls_cert_file"}.get(name)
+    names = ["tls_cert_file", "tls_key_file"] if name == "tls_client_ca_file" else [other]
+    lines = [f'{each} = "~/there"\n' for each in (name, *names) if each]
+    write_config(tmp_path, "".join(lines))
+    assert tmp_path / "there" == getattr(load(["--config", "~/settings.toml"]), name)
+
+
+def test_a_tilde_before_a_model_s_folder_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's folder is text, because it may be a hub's id."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    config = write_config(tmp_path, 'model = "~/weights"\n')
+    assert str(tmp_path / "weights") == resolve_profile(load(["--config", config])).model
+
+
 def test_serve_is_a_word_that_may_stand_first() -> None:
     """The verb is optional."""
     assert 1.0 == load(["serve", "--grace-seconds", "1"]).grace_seconds
