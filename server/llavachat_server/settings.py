@@ -10,9 +10,16 @@ import tomllib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -257,6 +264,16 @@ class Settings(BaseSettings):
         None, description="written with the bound address once the server serves"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python takes true for 1, and so does pydantic.
+        field = cls.model_fields[info.field_name or ""]
+        kinds = {field.annotation, *get_args(field.annotation)}
+        if isinstance(value, bool) and kinds & {int, float}:
+            raise ValueError("allowed: a number")
+        return value
+
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
@@ -382,10 +399,12 @@ def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None
             f"{name!r} in {str(config)!r} is not a setting{suggest(name, [*Settings.model_fields])}"
         )
     variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+    # However it is spelt: pydantic reads a variable in any case.
+    given = next((each for each in os.environ if each.upper() == variable), None)
     if name in flags:
         origin = flag_of(name)
-    elif variable in os.environ:
-        origin = variable
+    elif given is not None:
+        origin = given
     else:
         origin = f"{name} in {str(config)!r}"
     allowed = re.sub(r"^(Input should be( a valid)?|allowed:) ?", "", message)

@@ -182,9 +182,17 @@ def test_a_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch
     assert refusal().startswith("LLAVACHAT_GRACE_SECONDS: '-1' given; allowed: greater than or")
 
 
+def test_a_wrong_variable_is_named_as_it_is_spelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small letters are read as well."""
+    monkeypatch.setenv("llavachat_listen", "bad")
+    assert refusal().startswith("llavachat_listen: 'bad' given; allowed: HOST:PORT")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("max_tokens = true", "max_tokens in '{config}': True given; allowed: a number"),
+        ("grace_seconds = false", "grace_seconds in '{config}': False given; allowed: a number"),
         ('profle = "shapes"', "'profle' in '{config}' is not a setting; did you mean profile?"),
         ('profile = "shape"', "profile in '{config}': 'shape' given; allowed: 'shapes',"),
         ("profile = ", "config: '{config}' is not TOML"),
