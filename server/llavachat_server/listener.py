@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 
-from llavachat_server.network import read_networks, split_address
+from llavachat_server.network import explain_refusal, read_networks, split_address
 from llavachat_server.observation import FloodAction
 from llavachat_server.ops.health import CHAT_SERVICE
 from llavachat_server.profiles import Profile
@@ -78,9 +78,8 @@ def bind(server: grpc.aio.Server, settings: Settings) -> str:
     except BadCertificate as error:
         raise ListenError(str(error)) from error
     except RuntimeError as error:
-        raise ListenError(
-            f"listen: {listen!r} can not be opened; another program may use it"
-        ) from error
+        why = explain_refusal(listen)
+        raise ListenError(f"listen: {listen!r} can not be opened; {why}") from error
     if listen.startswith("unix:"):
         return listen
     return f"{listen.rpartition(':')[0]}:{port}"

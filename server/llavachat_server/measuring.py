@@ -14,7 +14,7 @@ from grpc import StatusCode
 
 from llavachat_server.interfaces import Engine
 from llavachat_server.listener import ListenError
-from llavachat_server.network import is_loopback, split_address
+from llavachat_server.network import explain_refusal, is_loopback, split_address
 from llavachat_server.ops.export import Exports, is_switched_off
 from llavachat_server.ops.gpu import GpuReader
 from llavachat_server.ops.telemetry import Telemetry, check_installed
@@ -143,9 +143,8 @@ class MetricsPort:
         except BadCertificate as error:
             raise ListenError(str(error)) from error
         except OSError as error:
-            raise ListenError(
-                f"metrics_listen: {listen!r} can not be opened; another program may use it"
-            ) from error
+            why = explain_refusal(listen)
+            raise ListenError(f"metrics_listen: {listen!r} can not be opened; {why}") from error
         return f"{'https' if tls else 'http'}://{listen.rpartition(':')[0]}:{port}/metrics"
 
     async def close(self) -> None:

@@ -1,11 +1,21 @@
 """Addresses: to listen on, whom those can be reached from, and networks of callers.
 
-Pure. It must not know what listens there.
+Pure, but for `explain_refusal`. It must not know what listens there.
 """
 
+import errno
 import ipaddress
+import socket
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_OTHERS = "another program may use it"
+_REFUSALS = {
+    errno.EADDRNOTAVAIL: "it is not an address of this machine",
+    errno.EAFNOSUPPORT: "this machine does not speak that kind of address",
+    errno.EACCES: "this user may not open that port",
+    errno.EADDRINUSE: _OTHERS,
+}
 
 
 def check_address(value: str) -> str:
@@ -61,6 +71,28 @@ def is_loopback(listen: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def explain_refusal(listen: str) -> str:
+    """Why an address to listen on could not be opened, as far as trying again tells. Blocks.
+
+    gRPC does not say why, nor does asyncio always.
+    """
+    if listen.startswith("unix:"):
+        return "its folder is not there, or this user may not write into it"
+    host, port = split_address(listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                # As servers do, whom connections of before do not keep from listening.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except socket.gaierror:
+        return "no address is known for its name"
+    except OSError as error:
+        return _REFUSALS.get(error.errno or 0, error.strerror or str(error))
+    return _OTHERS
 
 
 def _check_host_port(value: str, other: str) -> str:

@@ -169,6 +169,33 @@ async def test_a_busy_port_is_told(tmp_path: Path) -> None:
                 pass
 
 
+@pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nosuch.invalid:0", "no address is known for its name"),
+        ("192.0.2.1:0", "it is not an address of this machine"),
+    ],
+)
+async def test_an_address_that_is_none_of_ours_is_told(
+    setting: str, address: str, why: str
+) -> None:
+    """Nobody looks for another program then."""
+    flag = f"--{setting.replace('_', '-')}"
+    with pytest.raises(StartError) as caught:
+        async with run_app(ScriptedEngine(), flag, address, "--allow-open-network"):
+            pass
+    assert f"{setting}: '{address}' can not be opened; {why}" == str(caught.value)
+
+
+async def test_a_unix_socket_without_its_folder_is_told(tmp_path: Path) -> None:
+    """Likewise."""
+    listen = f"unix:{tmp_path}/none/socket"
+    with pytest.raises(StartError, match="its folder is not there"):
+        async with run_app(ScriptedEngine(), "--listen", listen):
+            pass
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("no/ready", "No such file or directory"), ("", "it is a folder")]
 )
