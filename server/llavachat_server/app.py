@@ -159,6 +159,7 @@ class App:
             address = bind(server, self._settings)
         except ListenError as error:
             raise StartError(str(error)) from error
+        self._clear_ready_file()
         await self._open_metrics(gate)
         await server.start()
         self.listening.set_result(address)
@@ -332,6 +333,22 @@ class App:
             draft = _draft_of(path)
             draft.touch()
             draft.unlink()
+        except OSError as error:
+            raise _unwritten(path, error) from error
+
+    def _clear_ready_file(self) -> None:
+        """One that a killed server left behind would say that this one serves, and where it did.
+
+        With the port open, and no sooner: where it is taken, the file may be the other server's.
+
+        Raises:
+            StartError: it can not be removed.
+        """
+        path = self._settings.ready_file
+        if path is None:
+            return
+        try:
+            path.unlink(missing_ok=True)
         except OSError as error:
             raise _unwritten(path, error) from error
 

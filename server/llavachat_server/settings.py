@@ -261,7 +261,7 @@ class Settings(BaseSettings):
         "info", description="the least that is logged; taken up anew at a SIGHUP"
     )
     ready_file: AnyPath | None = Field(
-        None, description="written with the bound address once the server serves"
+        None, description="written with the bound address once the server serves; removed till then"
     )
 
     @field_validator("*", mode="before")

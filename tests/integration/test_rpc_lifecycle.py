@@ -196,6 +196,30 @@ async def test_a_unix_socket_without_its_folder_is_told(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_ready_file_that_was_left_behind_says_nothing(tmp_path: Path) -> None:
+    """Who waits for the file waits for this server."""
+    ready = tmp_path / "ready"
+    ready.write_text("127.0.0.1:1\n")
+    engine = SlowStart()
+    async with run_app(engine, "--ready-file", str(ready), wait=False) as app:
+        assert not ready.exists()
+        engine.may_start.set()
+        address = await app.app.serving
+        assert f"{address}\n" == ready.read_text()
+
+
+async def test_a_server_without_a_port_leaves_another_s_ready_file(tmp_path: Path) -> None:
+    """Who serves goes on saying so."""
+    ready = tmp_path / "ready"
+    async with run_app(ScriptedEngine(), "--ready-file", str(ready)) as app:
+        with pytest.raises(StartError, match="another program may use it"):
+            async with run_app(
+                ScriptedEngine(), "--ready-file", str(ready), "--listen", app.address
+            ):
+                pass
+        assert f"{app.address}\n" == ready.read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("no/ready", "No such file or directory"), ("", "it is a folder")]
 )
