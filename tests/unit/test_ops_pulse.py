@@ -13,6 +13,7 @@ from llavachat_server.ops.pulse import Pulse, WatchedEngine, extend_start, write
 from llavachat_server.ops.systemd import Notifier
 from llavachat_server.values import (
     EngineEvent,
+    EngineFailed,
     EngineLoad,
     EngineRequest,
     Finished,
@@ -205,6 +206,30 @@ async def test_idle_time_begins_with_the_last_turns_end(tmp_path: Path) -> None:
         activity["running_turns"],
         activity["answered_turns"],
     )
+
+
+async def test_only_answers_count_as_answered() -> None:
+    """Not a question that was refused, failed or called off, though each was use."""
+    hold = Hold()
+    engine = ScriptedEngine(QueueFull(1.0), EngineFailed(), hold, "An answer")
+    watched = WatchedEngine(engine)
+
+    async def ask() -> None:
+        async for _ in watched.generate(request(engine)):
+            pass
+
+    watched.used_at_seconds -= 100
+    for error in (QueueFull, EngineFailed):
+        with pytest.raises(error):
+            await ask()
+    assert time.monotonic() - watched.used_at_seconds < 50
+    turn = asyncio.create_task(ask())
+    await hold.said.wait()
+    watched.cancel("turn")
+    await turn
+    assert (0, 0) == (watched.num_running, watched.num_answered)
+    await ask()
+    assert (0, 1) == (watched.num_running, watched.num_answered)
 
 
 async def test_start_asks_for_time_up_to_its_limit(manager: socket.socket) -> None:

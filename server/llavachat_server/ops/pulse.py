@@ -40,6 +40,9 @@ BEAT_SECONDS = 2.0
 _STEPS = (FinishReason.EOS, FinishReason.STOP_SEQUENCE, FinishReason.MAX_TOKENS)
 """Ends that only a step of the engine brings about."""
 
+_ANSWERS = (*_STEPS, FinishReason.MAX_CONTEXT, FinishReason.TIME_LIMIT)
+"""Ends of an answer that the engine gave: nobody called it off, and nothing broke."""
+
 
 class WatchedEngine(EngineRelay):
     """An engine whose steps and turns are noted; see `interfaces.Engine`."""
@@ -48,6 +51,7 @@ class WatchedEngine(EngineRelay):
         super().__init__(engine)
         self.num_running = 0
         self.num_answered = 0
+        """Answers that have come to their end; who was refused, or left, was given none."""
         self.passed_at_seconds = time.monotonic()
         """Monotonic time at which something last passed that takes a step."""
         self.used_at_seconds = time.monotonic()
@@ -65,10 +69,11 @@ class WatchedEngine(EngineRelay):
         try:
             async with aclosing(self._watch(request)) as stream:
                 async for event in stream:
+                    if isinstance(event, Finished) and event.finish_reason in _ANSWERS:
+                        self.num_answered += 1
                     yield event
         finally:
             self.num_running -= 1
-            self.num_answered += 1
             self.note_use()
 
     def note_use(self) -> None:
