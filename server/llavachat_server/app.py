@@ -35,6 +35,7 @@ from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.folders import find_keys_files
+from llavachat_server.hangup import has_terminal
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.images.intake import Intake, IntakeUnavailable
 from llavachat_server.images.worker import Worker
@@ -44,7 +45,7 @@ from llavachat_server.network import is_loopback
 from llavachat_server.ops.health import Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
-from llavachat_server.reloading import has_terminal, reload_settings
+from llavachat_server.reloading import reload_settings
 from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
 from llavachat_server.rpc.key_watch import watch_keys

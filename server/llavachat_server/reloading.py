@@ -5,7 +5,6 @@ a restart.
 """
 
 import logging
-import os
 from collections.abc import Callable
 
 from llavachat_server.flags import SettingsError
@@ -39,12 +38,3 @@ def reload_settings(started_with: Settings, read: Callable[[], Settings]) -> Non
     fields = {"log_level": fresh.log_level, "needs_restart": ", ".join(changed)}
     log.info("settings read again", extra={"fields": fields})
     logs.set_level(fresh.log_level)
-
-
-def has_terminal() -> bool:
-    """Whether a SIGHUP would mean that this process' terminal was closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

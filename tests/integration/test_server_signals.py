@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from app_in_process import until
 from grpc import StatusCode
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
+from terminal import Terminal
 
 PATIENCE_SECONDS = 300.0
 TESTS = Path(__file__).parent.parent
@@ -142,3 +144,34 @@ async def test_a_hangup_takes_the_level_up(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert StatusCode.UNAVAILABLE is await end(server.replies)
         assert 0 == await server.end()
+
+
+HANGUPS = """
+import os, signal, sys
+
+def hang_up(event, arguments):
+    if event == "import" and arguments[0] in ("pydantic", "llavachat_server.app"):
+        os.kill(os.getpid(), signal.SIGHUP)
+
+sys.addaudithook(hang_up)
+from llavachat_server.__main__ import main
+sys.exit(main(["--listen", "127.0.0.1:0", "--ready-file", "/no/such/folder/ready"]))
+"""
+"""A server that gets hang-ups while it comes up, and that could not serve in the end."""
+
+
+async def test_a_hangup_before_the_server_listens_for_it_does_nothing(tmp_path: Path) -> None:
+    """A service that is told to reload as soon as it was started goes on starting."""
+    log = tmp_path / "log"
+    process = start_process([sys.executable, "-c", HANGUPS], log)
+    assert 1 == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
+    assert "ready_file: '/no/such/folder/ready' can not be written" in log.read_text()
+
+
+def test_a_terminal_s_hangup_ends_a_start() -> None:
+    """Nobody is there to serve for."""
+    terminal = Terminal([sys.executable, "-c", HANGUPS], os.environ)
+    try:
+        assert -signal.SIGHUP == terminal.wait(seconds=PATIENCE_SECONDS)
+    finally:
+        terminal.close()
