@@ -379,7 +379,10 @@ def check_extras(settings: Settings) -> None:
         SettingsError: says what to install.
     """
     if settings.compiled == "on" and find_spec("numba") is None:
-        raise SettingsError("compiled: needs numba; pip install 'llavachat[server,compiled]'")
+        raise SettingsError(
+            "compiled: needs numba; "
+            "in a checkout: pip install -c constraints.txt '.[server,compiled]'"
+        )
     if settings.metrics_listen:
         try:
             check_installed("metrics_listen")

@@ -219,7 +219,7 @@ def test_kernels_that_are_asked_for_need_numba(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("llavachat_server.settings.find_spec", lambda name: None)
     check_extras(Settings(compiled="auto"))
 
-    with pytest.raises(SettingsError, match=r"^compiled: needs numba; pip install"):
+    with pytest.raises(SettingsError, match=r"^compiled: needs numba; in a checkout: pip install"):
         check_extras(Settings(compiled="on"))
 
 

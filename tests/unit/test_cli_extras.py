@@ -49,7 +49,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, extra: str, command: str, sent
     assert (1, "", told) == (done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("place", ["README.md", "docs", "examples", "client"])
+@pytest.mark.parametrize("place", ["README.md", "docs", "examples", "client", "server"])
 def test_nobody_is_sent_to_an_index_for_llavachat(place: str) -> None:
     """It is on none: whoever takes the name there would be installed."""
     path = ROOT / place

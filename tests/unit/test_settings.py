@@ -355,6 +355,6 @@ def test_metrics_without_their_library_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(telemetry, "_NEEDED", ("opentelemetry.not_there", "not_there"))
     assert refusal("--metrics-listen", "127.0.0.1:0") == (
         "metrics_listen needs OpenTelemetry, which is not installed; "
-        "install it by pip install 'llavachat[otel]'"
+        "install it by pip install -c constraints.txt '.[server,otel]', in a checkout"
     )
     load([])

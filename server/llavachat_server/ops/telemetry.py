@@ -34,7 +34,7 @@ FLUSH_SECONDS = 3.0
 """For the last measurements to be sent when the server stops; who receives them may be gone."""
 
 _NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.prometheus", "h11")
-INSTALL = "pip install 'llavachat[otel]'"
+INSTALL = "pip install -c constraints.txt '.[server,otel]', in a checkout"
 
 
 class TelemetryMissing(Exception):
