@@ -2,11 +2,14 @@
 ``audit verify [FOLDER]``, which checks the audit record, ``keys``, which says who may call,
 and ``certs``, which makes a certificate for a private network.
 
-Each is imported when it is called: what holds from a process's first moment on is said before.
+Each is imported when it is called: what holds from a process's first moment on is said before, and
+so is what is not installed.
 """
 
 import sys
 from collections.abc import Sequence
+
+_OURS = ("llavachat", "llavachat_server")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. A server that came to serve ends the process instead.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OURS:
+            raise  # nobody can install that
+        print(  # noqa: T201
+            f"llavachat-server: the server needs {package}, which the extra llavachat[server] "
+            "brings; in a checkout of llavachat: pip install -c constraints.txt '.[server]'",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["keys"]:
         from llavachat_server.keys_command import run as run_keys
 

@@ -1,4 +1,4 @@
-"""What the command line says where the packages of an extra are not installed."""
+"""What the command lines say where the packages of an extra are not installed."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ WITHOUT = {"deploy": ("boto3", "botocore"), "cli": ("typer", "rich")}
 
 def install_without(folder: Path, packages: tuple[str, ...]) -> Path:
     """A folder of everything that is installed here, but for some packages."""
-    for package in ("llavachat", "grpc", "typer"):
+    for package in ("llavachat", "llavachat_server", "grpc", "typer"):
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.submodule_search_locations
@@ -57,3 +57,33 @@ def test_nobody_is_sent_to_an_index_for_llavachat(place: str) -> None:
     by_name = re.compile(r"pip install [^\n`]*(?<![/\w.-])llavachat\b")
     assert files
     assert [] == [str(file) for file in files if by_name.search(file.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("pydantic", ()),
+        ("platformdirs", ("keys", "list")),
+        ("numpy", ("--listen", "127.0.0.1:0")),
+        ("cryptography", ("certs", "self-signed", "--name", "localhost")),
+    ],
+)
+def test_a_missing_server_is_named(tmp_path: Path, package: str, command: tuple[str, ...]) -> None:
+    """By the server's own command too, where the package came without its extra."""
+    site = install_without(tmp_path, (package,))
+    code = (
+        f"import sys; sys.path[:0] = [{str(site)!r}]; "
+        "from llavachat_server.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    told = (
+        f"llavachat-server: the server needs {package}, which the extra llavachat[server] brings; "
+        f"in a checkout of llavachat: {INSTALL} '.[server]'\n"
+    )
+    assert (1, "", told) == (done.returncode, done.stdout, done.stderr)
