@@ -6,6 +6,7 @@ Each is imported when it is called: what holds from a process's first moment on 
 so is what is not installed.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. A server that came to serve ends the process instead.
     """
+    # Before gRPC is there to read it. Its C core writes a line of its own form for every handshake
+    # that fails, with words that a stranger chose: whoever can connect would fill the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except ModuleNotFoundError as error:

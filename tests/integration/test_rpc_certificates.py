@@ -1,10 +1,12 @@
 """Certificates: made for a private network, known by their pin, changed under open streams."""
 
 import asyncio
+import json
 import os
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from llavachat_server.app import StartError
 from llavachat_server.certs_command import run as run_certs
 from PIL import Image
 from scripted_engine import Hold, ScriptedEngine
+from server_process import run_server
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 SERVER_PEM = CERTIFICATES / "server.pem"
@@ -44,15 +47,15 @@ def port_of(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-def show(address: str) -> bytes:
-    """The certificate that a new connection is shown."""
+def show(address: str, name: str | None = None) -> bytes:
+    """The certificate that a new connection is shown, if it asks for that name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     with (
         socket.create_connection(("127.0.0.1", port_of(address)), 10) as plain,
-        context.wrap_socket(plain) as secure,
+        context.wrap_socket(plain, server_hostname=name) as secure,
     ):
         return secure.getpeercert(binary_form=True) or b""
 
@@ -258,3 +261,25 @@ def test_a_certificate_is_not_replaced_by_accident(
     with pytest.raises(SystemExit):
         run_certs(["self-signed", "--name", "not a name"])
     assert "is no DNS name, such as llavachat.internal" in capsys.readouterr().err
+
+
+def test_failed_handshakes_write_nothing_into_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's words least of all: each line of a real server is one of its own events."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    make(tmp_path, capsys, "--name", "localhost")
+    with run_server(tmp_path, *flags_of(tmp_path)) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port_of(server.address)), 10) as plain:
+                plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                # It is closed once the handshake has failed.
+                with suppress(ConnectionResetError):
+                    while plain.recv(4096):
+                        pass
+            assert show(server.address, "stranger.example")
+        assert 0 == server.stop()
+        lines = server.log.read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert "listening" == events[0]
+    assert "stopped" == events[-1]

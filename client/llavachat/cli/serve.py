@@ -34,8 +34,6 @@ def serve(arguments: Sequence[str]) -> None:
     command = [*find_server_command(), *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.environ.get("GRPC_VERBOSITY") == "NONE":
-        del os.environ["GRPC_VERBOSITY"]  # was for this command line, not for a server's log
     try:
         os.execv(command[0], command)  # noqa: S606 - our own interpreter, and no shell
     except OSError as error:
