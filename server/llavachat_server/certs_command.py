@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from llavachat_server.output import NotSaid, describe, say
+
 _BACKDATED = timedelta(hours=1)
 """Clocks of a private network need not agree to the minute."""
 _MAX_NAME_CHARS = 253
@@ -42,8 +44,10 @@ def run(words: Sequence[str]) -> int:
         return _make(options)
     except _CanNot as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
+    except NotSaid as error:
+        print(f"llavachat-server: the pin could not be written: {error}", file=sys.stderr)  # noqa: T201
     except OSError as error:
-        print(f"llavachat-server: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"llavachat-server: {describe(error)}", file=sys.stderr)  # noqa: T201
     return 1
 
 
@@ -105,7 +109,7 @@ def _make(options: argparse.Namespace) -> int:
     _write(key_file, private, 0o600)
     _write(cert_file, certificate, 0o644)
     pin = format_pin(der)
-    print(pin)  # noqa: T201
+    say(pin)
     print(  # noqa: T201
         f"This is the pin of {cert_file}, which lasts {options.days} days. Serve with "
         f"--tls-cert-file {cert_file} --tls-key-file {key_file}; connect with "

@@ -1,8 +1,8 @@
 """``llavachat-server keys add NAME | list | revoke NAME-OR-ID``: who may call.
 
-The secret of a new key is told once, alone on stdout, and kept nowhere: the file has its hash. A
-running server takes up a change within seconds. Exit codes: 0 done, 1 could not be done, 2 wrong
-use.
+The secret of a new key is told once, alone on stdout, and kept nowhere: the file has its hash, and
+gets it only once the secret is told. A running server takes up a change within seconds. Exit codes:
+0 done, 1 could not be done, 2 wrong use.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import Any
 
 from llavachat_server.flags import SettingsError
 from llavachat_server.folders import KEYS_NAME, find_state_folder
+from llavachat_server.output import NotSaid, describe, say
 from llavachat_server.rpc.auth import BadKey, Key, hash_secret
 from llavachat_server.rpc.key_file import (
     BadKeyFile,
@@ -51,8 +52,11 @@ def run(words: Sequence[str]) -> int:
     except (BadKeyFile, _CanNot, SettingsError) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except NotSaid as error:
+        print(f"llavachat-server: stdout can not be written: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     except OSError as error:
-        print(f"llavachat-server: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"llavachat-server: {describe(error)}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
@@ -71,8 +75,10 @@ def _add(path: Path, options: argparse.Namespace) -> None:
         )
     except BadKey as error:
         raise _CanNot(f"{options.name!r} given; {error}") from error
-    add_key(path, key)
-    print(secret)  # noqa: T201
+    try:
+        add_key(path, key, lambda: say(secret))
+    except NotSaid as error:
+        raise _CanNot(f"the secret could not be written; no key was added: {error}") from error
     _tell(
         f"This is the key {key.id} of {key.tenant}, told only now. {path} has its hash; a server "
         f"that keeps its state in {path.parent} takes it up within 5 seconds."
@@ -89,7 +95,7 @@ def _list(path: Path, _: argparse.Namespace) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())  # noqa: T201
+        say("  ".join(cells).rstrip())
 
 
 def _row(key: Key) -> tuple[str, ...]:

@@ -186,14 +186,20 @@ def parse_limit(text: str) -> int:
     return int(text)
 
 
-def add_key(path: Path, key: Key) -> None:
+def add_key(path: Path, key: Key, tell: Callable[[], None] | None = None) -> None:
     """Add a key to a file, which is made if there is none.
+
+    Args:
+        path: the file.
+        key: whose secret nobody knows yet.
+        tell: tells the secret. It is called when the file needs no more room and nobody goes by it
+            yet: what it raises leaves all as it was, so no key is in force that nobody was told.
 
     Raises:
         BadKeyFile: the file as it is can not be used.
         OSError: it can not be written.
     """
-    with _changing(path) as lines:
+    with _changing(path, tell) as lines:
         lines.append(render(key))
 
 
@@ -259,7 +265,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[list[str]]:
+def _changing(path: Path, tell: Callable[[], None] | None = None) -> Iterator[list[str]]:
     """A file's lines to change; written back whole, one change at a time."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -270,13 +276,13 @@ def _changing(path: Path) -> Iterator[list[str]]:
             read_keys(path)
             lines = _read_lines(path)
         yield lines
-        _write_whole(path, "".join(f"{line}\n" for line in lines))
+        _write_whole(path, "".join(f"{line}\n" for line in lines), tell)
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_whole(path: Path, text: str, tell: Callable[[], None] | None) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -289,6 +295,8 @@ def _write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
+        if tell is not None:
+            tell()
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

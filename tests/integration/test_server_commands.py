@@ -1,0 +1,88 @@
+"""The server's commands as processes: what they say where nobody can read it, and their help."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from llavachat_server.rpc.key_file import read_keys
+
+PROGRAM = (sys.executable, "-m", "llavachat_server")
+
+
+@contextmanager
+def open_nowhere(kind: str) -> Iterator[int]:
+    """A descriptor to which nothing can be written."""
+    if kind == "a full disk":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def run_unheard(kind: str, *words: str) -> tuple[int, str]:
+    """Run a command whose stdout leads nowhere; its exit code and what it says on stderr."""
+    with open_nowhere(kind) as stdout:
+        done = subprocess.run(
+            [*PROGRAM, *words],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    return done.returncode, done.stderr
+
+
+NOWHERE = {"a full disk": "No space left on device", "a pipe without a reader": "Broken pipe"}
+
+
+@pytest.mark.parametrize("kind", NOWHERE)
+@pytest.mark.parametrize("before", ["", f"ben {'0' * 64}\n"])
+def test_no_key_is_added_that_nobody_was_told(tmp_path: Path, kind: str, before: str) -> None:
+    """The file is as it was, and none where there was none: an empty one would stop a start."""
+    path = tmp_path / "keys"
+    if before:
+        path.write_text(before)
+    said = run_unheard(kind, "keys", "add", "anna", "--file", str(path))
+    sentence = "the secret could not be written; no key was added"
+    assert (1, f"llavachat-server: {sentence}: {NOWHERE[kind]}\n") == said
+    assert before == (path.read_text() if path.exists() else "")
+    assert ([path] if before else []) == list(tmp_path.iterdir())
+
+
+def test_no_key_is_added_where_stdout_is_closed(tmp_path: Path) -> None:
+    """Python then has no stdout at all, and prints into the void without an error."""
+    path = tmp_path / "keys"
+    words = [*PROGRAM, "keys", "add", "anna", "--file", str(path)]
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *words]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert 1 == done.returncode
+    assert "no key was added: it is closed\n" in done.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", NOWHERE)
+def test_a_list_that_can_not_be_written_is_told(tmp_path: Path, kind: str) -> None:
+    """With the reason, and without a file's name, since there is none."""
+    path = tmp_path / "keys"
+    path.write_text(f"ben {'0' * 64}\n")
+    said = run_unheard(kind, "keys", "list", "--file", str(path))
+    assert (1, f"llavachat-server: stdout can not be written: {NOWHERE[kind]}\n") == said
+    assert ["ben"] == [key.tenant for key in read_keys(path)]
+
+
+def test_a_pin_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+    """The certificate is there all the same, and can be shown to clients as it is."""
+    words = ("certs", "self-signed", "--name", "localhost", "--folder", str(tmp_path))
+    code, said = run_unheard("a full disk", *words)
+    assert 1 == code
+    assert "llavachat-server: the pin could not be written: No space left on device\n" == said
+    assert {"tls.crt", "tls.key"} == {path.name for path in tmp_path.iterdir()}
