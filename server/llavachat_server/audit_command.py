@@ -1,14 +1,15 @@
 """``llavachat-server audit verify [FOLDER]``: is the audit record whole?
 
-Exit codes: 0 nothing is wrong, 1 something was altered or can not be read, 2 wrong use.
+Exit codes: 0 nothing is wrong, 1 something was altered, or can not be read or told, 2 wrong use.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llavachat_server.chats.audit import list_files, verify
+from llavachat_server.chats.audit import Finding, list_files, verify
 from llavachat_server.flags import SettingsError
+from llavachat_server.output import NotSaid, say
 from llavachat_server.settings import read
 from llavachat_server.stores import audit_folder
 
@@ -36,11 +37,18 @@ def run(words: Sequence[str]) -> int:
     except (OSError, SettingsError) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    try:
+        say(_describe(finding))
+    except NotSaid as error:
+        print(f"llavachat-server: the finding could not be written: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0 if finding.fault is None else 1
+
+
+def _describe(finding: Finding) -> str:
     if finding.fault is None:
-        print(f"{finding.num_lines} lines, nothing altered; last hash {finding.last_sha256}")  # noqa: T201
-        return 0
-    print(  # noqa: T201
+        return f"{finding.num_lines} lines, nothing altered; last hash {finding.last_sha256}"
+    return (
         f"{finding.file}: line {finding.line}, from byte {finding.byte}: {finding.fault}\n"
         f"{finding.num_lines} lines before it are as they were written"
     )
-    return 1

@@ -86,3 +86,11 @@ def test_a_pin_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     assert 1 == code
     assert "llavachat-server: the pin could not be written: No space left on device\n" == said
     assert {"tls.crt", "tls.key"} == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("kind", NOWHERE)
+def test_a_finding_that_can_not_be_written_is_told(tmp_path: Path, kind: str) -> None:
+    """With exit code 1: who reads that alone must not believe that all is well."""
+    (tmp_path / "audit-000001.jsonl").touch()
+    said = run_unheard(kind, "audit", "verify", str(tmp_path))
+    assert (1, f"llavachat-server: the finding could not be written: {NOWHERE[kind]}\n") == said
