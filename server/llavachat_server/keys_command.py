@@ -7,6 +7,7 @@ gets it only once the secret is told. A running server takes up a change within 
 
 import argparse
 import secrets
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -80,9 +81,17 @@ def _add(path: Path, options: argparse.Namespace) -> None:
     except NotSaid as error:
         raise _CanNot(f"the secret could not be written; no key was added: {error}") from error
     _tell(
-        f"This is the key {key.id} of {key.tenant}, told only now. {path} has its hash; a server "
-        f"that keeps its state in {path.parent} takes it up within 5 seconds."
+        f"This is the key {key.id} of {key.tenant}, told only now. {path.absolute()} has its "
+        f"hash; {_name_reader(path)} takes it up within 5 seconds."
     )
+
+
+def _name_reader(path: Path) -> str:
+    """Which server goes by this file; see `find_keys_files`."""
+    whole = path.absolute()
+    if whole.name == KEYS_NAME:
+        return f"a server that keeps its state in {whole.parent}"
+    return f"a server with --keys-file {shlex.quote(str(whole))}"
 
 
 def _list(path: Path, _: argparse.Namespace) -> None:
@@ -114,7 +123,8 @@ def _revoke(path: Path, options: argparse.Namespace) -> None:
     keys = read_keys(path) if path.exists() else []
     meant = [key for key in keys if word in (key.id, key.tenant)]
     if not meant:
-        raise _CanNot(f"{path} has no key {word!r}; see llavachat-server keys list")
+        named = f" --file {shlex.quote(options.file)}" if options.file else ""
+        raise _CanNot(f"{path} has no key {word!r}; see llavachat-server keys list{named}")
     if len(meant) > 1 and not options.all:
         ids = ", ".join(key.id for key in meant)
         raise _CanNot(f"{word} has {len(meant)} keys: give one of {ids}, or --all for all of them")

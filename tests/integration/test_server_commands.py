@@ -94,3 +94,36 @@ def test_a_finding_that_can_not_be_written_is_told(tmp_path: Path, kind: str) ->
     (tmp_path / "audit-000001.jsonl").touch()
     said = run_unheard(kind, "audit", "verify", str(tmp_path))
     assert (1, f"llavachat-server: the finding could not be written: {NOWHERE[kind]}\n") == said
+
+
+def run_in(folder: Path, *words: str) -> tuple[int, str]:
+    """Run a command in a folder; its exit code and what it says on stderr."""
+    done = subprocess.run(
+        [*PROGRAM, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "reader"),
+    [
+        ("keys", "a server that keeps its state in {folder}"),
+        ("for ben", "a server with --keys-file '{folder}/for ben'"),
+    ],
+)
+def test_the_server_is_named_that_goes_by_the_file(tmp_path: Path, file: str, reader: str) -> None:
+    """A server reads `keys` in its state folder, and of other names what `keys_file` says."""
+    code, said = run_in(tmp_path, "keys", "add", "ben", "--file", file)
+    (key,) = read_keys(tmp_path / file)
+    expected = (
+        f"This is the key {key.id} of ben, told only now. {tmp_path / file} has its hash; "
+        f"{reader.format(folder=tmp_path)} takes it up within 5 seconds.\n"
+    )
+    assert (0, expected) == (code, said)
+
+
+def test_the_list_to_look_at_is_that_of_the_same_file(tmp_path: Path) -> None:
+    """What a refusal advises can be typed as it stands."""
+    code, said = run_in(tmp_path, "keys", "revoke", "anna", "--file", "for ben")
+    advice = "see llavachat-server keys list --file 'for ben'"
+    assert (1, f"llavachat-server: for ben has no key 'anna'; {advice}\n") == (code, said)
