@@ -13,7 +13,14 @@ from llavachat_server.output import NotSaid, say
 from llavachat_server.settings import read
 from llavachat_server.stores import audit_folder
 
-_USE = "llavachat-server audit verify [FOLDER]"
+_USE = "usage: llavachat-server audit verify [FOLDER]"
+_HELP = f"""{_USE}
+
+Say whether the audit record is whole, and where it was altered if it was.
+
+  FOLDER      the record's folder (default: audit in the server's state_folder, as settings in the
+              environment say)
+  -h, --help  show this and leave"""
 
 
 def run(words: Sequence[str]) -> int:
@@ -25,8 +32,11 @@ def run(words: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    if not {"-h", "--help"}.isdisjoint(words):
+        print(_HELP)  # noqa: T201
+        return 0
     if not 1 <= len(words) <= 2 or words[0] != "verify" or words[-1].startswith("-"):
-        print(f"usage: {_USE}", file=sys.stderr)  # noqa: T201
+        print(_USE, file=sys.stderr)  # noqa: T201
         return 2
     try:
         folder = Path(words[1]) if len(words) == 2 else audit_folder(read(()))

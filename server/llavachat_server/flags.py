@@ -21,6 +21,8 @@ _OTHER_NAMES = {
 }
 """What other servers call a setting of ours, where its spelling leads elsewhere or nowhere."""
 
+_OTHER_COMMANDS = "Other commands: llavachat-server keys | certs | audit; each has a --help."
+
 
 _CREDENTIALS = re.compile(r"^([^@]*?:/+)?.*@", re.DOTALL)
 """What may be a name and a password in an address, also one that is written wrong."""
@@ -37,6 +39,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(message)
+
+    def format_help(self) -> str:
+        # Not in the epilog, which is set as one paragraph.
+        return f"{super().format_help()}\n{_OTHER_COMMANDS}\n"
 
 
 def parse_flags(

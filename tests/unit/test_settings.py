@@ -350,6 +350,14 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"--{name.replace('_', '-')}" in shown
 
 
+def test_help_ends_with_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a line of their own; each of them answers to --help as well."""
+    with pytest.raises(SystemExit):
+        load(["--help"])
+    expected = "Other commands: llavachat-server keys | certs | audit; each has a --help."
+    assert expected == capsys.readouterr().out.splitlines()[-1]
+
+
 def test_metrics_without_their_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install; and a server that is not asked for them needs none."""
     monkeypatch.setattr(telemetry, "_NEEDED", ("opentelemetry.not_there", "not_there"))

@@ -172,3 +172,12 @@ def test_the_audit_command_tells_whole_from_altered(
     assert 2 == main(["audit"])
     assert 2 == main(["audit", "repair"])
     assert "usage: llavachat-server audit verify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["verify", "--help"]])
+def test_the_audit_command_has_a_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, as it was asked for, and with more than the usage."""
+    assert 0 == main(["audit", *words])
+    shown = capsys.readouterr()
+    assert "" == shown.err
+    assert shown.out.startswith("usage: llavachat-server audit verify [FOLDER]\n\nSay whether")
