@@ -1,6 +1,5 @@
 """What is to be served: a profile, with what the settings change of it."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +7,7 @@ from llavachat_server.flags import SettingsError, show
 from llavachat_server.folders import is_folder
 from llavachat_server.profiles import CUSTOM, PROFILES, Profile
 from llavachat_server.settings import Settings
-from llavachat_server.values import Quantization
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from llavachat_server.values import HUB_ID, Quantization
 
 
 def resolve_profile(settings: Settings) -> Profile:
@@ -29,7 +26,7 @@ def resolve_profile(settings: Settings) -> Profile:
     if settings.quantization is not None:
         base = replace(base, quantization=Quantization(settings.quantization))
     is_local = is_folder(Path(base.model))
-    if not is_local and not _HUB_ID.fullmatch(base.model):
+    if not is_local and not HUB_ID.fullmatch(base.model):
         raise SettingsError(
             f"model: {show(base.model)} given; allowed: a folder that exists, or a hub's id "
             "OWNER/NAME"

@@ -3,11 +3,15 @@
 Nothing here may import torch, gRPC, or another module of the server.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from PIL import Image
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""A hub's id of a model, OWNER/NAME. Neither begins with a dot: ``./model`` is a folder."""
 
 
 class FinishReason(Enum):

@@ -154,6 +154,8 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
         (["--listen"], "argument --listen: expected one argument"),
         (["--config", "/no/such"], "config: '/no/such' given; allowed: a TOML file that exists"),
         (["--model", "no such/model/here"], "model: 'no such/model/here' given; allowed: a folder"),
+        (["--model", "./no-model"], "model: './no-model' given; allowed: a folder that exists"),
+        (["--model", "../no-model"], "model: '../no-model' given; allowed: a folder that exists"),
         (["--model", "owner/name"], "model: 'owner/name' is a hub's id and needs --revision"),
         (
             ["--image-url-hosts", "example.org, 10.0.0.1"],

@@ -23,6 +23,7 @@ from llavachat_server.engine.llava.config import (
 )
 from llavachat_server.engine.pixels import PixelForm, parse_pixel_form
 from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
+from llavachat_server.values import HUB_ID
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja"]
 """What is fetched of a repository."""
@@ -84,7 +85,7 @@ def find_checkpoint(model: str, revision: str | None) -> Checkpoint:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return Checkpoint(folder, folder.resolve().name, "")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model):
+    if not HUB_ID.fullmatch(model):
         raise LoadingError(f'"{model}" is neither a folder nor a hub id such as "owner/name"')
     if revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise LoadingError(
