@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,18 @@ from llavachat_server.values import (
 )
 from pictures import draw_shape
 
+FETCH = """
+import sys, time
+from llavachat_server.engine.checkpoint import LoadingError, find_checkpoint
+from llavachat_server.ops import logs
+
+time.sleep = lambda seconds: None  # the hub's library waits between its tries
+logs.set_up("json", "info")
+try:
+    find_checkpoint("owner/name", "0" * 40)
+except LoadingError as error:
+    print(error)
+"""
 STAGES = ["checkpoint", "libraries", "weights", "fingerprint", "cache"]
 
 
@@ -143,6 +157,37 @@ async def test_a_hub_id_takes_the_same_path(
     assert ("someone/lively", revision) == (engine.info.model.name, engine.info.model.revision)
     assert text
     await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("offline", "why", "is_tried"),
+    [("0", "can not be reached", True), ("1", "must not be asked, by HF_HUB_OFFLINE", False)],
+)
+def test_a_hub_out_of_reach_is_told(tmp_path: Path, offline: str, why: str, is_tried: bool) -> None:
+    """With what to do without one; what the hub's library says is told once, as events of ours."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        variables = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{nobody.getsockname()[1]}",
+            "HF_HUB_CACHE": str(tmp_path),
+            "HF_HUB_OFFLINE": offline,
+            "NO_PROXY": "127.0.0.1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", FETCH],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    expected = (
+        f"owner/name at {'0' * 40} is not on this machine, and the hub {why}; "
+        "--model may name a folder that holds it\n"
+    )
+    assert expected == done.stdout, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert is_tried == any(event["logger"].startswith("huggingface_hub") for event in events)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ ever run.
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,15 +92,29 @@ def find_checkpoint(model: str, revision: str | None) -> Checkpoint:
         raise LoadingError(
             f"the hub's {model} needs a pinned revision: a commit of 40 hexadecimal digits"
         )
-    import huggingface_hub
+    return Checkpoint(_fetch(model, revision), model, revision)
 
+
+def _fetch(model: str, revision: str) -> Path:
+    """The folder in the hub's own cache."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    # What the library says comes to our handlers as well; its own would say it once more, as text.
+    logging.getLogger("huggingface_hub").handlers.clear()
     try:
-        path = huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=HUB_FILES)
+        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
+    except LocalEntryNotFoundError as error:
+        is_forbidden = constants.HF_HUB_OFFLINE
+        why = "must not be asked, by HF_HUB_OFFLINE" if is_forbidden else "can not be reached"
+        raise LoadingError(
+            f"{model} at {revision} is not on this machine, and the hub {why}; --model may name a "
+            "folder that holds it"
+        ) from error
     except Exception as error:
         raise LoadingError(
             f"{model} at {revision} can not be fetched: {type(error).__name__}"
         ) from error
-    return Checkpoint(Path(path), model, revision)
 
 
 def read_facts(folder: Path) -> CheckpointFacts:
