@@ -1,4 +1,5 @@
-"""The operating guide explains whatever the server says: each event of its log, each status."""
+"""The operating guide explains whatever the server says: each event of its log, each status.
+Each setting is on a page of the documentation."""
 
 import ast
 import re
@@ -6,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from llavachat_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "server" / "llavachat_server"
 GUIDE = (ROOT / "docs" / "operating.md").read_text()
+PAGES = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
@@ -20,7 +23,7 @@ def find_events() -> Iterator[tuple[str, str]]:
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
                 continue
             speaker = ast.unparse(call.func.value).lower()
-            is_log = call.func.attr in LEVELS and re.search(r"\b_?log(ger)?\b", speaker)
+            is_log = call.func.attr in LEVELS and re.search(r"\b(_|get)?log(ger)?\b", speaker)
             # The application's own way of saying how far it has come.
             is_tell = path.name == "app.py" and call.func.attr == "_tell"
             if (is_log or is_tell) and isinstance(call.args[0], ast.Constant):
@@ -32,7 +35,7 @@ EVENTS = dict(find_events())
 
 def test_events_are_found() -> None:
     """Those of different modules, or the next test would say nothing."""
-    assert {"turn", "serving", "keys changed", "turn cut", "a call failed"} <= EVENTS.keys()
+    assert {"turn", "serving", "keys changed", "turn cut", "the server failed"} <= EVENTS.keys()
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -40,6 +43,13 @@ def test_every_event_is_explained(event: str) -> None:
     """By a row of the table, or of the guide to what is measured."""
     words = re.sub(r":? ?%[sd].*", "", event)
     assert f"`{words}" in GUIDE, EVENTS[event]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_on_a_page(name: str) -> None:
+    """By its name in a file of settings, or by its flag."""
+    flag = name.replace("_", "-")
+    assert re.search(rf"(?<![\w-])(--{flag}|{name})(?![\w-])", PAGES)
 
 
 def test_every_status_is_explained() -> None:
