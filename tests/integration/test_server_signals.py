@@ -153,6 +153,8 @@ def hang_up(event, arguments):
     if event == "import" and arguments[0] in ("pydantic", "llavachat_server.app"):
         os.kill(os.getpid(), signal.SIGHUP)
 
+# Under nohup it would be ignored from the first on.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.addaudithook(hang_up)
 from llavachat_server.__main__ import main
 sys.exit(main(["--listen", "127.0.0.1:0", "--ready-file", "/no/such/folder/ready"]))
