@@ -12,9 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -33,6 +31,7 @@ from llavachat_server.assembly import (
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.turns import Turns
+from llavachat_server.endings import EngineEnded, StartError, StoreLost
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.folders import find_keys_files
 from llavachat_server.hangup import has_terminal
@@ -45,6 +44,7 @@ from llavachat_server.network import is_loopback
 from llavachat_server.ops.health import Health, warm_up
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
+from llavachat_server.ready_file import ReadyFile
 from llavachat_server.reloading import reload_settings
 from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
@@ -66,18 +66,6 @@ _ANSWER_SECONDS = 3.0
 
 _CLOSE_SECONDS = 1.0
 """For what is left then: health watches, which do not end by themselves."""
-
-
-class StartError(Exception):
-    """The server can not start; one sentence for the operator."""
-
-
-class EngineEnded(Exception):
-    """The engine failed and can not go on; one sentence for the operator."""
-
-
-class StoreLost(Exception):
-    """Another server owns the chats now; one sentence for the operator."""
 
 
 class App:
@@ -113,6 +101,7 @@ class App:
         self._stop_asked = asyncio.Event()
         self._num_signals = 0
         self._grace_seconds = settings.grace_seconds
+        self._ready_file = ReadyFile(settings.ready_file)
         self._health = Health()
         self._watch = Watch()
         self._telemetry = make_telemetry(settings)
@@ -145,7 +134,7 @@ class App:
             loop.add_signal_handler(number, self._on_signal, number)
         if self._read_settings is not None and not has_terminal():
             loop.add_signal_handler(signal.SIGHUP, self._reload)
-        self._check_ready_file()
+        self._ready_file.check()
         keys = self._read_keys()
         floods = make_floods(self._settings, self._telemetry.note_flood)
         gate = self._gate = Gate(
@@ -160,7 +149,7 @@ class App:
             address = bind(server, self._settings)
         except ListenError as error:
             raise StartError(str(error)) from error
-        self._clear_ready_file()
+        self._ready_file.clear()
         await self._open_metrics(gate)
         await server.start()
         self.listening.set_result(address)
@@ -252,9 +241,7 @@ class App:
         """Stop in order; see the module."""
         gate.stop()
         await self._health.set_serving(False)
-        if self._settings.ready_file is not None:
-            with suppress(OSError):
-                self._settings.ready_file.unlink()
+        self._ready_file.remove()
         if self._retention is not None:
             self._retention.cancel()
         if self._turns is not None:
@@ -319,40 +306,6 @@ class App:
             raise StartError(str(error)) from error
         self._tell("metrics", address=self.metrics_address)
 
-    def _check_ready_file(self) -> None:
-        """Who waits for the file would wait in vain, and the model would be loaded for nothing.
-
-        Raises:
-            StartError: it can not be written.
-        """
-        path = self._settings.ready_file
-        if path is None:
-            return
-        try:
-            if path.is_dir():
-                raise IsADirectoryError(None, "it is a folder")
-            draft = _draft_of(path)
-            draft.touch()
-            draft.unlink()
-        except OSError as error:
-            raise _unwritten(path, error) from error
-
-    def _clear_ready_file(self) -> None:
-        """One that a killed server left behind would say that this one serves, and where it did.
-
-        With the port open, and no sooner: where it is taken, the file may be the other server's.
-
-        Raises:
-            StartError: it can not be removed.
-        """
-        path = self._settings.ready_file
-        if path is None:
-            return
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _unwritten(path, error) from error
-
     def _read_keys(self) -> KeyFiles:
         self._keys = KeyFiles(find_keys_files(self._settings))
         try:
@@ -372,11 +325,7 @@ class App:
         )
         if not is_loopback(self._settings.listen) and self._keys.ring is None:
             log.warning("everybody who can reach this address may call: there is no key")
-        if self._settings.ready_file is not None:
-            try:
-                _write_whole(self._settings.ready_file, address + "\n")
-            except OSError as error:
-                raise _unwritten(self._settings.ready_file, error) from error
+        self._ready_file.write(address)
 
     def _on_signal(self, number: signal.Signals) -> None:
         self._num_signals += 1
@@ -399,18 +348,3 @@ class App:
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._began, 2)
-
-
-def _unwritten(path: Path, error: OSError) -> StartError:
-    return StartError(f"ready_file: {str(path)!r} can not be written: {error.strerror}")
-
-
-def _draft_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Readers see the whole file or none."""
-    draft = _draft_of(path)
-    draft.write_text(text)
-    draft.replace(path)

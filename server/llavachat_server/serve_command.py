@@ -45,8 +45,9 @@ def run(words: Sequence[str]) -> int:
     # After the settings, so that a typing error is told at once. What needs no module of ours is
     # begun before they are imported, on the other core.
     workers, fingerprint = begin_workers(), _begin_fingerprint(settings, profile)
-    from llavachat_server.app import App, EngineEnded, StartError, StoreLost
+    from llavachat_server.app import App
     from llavachat_server.assembly import make_batching_engine
+    from llavachat_server.endings import EngineEnded, StartError, StoreLost
 
     async def serve() -> None:
         app = App(

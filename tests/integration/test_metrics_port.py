@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 from app_in_process import PATIENCE_SECONDS, RunningApp, run_app, until
 from figures_text import Figures, scrape
-from llavachat_server.app import StartError
+from llavachat_server.endings import StartError
 from llavachat_server.keys_command import run as run_keys
 from llavachat_server.ops import exposition
 from llavachat_server.ops.exposition import MAX_CONNECTIONS

@@ -16,8 +16,8 @@ from app_in_process import run_app, until
 from llavachat import AsyncClient, CannotConnect, Client, ConfigurationError
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
-from llavachat_server.app import StartError
 from llavachat_server.certs_command import run as run_certs
+from llavachat_server.endings import StartError
 from PIL import Image
 from scripted_engine import Hold, ScriptedEngine
 from server_process import run_server

@@ -13,7 +13,7 @@ from imports import read_export
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server import app as app_module
-from llavachat_server.app import StartError
+from llavachat_server.endings import StartError
 from pictures import red_circle
 from rpc_calls import NOT_SERVING, SERVING, details, end, failure, health
 from scripted_engine import Hold, ScriptedEngine

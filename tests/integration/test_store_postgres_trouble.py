@@ -17,7 +17,6 @@ from app_in_process import run_app, until
 from chat_room import begun, collect, make_turns, text
 from held_writer import hold_writer
 from llavachat.v1 import chat_pb2 as pb
-from llavachat_server.app import StoreLost
 from llavachat_server.chats.audit import AuditLog, list_files
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import NotFound, StoreUnavailable
@@ -29,6 +28,7 @@ from llavachat_server.chats.sql import store as store_module
 from llavachat_server.chats.sql.database import StoreError, alembic_config
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery
+from llavachat_server.endings import StoreLost
 from llavachat_server.values import FinishReason
 from postgres import Postgres
 from rpc_calls import end as end_of

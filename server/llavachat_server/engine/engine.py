@@ -170,9 +170,6 @@ class BatchingEngine:
             flush_prefixes=lambda: self._keeper.loop.flush_prefixes(),
         )
         await self._keeper.begin()
-        if self.state is EngineState.STOPPED:
-            # Nobody else knows of this loop.
-            self._keeper.loop.stop(0.0)
         self._check_not_stopped()
         self._info = self._backend.describe(self._keeper.loop.core.capacity_tokens)
         self._gate = self._backend.build_gate(self._info)

@@ -79,7 +79,7 @@ class LoopKeeper:
         return self.state is EngineState.READY and self.loop.is_accepting
 
     async def begin(self) -> None:
-        """Begin a loop; `open` comes after it.
+        """Begin a loop; `open` comes after it, and one of a stopped engine ends at once.
 
         Raises:
             LoadingError: its cache does not fit.
@@ -90,6 +90,9 @@ class LoopKeeper:
             lambda reports: self._post(self._take_reports, epoch, reports),
             lambda: self._post(self._take_end, epoch),
         )
+        if self.state is EngineState.STOPPED:
+            # While it was made, by who did not know of it.
+            self.loop.stop(0.0)
 
     def open(self) -> None:
         """Take jobs from now on, unless the engine has been stopped meanwhile."""
@@ -139,9 +142,6 @@ class LoopKeeper:
             _log.exception("the generation loop can not be begun anew")
             self._die("the generation loop ended and could not be begun anew")
             return
-        if self.state is EngineState.STOPPED:
-            # Nobody else knows of this loop.
-            self.loop.stop(0.0)
         self.open()
 
     def _die(self, reason: str) -> None:
