@@ -32,7 +32,7 @@ demo: .venv/.server ## start the server, ask about a picture, ask again, stop
 	@$(BIN)/llavachat demo
 
 test: .venv/.test ## run the tests that need nothing but Python
-	$(SAY) "Tests, a process on each core (4 to 5 minutes on 2 cores)"
+	$(SAY) "Tests, a process on each core (5 to 6 minutes on 2 cores)"
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --durations 10
 
 # --- what a developer types ------------------------------------------------------------------
