@@ -13,6 +13,7 @@ from container import Container
 from llavachat import Client, LlavaChatError
 
 SERVICE = "llavachat.service"
+MODEL_SERVICE = "llavachat-model.service"
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 50051
 HANG = ROOT / "tests" / "system" / "hang"

@@ -5,7 +5,7 @@ import time
 import grpc
 import pytest
 from figures import Figures
-from host import HANG, PORT, SERVICE, Host, Streams
+from host import HANG, MODEL_SERVICE, PORT, SERVICE, Host, Streams
 from llavachat import ServerUnavailable
 from llavachat.v1.chat_pb2 import GetServerInfoRequest
 from llavachat.v1.chat_pb2_grpc import ChatServiceStub
@@ -131,6 +131,31 @@ def test_crash_loop_ends_in_an_alert(host: Host, figures: Figures) -> None:
     assert "can not be opened; another program may use it" in account
     alerts = machine.read_journal("--priority=alert")
     assert f"{SERVICE} has failed (" in alerts
+
+
+def test_weights_that_do_not_come_are_told_of_by_the_name_of_their_unit(host: Host) -> None:
+    """And the server, which was not even tried, is not told of as one that has failed."""
+    machine = host.machine
+    machine.run("systemctl", "stop", SERVICE, MODEL_SERVICE)
+    drop_in = machine.root / "etc/systemd/system" / f"{MODEL_SERVICE}.d" / "90-test.conf"
+    drop_in.parent.mkdir(exist_ok=True)
+    drop_in.write_text("[Service]\nExecStart=\nExecStart=/usr/bin/false\n")
+    machine.run("systemctl", "daemon-reload")
+    try:
+        machine.run("systemctl", "start", SERVICE, check=False)
+        accounts = {}
+        for unit in (MODEL_SERVICE, SERVICE):
+            path = f"/run/llavachat-alerts/{unit}"
+            host.wait_until(lambda path=path: not machine.run_raw("test", "-s", path).returncode)
+            accounts[unit] = machine.run("head", "-n1", path).strip()
+        failed = f"{MODEL_SERVICE} has failed"
+        assert {
+            MODEL_SERVICE: f"{failed} (exit-code, exit status 1, after 0 restarts)",
+            SERVICE: f"{SERVICE} has not been started: of what it requires, {failed}",
+        } == accounts
+    finally:
+        drop_in.unlink()
+        machine.run("systemctl", "daemon-reload")
 
 
 def test_wrong_setting_is_not_tried_again(host: Host) -> None:

@@ -12,16 +12,27 @@ from llavachat_host.units import read_property
 JOURNAL_LINES = 20
 
 
+def describe(unit: str) -> str:
+    """What has become of a failed unit, in one line."""
+    # systemd also tells of a unit that it has not even tried; its result is that of an earlier run.
+    needed = read_property(unit, "Requires").split()
+    failed = [name for name in needed if read_property(name, "ActiveState") == "failed"]
+    if failed or read_property(unit, "ActiveState") != "failed":
+        reason = f"{', '.join(failed)} has failed" if failed else "something has not come up"
+        return f"{unit} has not been started: of what it requires, {reason}"
+    result = read_property(unit, "Result")
+    status = read_property(unit, "ExecMainStatus")
+    restarts = read_property(unit, "NRestarts") or "0"
+    return f"{unit} has failed ({result}, exit status {status}, after {restarts} restarts)"
+
+
 def tell(unit: str) -> None:
     """Tell of one failed unit.
 
     The hook, ``/etc/llavachat/alert``, is run if it is there and may be run; it gets the unit's
     name and the path of the account as arguments.
     """
-    result = read_property(unit, "Result")
-    status = read_property(unit, "ExecMainStatus")
-    restarts = read_property(unit, "NRestarts") or "0"
-    line = f"{unit} has failed ({result}, exit status {status}, after {restarts} restarts)"
+    line = describe(unit)
     # systemd reads the number as the line's priority: 1 is "alert".
     warn(f"<1>{line}; see `journalctl -u {unit}`")
     journal = probe(
