@@ -24,7 +24,8 @@ RETENTIONS = dict(zip(RETENTION_DAYS, list(logs.RetentionDays), strict=False))
 LINES = {
     # systemd's own words in the journal.
     "WatchdogRestarts": '"llavachat.service: Watchdog timeout"',
-    "Failures": '"llavachat.service: Failed with result"',
+    "Failures": '?"llavachat.service: Failed with result" '
+    '?"llavachat-model.service: Failed with result"',
 }
 """What is counted in the service's log, by pattern."""
 
@@ -156,7 +157,14 @@ class Observability(Construct):
                 1,
                 True,
             ),
-            ("Failures", "The service ended by a failure.", self.metrics["Failures"], 1, 1, True),
+            (
+                "Failures",
+                "The service ended by a failure, or its weights did not come.",
+                self.metrics["Failures"],
+                1,
+                1,
+                True,
+            ),
             ("GpuMemory", "GPU memory is full to 98 %.", gpu_memory, 98, 5, True),
             (
                 "Disk",

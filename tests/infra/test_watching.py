@@ -42,14 +42,14 @@ def test_each_alarm_watches_its_own_metric(template: Template, name: str) -> Non
 
 
 def test_lines_that_are_counted_are_those_that_are_written(template: Template) -> None:
-    """systemd's words for a hung and a failed service, and the server's own field."""
+    """systemd's words for a hung and a failed service or weights, and the server's own field."""
     patterns = {
         each["Properties"]["FilterPattern"]
         for each in find(template, "AWS::Logs::MetricFilter").values()
     }
     expected = {
         '"llavachat.service: Watchdog timeout"',
-        '"llavachat.service: Failed with result"',
+        '?"llavachat.service: Failed with result" ?"llavachat-model.service: Failed with result"',
         "{ $.first_token_seconds >= 0 }",
     }
     assert expected == patterns

@@ -153,6 +153,9 @@ def test_weights_that_do_not_come_are_told_of_by_the_name_of_their_unit(host: Ho
             MODEL_SERVICE: f"{failed} (exit-code, exit status 1, after 0 restarts)",
             SERVICE: f"{SERVICE} has not been started: of what it requires, {failed}",
         } == accounts
+        journal = machine.read_journal(f"--unit={MODEL_SERVICE}", "--lines=20")
+        # What a deployment counts among its failures, see cdk/llavachat_cdk/observability.py.
+        assert f"{MODEL_SERVICE}: Failed with result" in journal
     finally:
         drop_in.unlink()
         machine.run("systemctl", "daemon-reload")

@@ -4,6 +4,7 @@ of it by the real AWS command line, onto an instance's own disk that is blank, a
 The bucket is an emulated one, the hub one of the tests', the disk a loop device.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from host import MODEL_SERVICE, SERVICE, Host
 from hub import Hub, run_hub
 from llavachat_server.profiles import SHAPES_FOLDER
+from pictures import red_circle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cdk" / "assets"))
 
@@ -97,9 +100,9 @@ def be_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return model.find_snapshot(NEED)
 
 
-def prepare() -> None:
-    """What the unit runs before the server."""
-    model.prepare_model(OPTIONS, Path(sys.executable), Steps())
+def prepare(*pauses: float) -> None:
+    """What the unit runs before the server; with one try more for each pause."""
+    model.prepare_model(OPTIONS, Path(sys.executable), Steps(), pauses)
 
 
 def test_the_second_machine_takes_the_first_one_s_mirror(
@@ -165,6 +168,64 @@ def test_a_download_that_broke_off_is_gone_on_with(
     assert [] == list(blobs.glob("*.incomplete"))
 
 
+def test_a_hub_that_comes_back_is_waited_for(
+    hub: Hub, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Try after try, each later than the one before; the last one's failure is the unit's."""
+    snapshot = be_machine(tmp_path, monkeypatch)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            hub.broken = ""
+
+    monkeypatch.setattr(model, "wait", wait)
+    hub.broken = "model.safetensors"
+    with pytest.raises(HostError, match="can not be fetched from the hub"):
+        prepare(1)
+    assert not model.is_whole(snapshot)
+    prepare(2, 3, 4)
+    assert model.is_whole(snapshot)
+    assert [1, 2, 3] == waited
+    # Longer than most troubles of others; and the unit's time does not end before the last try.
+    assert 3600 < sum(model.BOOT_PAUSES) < 7200 - 1800
+
+
+def test_a_mirror_that_fails_amid_its_copy_is_made_up_for_by_the_hub(
+    hub: Hub, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come whole is kept, what has not is fetched, and what a killed copy left is gone."""
+    hub.folder = tmp_path / "parts"
+    hub.folder.mkdir()
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in names:
+        (hub.folder / name).write_bytes(os.urandom(2**20))
+    be_machine(tmp_path / "first", monkeypatch)
+    prepare()
+    # The manifest names it still: for this machine the copy ends amid its files.
+    aws("s3", "rm", f"{bucket}/{names[1]}")
+    snapshot = be_machine(tmp_path / "second", monkeypatch)
+    left = layout.CACHE / "hub-on-system-disk" / snapshot.relative_to(layout.HUB)
+    left.mkdir(parents=True)
+    (left / f"{names[1]}.4b2F6a1c").write_bytes(b"half")
+    break_sync(tmp_path, monkeypatch)
+    hub.downloads.clear()
+    prepare()
+    assert model.is_whole(snapshot)
+    assert [names[1]] == hub.downloads
+    assert {*names, model.MANIFEST} == {path.name for path in snapshot.iterdir()}
+
+
+def break_sync(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the AWS command line do all that it is told to, and say that its copies have failed."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "aws"
+    program.write_text(f'#!/bin/sh\n{TOOLS}/aws "$@" && test "$2" != sync\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+
+
 def test_without_a_bucket_in_reach_the_machine_starts_all_the_same(
     hub: Hub, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,3 +283,45 @@ def test_weights_lie_on_the_instance_s_own_disk(
         prepare()
         assert ("", set()) == read_mount(layout.FAST_DISK)
         assert model.is_whole(snapshot)
+
+
+@contextmanager
+def without_weights(host: Host, address: str) -> Iterator[None]:
+    """Have the machine wake with an empty disk, and with a hub at this address."""
+    machine = host.machine
+    file = machine.root / "etc/llavachat/host.json"
+    kept = file.read_text()
+    settings = machine.root / "etc/systemd/system" / f"{MODEL_SERVICE}.d" / "90-test.conf"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text(f"[Service]\nEnvironment=HF_ENDPOINT={address}\n")
+    # The model's unit alone reads it: the server goes on with the embedded model.
+    file.write_text(json.dumps(json.loads(kept) | {"profile": OPTIONS.profile}))
+    machine.shell(
+        f"systemctl stop {SERVICE} {MODEL_SERVICE}; systemctl daemon-reload; "
+        "mkdir -p /var/cache/llavachat; mount -t tmpfs -o size=20G none /var/cache/llavachat"
+    )
+    try:
+        yield
+    finally:
+        file.write_text(kept)
+        settings.unlink()
+        machine.shell(
+            f"systemctl stop {SERVICE} {MODEL_SERVICE}; umount /var/cache/llavachat; "
+            "systemctl daemon-reload"
+        )
+
+
+# The last one: a machine takes this process into a network of its own, away from the bucket.
+def test_a_machine_that_wakes_amid_the_hub_s_trouble_serves_when_it_is_over(
+    host: Host, hub: Hub
+) -> None:
+    """By itself, by the same start: nobody is there to start the server once more."""
+    hub.broken = "model.safetensors"
+    with without_weights(host, hub.address):
+        host.machine.run("systemctl", "start", "--no-block", SERVICE)
+        told = ("--unit", MODEL_SERVICE, "--lines=50")
+        host.wait_until(lambda: "model: try 1 of 13: " in host.machine.read_journal(*told))
+        assert "activating" == host.machine.read_property(MODEL_SERVICE, "ActiveState")
+        hub.broken = ""
+        host.wait_until_serving()
+        assert host.ask(red_circle()).strip()

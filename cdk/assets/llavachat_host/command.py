@@ -101,7 +101,7 @@ def act(given: argparse.Namespace) -> None:
         idleness.stop_if_idle(load_options(), Steps())
     elif given.verb == "prepare-model":
         python = layout.CURRENT / "venv" / "bin" / "python"
-        model.prepare_model(load_options(), python, Steps())
+        model.prepare_model(load_options(), python, Steps(), model.BOOT_PAUSES)
     elif given.verb == "rollback":
         installation.roll_back(Steps(layout.LOG))
     else:

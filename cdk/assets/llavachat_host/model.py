@@ -7,7 +7,8 @@ names and sizes is written last, here and in the bucket: without it a copy is no
 from __future__ import annotations
 
 import json
-import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from llavachat_host import layout
@@ -17,6 +18,12 @@ from llavachat_host.steps import HostError, Steps, probe, run
 
 MANIFEST = "llavachat-manifest.json"
 SPARE_GIB = 1.0
+PAUSES = (5.0, 15.0, 45.0)
+"""Seconds between one try and the next where somebody waits for the end."""
+
+BOOT_PAUSES = (*PAUSES, 120.0, 300.0, *[600.0] * 7)
+"""The same at a machine's start, which nobody repeats; in all less than its unit's time."""
+
 PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
 FETCH = """
 import json, sys
@@ -26,13 +33,16 @@ snapshot_download(model, revision=revision, cache_dir=cache, allow_patterns=patt
 """
 
 
-def prepare_model(options: Options, python: Path, steps: Steps) -> None:
+def prepare_model(
+    options: Options, python: Path, steps: Steps, pauses: Sequence[float] = PAUSES
+) -> None:
     """Everything that must be there before the server loads.
 
     Args:
         options: this host's.
         python: of an environment with the hub's library.
         steps: the account.
+        pauses: seconds to wait after a try that failed; the last one is followed by the last try.
 
     Raises:
         HostError: the weights can not be brought.
@@ -52,6 +62,30 @@ def prepare_model(options: Options, python: Path, steps: Steps) -> None:
             f"disk: {free:.1f} GiB free for {snapshot.resolve()}; {need.model} needs "
             f"{need.weights + SPARE_GIB:.1f} GiB"
         )
+    for number, pause in enumerate(pauses, 1):
+        try:
+            bring(options, snapshot, python, steps)
+        except HostError as error:
+            steps.say(f"model: try {number} of {len(pauses) + 1}: {error}")
+            steps.say(f"model: tried again in {pause:g} s")
+            wait(pause)
+        else:
+            return
+    bring(options, snapshot, python, steps)
+
+
+def wait(seconds: float) -> None:
+    """Give a network or a hub that is away its time."""
+    time.sleep(seconds)
+
+
+def bring(options: Options, snapshot: Path, python: Path, steps: Steps) -> None:
+    """One try: from the bucket, or else from the hub, and into the bucket then.
+
+    Raises:
+        HostError: neither has them; what has come stays for the next try.
+    """
+    need = options.need
     if options.weights and copy_from_bucket(options, snapshot, steps):
         return
     with steps.step(f"model from the hub: {need.model}"):
@@ -131,6 +165,15 @@ def is_whole(snapshot: Path) -> bool:
     )
 
 
+def keep_whole_files(snapshot: Path, manifest: Path) -> None:
+    """Remove what a manifest does not have in that size: the hub's library takes any file for whole
+    that is there."""
+    expected: dict[str, int] = json.loads(manifest.read_text())
+    for name, size in list_sizes(snapshot).items():
+        if expected.get(name) != size:
+            (snapshot / name).unlink()
+
+
 def name_prefix(options: Options) -> str:
     """Where a model lies in the bucket."""
     need = options.need
@@ -146,16 +189,21 @@ def copy_from_bucket(options: Options, snapshot: Path, steps: Steps) -> bool:
     if probe(["aws", "s3", "cp", "--only-show-errors", f"{prefix}/{MANIFEST}", draft]) is None:
         steps.say(f"model: no mirror at {prefix}")
         return False
-    with steps.step(f"model from {prefix}"):
-        run(
-            ["aws", "s3", "sync", "--only-show-errors", "--exclude", MANIFEST, prefix, snapshot],
-            failure="the mirrored weights can not be copied",
-        )
-        draft.replace(snapshot / MANIFEST)
+    try:
+        with steps.step(f"model from {prefix}"):
+            sync: list[str | Path] = ["aws", "s3", "sync", "--only-show-errors"]
+            run(
+                [*sync, "--exclude", MANIFEST, prefix, snapshot],
+                failure="the mirrored weights can not be copied",
+            )
+    except HostError as error:
+        steps.say(f"model: {error}")
+    keep_whole_files(snapshot, draft)
+    draft.replace(snapshot / MANIFEST)
     if is_whole(snapshot):
         return True
-    steps.say("model: the mirror's copy is not whole; the hub is asked instead")
-    shutil.rmtree(snapshot)
+    (snapshot / MANIFEST).unlink()
+    steps.say("model: the mirror's copy is not whole; the hub is asked for what is missing")
     return False
 
 
