@@ -34,26 +34,32 @@ REMOVAL = {
 }
 
 
-def build_volume(scope: Construct, *, name: str, options: Options, zone: str) -> ec2.Volume:
+def build_volume(
+    scope: Construct, *, name: str, options: Options, zone: str
+) -> tuple[ec2.Volume, str]:
     """The chats' own volume, encrypted; under one logical id for ever, as a new one has no chats.
 
     Args:
         name: the deployment's.
         zone: the machine's; a token unless chosen.
+
+    Returns:
+        The volume, and the snapshot that it was made from: a token, "" for none.
     """
     keep_zone(scope, options.zone)
+    began_from = keep_snapshot(scope, options.restore_snapshot_id)
     volume = ec2.Volume(
         scope,
         "Chats",
         availability_zone=zone,
         size=Size.gibibytes(options.chats_gib),
-        snapshot_id=keep_snapshot(scope, options.restore_snapshot_id),
+        snapshot_id=leave_out_if_empty(scope, began_from),
         volume_type=ec2.EbsDeviceVolumeType.GP3,
         encrypted=True,
         removal_policy=REMOVAL[options.chats_on_delete],
     )
     Tags.of(volume).add(VOLUME_TAG, name)
-    return volume
+    return volume, began_from
 
 
 def keep(scope: Construct, id: str, chosen: str, what: str) -> str:
@@ -75,7 +81,7 @@ def keep_zone(scope: Construct, chosen: str) -> None:
 
 
 def keep_snapshot(scope: Construct, chosen: str) -> str:
-    """Refuse another snapshot than that of the beginning; that one, as a token, or no value."""
+    """Refuse another snapshot than that of the beginning; that one, as a token."""
     what = "The snapshot that the chats' volume was made from"
     began = keep(scope, "BeganFromSnapshot", chosen, what)
     if chosen:
@@ -86,11 +92,18 @@ def keep_snapshot(scope: Construct, chosen: str) -> str:
             "restore_snapshot_id is for a deployment that begins: this one stands and has chats of "
             "its own. Leave it out, or begin another deployment from the snapshot.",
         )
+    return began
+
+
+def leave_out_if_empty(scope: Construct, began: str) -> str:
+    """The snapshot, or no value.
+
+    Never "": CloudFormation is known to replace a volume that was made from that snapshot.
+    https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1400
+    """
     restored = CfnCondition(
         scope, "Restored", expression=Fn.condition_not(Fn.condition_equals(began, ""))
     )
-    # Never "": CloudFormation is known to replace a volume that was made from that snapshot.
-    # https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1400
     return Token.as_string(Fn.condition_if(restored.logical_id, began, Aws.NO_VALUE))
 
 

@@ -60,6 +60,7 @@ class Host(Construct):
         name: the deployment's name.
         role: the machine's rights.
         volume: the chats' volume.
+        snapshot: what it was made from, a token; "" for none.
         instance: the machine; None where it is spot capacity.
         group: the group of at most one machine that spot capacity comes in; else None.
         resource: the one of these two as CloudFormation knows it.
@@ -83,7 +84,9 @@ class Host(Construct):
         self.name = name
         self.install_log = f"/llavachat/{name}/install"
         self.service_log = f"/llavachat/{name}/service"
-        self.volume = build_volume(self, name=name, options=options, zone=network.zone)
+        self.volume, self.snapshot = build_volume(
+            self, name=name, options=options, zone=network.zone
+        )
         self.role = iam.Role(
             self,
             "Role",
@@ -314,6 +317,8 @@ class Host(Construct):
             "region": Aws.REGION,
             "release": f"s3://{service.release.s3_bucket_name}/{service.release.s3_object_key}",
             "volume": self.volume.volume_id,
+            # Of the deployment's beginning: an option that is left out later changes nothing.
+            "snapshot": self.snapshot,
             "weights": f"s3://{service.weights.bucket_name}",
             "api_key": service.api_key.secret_arn,
             "certificate": service.certificate.secret_arn,

@@ -23,6 +23,7 @@ DEPLOYMENT = {
     "resource": "Instance",
     "region": "us-east-1",
     "volume": "vol-1",
+    "snapshot": "",
     "weights": "s3://weights",
     "api_key": ARNS[0],
     "certificate": ARNS[1],

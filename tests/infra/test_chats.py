@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Synthesise, Template, find, find_one
+from conftest import Synthesise, Template, find, find_one, read_deployment, read_user_data
 from emulated.account import Account, run_account
 
 SNAPSHOT = "snap-0123456789abcdef0"
@@ -65,6 +65,15 @@ def keep_volume(template: Template) -> dict[str, Any]:
         "Conditions": template.get("Conditions", {}),
         "Resources": find(template, "AWS::EC2::Volume"),
     }
+
+
+def test_the_machine_knows_what_its_volume_was_made_from(
+    synthesise: Synthesise, template: Template
+) -> None:
+    """What the deployment began with, whatever the option says later: it formats no such volume."""
+    for each in (template, synthesise(restore_snapshot_id=SNAPSHOT)):
+        name, _ = read_parameter(each, "BeganFromSnapshot")
+        assert f"<{name}>" == read_deployment(read_user_data(each))["snapshot"]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class FirstBoot:
         )
         self.journal.enter("chats")
         self.handover.claim()
-        volume.mount(volume.find_device(it["volume"]), CHATS, say)
+        volume.mount(volume.find_device(it["volume"]), CHATS, it["snapshot"], say)
         safekeeping.keep(CHATS, self.release, self.instance, say)
         self.journal.enter("install")
         install(self.release, it, say)
