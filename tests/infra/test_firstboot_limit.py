@@ -15,6 +15,8 @@ from firstboot.__main__ import FirstBoot  # isort: skip
 
 HANGING = """
 import pathlib, signal, subprocess, sys, time
+if sys.argv[1] != {verb!r}:
+    sys.exit()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 # A download of its own, which has the log open as well.
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"])
@@ -22,20 +24,29 @@ print("hangs", child.pid, flush=True)
 child.wait()
 pathlib.Path(sys.argv[3], "ended").touch()
 """
+FAILS_TO_ANSWER = "import sys; sys.exit(sys.argv[1] == 'run')"
 
 
+@pytest.mark.parametrize(
+    ("verb", "reason"),
+    [
+        ("prepare", "no end of preparing after 20 minutes; install_minutes is 30"),
+        ("run", "no end after 22 minutes; install_minutes is 30"),
+    ],
+)
 def test_an_installer_that_hangs_is_ended_and_the_chats_are_given_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, reason: str
 ) -> None:
-    """With all its processes; then the chats go back, and when all is told, so is the failure."""
-    release = make_release(tmp_path / "release", HANGING)
+    """With all its processes; then the chats go back, and when all is told, so is the failure. What
+    is only prepared ends sooner, as the machine before is not to be stopped for nothing."""
+    release = make_release(tmp_path / "release", HANGING.format(verb=verb))
     events: list[str] = []
 
     def call(_: str, operation: str, *words: str, **__: Any) -> Any:
         events.append(f"{operation} {words[1]}" if operation == "signal-resource" else operation)
 
     boot = make_boot(monkeypatch, release, call)
-    monkeypatch.setattr(boot.handover, "claim", lambda: None)
+    monkeypatch.setattr(boot.handover, "claim", lambda: events.append("claimed"))
     monkeypatch.setattr(boot.handover, "give_back", lambda: events.append("given back"))
     monkeypatch.setattr(boot.journal, "flush", lambda: events.append("log sent"))
     children: list[int] = []
@@ -47,13 +58,15 @@ def test_an_installer_that_hangs_is_ended_and_the_chats_are_given_back(
 
     boot.journal.on_line = ring  # type: ignore[attr-defined]
     assert not boot.run()
-    assert ["describe-instances", "given back", "log sent", "signal-resource FAILURE"] == events
+    claimed = ["claimed"] if verb == "run" else []
+    ended = ["given back", "log sent", "signal-resource FAILURE"]
+    assert ["describe-instances", *claimed, *ended] == events
     assert not (release / "ended").exists()
     # Readable once the process has ended.
     assert (children, [], []) == select.select(children, [], [], 10)
     os.close(children[0])
     assert any(
-        line.startswith("FAILED: no end after 22 minutes; install_minutes is 30")
+        line == f"FAILED: {reason}"
         for line in boot.journal.written  # type: ignore[attr-defined]
     )
 
@@ -62,7 +75,7 @@ def test_an_alarm_that_was_meant_for_the_work_does_not_break_the_way_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It is called off first; and what then hangs still ends with the signal."""
-    release = make_release(tmp_path / "release", "raise SystemExit(1)")
+    release = make_release(tmp_path / "release", FAILS_TO_ANSWER)
     events: list[str] = []
 
     def call(_: str, operation: str, *words: str, **__: Any) -> Any:
@@ -130,6 +143,14 @@ def test_time_counts_from_the_launch_and_five_minutes_are_kept(
 ) -> None:
     """CloudFormation's clock runs while EC2 boots and cloud-init fetches."""
     assert expected == limit.reckon(minutes, launched, now=1000.0)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1320, 1200), (200, 100), (60, 30)])
+def test_two_minutes_are_kept_for_what_the_old_machine_is_stopped_for(
+    seconds: float, expected: float
+) -> None:
+    """Or half of what there is."""
+    assert expected == limit.reckon_preparation(seconds)
 
 
 @pytest.mark.parametrize("text", ["2026-11-28T12:00:00+00:00", "2026-11-28T12:00:00.000Z"])

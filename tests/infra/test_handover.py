@@ -14,6 +14,16 @@ from firstboot.limit import TimeIsUp  # isort: skip
 from firstboot.service import CHATS  # isort: skip
 
 
+FAILS_TO_ANSWER = "import sys; sys.exit(sys.argv[1] == 'run')"
+"""An install script that has everything, and whose service then does not come up."""
+
+CAN_NOT_BE_PREPARED = """
+import sys
+print("install: this machine can not run llavachat: GPU driver", flush=True)
+sys.exit(sys.argv[1] == "prepare")
+"""
+
+
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two looks."""
@@ -162,14 +172,29 @@ def test_a_machine_that_fails_later_gives_the_volume_back(
 ) -> None:
     """Detached here, attached there, and the old machine started: in this order."""
     cloud = Cloud(i_old="running")
-    installer = make_release(tmp_path / "release", "raise SystemExit(1)")
-    assert not make_boot(monkeypatch, installer, cloud.call).run()
+    release = make_release(tmp_path / "release", FAILS_TO_ANSWER)
+    assert not make_boot(monkeypatch, release, cloud.call).run()
     assert [
         *("stop-instances i-old", "detach-volume i-old", "attach-volume i-new"),
         *("detach-volume i-new", "attach-volume i-old", "start-instances i-old"),
         "signal-resource FAILURE",
     ] == cloud.calls
     assert "i-old" == cloud.holder
+
+
+def test_a_machine_that_can_not_be_prepared_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An unfit image, a library that can not be had: the old machine has not even been stopped."""
+    cloud = Cloud(i_old="running")
+    release = make_release(tmp_path / "release", CAN_NOT_BE_PREPARED)
+    boot = make_boot(monkeypatch, release, cloud.call)
+    assert not boot.run()
+    assert ["signal-resource FAILURE"] == cloud.calls
+    assert ("i-old", "running") == (cloud.holder, cloud.states["i-old"])
+    told = boot.journal.written  # type: ignore[attr-defined]
+    assert "install: this machine can not run llavachat: GPU driver" in told
+    assert "FAILED: the install script failed at 'prepare'; see above" in told
 
 
 def test_a_machine_that_wakes_takes_a_free_volume(

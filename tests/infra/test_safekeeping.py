@@ -187,6 +187,8 @@ def test_the_next_new_machine_begins_from_the_chats_as_they_were(
 
 MIGRATING = """
 import sqlite3, sys
+if sys.argv[1] != "run":
+    sys.exit()
 connection = sqlite3.connect({database!r})
 connection.execute("UPDATE alembic_version SET version_num = '0002'")
 connection.commit()

@@ -25,6 +25,23 @@ def test_update_and_rollback(host: Host, releases: Releases, figures: Figures) -
     assert host.ask(red_circle()).strip()
 
 
+def test_update_that_is_prepared_beforehand(host: Host, releases: Releases) -> None:
+    """The old release has not noticed; the update finds all of it there, also after a reboot."""
+    process, before = host.process_id, host.release
+    folder = releases.make("prepared", edit=lambda _, text: text + "\n# prepared\n")
+    said = host.machine.run(f"{folder}/assets/install", "prepare")
+    assert "s  release " in said
+    assert "first answer" not in said
+    assert (before, process) == (host.release, host.process_id)
+    host.machine.reboot()
+    host.wait_until_serving()
+    assert before == host.release
+    said = host.install(folder)
+    assert "is there already" in said.partition("release: ")[2].splitlines()[0]
+    assert before != host.release
+    assert host.ask(red_circle()).strip()
+
+
 def test_update_that_can_not_be_installed(host: Host, releases: Releases, figures: Figures) -> None:
     """A library that does not exist: the old release has not noticed."""
     process, before = host.process_id, host.release

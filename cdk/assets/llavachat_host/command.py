@@ -26,8 +26,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     run = verbs.add_parser("run", help="install or update, and wait for the first answer (default)")
+    prepare = verbs.add_parser("prepare", help="bring all that run needs, and let nothing run")
     check = verbs.add_parser("check", help="say what this machine lacks, and change nothing")
-    for verb in (run, check):
+    for verb in (run, prepare, check):
         verb.add_argument(
             "--release",
             type=absolute,
@@ -102,6 +103,8 @@ def act(given: argparse.Namespace) -> None:
     elif given.verb == "prepare-model":
         python = layout.CURRENT / "venv" / "bin" / "python"
         model.prepare_model(load_options(), python, Steps(), model.BOOT_PAUSES)
+    elif given.verb == "prepare":
+        installation.prepare(given.release, resolve_options(given), Steps(layout.LOG))
     elif given.verb == "rollback":
         installation.roll_back(Steps(layout.LOG))
     else:

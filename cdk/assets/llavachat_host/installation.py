@@ -52,28 +52,45 @@ def check_machine(source: Source | None, options: Options, steps: Steps) -> Path
     return machine.python
 
 
+def prepare(folder: Path, options: Options, steps: Steps) -> None:
+    """Have everything at hand that `install` needs, beside whatever runs; nothing is switched.
+
+    Raises:
+        HostError: the machine is not fit, or something can not be brought.
+    """
+    options.check()
+    with hold_lock(layout.LOCK):
+        build(folder, options, steps)
+
+
 def install(folder: Path, options: Options, steps: Steps) -> None:
     """Bring the release in `folder` to answer on this machine; first time or update."""
     options.check()
     with hold_lock(layout.LOCK):
-        source = Source.find(folder)
-        python = check_machine(source, options, steps)
+        release = build(folder, options, steps)
         running = read_link(layout.CURRENT)
-        steps.say(
-            f"release {source.name}, "
-            + (f"now running {running.name}" if running else "the first here")
-        )
-        for path in (layout.RELEASES, layout.ENVIRONMENTS, layout.CONFIGURATION):
-            path.mkdir(parents=True, exist_ok=True)
-        layout.CREDENTIALS.mkdir(mode=0o700, exist_ok=True)
-        release = build_release(source, build_environment(source, python, steps), steps)
-        # While the old release still serves: it may take long.
-        prepare_model(options, release / "venv" / "bin" / "python", steps)
         switch(running, release, options, steps)
         if running is not None and running != release:
             point(layout.PREVIOUS, running)
         keep = {release, read_link(layout.PREVIOUS)} - {None}
         drop_old({folder for folder in keep if folder is not None}, steps)
+
+
+def build(folder: Path, options: Options, steps: Steps) -> Path:
+    """All that may take long, while the old release still serves; the release's own folder."""
+    source = Source.find(folder)
+    python = check_machine(source, options, steps)
+    running = read_link(layout.CURRENT)
+    steps.say(
+        f"release {source.name}, "
+        + (f"now running {running.name}" if running else "the first here")
+    )
+    for path in (layout.RELEASES, layout.ENVIRONMENTS, layout.CONFIGURATION):
+        path.mkdir(parents=True, exist_ok=True)
+    layout.CREDENTIALS.mkdir(mode=0o700, exist_ok=True)
+    release = build_release(source, build_environment(source, python, steps), steps)
+    prepare_model(options, release / "venv" / "bin" / "python", steps)
+    return release
 
 
 def roll_back(steps: Steps) -> None:

@@ -25,8 +25,8 @@ OPTIONS: dict[str, object] = {
     "instance_type": "t3.large",
     "chats_on_delete": "delete",
 }
-ROOM_BYTES = 7 * 2**30
-"""For three machines, each with its libraries."""
+ROOM_BYTES = 9 * 2**30
+"""For four machines, each with its libraries."""
 
 INSTALL_LOG = "/llavachat/llavachat/install"
 MARK = "/var/lib/private/llavachat/mark"
@@ -143,6 +143,29 @@ def test_an_update_keeps_the_chats_and_the_certificate(
     run_inside(account, "test", "-e", MARK)
 
 
+def read_run(account: Account) -> tuple[str, str]:
+    """The machine that runs, and the one run of its server: another after every start."""
+    show = ("systemctl", "show", "--value", "--property=InvocationID", "llavachat.service")
+    return find_machine(account), run_inside(account, *show).strip()
+
+
+def test_a_machine_that_is_not_fit_disturbs_nobody(
+    account: Account, deploy: Run, tmp_path: Path
+) -> None:
+    """Without a GPU, where the profile needs one: the old machine's server has not been stopped."""
+    before = read_run(account)
+    unfit = {"profile": "llava-1.5-7b", "quantization": "int8", "instance_type": "g5.xlarge"}
+    done = deploy(**OPTIONS | unfit)
+    log = read_newest_log(account)
+    assert 1 == done.returncode
+    assert "Received FAILURE signal" in done.stdout
+    assert "GPU: none is plugged in; llava-1.5-7b needs one" in log
+    assert "FAILED: the install script failed at 'prepare'; see above" in log
+    assert "stopping" not in log
+    assert before == read_run(account)
+    assert ask(account, tmp_path)
+
+
 def test_a_failing_machine_gives_the_chats_back(
     account: Account, deploy: Run, tmp_path: Path
 ) -> None:
@@ -157,7 +180,9 @@ def test_a_failing_machine_gives_the_chats_back(
     assert 1 == done.returncode
     assert "Received FAILURE signal" in done.stdout
     assert before == find_machine(account)
-    assert "FAILED" in read_newest_log(account)
+    log = read_newest_log(account)
+    assert "FAILED: the install script failed at 'run'; see above" in log
+    assert f"giving the chats back to {before}" in log
     account.machines.running[before].wait_until_up()  # type: ignore[attr-defined]
     run_inside(account, "test", "-e", MARK)
     assert ask(account, tmp_path)

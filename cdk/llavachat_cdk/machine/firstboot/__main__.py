@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ from firstboot.account import CallFailed, call, read_instance_id
 from firstboot.handover import Handover
 from firstboot.journal import Journal
 from firstboot.limit import Limit, TimeIsUp
-from firstboot.service import CHATS, CREDENTIALS, UNITS, check_health, install, stop
+from firstboot.service import (
+    CHATS,
+    CREDENTIALS,
+    UNITS,
+    check_health,
+    install,
+    prepare,
+    stop,
+)
 
 
 class FirstBoot:
@@ -39,12 +48,17 @@ class FirstBoot:
     def run(self) -> bool:
         """Do everything; whether the service is healthy at the end. CloudFormation knows then."""
         self.journal.write(f"first boot of {self.instance}")
-        allowed = int(self.deployment["install_minutes"])
-        seconds = limit.reckon(allowed, limit.find_launch(self.instance))
-        message = f"no end after {seconds / 60:.0f} minutes; install_minutes is {allowed}"
+        seconds = limit.reckon(
+            int(self.deployment["install_minutes"]), limit.find_launch(self.instance)
+        )
+        deadline = time.monotonic() + seconds
+        for_preparing = limit.reckon_preparation(seconds)
         try:
-            with Limit(seconds, message):
-                self.work()
+            # While the machine before this one serves: what fails here costs nobody an answer.
+            with Limit(for_preparing, self.describe_end("of preparing ", for_preparing)):
+                self.prepare()
+            with Limit(max(deadline - time.monotonic(), 1), self.describe_end("", seconds)):
+                self.take_over()
             # Not within the limit: what it does is not to be broken off half-way.
             self.commit()
         except Exception as error:
@@ -60,17 +74,26 @@ class FirstBoot:
         finally:
             self.journal.close()
 
-    def work(self) -> None:
-        """The stages."""
+    def describe_end(self, what: str, seconds: float) -> str:
+        """What is said when time is up."""
+        allowed = int(self.deployment["install_minutes"])
+        return f"no end {what}after {seconds / 60:.0f} minutes; install_minutes is {allowed}"
+
+    def prepare(self) -> None:
+        """The stages that need nothing of the machine before this one."""
         it, say = self.deployment, self.journal.write
         self.journal.enter("credentials")
         self.made = credentials.bring(
             CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say
         )
         self.journal.enter("telemetry")
-        telemetry.set_up(
-            {"name": it["name"], "service_log": it["service_log"], "chats_folder": str(CHATS)}, say
-        )
+        telemetry.set_up(self.list_telemetry(), say)
+        self.journal.enter("prepare")
+        prepare(self.release, it, say)
+
+    def take_over(self) -> None:
+        """The stages from when the machine before this one is stopped."""
+        it, say = self.deployment, self.journal.write
         self.journal.enter("chats")
         self.handover.claim()
         volume.mount(volume.find_device(it["volume"]), CHATS, it["snapshot"], say)
@@ -79,6 +102,11 @@ class FirstBoot:
         install(self.release, it, say)
         self.journal.enter("health")
         check_health(int(it["port"]), say)
+
+    def list_telemetry(self) -> dict[str, str]:
+        """What the agent is told."""
+        it = self.deployment
+        return {"name": it["name"], "service_log": it["service_log"], "chats_folder": str(CHATS)}
 
     def commit(self) -> None:
         """The service is well: let clients know it, and give up the way back."""

@@ -20,6 +20,10 @@ machine and comes to another a minute or two, and the log's last lines must be s
 SIGNAL_SECONDS = 30
 """Kept back of that, so that the signal of the failure comes even if stepping back hangs."""
 
+TAKEOVER_SECONDS = 120
+"""Kept back of the work's time for what comes once the machine before is stopped: with less than
+that, stopping it would be an outage for nothing."""
+
 MIN_SECONDS = 60
 MAX_START_SECONDS = 600
 """A machine that seems to have booted for longer than this has a clock that is not set yet."""
@@ -88,3 +92,8 @@ def reckon(install_minutes: int, launched: float | None, now: float | None = Non
     if launched is not None:
         gone = min(max((time.time() if now is None else now) - launched, 0), MAX_START_SECONDS)
     return max(install_minutes * 60 - SPARE_SECONDS - gone, MIN_SECONDS)
+
+
+def reckon_preparation(seconds: float) -> float:
+    """Seconds of the work's that it may take to prepare, before anybody is stopped."""
+    return max(seconds - TAKEOVER_SECONDS, seconds / 2)

@@ -34,11 +34,31 @@ print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 """
 
 
+def prepare(release: Path, deployment: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Have the release's install script look at this machine and bring all that it needs.
+
+    Raises:
+        RuntimeError: it failed; its own lines say why.
+    """
+    run_script("prepare", release, deployment, say)
+
+
 def install(release: Path, deployment: dict[str, Any], say: Callable[[str], None]) -> None:
     """Run the release's install script; it returns once the service has answered a picture.
 
     Raises:
         RuntimeError: it failed; its own lines say why.
+    """
+    run_script("run", release, deployment, say)
+
+
+def run_script(
+    verb: str, release: Path, deployment: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Run the install script with the deployment's options, and tell each line that it says.
+
+    Raises:
+        RuntimeError: it ended with a failure.
     """
     options = {
         "release": str(release),
@@ -51,7 +71,7 @@ def install(release: Path, deployment: dict[str, Any], say: Callable[[str], None
     if deployment["stop_command"]:
         options["stop-command"] = deployment["stop_command"]
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    command = [sys.executable, str(release / "assets" / "install"), "run", *words]
+    command = [sys.executable, str(release / "assets" / "install"), verb, *words]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -71,7 +91,7 @@ def install(release: Path, deployment: dict[str, Any], say: Callable[[str], None
             os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
-        raise RuntimeError("the install script did not bring the service up; see above")
+        raise RuntimeError(f"the install script failed at {verb!r}; see above")
 
 
 def stop() -> None:
