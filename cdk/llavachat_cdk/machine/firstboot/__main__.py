@@ -67,6 +67,8 @@ class FirstBoot:
             # CloudFormation takes the machine away as soon as it hears.
             self.journal.flush()
             self.report("FAILURE")
+            # Nobody takes away a group's later machine: that it has no server is to be noticed.
+            telemetry.watch_server(self.list_telemetry(), self.journal.write)
             return False
         else:
             self.report("SUCCESS")
@@ -102,6 +104,7 @@ class FirstBoot:
         install(self.release, it, say)
         self.journal.enter("health")
         check_health(int(it["port"]), say)
+        telemetry.watch_server(self.list_telemetry(), say)
 
     def list_telemetry(self) -> dict[str, str]:
         """What the agent is told."""

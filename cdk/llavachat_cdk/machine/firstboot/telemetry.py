@@ -5,6 +5,7 @@ A machine without the agent serves all the same; the first boot's log then says 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from string import Template
 AGENT = Path("/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl")
 HERE = Path(__file__).resolve().parent.parent
 UNIT = "llavachat-journal.service"
+SETTINGS = Path("/etc/llavachat/agent.json")
+AGENT_SECONDS = 60
+PROCESSES = "procstat"
+"""The plugin that counts the server's processes; it counts none, too."""
 
 
 def set_up(values: dict[str, str], say: Callable[[str], None]) -> None:
@@ -39,13 +44,38 @@ def set_up(values: dict[str, str], say: Callable[[str], None]) -> None:
     if not AGENT.exists():
         say(f"no CloudWatch agent at {AGENT}: logs, GPU and disk metrics will be missing")
         return
-    settings = Path("/etc/llavachat/agent.json")
-    settings.write_text(Template((HERE / "agent.json").read_text()).safe_substitute(values))
-    done = subprocess.run(
-        [str(AGENT), "-a", "fetch-config", "-m", "ec2", "-s", "-c", f"file:{settings}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    tail = (done.stdout + done.stderr).strip().splitlines()[-1:] or [""]
-    say("CloudWatch agent started" if done.returncode == 0 else f"CloudWatch agent: {tail[0]}")
+    # An alarm rings over a server that is not there, and until the first answer there is none.
+    start_agent(values, say, without=PROCESSES)
+
+
+def watch_server(values: dict[str, str], say: Callable[[str], None]) -> None:
+    """Have the agent say from now on, also after a reboot, whether the server is there."""
+    if AGENT.exists():
+        start_agent(values, say)
+
+
+def start_agent(values: dict[str, str], say: Callable[[str], None], without: str = "") -> None:
+    """Start the agent, or have it read its settings anew.
+
+    Args:
+        without: the plugin to leave out.
+    """
+    settings = json.loads(Template((HERE / "agent.json").read_text()).safe_substitute(values))
+    settings["metrics"]["metrics_collected"].pop(without, None)
+    words = [str(AGENT), "-a", "fetch-config", "-m", "ec2", "-s", "-c", f"file:{SETTINGS}"]
+    try:
+        SETTINGS.write_text(json.dumps(settings, indent=2) + "\n")
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, timeout=AGENT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        say(f"CloudWatch agent: no end after {AGENT_SECONDS} s")
+        return
+    except OSError as error:
+        say(f"CloudWatch agent: {error}")
+        return
+    if done.returncode:
+        tail = (done.stdout + done.stderr).strip().splitlines()[-1:] or ["it does not say why"]
+        say(f"CloudWatch agent: {tail[0]}")
+    else:
+        say(f"CloudWatch agent started{', not counting servers yet' if without else ''}")
