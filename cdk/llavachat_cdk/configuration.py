@@ -37,6 +37,16 @@ CALLER_NETWORKS = tuple(
 """Where internal callers may live: never the public internet. Source: RFC 1918."""
 
 
+OWN_KEYS = {
+    "acknowledged-issue-numbers",
+    "assets-ecr-repository-name",
+    "cdk-migrate",
+    "cli-telemetry",
+}
+"""CDK's keys that carry no sign of whose they are: what its command line writes into a project's
+context, and what its library reads. A test looks through the library for more."""
+
+
 class ConfigurationError(ValueError):
     """One or more options are wrong; the text names each and says what is allowed."""
 
@@ -312,7 +322,9 @@ def explain(detail: Mapping[str, Any]) -> str:
         return str(detail["msg"]).removeprefix("Value error, ")
     name = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Options.model_fields, n=1)
+        # As other tools write their options; it is how most of the misspelt ones come about.
+        meant = name.lower().replace("-", "_").replace(".", "_")
+        near = difflib.get_close_matches(meant, Options.model_fields, n=1)
         hint = f"did you mean {near[0]}?" if near else "see docs/deploy.md for those there are"
         return f"{name}: no such option; {hint}"
     return f"{name}={detail['input']!r}: allowed is {list_allowed(name)}"
@@ -321,14 +333,20 @@ def explain(detail: Mapping[str, Any]) -> str:
 def read_context(context: Mapping[str, object]) -> Options:
     """Options from a CDK app's context.
 
-    Keys of CDK's own and of other libraries carry a colon, a slash or an at sign; every other key
-    must be an option, so that a misspelt one is refused rather than ignored.
+    Keys of CDK's own and of other libraries carry a colon, a slash or an at sign, but for a few;
+    every other key must be an option, so that a misspelt one is refused rather than ignored.
 
     Raises:
         ConfigurationError: naming every wrong option and what is allowed.
     """
-    own = {key: value for key, value in context.items() if re.fullmatch(r"\w+", key)}
-    return read_options(own)
+    others = re.compile("[:/@]")
+    return read_options(
+        {
+            key: value
+            for key, value in context.items()
+            if key not in OWN_KEYS and not others.search(key)
+        }
+    )
 
 
 def estimate_cost(options: Options) -> tuple[float, float]:

@@ -2,13 +2,17 @@
 
 import gzip
 import json
+import re
+import tarfile
 from pathlib import Path
 
+import aws_cdk
 import moto.ec2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llavachat_cdk.configuration import (
+    OWN_KEYS,
     ConfigurationError,
     Options,
     estimate_cost,
@@ -44,8 +48,57 @@ def test_typed_values_of_cdk_json_are_taken() -> None:
 
 def test_others_context_is_left_alone() -> None:
     """CDK's own keys and those of other libraries are no options."""
-    context = {"aws:cdk:version-reporting": True, "@aws-cdk/core:flag": True, "hosted-zone": {}}
+    context = {
+        "aws:cdk:version-reporting": True,
+        "@aws-cdk/core:flag": True,
+        "@aws-cdk/core.slowSynthThreshold": 9,
+        "hosted-zone:account=123456789012:region=us-east-1": {},
+        "acknowledged-issue-numbers": [30717],
+        "cdk-migrate": True,
+        "cli-telemetry": False,
+    }
     assert Options() == read_context(context)
+
+
+def list_keys(source: str) -> set[str]:
+    """Every key of the context that a piece of CDK's JavaScript names."""
+    constants = dict(
+        re.findall(r"\b([A-Z][A-Z_]+(?:CONTEXT|CONTEXT_KEY|CTX)) ?= ?\"([^\"]+)\"", source)
+    )
+    named = re.findall(r"context\.(?:get|set|unset)\(\"([^\"]+)\"", source)
+    named += re.findall(r"etContext\(\"([^\"]+)\"", source)
+    named += re.findall(r"CDK_CONTEXT_JSON\)\[\"([^\"]+)\"\]", source)
+    return {*named, *constants.values()}
+
+
+def test_the_keys_that_cdks_library_reads_are_told_from_options() -> None:
+    """A release of it that reads another one without a sign of its own fails here, not users."""
+    (library,) = (Path(aws_cdk.__file__).parent / "_jsii").glob("*.tgz")
+    found = set()
+    with tarfile.open(library) as archive:
+        for member in archive:
+            if re.fullmatch(r"package/(core|cx-api)/lib/.+\.js", member.name):
+                file = archive.extractfile(member)
+                assert file is not None
+                found |= list_keys(file.read().decode())
+    assert "@aws-cdk/core:bootstrapQualifier" in found
+    assert set() == {key for key in found if not re.search("[:/@]", key)} - OWN_KEYS
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("idle-minutes", "idle_minutes"),
+        ("chats-on-delete", "chats_on_delete"),
+        ("stack.name", "stack_name"),
+        ("Zone", "zone"),
+        ("chats-gb", "chats_gib"),
+    ],
+)
+def test_an_option_that_is_written_as_elsewhere_is_refused_with_ours(key: str, near: str) -> None:
+    """A hyphen or a dot does not make a wish another library's key."""
+    with pytest.raises(ConfigurationError, match=f"^{key}: no such option; did you mean {near}"):
+        read_context({key: "5"})
 
 
 WRONG = {
