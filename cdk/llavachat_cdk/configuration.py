@@ -142,7 +142,8 @@ class Options(BaseModel):
         "How the own network reaches out: the machine has a public address on which nothing may "
         "come in, or it has none and goes through a NAT gateway.",
         allowed="address or nat",
-        cost="address 3.65 (only while running); nat 32.85 and 0.045 per GB",
+        cost="address 3.65 (only while running); nat 36.50, its own address included, and 0.045 "
+        "per GB",
     )
     domain: str = describe(
         "llavachat.internal",
@@ -365,5 +366,7 @@ def estimate_cost(options: Options) -> tuple[float, float]:
     if options.domain:
         monthly += price.HOSTED_ZONE_USD_PER_MONTH
     if options.egress == "nat" and not options.vpc_id:
-        monthly += price.NAT_GATEWAY_USD_PER_HOUR * price.HOURS_PER_MONTH
+        # Its public address is billed like any other, and stands as long as the gateway.
+        nat = price.NAT_GATEWAY_USD_PER_HOUR + price.PUBLIC_ADDRESS_USD_PER_HOUR
+        monthly += nat * price.HOURS_PER_MONTH
     return hourly, monthly

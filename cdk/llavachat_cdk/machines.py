@@ -11,6 +11,7 @@ HOURS_PER_MONTH = 730
 GP3_USD_PER_GIB_MONTH = 0.08
 SNAPSHOT_USD_PER_GIB_MONTH = 0.05
 PUBLIC_ADDRESS_USD_PER_HOUR = 0.005
+"""Of whatever has one, a machine or a gateway. Source: https://aws.amazon.com/vpc/pricing/"""
 NAT_GATEWAY_USD_PER_HOUR = 0.045
 HOSTED_ZONE_USD_PER_MONTH = 0.50
 SECRET_USD_PER_MONTH = 0.40

@@ -42,7 +42,7 @@ KEPT: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "subnet_auto_assign_public_ip_disabled_check": (
         ALL,
         SUBNET,
-        "The address is the way out, without a gateway at USD 33 a month; nothing may come in.",
+        "The address is the way out, without a gateway at USD 37 a month; nothing may come in.",
     ),
     "ec2_instance_no_public_ip_check": (
         STOPPABLE,
