@@ -99,7 +99,8 @@ class Options(BaseModel):
     spot: bool = describe(
         False,
         "Spare capacity: cheaper, and taken back at two minutes' notice; a new machine then takes "
-        "over the chats. Going idle ends the machine, and the next start is a first boot.",
+        "over the chats. Going idle ends the machine, and the next start is a first boot. It has "
+        "no private name: each new machine has another address.",
         allowed="true or false",
         cost="about half off the machine",
     )
@@ -119,7 +120,8 @@ class Options(BaseModel):
     )
     allowed_cidrs: Annotated[list[str], BeforeValidator(split_list)] = describe(
         [],
-        "Private networks that may call the service's port. None: only the tunnel reaches it.",
+        "Private networks that may call the service's port. None: only the tunnel reaches it. "
+        "With `spot`, callers look the address up and pin the certificate.",
         allowed="IPv4 networks inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, separated "
         "by commas; at most 20",
         max_length=20,
@@ -147,9 +149,10 @@ class Options(BaseModel):
     )
     domain: str = describe(
         "llavachat.internal",
-        "Private DNS name under which the network's callers find the service.",
+        "Private DNS name under which the network's callers find the service; each deployment in "
+        "a network needs one of its own. With `spot` there is none.",
         allowed='a lower-case name with a dot, such as chat.example.internal; "" for none',
-        cost="0.50",
+        cost="0.50; 0 with spot",
         pattern=r"^$|^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$",
         max_length=200,
     )
@@ -276,7 +279,18 @@ class Options(BaseModel):
                 "egress nat builds a NAT gateway in a network of its own; with vpc_id the "
                 "subnet's own routes are used: leave egress out"
             )
+        # The default is nobody's wish.
+        if self.spot and self.domain and "domain" in self.model_fields_set:
+            raise ValueError(
+                "domain names one machine, and with spot each new one has another address: leave "
+                'domain out, or give "" for it'
+            )
         return self
+
+    @property
+    def private_name(self) -> str:
+        """The DNS name that is made; "" for none."""
+        return "" if self.spot else self.domain
 
 
 def refuse(options: Options, name: str) -> ValueError:
@@ -363,7 +377,7 @@ def estimate_cost(options: Options) -> tuple[float, float]:
     monthly += 2 * price.SECRET_USD_PER_MONTH
     monthly += price.ALARMS * price.ALARM_USD_PER_MONTH
     monthly += NEEDS[options.profile, options.quantization].mirror_gib * price.S3_USD_PER_GIB_MONTH
-    if options.domain:
+    if options.private_name:
         monthly += price.HOSTED_ZONE_USD_PER_MONTH
     if options.egress == "nat" and not options.vpc_id:
         # Its public address is billed like any other, and stands as long as the gateway.

@@ -326,7 +326,7 @@ class Host(Construct):
             "service_log": self.service_log,
             "retention_days": options.retention_days,
             "install_minutes": options.install_minutes,
-            "domain": "" if options.spot else options.domain,
+            "domain": options.private_name,
             "port": PORT,
             # Nobody there reads it. It makes another type another machine, which has to be healthy;
             # CloudFormation would stop the one that stands, change its type and ask nobody.

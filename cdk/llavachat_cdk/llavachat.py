@@ -53,8 +53,8 @@ class LlavaChat(Construct):
         self.observability = Observability(
             self, "Observability", options=self.options, host=self.host
         )
-        if self.options.domain and self.host.instance:
-            self.name_host(self.options.domain, self.host.instance.instance_private_ip)
+        if self.options.private_name and self.host.instance:
+            self.name_host(self.options.private_name, self.host.instance.instance_private_ip)
         if self.options.snapshots_kept:
             Snapshots(self, "Snapshots", name=self.name, options=self.options)
         if self.options.budget_usd:

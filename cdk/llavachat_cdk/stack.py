@@ -99,9 +99,9 @@ class LlavaChatStack(Stack):
                     "Brings a new machine",
                 ),
             }
-        if options.domain and host.instance:
+        if options.private_name:
             outputs["Address"] = (
-                f"{options.domain}:{PORT}",
+                f"{options.private_name}:{PORT}",
                 "What callers inside the network use",
             )
         return outputs

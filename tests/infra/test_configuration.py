@@ -176,6 +176,7 @@ def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
             },
             "leave egress out",
         ),
+        ({"spot": "true", "domain": "chat.example.internal"}, "leave domain out"),
     ],
 )
 def test_what_does_not_go_together_is_refused(together: dict[str, str], said: str) -> None:
@@ -217,6 +218,22 @@ def test_nat_costs_while_standing_and_spot_less_while_running() -> None:
     # The gateway and its address, each by the hour.
     assert pytest.approx(730 * (0.045 + 0.005)) == nat[1] - plain[1]
     assert spot[0] < plain[0] / 2
+    # The system's volume comes and goes with the machine, and there is no private name.
+    assert pytest.approx(100 * 0.08 + 0.50) == plain[1] - spot[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "llavachat.internal"),
+        ({"domain": ""}, ""),
+        ({"spot": True}, ""),
+        ({"spot": True, "domain": ""}, ""),
+    ],
+)
+def test_spare_capacity_has_no_private_name(options: dict[str, object], name: str) -> None:
+    """The default name is dropped with it; one that was asked for is refused, see above."""
+    assert name == read_context(options).private_name
 
 
 INSTANCE_TYPES = Path(moto.ec2.__file__).parent / "resources" / "instance_types.json.gz"

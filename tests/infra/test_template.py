@@ -195,6 +195,9 @@ def test_spot_comes_in_a_group_of_one(synthesise: Synthesise) -> None:
     name = group["Properties"]["AutoScalingGroupName"]
     deployment = read_deployment(str(flatten(data["UserData"]["Fn::Base64"])))
     assert f"--auto-scaling-group-name {name} --desired-capacity 0" in deployment["stop_command"]
+    assert "" == deployment["domain"]
+    assert {} == find(template, "AWS::Route53::HostedZone")
+    assert "Address" not in template["Outputs"]
 
 
 def test_everything_carries_the_deployments_tag(template: Template) -> None:
