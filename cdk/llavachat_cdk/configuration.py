@@ -224,6 +224,15 @@ class Options(BaseModel):
         ge=0,
         le=100_000,
     )
+    generation: int = describe(
+        0,
+        "Another number makes a new machine where nothing else would, as for one that was "
+        "terminated by hand: CloudFormation takes it to be there. `llavachat up --update` then "
+        "counts it up.",
+        allowed="0 to 1000000",
+        ge=0,
+        le=1_000_000,
+    )
     install_minutes: int = describe(
         30,
         "How long the first boot may take before the deployment is called failed; the last five "

@@ -328,9 +328,12 @@ class Host(Construct):
             "install_minutes": options.install_minutes,
             "domain": options.private_name,
             "port": PORT,
-            # Nobody there reads it. It makes another type another machine, which has to be healthy;
-            # CloudFormation would stop the one that stands, change its type and ask nobody.
+            # Nobody there reads these two. This makes another type another machine, which has to
+            # be healthy: CloudFormation would stop the one that stands, change its type and ask
+            # nobody.
             "instance_type": options.instance_type,
+            # And one that went behind CloudFormation's back is made again by another number.
+            "generation": options.generation,
             "profile": options.profile,
             "quantization": options.quantization,
             "idle_minutes": options.idle_minutes,

@@ -123,6 +123,7 @@ WRONG = {
     "snapshots_kept": [-1, 366],
     "system_gib": [8],
     "budget_usd": [-5],
+    "generation": [-1, "next"],
     "install_minutes": [14, 61],
     "dashboard": ["perhaps"],
     "stack_name": ["1st", "Llava", "a" * 41],

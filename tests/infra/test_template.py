@@ -253,7 +253,9 @@ def test_user_data_says_what_was_chosen(synthesise: Synthesise) -> None:
     assert expected == tuple(deployment[key] for key in keys)
 
 
-@pytest.mark.parametrize("change", [{"idle_minutes": 9}, {"instance_type": "g6.xlarge"}])
+@pytest.mark.parametrize(
+    "change", [{"idle_minutes": 9}, {"instance_type": "g6.xlarge"}, {"generation": 1}], ids=str
+)
 def test_a_new_release_or_option_replaces_the_machine(
     synthesise: Synthesise, change: dict[str, object]
 ) -> None:

@@ -136,6 +136,47 @@ def test_a_machine_that_runs_is_left_alone(
     assert "is started" not in capsys.readouterr().err
 
 
+def play_cloudformation(cloud: Cloud) -> Callable[..., str]:
+    """A deployment that makes a machine, if there is none, only where its user data changes."""
+    generations = ["0"]
+
+    def deploy(account: Account, app: object, name: str, options: Any, *, update: bool) -> str:
+        if options.get("generation", "0") not in generations:
+            generations.append(options["generation"])
+            cloud.state = "running"
+        return ""
+
+    return deploy
+
+
+def test_a_machine_that_was_terminated_by_hand_is_made_again_each_time(
+    update: Update, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CloudFormation takes it to be there, and makes one only where something of it changes."""
+    cloud = Cloud("")
+    monkeypatch.setattr(rollout, "deploy", play_cloudformation(cloud))
+    for generation in ("1", "2"):
+        cloud.state = ""
+        assert ExitCode.OK == update(cloud)
+        told = capsys.readouterr().err
+        assert "llavachat has no machine; a new one is made, and takes over the chats." in told
+        assert "was stopped" not in told
+        kept = read_options("llavachat", "us-east-1")
+        assert {**MADE_WITH, "budget_usd": "200", "generation": generation} == kept
+    assert ExitCode.OK == update(cloud)
+    assert kept == read_options("llavachat", "us-east-1")
+
+
+def test_an_update_that_fails_without_a_machine_to_go_back_to_tells_why(
+    update: Update, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that there is none, which is why it was begun."""
+    monkeypatch.setattr(rollout, "deploy", lambda *_, **__: "no room on /dev/xvda")
+    with pytest.raises(Failure, match="was rolled back: no room on /dev/xvda"):
+        update(Cloud(""))
+    assert MADE_WITH == read_options("llavachat", "us-east-1")
+
+
 def test_options_are_remembered_though_no_machine_comes(update: Update) -> None:
     """What was deployed stands so; the next update would else take the new option back."""
     with pytest.raises(Failure, match="There is no spare capacity now: none left"):

@@ -332,6 +332,25 @@ def test_an_update_that_replaces_no_machine_wakes_the_one_that_stopped(
     assert 0 == done.returncode, done.stderr
 
 
+def test_a_machine_that_was_terminated_by_hand_is_made_again(
+    account: Account, command: Command
+) -> None:
+    """By what every command then says, though nothing else has changed; the chat goes on."""
+    (before,) = account.list_running()
+    account.client("ec2").terminate_instances(InstanceIds=[before["InstanceId"]])
+    for word in ("stop", "start", "up"):
+        done = command(word)
+        assert 1 == done.returncode
+        assert "llavachat has no machine; `llavachat up --update` makes one." in done.stderr
+    done = command("up", "--update")
+    assert 0 == done.returncode, done.stderr
+    assert "was stopped" not in done.stderr
+    (after,) = account.list_running()
+    assert before["InstanceId"] != after["InstanceId"]
+    done = command("ask", "-c", "What about the one on the right?")
+    assert 0 == done.returncode, done.stderr
+
+
 def test_down_asks_and_leaves_nothing_saved(
     account: Account, command: Command, user: dict[str, str]
 ) -> None:

@@ -57,7 +57,7 @@ def update_standing(
     budget, replaces none; see `wake_updated`.
 
     Raises:
-        Failure: the deployment fails; the old machine runs again.
+        Failure: the deployment fails; the old machine, if there was one, runs again.
     """
     spot = options.get("spot") == "true"
     running = standing.machine is not None and standing.machine.state == "running"
@@ -68,7 +68,9 @@ def update_standing(
     say(f"updating {standing.name}: {options['instance_type']} in {options['zone']}")
     reason = deploy(account, app, standing.name, options, update=True)
     if reason:
-        wake(account, need_deployment(account, standing.name))
+        before = need_deployment(account, standing.name)
+        if before.machine is not None or before.group:
+            wake(account, before)
         raise Failure(f"The update failed and was rolled back: {reason}")
 
 
@@ -88,7 +90,7 @@ def wake_updated(account: Account, deployment: Deployment) -> None:
             f"{deployment.name} is updated; it was idle, so no machine has tried this release yet. "
             "One is started now; if it fails, nothing is rolled back."
         )
-    else:
+    elif deployment.machine is not None:
         say(f"{deployment.name} is updated; its machine was stopped, and is started.")
     wake(account, deployment)
 

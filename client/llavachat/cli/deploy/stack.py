@@ -61,6 +61,11 @@ class Deployment:
         return self.status.endswith("_IN_PROGRESS")
 
     @property
+    def lacks_machine(self) -> bool:
+        """Whether its machine is gone for good; spare capacity that went idle comes back."""
+        return self.machine is None and not self.group
+
+    @property
     def costs(self) -> tuple[float, float]:
         """US dollars an hour while it runs, and a month besides; list prices."""
         found = _COST.search(self.outputs.get("Cost", ""))

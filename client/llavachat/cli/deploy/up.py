@@ -128,6 +128,9 @@ def refuse_leaving_chats(standing: Deployment, wish: Wish, known: Mapping[str, s
 def choose_update(account: Account, standing: Deployment, wish: Wish) -> dict[str, str]:
     """The options of an update: those that it was made with, and those given now.
 
+    Where the machine was terminated by hand, another generation besides: CloudFormation takes it to
+    be there, and would leave alone what does not change.
+
     Raises:
         Failure: the former are not known here, or the latter would leave the chats behind.
     """
@@ -141,7 +144,11 @@ def choose_update(account: Account, standing: Deployment, wish: Wish) -> dict[st
             "update could replace more than is meant; use `cdk deploy` with them."
         )
     kind = {"instance_type": wish.types[0]} if wish.types else {}
-    return {**known, **wish.options, **kind, "zone": known["zone"]}
+    chosen = {**known, **wish.options, **kind, "zone": known["zone"]}
+    if standing.lacks_machine and "generation" not in wish.options:
+        chosen["generation"] = str(int(known.get("generation", "0")) + 1)
+        say(f"{standing.name} has no machine; a new one is made, and takes over the chats.")
+    return chosen
 
 
 def greet(account: Account, deployment: Deployment, port: int | None) -> None:
