@@ -23,12 +23,14 @@ def write_report(
     before, last = facts.get("before", {}), facts.get("last", facts.get("after", {}))
     lines = [f"# smoke-aws, {now:%Y-%m-%d %H:%M} UTC", ""]
     if before:
+        # None where the service did not answer in time.
         service = before["service"] or {}
+        updated = facts.get("after", {}).get("service") or {}
         lines += [
             f"{before['name']}: {before['machine_type']} in {before['zone']}; "
             f"{service.get('model', {}).get('id', '?')} on {service.get('device', '?')}",
-            f"versions: {service.get('version')}, after the update "
-            f"{(facts.get('after') or {}).get('service', {}).get('version', '-')}",
+            f"versions: {service.get('version', '-')}, after the update "
+            f"{updated.get('version', '-')}",
         ]
     lines += [f"doctor: {line}" for line in facts.get("doctor", "").splitlines()]
     lines += ["", "| step | seconds | outcome |", "| --- | ---: | --- |"]

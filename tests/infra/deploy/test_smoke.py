@@ -89,7 +89,7 @@ def test_a_machine_that_fails_is_told_and_removed(
     assert 1 == done.returncode
     assert "FAILED: up ended with 1" in done.stdout
     assert "no room on /dev/xvda" in done.stdout.split("--- logs --install")[1]
-    assert done.stdout.strip().endswith("until it expires.")
+    assert "\nRemoved. What stays:\n" in done.stdout
     assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()
 
 
@@ -100,7 +100,7 @@ def test_an_interruption_removes_what_stands(account: Account, user: dict[str, s
     assert 1 == done.returncode
     outcomes = [["doctor", "ok"], ["up", "ok"], ["ask", "ok"], ["continue", "interrupted"]]
     assert [*outcomes, ["down", "ok"]] == list_steps(done.stdout)
-    assert done.stdout.strip().endswith("until it expires.")
+    assert "\nRemoved. What stays:\n" in done.stdout
     assert {"logs": ["/llavachat/llavachat-smoke/install"]} == account.list_left()
 
 
