@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from llavachat.cli.deploy.account import Account
 from llavachat.cli.deploy.stack import Deployment, Machine
-from llavachat.cli.deploy.up import Wish, choose_update, refuse_another
+from llavachat.cli.deploy.up import Wish, choose_update, find_limit, refuse_another
 from llavachat.cli.failure import Failure
 from llavachat.cli.profiles import Profile, Profiles, write_profiles
 
@@ -76,3 +76,19 @@ def test_a_restored_deployment_is_updated_with_its_snapshot_or_without(
     assert restored == choose_update(ACCOUNT, stand(), Wish((), (), wished, update=True))
     left_out = Wish((), (), {"restore_snapshot_id": ""}, update=True)
     assert {**restored, "restore_snapshot_id": ""} == choose_update(ACCOUNT, stand(), left_out)
+
+
+@pytest.mark.parametrize(
+    ("known", "seconds"),
+    [
+        ({}, 900),
+        (MADE_WITH, 600),
+        ({**MADE_WITH, "profile": "llava-1.5-13b"}, 900),
+        ({**MADE_WITH, "profile": "shapes"}, 300),
+        ({**MADE_WITH, "profile": "of-a-newer-release"}, 900),
+    ],
+)
+def test_a_larger_model_may_take_longer_to_load(known: dict[str, str], seconds: float) -> None:
+    """Its weights come from their mirror after every stop; one that is not known may be large."""
+    assert seconds == find_limit(stand(), known)
+    assert 1800 == find_limit(stand(idle=True), known)

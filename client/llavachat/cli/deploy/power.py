@@ -41,7 +41,7 @@ def stop(account: Account, name: str) -> ExitCode:
 
 
 def start(account: Account, name: str) -> ExitCode:
-    """Start the machine and wait until it runs; its service needs about a minute more.
+    """Start the machine and wait until it runs; its service needs some minutes more.
 
     Raises:
         Failure: there is no such deployment, or it is being changed.
@@ -49,7 +49,7 @@ def start(account: Account, name: str) -> ExitCode:
     deployment = need_deployment(account, name)
     refuse_changing(deployment)
     wake(account, deployment)
-    say(f"{name} runs; its service needs about a minute more. `llavachat tunnel` reaches it.")
+    say(f"{name} runs; its service needs some minutes more. `llavachat tunnel` reaches it.")
     return ExitCode.OK
 
 

@@ -19,8 +19,13 @@ from llavachat.cli.profiles import read_profiles
 from llavachat.client import Client
 
 QUESTION = "What is in the picture?"
-READY_SECONDS = 300.0
-"""A machine that was stopped boots and loads its model within this, or something is wrong."""
+DEFAULT_PROFILE = "llava-1.5-7b"
+
+READY_SECONDS = {"shapes": 300.0, "llava-1.5-7b": 600.0, "llava-1.5-13b": 900.0}
+"""A machine that was stopped boots and loads its model within this, by profile, or something is
+wrong. Its instance disk is empty after every stop: the weights come from their mirror again, 15 or
+29 GB at the 2.5 Gbit/s that a g5.xlarge has for long, and a kept quantised copy, up to 15 GB, off a
+volume with 125 MB/s. For 13B in int8 that is three and a half minutes on paper."""
 
 FIRST_BOOT_SECONDS = 1800.0
 """Spare capacity that was idle comes back as a new machine; the default of install_minutes."""
@@ -159,7 +164,7 @@ def greet(account: Account, deployment: Deployment, port: int | None) -> None:
         LlavaChatError: the service does not answer.
     """
     forget(deployment.name)
-    limit = FIRST_BOOT_SECONDS if deployment.group else READY_SECONDS
+    limit = find_limit(deployment, read_options(deployment.name, account.region) or {})
     process, port = connect(account, deployment, port, limit)
     try:
         save_profile(account, deployment, f"localhost:{port}")
@@ -182,6 +187,19 @@ def greet(account: Account, deployment: Deployment, port: int | None) -> None:
         f"The tunnel stays open on localhost:{port} while it is used; `llavachat tunnel` opens it "
         "again."
     )
+
+
+def find_limit(deployment: Deployment, known: Mapping[str, str]) -> float:
+    """Seconds that a service may take to answer once its machine was woken.
+
+    Args:
+        known: the options that it was made with; where they are not known here, the model may be
+            the largest.
+    """
+    if deployment.group:
+        return FIRST_BOOT_SECONDS
+    profile = known.get("profile", DEFAULT_PROFILE) if known else ""
+    return READY_SECONDS.get(profile, max(READY_SECONDS.values()))
 
 
 def connect(
