@@ -139,6 +139,13 @@ class Options(BaseModel):
         allowed='subnet-… or ""',
         pattern=r"^$|^subnet-[0-9a-f]{8,17}$",
     )
+    dns_servers: Annotated[list[str], BeforeValidator(split_list)] = describe(
+        [],
+        "The DNS servers of `vpc_id`, where its DHCP options name others than AWS's own: nothing "
+        "is let out to them else, and the machine finds no name.",
+        allowed="IPv4 addresses, separated by commas; at most 4",
+        max_length=4,
+    )
     egress: Literal["address", "nat"] = describe(
         "address",
         "How the own network reaches out: the machine has a public address on which nothing may "
@@ -216,6 +223,14 @@ class Options(BaseModel):
         ge=30,
         le=1000,
     )
+    ebs_key_arn: str = describe(
+        "",
+        "The KMS key of yours that volumes are encrypted with, where it is the account's default "
+        "for EBS, or that of `restore_snapshot_id`: the machine may then attach its volume and "
+        "start another machine. It chooses no key.",
+        allowed='the ARN of a key, arn:aws:kms:…:key/…, or ""',
+        pattern=r"^$|^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[a-zA-Z0-9-]+$",
+    )
     budget_usd: int = describe(
         100,
         "A monthly budget that warns at 80 % and when 100 % is forecast; 0 makes none. It counts "
@@ -260,6 +275,8 @@ class Options(BaseModel):
             raise refuse(self, "retention_days")
         for text in self.allowed_cidrs:
             check_network(text)
+        for text in self.dns_servers:
+            check_address(text)
         return self
 
     @model_validator(mode="after")
@@ -287,6 +304,11 @@ class Options(BaseModel):
             raise ValueError(
                 "egress nat builds a NAT gateway in a network of its own; with vpc_id the "
                 "subnet's own routes are used: leave egress out"
+            )
+        if self.dns_servers and not self.vpc_id:
+            raise ValueError(
+                "dns_servers are those of an existing network, vpc_id; one of its own has AWS's: "
+                "leave dns_servers out"
             )
         # The default is nobody's wish.
         if self.spot and self.domain and "domain" in self.model_fields_set:
@@ -325,6 +347,16 @@ def check_network(text: str) -> None:
             f"allowed_cidrs={text!r}: allowed is {list_allowed('allowed_cidrs')}"
             + ("" if network else " (host bits must be zero)")
         )
+
+
+def check_address(text: str) -> None:
+    """Refuse what is not an IPv4 address."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        raise ValueError(
+            f"dns_servers={text!r}: allowed is {list_allowed('dns_servers')}"
+        ) from None
 
 
 def read_options(values: Mapping[str, object]) -> Options:

@@ -95,6 +95,8 @@ class Host(Construct):
         )
         self.policy = iam.Policy(self, "Policy", roles=[self.role])
         self.policy.add_statements(*service.list_statements(), *self.list_statements())
+        if options.ebs_key_arn:
+            self.policy.add_statements(*self.list_key_statements(options.ebs_key_arn))
         waive_wildcards(self.policy, self.explain_wildcards(service))
         self.image = self.choose_image(options)
         self.user_data = ec2.UserData.for_linux()
@@ -305,6 +307,30 @@ class Host(Construct):
                 actions=["autoscaling:SetDesiredCapacity"],
                 resources=[self.name_arn("autoscaling", GROUPS)],
                 conditions={"StringEquals": {f"autoscaling:{tag}": self.name}},
+            ),
+        ]
+
+    def list_key_statements(self, key: str) -> list[iam.PolicyStatement]:
+        """What EC2 asks of who attaches a volume, or starts a machine, under a key of one's own.
+
+        Source: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
+        """
+        by_ec2 = {"kms:ViaService": f"ec2.{Aws.REGION}.amazonaws.com"}
+        return [
+            iam.PolicyStatement(
+                sid="UseVolumesKey",
+                actions=["kms:Decrypt", "kms:DescribeKey"],
+                resources=[key],
+                conditions={"StringEquals": by_ec2},
+            ),
+            iam.PolicyStatement(
+                sid="LendVolumesKey",
+                actions=["kms:CreateGrant"],
+                resources=[key],
+                conditions={
+                    "StringEquals": by_ec2,
+                    "Bool": {"kms:GrantIsForAWSResource": "true"},
+                },
             ),
         ]
 

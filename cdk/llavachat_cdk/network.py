@@ -19,7 +19,8 @@ class Network(Construct):
         subnets: selects the one subnet that the machine and the chats' volume share a zone with.
         way_out: what must stand before the machine can reach the internet.
         zone: its name; a token unless chosen.
-        security_group: lets `allowed_cidrs` call the service, and the machine call out by HTTPS.
+        security_group: lets `allowed_cidrs` call the service, and the machine call out by HTTPS
+            and ask `dns_servers`.
     """
 
     def __init__(self, scope: Construct, id: str, *, options: Options) -> None:
@@ -81,7 +82,7 @@ class Network(Construct):
         return vpc, ec2.SubnetSelection(subnet_type=kind)
 
     def build_security_group(self, options: Options) -> ec2.SecurityGroup:
-        """In: the named private networks, on the service's port. Out: HTTPS."""
+        """In: named private networks, on the service's port. Out: HTTPS, and named DNS servers."""
         group = ec2.SecurityGroup(
             self,
             "SecurityGroup",
@@ -94,6 +95,10 @@ class Network(Construct):
                 ec2.Peer.ipv4(cidr), ec2.Port.tcp(PORT), f"gRPC callers in {cidr}"
             )
         group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "packages, weights and AWS")
+        # Security groups let everything through to AWS's own servers, and nothing to others.
+        for server in options.dns_servers:
+            for port in (ec2.Port.udp(53), ec2.Port.tcp(53)):
+                group.add_egress_rule(ec2.Peer.ipv4(f"{server}/32"), port, f"DNS by {server}")
         if "ubuntu" in options.ami_parameter:
             group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(80), "Ubuntu's packages")
         return group

@@ -111,6 +111,7 @@ WRONG = {
     "allowed_cidrs": ["0.0.0.0/0", "8.8.8.0/24", "10.0.0.1/8", "10.0.0.0/7", "fd00::/8", "x"],
     "vpc_id": ["vpc-xyz", "my-vpc"],
     "subnet_id": ["subnet-"],
+    "dns_servers": ["10.0.0.0/24", "ns.example.org", "fd00::2", "10.0.0.1,10.0.0.256"],
     "egress": ["none"],
     "domain": ["internal", "Chat.internal", "-a.b", "a..b"],
     "ami_id": ["latest"],
@@ -122,6 +123,7 @@ WRONG = {
     "restore_snapshot_id": ["yesterday"],
     "snapshots_kept": [-1, 366],
     "system_gib": [8],
+    "ebs_key_arn": ["alias/mine", "arn:aws:kms:us-east-1:123456789012:alias/mine"],
     "budget_usd": [-5],
     "generation": [-1, "next"],
     "install_minutes": [14, 61],
@@ -178,6 +180,7 @@ def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
             "leave egress out",
         ),
         ({"spot": "true", "domain": "chat.example.internal"}, "leave domain out"),
+        ({"dns_servers": "10.0.0.2"}, "leave dns_servers out"),
     ],
 )
 def test_what_does_not_go_together_is_refused(together: dict[str, str], said: str) -> None:

@@ -158,6 +158,31 @@ def test_rights_are_the_same_with_spare_capacity(
     assert plain == spot
 
 
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d-0000-4000-8000-000000000000"
+
+
+def test_a_key_of_ones_own_may_be_used_for_volumes_and_nothing_else(
+    synthesise: Callable[..., Template], template: Template
+) -> None:
+    """Through EC2 alone; without the option no right on any key is given."""
+    plain, keyed = (
+        read_statements(find_one(each, "AWS::IAM::Policy", "ChatHostPolicy")["Properties"])
+        for each in (template, synthesise(ebs_key_arn=KEY))
+    )
+    by_ec2 = {
+        "kms:ViaService": {"Fn::Join": ["", ["ec2.", {"Ref": "AWS::Region"}, ".amazonaws.com"]]}
+    }
+    expected = {
+        "UseVolumesKey": allow(["kms:Decrypt", "kms:DescribeKey"], KEY, {"StringEquals": by_ec2}),
+        "LendVolumesKey": allow(
+            "kms:CreateGrant",
+            KEY,
+            {"StringEquals": by_ec2, "Bool": {"kms:GrantIsForAWSResource": "true"}},
+        ),
+    }
+    assert plain | expected == keyed
+
+
 REFERENCE = Path(cfnlint.__file__).parent / "data" / "AdditionalSpecs" / "Policies.json"
 """AWS's service authorization reference as cfn-lint ships it."""
 
@@ -208,11 +233,13 @@ def fits(reference: dict[str, Any], action: str, arn: str) -> bool:
     return any(re.fullmatch(pattern, arn) for pattern in patterns)
 
 
-@pytest.mark.parametrize("spot", [False, True])
-def test_every_right_is_one_that_aws_has(synthesise: Callable[..., Template], spot: bool) -> None:
+@pytest.mark.parametrize("options", [{}, {"spot": True}, {"ebs_key_arn": KEY}], ids=str)
+def test_every_right_is_one_that_aws_has(
+    synthesise: Callable[..., Template], options: dict[str, Any]
+) -> None:
     """Each action is known, and applies to a resource that its statement names."""
     reference = json.loads(REFERENCE.read_text())
-    template = synthesise(spot=True) if spot else synthesise()
+    template = synthesise(**options)
     statements = list(list_everything_given(template))
     assert len(statements) > 15
     wrong = []

@@ -18,6 +18,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "spot": {"spot": True},
     "nat": {"egress": "nat", "allowed_cidrs": ["10.0.0.0/8"], "alarm_email": "a@example.org"},
     "existing": {"vpc_id": "vpc-12345678", "subnet_id": "subnet-12345678", "zone": "us-east-1a"},
+    "own": {
+        "vpc_id": "vpc-12345678",
+        "subnet_id": "subnet-12345678",
+        "zone": "us-east-1a",
+        "dns_servers": ["10.0.0.2"],
+        "ebs_key_arn": "arn:aws:kms:us-east-1:123456789012:key/mrk-0a1b2c3d",
+    },
     "rehearsal": {"profile": "shapes", "instance_type": "t3.large", "quantization": "none"},
 }
 

@@ -6,6 +6,8 @@ import pytest
 from conftest import Synthesise, Template, find, find_one, flatten, read_deployment, read_user_data
 from llavachat_cdk.configuration import GPU_IMAGE_PARAMETER
 
+EXISTING = {"vpc_id": "vpc-12345678", "subnet_id": "subnet-12345678", "zone": "eu-central-1b"}
+
 
 def test_nothing_comes_in_by_default(template: Template) -> None:
     """No inbound rule at all: the tunnel needs none."""
@@ -21,6 +23,19 @@ def test_only_https_goes_out(template: Template) -> None:
     assert expected == [
         (rule["CidrIp"], rule["IpProtocol"], rule["FromPort"], rule["ToPort"])
         for rule in group["SecurityGroupEgress"]
+    ]
+
+
+def test_a_networks_own_dns_servers_may_be_asked(synthesise: Synthesise) -> None:
+    """By UDP, and by TCP where the answer is long; each of them and nobody else."""
+    servers = ["10.0.0.2", "10.0.1.2"]
+    group = find_one(synthesise(**EXISTING, dns_servers=servers), "AWS::EC2::SecurityGroup")
+    assert [
+        *[("0.0.0.0/0", "tcp", 443)],
+        *[(f"{server}/32", kind, 53) for server in servers for kind in ("udp", "tcp")],
+    ] == [
+        (rule["CidrIp"], rule["IpProtocol"], rule["FromPort"])
+        for rule in group["Properties"]["SecurityGroupEgress"]
     ]
 
 
@@ -167,7 +182,7 @@ def test_nat_hides_the_machine(synthesise: Synthesise) -> None:
 
 def test_an_existing_network_is_used_as_it_is(synthesise: Synthesise) -> None:
     """Nothing of a network is made, and nothing looked up."""
-    template = synthesise(vpc_id="vpc-12345678", subnet_id="subnet-12345678", zone="eu-central-1b")
+    template = synthesise(**EXISTING)
     for kind in ("VPC", "Subnet", "Route", "InternetGateway", "NatGateway"):
         assert {} == find(template, f"AWS::EC2::{kind}")
     machine = find_one(template, "AWS::EC2::Instance")["Properties"]
