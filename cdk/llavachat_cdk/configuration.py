@@ -106,7 +106,8 @@ class Options(BaseModel):
     )
     zone: str = describe(
         "",
-        "The availability zone. Chats live in one zone, so it stays what a deployment began with.",
+        "The availability zone. Chats live in one zone, so it stays what a deployment began with: "
+        "name it from the first one on.",
         allowed='the name of a zone, such as us-east-1b; "" for the region\'s first',
         pattern=r"^$|^[a-z]{2}(-[a-z]+)+-\d[a-z]$",
     )
