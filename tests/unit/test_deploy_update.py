@@ -201,3 +201,18 @@ def test_options_of_a_first_deployment_are_remembered_before_its_tunnel(
     with pytest.raises(Failure, match="no tunnel"):
         update(cloud)
     assert MADE_WITH == read_options("llavachat", "us-east-1")
+
+
+def test_what_the_app_refuses_is_told_in_its_own_words() -> None:
+    """Each wrong option, and nothing of what CDK says around it."""
+    lines = [
+        "llavachat cannot be deployed like this:",
+        "idle-minutes: no such option; did you mean idle_minutes?",
+        "spot='maybe': allowed is true or false",
+        ".venv-cdk/bin/python cdk/app.py: Subprocess exited with error 1",
+        "another line of CDK's",
+    ]
+    expected = f"{lines[1]} {lines[2]}"
+    assert "" == rollout.find_refusal([])
+    assert expected == rollout.find_refusal(["Synthesising", *lines])
+    assert "" == rollout.find_refusal(["llavachat | 1/9 | UPDATE_FAILED", *lines[3:]])

@@ -230,6 +230,18 @@ def test_up_does_not_quietly_leave_a_wish_out(
     assert sentence in done.stderr
 
 
+def test_an_update_with_an_option_that_there_is_none_of_says_so(
+    account: Account, command: Command
+) -> None:
+    """In the app's words, not in CloudFormation's, which has heard nothing; the machine runs on."""
+    (before,) = account.list_running()
+    done = command("up", "--update", "-o", "idle-minutes=9")
+    assert 1 == done.returncode
+    assert "idle-minutes: no such option; did you mean idle_minutes?" in done.stderr
+    (after,) = account.list_running()
+    assert before["InstanceId"] == after["InstanceId"]
+
+
 def test_an_update_without_room_for_two_that_fails_brings_the_old_machine_back(
     account: Account, service: Service, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

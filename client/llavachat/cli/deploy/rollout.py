@@ -1,7 +1,8 @@
 """How `llavachat up` deploys: a look beforehand, then where there is room, or over what stands."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import dropwhile, takewhile
 
 from llavachat.cli.deploy import doctor
 from llavachat.cli.deploy.account import Account
@@ -19,6 +20,10 @@ DEFAULT_TYPE = "g5.xlarge"
 POLL_SECONDS = 1.0
 _NO_CAPACITY = ("InsufficientInstanceCapacity", "do not have sufficient", "no Spot capacity")
 """EC2's code and its sentence, and that for spare capacity; CloudFormation passes them on."""
+_REFUSED = "llavachat cannot be deployed like this:"
+"""What the app says before it names each wrong option."""
+_APP_ENDED = ": Subprocess exited"
+"""What CDK says on the line after them, behind the app's command line."""
 
 
 def prepare(account: Account, kind: str | None, options: Mapping[str, str]) -> None:
@@ -182,6 +187,8 @@ def deploy(
     if code == 0:
         return ""
     # What CloudFormation says is of the stack; what the app refuses comes before there is one.
+    if refused := find_refusal(run.lines):
+        return refused
     said = "\n".join(run.lines)
     for sign in _NO_CAPACITY:
         if sign in said:
@@ -190,6 +197,16 @@ def deploy(
         reason = find_reason(account, name)
         return f"{reason} The machine's last word: {last}" if last else reason
     return " ".join(list(run.lines)[-5:])
+
+
+def find_refusal(lines: Iterable[str]) -> str:
+    """Why the app refused the options, from what CDK said; "" where it did not.
+
+    CloudFormation heard nothing of it then, and what it said last is of another deployment.
+    """
+    after = dropwhile(lambda line: _REFUSED not in line, lines)
+    next(after, None)
+    return " ".join(takewhile(lambda line: _APP_ENDED not in line, after))
 
 
 def show(install: Tail, began: float) -> str:
