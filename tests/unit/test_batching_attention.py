@@ -101,6 +101,33 @@ def test_slices_equal_attention_at_once(max_scores: int, *, is_causal: bool) -> 
     torch.testing.assert_close(scores.logsumexp(-1), log_sum)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float16, 0.0005), (torch.bfloat16, 0.003)], ids=["fp16", "bf16"]
+)
+def test_scores_are_not_rounded_to_16_bits(dtype: torch.dtype, most: float) -> None:
+    """Only keys, values and results are: where scores spread far, weights would be far off."""
+    torch.manual_seed(0)
+    query, keys = ((torch.randn(1, 4, n, 128) * 4).to(dtype) for n in (16, 512))
+    values = torch.randn(1, 4, 512, 128).to(dtype)
+    exact = F.scaled_dot_product_attention(query.double(), keys.double(), values.double())
+    output, log_sum = attend_in_slices(query, keys, values, is_causal=False)
+
+    assert (dtype, torch.float32) == (output.dtype, log_sum.dtype)
+    assert most > ((output.double() - exact).norm() / exact.norm()).item()
+
+
+def test_a_product_may_exceed_what_float16_holds() -> None:
+    """Before it is scaled: 128 times 24 squared is 73,728, and float16 ends at 65,504."""
+    query = torch.full((1, 1, 2, 128), 24.0, dtype=torch.float16)
+    values = torch.tensor([1.0, 3.0], dtype=torch.float16).reshape(1, 1, 2, 1)
+    output, log_sum = attend_in_slices(query, query, values, is_causal=False)
+
+    assert [2.0, 2.0] == output.flatten().tolist()
+    torch.testing.assert_close(
+        torch.full((1, 1, 2), 73_728 / 128**0.5).add(torch.tensor(2.0).log()), log_sum
+    )
+
+
 class Largest(TorchDispatchMode):
     """Notes how many numbers the largest tensor has that anything gives."""
 
