@@ -1,7 +1,9 @@
 """What became of the weights is read from disk at the next start, and only while it is right."""
 
 import json
+import logging
 import os
+import resource
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from engine_reference import (
     write_lively_checkpoint,
 )
 from llavachat_server.engine import packed_copy
-from llavachat_server.engine.checkpoint import read_facts
+from llavachat_server.engine.checkpoint import LoadingError, read_facts
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.native import backend
 from llavachat_server.engine.native.apart import Kernels
@@ -24,6 +26,7 @@ from llavachat_server.engine.placement import Machine, Placement, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
 from llavachat_server.engine.tensors.loading import read_model
+from transformers import LlavaForConditionalGeneration
 
 KINDS = {Quantization.INT8: "int8", Quantization.NF4: "nf4", Quantization.NONE: "packed"}
 FORMS = pytest.mark.parametrize("form", KINDS, ids=KINDS.values())
@@ -139,6 +142,54 @@ async def test_a_copy_that_was_cut_short_is_made_anew(
 
         assert first == second
         assert "copy" in stages
+
+
+@pytest.mark.parametrize("form", [Quantization.INT8, Quantization.NF4])
+async def test_a_copy_outlives_a_start_without_memory(
+    source: Path,
+    tmp_path: Path,
+    answer: Answer,
+    form: Quantization,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another process may hold the GPU for a moment: the next start reads what was kept."""
+    caplog.set_level(logging.WARNING, "llavachat.engine")
+    shelf = tmp_path / "shelf"
+    first, _, _ = await answer(source, shelf, form)
+    read: list[Path] = []
+
+    def fail(folder: Path, **_: object) -> None:
+        read.append(folder)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB.")
+
+    with monkeypatch.context() as short:
+        short.setattr(LlavaForConditionalGeneration, "from_pretrained", fail)
+        with pytest.raises(LoadingError, match="do not fit into what memory is free"):
+            await answer(source, shelf, form)
+    second, _, stages = await answer(source, shelf, form)
+
+    # Not the source as well, which takes more.
+    assert [shelf / KINDS[form]] == read
+    assert first == second
+    assert "copy" not in stages
+    assert [] == [record.message for record in caplog.records if "copy" in record.message]
+
+
+async def test_a_packed_copy_outlives_a_start_without_handles(
+    source: Path, tmp_path: Path, answer: Answer
+) -> None:
+    """It can not be mapped, and is not to blame."""
+    shelf = tmp_path / "shelf"
+    await answer(source, shelf, Quantization.NONE)
+    facts = read_facts(source)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(LoadingError, match="Too many open files"):
+            backend._map_copy(shelf / "packed", facts)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @FORMS

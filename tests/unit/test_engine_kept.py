@@ -1,14 +1,19 @@
 """A kept copy is used while it is the one that was hashed, and made anew otherwise."""
 
 import gc
+import logging
+import resource
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llavachat_server.engine.fingerprint import Fingerprint, hash_weights
-from llavachat_server.engine.kept import Recipe, read_by_copy
+from llavachat_server.engine.kept import CopyUnreadable, Recipe, read_by_copy
 from llavachat_server.engine.shelf import Copy, Shelf
+from llavachat_server.engine.shortage import is_shortage
 
 KIND, FORM = "text", {"form": 1}
 
@@ -88,6 +93,97 @@ def test_a_copy_that_another_model_replaced_meanwhile_is_not_read(
 
     assert expected == desk.start()
     assert 2 == desk.num_made
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is said of copies."""
+    caplog.set_level(logging.WARNING, "llavachat.engine")
+    return caplog
+
+
+def test_a_copy_that_was_changed_is_damaged(desk: Desk, log: pytest.LogCaptureFixture) -> None:
+    """And is called so."""
+    expected = desk.start()
+    (desk.find().folder / "text").write_text("other weights")  # type: ignore[union-attr]
+
+    assert expected == desk.start()
+    assert ["copy of the weights damaged"] == log.messages
+
+
+def test_a_whole_copy_that_can_not_be_read_is_not_damaged(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """It is made anew, and the log says why."""
+    expected = desk.start()
+
+    def refuse(_: Path) -> str:
+        raise CopyUnreadable("a weight is missing")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk, "read", refuse)
+        assert expected == desk.start()
+    assert expected == desk.start()
+    assert 2 == desk.num_made
+    assert ["copy of the weights not read"] == log.messages
+    assert "a weight is missing" == log.records[0].__dict__["fields"]["error"]
+
+
+def test_a_copy_stays_where_a_start_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """For want of memory nothing is made either, and the next start reads the copy."""
+    expected = desk.start()
+
+    def fail(_: Path) -> str:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(desk, "read", fail)
+        with pytest.raises(MemoryError):
+            desk.start()
+    assert expected == desk.start()
+    assert 1 == desk.num_made
+    assert [] == log.messages
+
+
+@contextmanager
+def no_handles_left() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_without_handles_says_nothing_of_the_copy(desk: Desk) -> None:
+    """Whether it is whole can not be found out; it would be thrown away as damaged."""
+    desk.start()
+    copy = desk.find()
+    assert copy is not None
+    with no_handles_left(), pytest.raises(OSError, match="Too many open files"):
+        copy.is_whole()
+    assert copy.is_whole()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (OSError(5, "Input/output error"), False),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+        (None, False),
+    ],
+)
+def test_shortages(error: BaseException | None, expected: bool) -> None:
+    """By type, by number, and where torch has one type for all, by its words."""
+    assert expected is is_shortage(error)
 
 
 class Knot:

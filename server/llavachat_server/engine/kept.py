@@ -1,6 +1,7 @@
 """What is made of a checkpoint's weights, read from its kept copy where that is right."""
 
 import gc
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,12 @@ from llavachat_server.engine.shelf import Shelf
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger("llavachat.engine")
+
+
+class CopyUnreadable(Exception):
+    """A copy's files do not give what they should; says why."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe(Generic[T]):
@@ -21,7 +28,8 @@ class Recipe(Generic[T]):
         kind: see `Shelf`.
         form: see `Shelf.find`.
         make: makes it from the checkpoint.
-        read: reads it from a copy's folder; None where that can not be read.
+        read: reads it from a copy's folder; raises `CopyUnreadable` where the files are to blame,
+            and anything else where making it anew would fail as well.
         write: writes it into a copy's folder.
         count_bytes: how large a copy is, about.
         min_bytes: smaller ones are not kept.
@@ -30,7 +38,7 @@ class Recipe(Generic[T]):
     kind: str
     form: Mapping[str, Any]
     make: Callable[[], T]
-    read: Callable[[Path], T | None]
+    read: Callable[[Path], T]
     write: Callable[[T, Path], None]
     count_bytes: Callable[[T], int]
     min_bytes: int = 0
@@ -59,8 +67,14 @@ def read_by_copy(
     copy = fingerprint.copy
     # The files are hashed meanwhile: reading them twice at once costs one reading.
     if copy is not None and shelf is not None:
+        found: T | None = None
+        why = ""
         with stage("weights", progress):
-            found = recipe.read(copy.folder)
+            try:
+                found = recipe.read(copy.folder)
+            except CopyUnreadable as error:
+                # Not the exception itself, which holds what was half read.
+                why = str(error)
         with stage("fingerprint", progress):
             is_whole = fingerprint.has_whole_copy()
         # Another server may have put its own model's in this place between hashing and reading.
@@ -71,7 +85,11 @@ def read_by_copy(
         # only the collector lets go of them, and it is off at a start.
         del found
         gc.collect()
-        if is_same:
+        if is_same and is_whole:
+            # Its bytes are what was written: what stays until its successor is whole is no damage.
+            fields = {"kind": recipe.kind, "folder": str(copy.folder), "error": why}
+            _LOG.warning("copy of the weights not read", extra={"fields": fields})
+        elif is_same:
             shelf.discard(copy)
     with stage("weights", progress):
         made = recipe.make()

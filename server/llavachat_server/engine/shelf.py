@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llavachat_server.engine.hashing import hash_files
+from llavachat_server.engine.shortage import is_shortage
 
 _LOG = logging.getLogger("llavachat.engine")
 _MANIFEST = "copy.json"
@@ -48,10 +49,16 @@ class Copy:
             _lock(self.folder)
 
     def is_whole(self) -> bool:
-        """Read every byte, and compare with what was written. Slow."""
+        """Read every byte, and compare with what was written. Slow.
+
+        Raises:
+            OSError: there is no handle or memory left to read it, which says nothing of the copy.
+        """
         try:
             return self.file_hashes == _hash_each(self.folder)
-        except OSError:
+        except OSError as error:
+            if is_shortage(error):
+                raise
             return False
 
 

@@ -21,7 +21,7 @@ from llavachat_server.engine.checkpoint import (
     LoadingError,
 )
 from llavachat_server.engine.fingerprint import Fingerprint
-from llavachat_server.engine.kept import Recipe, read_by_copy
+from llavachat_server.engine.kept import CopyUnreadable, Recipe, read_by_copy
 from llavachat_server.engine.llava.files import ArrayWeights, WeightsMissing, map_weights
 from llavachat_server.engine.native import pages
 from llavachat_server.engine.native.apart import Kernels, get_kernels
@@ -42,6 +42,7 @@ from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress, stage
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
+from llavachat_server.engine.shortage import is_shortage
 from llavachat_server.engine.virtual_ids import VirtualIds
 from llavachat_server.images.preprocess import pad_to_square
 
@@ -110,11 +111,17 @@ def make_model(
     return NativeModel(rows, decoder, NativeTower(kernels.tower, packed.tower, config, num_threads))
 
 
-def _map_copy(folder: Path, facts: CheckpointFacts) -> Packed | None:
+def _map_copy(folder: Path, facts: CheckpointFacts) -> Packed:
     try:
         return map_packed(folder, facts.config)
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError) as error:
+        if is_shortage(error):
+            # Of which the copy is not to blame.
+            raise LoadingError(
+                f"the weights in {folder.name} can not be mapped: {type(error).__name__}, "
+                f"{getattr(error, 'strerror', '')}"
+            ) from error
+        raise CopyUnreadable(f"{type(error).__name__}: {error}") from error
 
 
 def _map_source(folder: Path) -> ArrayWeights:

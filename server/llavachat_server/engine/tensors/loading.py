@@ -13,7 +13,7 @@ import torch
 
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.fingerprint import Fingerprint
-from llavachat_server.engine.kept import Recipe, read_by_copy
+from llavachat_server.engine.kept import CopyUnreadable, Recipe, read_by_copy
 from llavachat_server.engine.llava.config import LlavaConfig
 from llavachat_server.engine.llava.files import WeightsMissing
 from llavachat_server.engine.llava.model import read_llava
@@ -21,6 +21,7 @@ from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
+from llavachat_server.engine.shortage import is_shortage
 from llavachat_server.values import Quantization
 
 if TYPE_CHECKING:
@@ -120,16 +121,17 @@ def _read_plain(
     except WeightsMissing:
         return None
     except Exception as error:
-        raise LoadingError(
-            f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
-        ) from error
+        raise _explain(folder, error) from error
 
 
 def _read_copy(folder: Path, settings: EngineSettings, placement: Placement) -> Any:
     try:
         return read_weights(folder, settings, placement, is_copy=True)
-    except LoadingError:
-        return None
+    except LoadingError as error:
+        if is_shortage(error.__cause__):
+            # Of which the copy is not to blame; and to quantise the source takes more.
+            raise
+        raise CopyUnreadable(str(error)) from error
 
 
 def build_quantization(
@@ -202,11 +204,19 @@ def read_weights(
             **arguments,
         )
     except Exception as error:
-        raise LoadingError(
-            f"the weights in {folder.name} can not be loaded: {type(error).__name__}"
-        ) from error
+        raise _explain(folder, error) from error
     _refuse_gaps(folder, told)
     return model.eval().requires_grad_(False)
+
+
+def _explain(folder: Path, error: Exception) -> LoadingError:
+    name = type(error).__name__
+    if is_shortage(error):
+        return LoadingError(
+            f"the weights in {folder.name} do not fit into what memory is free ({name}): another "
+            "process may have taken it, or a smaller model or form is needed"
+        )
+    return LoadingError(f"the weights in {folder.name} can not be loaded: {name}")
 
 
 def _refuse_gaps(folder: Path, told: Mapping[str, Any]) -> None:
