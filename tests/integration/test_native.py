@@ -5,7 +5,6 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,22 +93,6 @@ def test_a_model_that_does_not_suit_is_computed_by_torch(caplog: pytest.LogCaptu
 
     assert isinstance(backend, TensorBackend)
     assert ["computing by torch's operations: this model is not plain float32"] == caplog.messages
-
-
-def test_what_can_not_be_recorded_is_computed_step_by_step(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Where CUDA graphs fail, as they do here for want of CUDA, with a line and its stack."""
-    backend = open_backend(make_settings(None, dtype="bfloat16"), lambda *_: None)
-    assert isinstance(backend, TensorBackend)
-    placement = replace(
-        backend.loaded.placement, attention="paged", page_tokens=256, records_decoding=True
-    )
-    backend.loaded = replace(backend.loaded, placement=placement)
-    core = backend.make_core()
-
-    assert 8192 == core.capacity_tokens
-    assert "decoding is not recorded as CUDA graphs" == caplog.messages[-1]
 
 
 def test_what_can_not_be_compiled_is_computed_by_torch(

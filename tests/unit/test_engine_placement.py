@@ -93,6 +93,30 @@ def test_nf4_is_multiplied_in_what_the_gpu_is_quick_at(
     assert (expected, expected) == (placement.dtype, placement.nf4_dtype)
 
 
+@pytest.mark.parametrize(
+    ("machine", "dtype", "is_said"),
+    [
+        (Machine(has_cuda=True, capability=8, has_paged_kernel=False), "auto", True),
+        (Machine(has_cuda=True, capability=8, has_paged_kernel=False), "float32", False),
+        (Machine(has_cuda=True, capability=7, has_paged_kernel=False), "auto", False),
+        (AMPERE, "auto", False),
+    ],
+    ids=["older torch", "32 bits", "older GPU", "all there"],
+)
+def test_an_old_torch_on_a_new_gpu_is_said(
+    machine: Machine,
+    dtype: str,
+    is_said: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where a newer one would be quicker: nothing else tells why it is slow."""
+    monkeypatch.setattr("llavachat_server.engine.tensors.machine.look_at_machine", lambda: machine)
+    opening._place(settings(device="cuda", dtype=dtype))
+
+    assert is_said is any("torch is too old for this GPU" in text for text in caplog.messages)
+
+
 def test_nf4_on_a_cpu_is_multiplied_in_bfloat16() -> None:
     """As it was measured; all else is in float32."""
     placement = place_model(settings(quantization=Quantization.NF4), Machine())

@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -120,6 +121,10 @@ class Backend(ABC):
         Args:
             stopping: ends it soon.
         """
+
+    def describe_steps(self) -> dict[str, Any]:
+        """How steps are computed, for who measures them; see `tensors.way.Way`."""
+        return {}
 
     def is_idle(self) -> bool:
         """Whether the generation loop computes nothing; from any thread."""

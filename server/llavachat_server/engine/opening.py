@@ -4,6 +4,7 @@ Decided before torch is imported, which takes longer than everything else at a s
 """
 
 import ctypes
+import importlib.metadata
 import logging
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from llavachat_server.engine.checkpoint import (
 )
 from llavachat_server.engine.fingerprint import Fingerprint
 from llavachat_server.engine.llava.files import WeightsMissing
-from llavachat_server.engine.placement import Machine, Placement, place_model
+from llavachat_server.engine.placement import (
+    Machine,
+    Placement,
+    lacks_paged_kernel,
+    place_model,
+)
 from llavachat_server.engine.progress import Progress, stage
 from llavachat_server.engine.provenance import check_provenance
 from llavachat_server.engine.settings import EngineSettings
@@ -72,9 +78,16 @@ def _place(settings: EngineSettings) -> Placement:
 
         machine = look_at_machine()
     try:
-        return place_model(settings, machine)
+        placement = place_model(settings, machine)
     except ValueError as error:
         raise LoadingError(str(error)) from error
+    if lacks_paged_kernel(placement, machine):
+        _log.warning(
+            "torch is too old for this GPU: %s; steps are computed one operation after the other, "
+            "which takes several times as long; torch 2.12 and newer do better",
+            importlib.metadata.version("torch"),
+        )
+    return placement
 
 
 def has_driver() -> bool:

@@ -3,7 +3,7 @@
 Every rule says where it comes from. Nothing here looks at the machine; `loading` does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
@@ -47,7 +47,7 @@ class Machine:
     Args:
         has_cuda: torch sees a GPU.
         capability: the GPU's major compute capability, 0 without one.
-        has_paged_kernel: torch's ``varlen_attn`` takes a block table (torch 2.13 does).
+        has_paged_kernel: torch's ``varlen_attn`` takes a block table (torch 2.12 and newer).
     """
 
     has_cuda: bool = False
@@ -108,6 +108,23 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
         or max(settings.max_running, GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS),
         gap_seconds=GPU_GAP_SECONDS if on_gpu else CPU_GAP_SECONDS,
         cache_tokens=settings.kv_cache_tokens or (None if on_gpu else DEFAULT_CPU_CACHE_TOKENS),
+    )
+
+
+def lacks_paged_kernel(placement: Placement, machine: Machine) -> bool:
+    """Whether a newer torch would compute this model otherwise on this machine."""
+    return (
+        placement.device == "cuda"
+        and placement.dtype != "float32"
+        and machine.capability >= FLASH_CAPABILITY
+        and not machine.has_paged_kernel
+    )
+
+
+def place_in_pieces(placement: Placement) -> Placement:
+    """The same without the kernel that reads pages."""
+    return replace(
+        placement, attention="pieces", records_decoding=False, page_tokens=PIECE_BLOCK_TOKENS
     )
 
 

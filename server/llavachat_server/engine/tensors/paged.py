@@ -37,12 +37,19 @@ class Pages:
     max_length: int
 
 
+_TAKEN = {"window_size", "enable_gqa", "seqused_k", "block_table", "num_splits"}
+"""What `PagedAttention` names to the kernel. torch 2.9 has none, that of 2.10 and 2.11 reads no
+pages. Source: their documentation of ``torch.nn.attention.varlen``."""
+
+
 def has_paged_kernel() -> bool:
     """Whether this torch's kernel takes a block table."""
-    # It brings torch's compiler and sympy along, a second's import that no processor needs.
-    from torch.nn.attention import varlen
-
-    return "block_table" in inspect.signature(varlen.varlen_attn).parameters
+    try:
+        # It brings torch's compiler and sympy along, a second's import that no processor needs.
+        from torch.nn.attention import varlen
+    except ImportError:
+        return False
+    return inspect.signature(varlen.varlen_attn).parameters.keys() >= _TAKEN
 
 
 def list_slots(rows: Rows, block_tokens: int) -> list[int]:
