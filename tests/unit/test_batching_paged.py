@@ -1,12 +1,20 @@
 """The indices that a GPU's kernel is given, and which graphs are recorded; no GPU needed."""
 
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.sequence import Draw
 from llavachat_server.engine.batching.sizing import count_token_bytes, size_cache
+from llavachat_server.engine.tensors import graphs
 from llavachat_server.engine.tensors.attention import Rows, Shape
 from llavachat_server.engine.tensors.cache import count_free_bytes
-from llavachat_server.engine.tensors.graphs import choose_graph_sizes
+from llavachat_server.engine.tensors.graphs import DecodeGraphs, DrawGraphs, choose_graph_sizes
 from llavachat_server.engine.tensors.paged import build_pages, has_paged_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def test_pages_of_a_mixed_step() -> None:
@@ -41,6 +49,83 @@ def test_graph_sizes(max_running: int, expected: list[int]) -> None:
 def test_the_pinned_torch_has_the_kernel() -> None:
     """The pages are made for its signature."""
     assert has_paged_kernel()
+
+
+def test_an_older_torch_has_no_such_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of 2.11 takes no table of pages; 2.9 has not even the module."""
+
+    def varlen_attn(query: Any, *, window_size: Any, enable_gqa: Any, seqused_k: Any) -> None:
+        """As in 2.11."""
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    assert not has_paged_kernel()
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    monkeypatch.delattr("torch.nn.attention.varlen")
+    assert not has_paged_kernel()
+
+
+class Copies(TorchDispatchMode):
+    """Counts what is copied, and what is made on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        """Call it, and look."""
+        if function is torch.ops.aten.copy_.default and arguments[0].device.type == "meta":
+            self.sizes.append(arguments[0].nbytes)
+        return function(*arguments, **(keywords or {}))
+
+
+def stand_still(compute: Any, pool: Any) -> Any:
+    """A graph whose replay does nothing."""
+    return SimpleNamespace(replay=lambda: None, pool=lambda: pool), torch.zeros(2, 4)
+
+
+def test_a_step_is_sent_to_the_device_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself would be waited for, five times a step; the device here has no memory."""
+    monkeypatch.setattr(graphs, "record", stand_still)
+    decoder: Any = SimpleNamespace(device=torch.device("meta"))
+    attention: Any = SimpleNamespace(block_tokens=4, spare_block=9)
+    steps = DecodeGraphs(decoder, attention, max_running=2, context_tokens=12)
+    steps.record()
+    with Copies() as copies:
+        steps.run([Input([5], 6, [1, 2], True)])
+
+    # Ids, positions, slots; lengths; a table of three blocks for each.
+    assert [2 * (3 * 8 + 4 + 3 * 4)] == copies.sizes
+
+
+def test_a_step_s_numbers_are_where_the_graph_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step that was larger before, padding is left alone."""
+    monkeypatch.setattr(graphs, "record", stand_still)
+    decoder: Any = SimpleNamespace(device=torch.device("cpu"))
+    attention: Any = SimpleNamespace(block_tokens=4, spare_block=9)
+    steps = DecodeGraphs(decoder, attention, max_running=4, context_tokens=12)
+    steps.record()
+    steps.run([Input([number], 7, [number, 3], True) for number in range(4)])
+    steps.run([Input([5], 6, [1, 2], True), Input([7], 0, [4], True), Input([8], 1, [5], True)])
+
+    assert [5, 7, 8, 0] == steps._ids.tolist()
+    assert [6, 0, 1, 0] == steps._positions.tolist()
+    assert [10, 16, 21, 36] == steps._slots.tolist()
+    assert [7, 1, 2, 1] == steps._lengths.tolist()
+    assert [[1, 2, 9], [4, 9, 9], [5, 9, 9], [9, 9, 9]] == steps._blocks.tolist()
+    assert torch.int32 == steps._lengths.dtype == steps._blocks.dtype
+
+
+def test_a_draw_s_numbers_are_sent_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They and the scores, which are on the device."""
+    monkeypatch.setattr(graphs, "record", stand_still)
+    draws = DrawGraphs(max_running=2, vocab_size=4, device=torch.device("meta"))
+    draws.record()
+    with Copies() as copies:
+        draws(torch.empty(1, 4, device="meta"), [Draw(temperature=1.0, top_p=0.5)], [3])
+
+    assert [2 * (3 * 8 + 2 * 4), 4 * 4] == copies.sizes
 
 
 def test_cache_of_a_7b_model_on_a_24_gb_gpu() -> None:

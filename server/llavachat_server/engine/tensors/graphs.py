@@ -17,6 +17,7 @@ from llavachat_server.engine.tensors.attention import Rows
 from llavachat_server.engine.tensors.likely import draw_likely, list_numbers
 from llavachat_server.engine.tensors.paged import PagedAttention, Pages, list_slots
 from llavachat_server.engine.tensors.runner import Decoder
+from llavachat_server.engine.tensors.staging import Staging
 
 _WARM_UPS = 2
 
@@ -84,14 +85,15 @@ class DecodeGraphs:
         device, size = decoder.device, attention.block_tokens
         num_blocks = -(-context_tokens // size)
         self._context_tokens = context_tokens
-        self._ids = torch.zeros(max_running, dtype=torch.int64, device=device)
-        self._positions = torch.zeros_like(self._ids)
-        self._slots = torch.full_like(self._ids, attention.spare_block * size)
-        self._lengths = torch.ones(max_running, dtype=torch.int32, device=device)
-        self._ends = torch.arange(max_running + 1, dtype=torch.int32, device=device)
-        self._blocks = torch.full(
-            (max_running, num_blocks), attention.spare_block, dtype=torch.int32, device=device
+        self._staging = Staging(
+            device,
+            *[(torch.int64, (max_running,))] * 3,
+            (torch.int32, (max_running,)),
+            (torch.int32, (max_running, num_blocks)),
         )
+        self._ids, self._positions, self._slots, self._lengths, self._blocks = self._staging.device
+        self._ends = torch.arange(max_running + 1, dtype=torch.int32, device=device)
+        self._fill([], max_running)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     @torch.inference_mode()
@@ -110,27 +112,31 @@ class DecodeGraphs:
     @torch.inference_mode()
     def run(self, inputs: Sequence[Input]) -> Tensor:
         """(requests, vocabulary) logits, valid until the next run."""
-        count = len(inputs)
-        size = next(size for size in self._sizes if size >= count)
-        spare, block_tokens = self._attention.spare_block, self._attention.block_tokens
-        width = self._blocks.shape[1]
-        padding = size - count
-        ids = [item.token_ids[0] for item in inputs] + [0] * padding
-        positions = [item.start for item in inputs] + [0] * padding
-        rows = [Rows(0, 1, item.start, item.blocks) for item in inputs]
-        slots = [list_slots(row, block_tokens)[0] for row in rows] + [
-            spare * block_tokens
-        ] * padding
-        table = [(list(item.blocks) + [spare] * width)[:width] for item in inputs]
-        table += [[spare] * width] * padding
-        self._ids[:size].copy_(torch.tensor(ids))
-        self._positions[:size].copy_(torch.tensor(positions))
-        self._slots[:size].copy_(torch.tensor(slots))
-        self._lengths[:size].copy_(torch.tensor(positions, dtype=torch.int32) + 1)
-        self._blocks[:size].copy_(torch.tensor(table, dtype=torch.int32))
+        size = next(size for size in self._sizes if size >= len(inputs))
+        self._fill(inputs, size)
         graph, logits = self._graphs[size]
         graph.replay()
-        return logits[:count]
+        return logits[: len(inputs)]
+
+    def _fill(self, inputs: Sequence[Input], size: int) -> None:
+        spare, block_tokens = self._attention.spare_block, self._attention.block_tokens
+        width = self._blocks.shape[1]
+        padding = size - len(inputs)
+        positions = [item.start for item in inputs] + [0] * padding
+        rows = [Rows(0, 1, item.start, item.blocks) for item in inputs]
+        slots = [list_slots(row, block_tokens)[0] for row in rows]
+        table = [(list(item.blocks) + [spare] * width)[:width] for item in inputs]
+        numbers = (
+            [item.token_ids[0] for item in inputs] + [0] * padding,
+            positions,
+            slots + [spare * block_tokens] * padding,
+            [position + 1 for position in positions],
+            table + [[spare] * width] * padding,
+        )
+        self._staging.begin()
+        for place, part in zip(self._staging.host, numbers, strict=True):
+            place[:size] = torch.tensor(part)
+        self._staging.send()
 
     def _compute(self, size: int) -> Tensor:
         decoder = self._decoder
@@ -163,8 +169,10 @@ class DrawGraphs:
     def __init__(self, max_running: int, vocab_size: int, device: torch.device) -> None:
         self._sizes = choose_graph_sizes(max_running)
         self._logits = torch.zeros(max_running, vocab_size, device=device)
-        self._whole = torch.zeros(3, max_running, dtype=torch.int64, device=device)
-        self._broken = torch.ones(2, max_running, device=device)
+        self._staging = Staging(
+            device, (torch.int64, (3, max_running)), (torch.float32, (2, max_running))
+        )
+        self._whole, self._broken = self._staging.device
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     @torch.inference_mode()
@@ -178,10 +186,11 @@ class DrawGraphs:
     ) -> tuple[list[int], list[bool]]:
         """See `likely.DrawLikely`."""
         count = len(draws)
-        whole, broken = list_numbers(draws, positions)
+        self._staging.begin()
+        for place, part in zip(self._staging.host, list_numbers(draws, positions), strict=True):
+            place[:, :count] = torch.tensor(part)
+        self._staging.send()
         self._logits[:count].copy_(logits)
-        self._whole[:, :count].copy_(torch.tensor(whole))
-        self._broken[:, :count].copy_(torch.tensor(broken))
         graph, result = self._graphs[next(size for size in self._sizes if size >= count)]
         graph.replay()
         drawn, is_sure = result[:, :count].tolist()
