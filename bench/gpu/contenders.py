@@ -9,6 +9,7 @@ calls. TASK is a `Task` as JSON.
 import asyncio
 import io
 import json
+import logging
 import os
 import sys
 import time
@@ -21,8 +22,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from llavachat_server.engine import native
+from llavachat_server.engine.backend import list_library_versions
 from llavachat_server.engine.engine import BatchingEngine
-from llavachat_server.engine.placement import Machine, place_model
+from llavachat_server.engine.placement import Machine, lacks_paged_kernel, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.tensors.loading import read_weights
 from llavachat_server.engine.tensors.machine import look_at_machine
@@ -121,9 +123,24 @@ async def run(kind: str, folder: Path, task: Task) -> dict[str, Any]:
     )
     await engine.start()
     told = await _measure(InProcess(engine), workload, scale, began)
-    told["told"] = {"device": engine.info.device, "context_tokens": engine.info.context_tokens}
+    steps = engine.describe_steps()
+    told["told"] = {
+        "device": engine.info.device,
+        "context_tokens": engine.info.context_tokens,
+        "cache_tokens": engine.load.cache_tokens,
+        "steps": steps,
+        "troubles": [*_find_troubles(task), *steps.get("troubles", ())],
+    }
     await engine.stop()
     return told
+
+
+def _find_troubles(task: Task) -> list[str]:
+    settings = EngineSettings(model="", **task.settings)
+    machine = look_at_machine() if task.device == "cuda" else Machine()
+    if lacks_paged_kernel(place_model(settings, machine), machine):
+        return [f"torch {torch.__version__} has no kernel that reads pages; 2.12 and newer have"]
+    return []
 
 
 async def _measure(
@@ -132,6 +149,7 @@ async def _measure(
     loaded = time.perf_counter()
     told = asdict(await measure(interface, workload, scale))
     told["figures"]["loading"] = loaded - began
+    told["versions"] = list_library_versions()
     if torch.cuda.is_available():
         told["figures"]["memory"] = torch.cuda.max_memory_reserved() / 1e6
     return told
@@ -139,6 +157,8 @@ async def _measure(
 
 def main(kind: str, folder: Path, output: Path, task: Task) -> None:
     """Measure and write."""
+    # Which way steps take is logged, and why a step has failed; to whoever asks neither is told.
+    logging.basicConfig(level=logging.INFO)
     output.write_text(json.dumps(asyncio.run(run(kind, folder, task))))
 
 

@@ -37,37 +37,60 @@ def write_report(run: dict[str, Any]) -> str:
         f"{run['bandwidth']:,.0f} GB/s."
     ]
     parts += [_write_table(run, key) for key in run["models"]]
+    parts += [
+        f"{name} was left out: {_quote(why)}" for name, why in run.get("left_out", {}).items()
+    ]
     return "\n\n".join(parts)
 
 
 def _write_table(run: dict[str, Any], key: str) -> str:
     size, form = key.split("/")
     model = run["models"][key]
+    told = [found["told"] for found in model.get(ENGINE, []) if "told" in found]
+    troubles = list(dict.fromkeys(each for one in told for each in one.get("troubles", [])))
+    ours = "llavachat, impaired" if troubles else "llavachat"
     lines = [
-        f"| {size}, {form} | llavachat | generate() | better by | of the limit |",
+        f"| {size}, {form} | {ours} | generate() | better by | of the limit |",
         "|---|---|---|---|---|",
     ]
     for name, row in list_rows(run["chats"]).items():
-        ours, theirs = _collect(model, ENGINE, name), _collect(model, GENERATE, name)
+        own, theirs = _collect(model, ENGINE, name), _collect(model, GENERATE, name)
         if name.startswith("total_") and not any(theirs):
             # One chat at a time: its rate does not depend on how many wait.
             theirs = _collect(model, GENERATE, "total_1")
-        ratio = compare(ours, theirs, is_rate=row.is_rate)
+        ratio = compare(own, theirs, is_rate=row.is_rate)
         better = f"{ratio.median:.2f}x" if ratio and name != "memory" else "-"
-        cells = [_write(ours), _write(theirs), better, _share(run, size, form, name, ours)]
-        if any(ours) or any(theirs):
+        cells = [_write(own), _write(theirs), better, _share(run, size, form, name, own)]
+        if any(own) or any(theirs):
             lines.append(f"| {row.title}, {row.unit} | {' | '.join(cells)} |")
-    failures = [
-        f"\n{contender} failed: {found['failed']}"
+    failures = [f"\nllavachat was not at its best: {trouble}" for trouble in troubles]
+    failures += [
+        f"\n{contender} failed: {_quote(found['failed'])}"
         for contender, rounds in model.items()
         for found in rounds
         if "failed" in found
     ]
-    told = [found["told"]["device"] for found in model.get(ENGINE, []) if "told" in found]
     equal = _count_equal(model)
     if equal[1]:
         failures.append(f"\n{equal[0]} of {equal[1]} answers word for word generate()'s.")
-    return "\n".join([*lines, *failures, *(f"\nThe engine says: {told[0]}." for _ in told[:1])])
+    facts = [f"\nThe engine says: {_describe(one)}." for one in told[:1]]
+    return "\n".join([*lines, *failures, *facts, *_list_versions(model)])
+
+
+def _describe(told: dict[str, Any]) -> str:
+    words = told.get("steps", {}).get("words")
+    return f"{told['device']}; {words}" if words else str(told["device"])
+
+
+def _list_versions(model: dict[str, Any]) -> list[str]:
+    found = [one["versions"] for rounds in model.values() for one in rounds if "versions" in one]
+    return [f"\n{', '.join(f'{n} {v}' for n, v in found[0].items())}."] if found else []
+
+
+def _quote(why: str) -> str:
+    """A reason's first line, and what was said last, set off, where there is more."""
+    first, *rest = why.splitlines()
+    return "\n".join([first, *(["", *(f"    {line}" for line in rest)] if rest else [])])
 
 
 def _collect(model: dict[str, Any], contender: str, name: str) -> list[float | None]:

@@ -50,6 +50,18 @@ class Size:
         }[form]
         return layers + 2 * self.vocabulary * self.hidden
 
+    def count_loaded_bytes(self, form: str) -> float:
+        """What the weights take on the device: those of a step, the embedding and the tower.
+
+        Args:
+            form: of `FORMS`.
+        """
+        tower = self.vision_layers * (
+            4 * self.vision_hidden**2 + 2 * self.vision_hidden * self.vision_inner
+        )
+        embedding = self.vocabulary * self.hidden
+        return self.count_weight_bytes(form) + 2.0 * (tower + embedding)
+
     def find_limit(self, form: str, bandwidth: float, num_chats: int) -> float:
         """Tokens a second of all chats together that reading memory allows.
 

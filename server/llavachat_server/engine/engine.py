@@ -143,6 +143,10 @@ class BatchingEngine:
             ),
         )
 
+    def describe_steps(self) -> dict[str, Any]:
+        """See `Backend.describe_steps`; once it has started."""
+        return self._backend.describe_steps()
+
     async def start(self) -> None:
         """Load the model and begin to serve.
 

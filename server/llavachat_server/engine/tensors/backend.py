@@ -207,7 +207,7 @@ class TensorBackend(Backend):
 
     def describe_steps(self) -> dict[str, Any]:
         """See `Backend`."""
-        return {} if self.way is None else asdict(self.way)
+        return {} if self.way is None else {**asdict(self.way), "words": str(self.way)}
 
     def fill_slot(self, slot: int, picture: Image.Image) -> None:
         """See `Backend`."""
