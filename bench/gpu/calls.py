@@ -30,9 +30,9 @@ def call(log: Path, seconds: float, module: str, *words: str) -> str:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        begin = file.tell()
         file.write(f"python -m {module} {' '.join(words)}\n")
         file.flush()
+        begin = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", module, *words],
             stdin=subprocess.DEVNULL,

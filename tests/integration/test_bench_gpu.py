@@ -201,17 +201,18 @@ def test_a_failure_is_told_by_what_it_came_of() -> None:
 
 def test_a_process_that_fails_leaves_its_log(tmp_path: Path) -> None:
     """Its reason is one line, its end some more, and all that it said lies in a file."""
-    log = tmp_path / "folder" / "run.log"
-    first = call(log, 60, "bench.gpu.checkpoint", str(tmp_path), "no-such", "cpu")
-    call(log, 60, "bench.gpu.checkpoint", str(tmp_path), "another", "cpu")
-    why, *tail = first.splitlines()
+    log = tmp_path / "run.log"
+    log.write_text("of the round before\n")
+    failure = call(log, 60, "bench.gpu.checkpoint", str(tmp_path), "no-such", "cpu")
+    why, *tail = failure.splitlines()
 
     assert "exit status 1: KeyError: 'no-such'" == why
     assert "KeyError: 'no-such'" == tail[-1]
     assert "Traceback (most recent call last):" in tail
-    said = log.read_text()
-    assert "python -m bench.gpu.checkpoint" == said[:30]
-    assert [1, 1] == [said.count(f"KeyError: '{name}'") for name in ("no-such", "another")]
+    assert not any("before" in line for line in tail)
+    before, command, *said = log.read_text().splitlines()
+    assert ("of the round before", tail) == (before, said[-len(tail) :])
+    assert f"python -m bench.gpu.checkpoint {tmp_path} no-such cpu" == command
 
 
 def test_a_process_that_hangs_is_ended(tmp_path: Path) -> None:

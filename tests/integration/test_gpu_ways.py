@@ -3,6 +3,7 @@
 Without a GPU torch's kernel for pages fails, and so does recording: both for real.
 """
 
+import logging
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -38,7 +39,11 @@ def opened() -> TensorBackend:
 def backend(opened: TensorBackend, monkeypatch: pytest.MonkeyPatch) -> TensorBackend:
     """The same, placed as on a GPU from Ampere on."""
     placement = replace(
-        opened.loaded.placement, attention="paged", page_tokens=256, records_decoding=True
+        opened.loaded.placement,
+        device="cuda",
+        attention="paged",
+        page_tokens=256,
+        records_decoding=True,
     )
     monkeypatch.setattr(opened, "loaded", replace(opened.loaded, placement=placement))
     return opened
@@ -144,12 +149,20 @@ def test_steps_are_recorded_where_draws_are_not(
 
 @pytest.mark.usefixtures("kernel")
 def test_nothing_stands_in_the_way(
-    expected: list[int | None], backend: TensorBackend, monkeypatch: pytest.MonkeyPatch
+    expected: list[int | None],
+    backend: TensorBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Then there is no trouble to tell."""
+    """Then there is no trouble to tell; the log has which way it is, as at each start."""
     monkeypatch.setattr(graphs, "record", repeat)
+    caplog.set_level(logging.INFO, "llavachat_server")
 
     assert expected == answer(backend)
+    assert [
+        "computing on the GPU: attention in pages of 256 tokens, float32, a cache of 8,192 tokens, "
+        "steps and draws are recorded"
+    ] == caplog.messages
     told = backend.describe_steps()
     assert (True, True, ()) == (told["records_steps"], told["records_draws"], told["troubles"])
 

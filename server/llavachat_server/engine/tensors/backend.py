@@ -159,7 +159,7 @@ class TensorBackend(Backend):
             records_draws=draws is not None,
             troubles=tuple(troubles),
         )
-        if decoder.device.type == "cuda":
+        if placement.device == "cuda":
             _log.info("computing on the GPU: %s", self.way)
         sampler = TensorSampler(
             rows, facts.vocab_size, facts.silent_ids, decoder.device, draws or draw_eagerly
