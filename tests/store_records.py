@@ -61,6 +61,7 @@ def make_turn(
         created_at=NOON + timedelta(minutes=minutes),
         device="NVIDIA A10G",
         library_versions={"torch": "2.13.0", "transformers": "5.23.0"},
+        tokenizer_sha256="d" * 64,
     )
     return replace(turn, **changes)  # type: ignore[arg-type]
 

@@ -18,6 +18,11 @@ from llavachat_server.values import (
 class TurnTokenizer(Protocol):
     """What the chats need of `engine.prompt.PromptBuilder`; see there."""
 
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Over all that decides which ids words get."""
+        ...
+
     def build_first_turn(
         self, question: str, *, num_images: int = 1, system_prompt: str | None = None
     ) -> tuple[int, ...]:
@@ -38,6 +43,10 @@ class TurnTokenizer(Protocol):
         next_turn: tuple[int, ...],
     ) -> tuple[int, ...]:
         """The whole prompt: earlier (question, answer) ids, then the new turn."""
+        ...
+
+    def count_turn(self, question: tuple[int, ...], answer: tuple[int, ...]) -> int:
+        """How many ids `join_turns` makes of an earlier turn."""
         ...
 
     def render(self, token_ids: Iterable[int]) -> str:

@@ -76,7 +76,8 @@ async def test_many_turns_are_told_with_the_prompt_of_each() -> None:
         parent = turns[number // 2 - 1].id if number > 1 else None
         ids = prompts.build_next_turn(f"Question {number}?")
         turns.append(end(make_turn(f"Question {number}?", parent_id=parent, question_ids=ids)))
-    turns = [replace(turn, answer_ids=prompts.encode_text("Yes.")) for turn in turns]
+    own = {"answer_ids": prompts.encode_text("Yes."), "tokenizer_sha256": prompts.tokenizer_sha256}
+    turns = [replace(turn, **own) for turn in turns]
     chat = make_chat(OPEN_TENANT, turns=tuple(turns))
     async with run_app(ScriptedEngine()) as app:
         await keep(app, chat)
@@ -121,7 +122,8 @@ async def test_too_many_raw_prompts_are_not_told_to_their_end(
 ) -> None:
     """As soon as it is too much; without them the same chat is told."""
     ids = shapes_prompts().encode_text("And what is this? " * 100)
-    turns = tuple(end(make_turn("And?", question_ids=ids)) for _ in range(500))
+    own = {"question_ids": ids, "tokenizer_sha256": shapes_prompts().tokenizer_sha256}
+    turns = tuple(end(make_turn("And?", **own)) for _ in range(500))
     chat = make_chat(OPEN_TENANT, turns=turns)
     monkeypatch.setattr(whole_chat, "MAX_REPLY_BYTES", size_of(chat))
     engine = ScriptedEngine()

@@ -19,7 +19,7 @@ PROMPTS = shapes_prompts()
 
 def builder(context_tokens: int = 4096) -> ContextBuilder:
     """A builder for a context of any size."""
-    return ContextBuilder(PROMPTS, context_tokens, NUM_IMAGE_TOKENS)
+    return ContextBuilder(PROMPTS, context_tokens, NUM_IMAGE_TOKENS, MODEL)
 
 
 def image(number: int) -> ImageInfo:
@@ -278,7 +278,7 @@ def test_a_long_history_is_dropped_in_one_go() -> None:
     history = [first, *[ask([first], "And now?", "The same.")] * 400]
     prompts = CountingPrompts()
     total = builder(10**6).build(history, "And?", ()).count.total
-    context = ContextBuilder(prompts, 200, NUM_IMAGE_TOKENS).build(
+    context = ContextBuilder(prompts, 200, NUM_IMAGE_TOKENS, MODEL).build(
         history, "And?", (), drop_for_tokens=8
     )
     assert len(context.trimmed_turn_ids) > 300

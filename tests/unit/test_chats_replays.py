@@ -9,10 +9,11 @@ from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import NewChat, Question
 from llavachat_server.chats.record import Chat
-from llavachat_server.chats.replay import Verdict
+from llavachat_server.chats.replay import Change, Verdict, find_changes
 from llavachat_server.chats.turns import Turns
 from llavachat_server.values import Delta, FinishReason
 from scripted_engine import Hold, ScriptedEngine
+from store_records import make_turn
 
 
 async def answered(turns: Turns) -> LiveTurn:
@@ -112,3 +113,13 @@ async def test_a_difference_before_the_cut_is_told() -> None:
     assert Verdict(1, ()) == await replay_until_time_is_over("A circle.", "A square")
     assert Verdict(None, ()) == await replay_until_time_is_over("A circle.", "A circle.")
     assert Verdict(1, ()) == await replay_until_time_is_over("A", "A circle.")
+
+
+def test_a_tokenizer_that_was_not_noted_is_named() -> None:
+    """It may have changed, for all that the record tells; one that was noted is compared."""
+    info = ScriptedEngine().info
+    told = [
+        [change for change in find_changes(turn, info, "d" * 64) if "tokenizer_" in change.name]
+        for turn in (make_turn(), make_turn(tokenizer_sha256=""))
+    ]
+    assert [[], [Change("tokenizer_sha256", "", "d" * 64)]] == told

@@ -63,6 +63,11 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         StatusCode.FAILED_PRECONDITION,
         error_details_pb2.PreconditionFailure,
     ),
+    (
+        chats.OtherTokenizer("a" * 64, "b" * 64),
+        StatusCode.FAILED_PRECONDITION,
+        error_details_pb2.PreconditionFailure,
+    ),
     (chats.ReplayCut(5.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
     (chats.ImportStalled(5.0), StatusCode.DEADLINE_EXCEEDED, error_details_pb2.RetryInfo),
     (

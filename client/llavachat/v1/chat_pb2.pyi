@@ -29,6 +29,8 @@ Errors
   |                                                     |   PreconditionFailure, with counts  |
   | replay of an imported turn                          | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure               |
+  | replay or raw prompt of a turn that was answered    | FAILED_PRECONDITION +               |
+  |   with another tokenizer than the model's of today  |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
@@ -657,7 +659,9 @@ class ReplayVerdict(_message.Message):
     """The first token that differs, counted from 0. Set only where there is one."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplayChange]:
-        """What has changed since the record: the model, its quantisation, a library, the hardware."""
+        """What has changed since the record: the model, its quantisation, a library, the hardware.
+        "tokenizer_sha256" without a recorded value: of this turn it was not noted.
+        """
 
     def __init__(
         self,
@@ -688,7 +692,7 @@ class ReplayChange(_message.Message):
     name: _builtins.str
     """What it is, such as "quantization" or "transformers"."""
     recorded: _builtins.str
-    """Its value in the record."""
+    """Its value in the record. Empty where the record has none."""
     current: _builtins.str
     """Its value today."""
     def __init__(
@@ -1046,7 +1050,9 @@ class Turn(_message.Message):
     finish_reason: Global___FinishReason.ValueType
     """Why the answer ended. Unspecified while it runs."""
     raw_prompt: _builtins.str
-    """The whole prompt as the model saw it, special tokens shown. Set only on request."""
+    """The whole prompt as the model saw it, special tokens shown. Set only on request, and not for
+    a turn that was answered with another tokenizer than the model's of today.
+    """
     imported: _builtins.bool
     """The turn came by ImportChat: its answer, model, usage and times are as the import told them."""
     @_builtins.property
@@ -1259,7 +1265,7 @@ class GetTurnRequest(_message.Message):
     turn_id: _builtins.str
     """The turn. Required."""
     include_raw_prompt: _builtins.bool
-    """Fill in `Turn.raw_prompt`."""
+    """Fill in `Turn.raw_prompt`. FAILED_PRECONDITION where it can not be told."""
     def __init__(
         self,
         *,

@@ -29,6 +29,8 @@ Errors
   |                                                     |   PreconditionFailure, with counts  |
   | replay of an imported turn                          | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure               |
+  | replay or raw prompt of a turn that was answered    | FAILED_PRECONDITION +               |
+  |   with another tokenizer than the model's of today  |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |
   | request_id used before with another body            | ALREADY_EXISTS                      |
   | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |

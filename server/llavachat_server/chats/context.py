@@ -2,20 +2,21 @@
 
 The prompt of a turn is made of *recorded* ids of the turns before it, so that it begins with
 the prompt before it, id for id: re-tokenised text would miss the prefix cache and could change
-an answer. Only where turns were dropped is the first one that stays written anew, because the
-system prompt and the dropped turns' pictures now stand before it.
+an answer. Written anew is only what has to be: turns whose ids are another tokenizer's, and, where
+turns were dropped, the first one that stays, because the system prompt and the dropped turns'
+pictures now stand before it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from llavachat_server.chats.errors import OtherTokenizer
 from llavachat_server.chats.record import Turn
+from llavachat_server.chats.wording import Wording
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.interfaces import TurnTokenizer
-from llavachat_server.values import (
-    ContextFull,
-)
+from llavachat_server.values import ContextFull, ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,13 @@ class ContextBuilder:
         prompts: the model's template and tokenizer.
         context_tokens: what the model's context holds.
         num_image_tokens: how wide one picture is in it.
+        model: which it is.
     """
 
     prompts: TurnTokenizer
     context_tokens: int
     num_image_tokens: int
+    model: ModelInfo
 
     def build(
         self,
@@ -89,6 +92,7 @@ class ContextBuilder:
         Raises:
             ContextFull: not even one token of an answer fits.
         """
+        history = self._wording.translate(history, system_prompt)
         full = self._assemble(history, 0, prompt, images, system_prompt)
         chosen, num_dropped = full, 0
         if drop_for_tokens is not None:
@@ -120,6 +124,7 @@ class ContextBuilder:
         system_prompt: str | None = None,
     ) -> TokenCount:
         """Count the tokens of a question, whether it fits or not."""
+        history = self._wording.translate(history, system_prompt)
         if history:
             question = self.prompts.build_next_turn(prompt, num_images=num_images)
         else:
@@ -138,13 +143,24 @@ class ContextBuilder:
     def rebuild_ids(
         self, history: Sequence[Turn], turn: Turn, system_prompt: str | None
     ) -> tuple[int, ...]:
-        """The prompt that a recorded turn had, from its record."""
+        """The prompt that a recorded turn had, from its record.
+
+        Raises:
+            OtherTokenizer: its ids are not this model's. An import's are: none saw its prompt.
+        """
+        if not turn.imported and not self._wording.is_own(turn):
+            raise OtherTokenizer(turn.tokenizer_sha256, self.prompts.tokenizer_sha256)
+        *history, turn = self._wording.translate((*history, turn), system_prompt)
         num_dropped = len(turn.trimmed_turn_ids)
         if num_dropped:
             return self._assemble(
                 history, num_dropped, turn.prompt, turn.images, system_prompt
             ).token_ids
         return self.prompts.join_turns(_exchanges(history), turn.question_ids)
+
+    @property
+    def _wording(self) -> Wording:
+        return Wording(self.prompts, self.model)
 
     def _count_dropped(
         self, history: Sequence[Turn], num_tokens: int, max_tokens: int, system_prompt: str | None

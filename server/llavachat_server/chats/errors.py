@@ -6,6 +6,7 @@
     +-- TurnRunning       one turn at a time in a chat
     +-- RequestReused     the request_id was used with another body
     +-- TurnImported      an imported turn can not be replayed
+    +-- OtherTokenizer    the turn's token ids are another tokenizer's
     +-- ReplayCut         a replay reached the time limit before it could be judged
     +-- ImportStalled     the body of an import did not come in time
     +-- StoreFull         nothing more can be kept
@@ -70,6 +71,25 @@ class TurnImported(ChatError):
         return (
             "this turn was imported: what this server knows of its answer is its text alone, "
             "which leaves nothing to compare a replay with"
+        )
+
+
+@dataclass
+class OtherTokenizer(ChatError):
+    """The turn's token ids are another tokenizer's than the model's of today.
+
+    `recorded` is that one's SHA-256, "" where it was not noted; `current` is today's.
+    """
+
+    recorded: str
+    current: str
+
+    def __str__(self) -> str:
+        recorded = f" ({self.recorded[:12]})" if self.recorded else ""
+        return (
+            f"this turn was answered with another tokenizer{recorded} than this server's "
+            f"({self.current[:12]}), to which its token ids say other words: it can be gone on "
+            "with from its text, but neither shown as the model saw it nor replayed"
         )
 
 

@@ -179,6 +179,7 @@ class Importer:
                     question_ids=question_ids,
                     answer_ids=answer_ids,
                     num_untrimmed_tokens=num_prompt_tokens,
+                    tokenizer_sha256=self._prompts.tokenizer_sha256,
                 )
             )
         return replace(chat, id=secrets.token_hex(16), turns=tuple(turns))

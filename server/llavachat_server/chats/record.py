@@ -1,7 +1,8 @@
 """What is kept of a chat: plain, frozen values, and how one becomes the next. A store keeps them.
 
 Text and token ids are both kept: people read the text, and the next prompt is built from the
-ids, so that it begins exactly as the prompt before it.
+ids, so that it begins exactly as the prompt before it. The ids are one tokenizer's, which is named
+beside them: to another they say other words, and the text is what is left.
 """
 
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ class Turn:
         finish_reason, matched_stop, usage, timings, finished_at: None while it runs.
         device: what the model computed on.
         library_versions: of the libraries that shape an answer.
+        tokenizer_sha256: whose ids these are; see `engine.prompt.PromptBuilder`. "": kept before
+            that was noted.
         imported: it came with an import: what is told of its answer is another's word, and its ids
             are those of the text, as this model's tokenizer has them.
     """
@@ -79,6 +82,7 @@ class Turn:
     finished_at: datetime | None = None
     device: str = ""
     library_versions: Mapping[str, str] = field(default_factory=dict)
+    tokenizer_sha256: str = ""
     imported: bool = False
 
     def end(self, answer: str, finished: Finished) -> "Turn":

@@ -103,6 +103,7 @@ class Replayer:
             NotFound: no such chat or turn.
             TurnRunning: the turn has not ended.
             TurnImported: the turn was answered elsewhere.
+            OtherTokenizer: the turn's ids are another tokenizer's.
             BadField: the turn has no answer to compare with.
             EngineError: the model can not answer.
             ReplayCut: the time was over before a token differed.
@@ -153,7 +154,7 @@ class Replayer:
                     if is_cut and difference == len(event.token_ids) < len(turn.answer_ids):
                         # Where it was cut, not where it differs: a busy server, not another answer.
                         raise ReplayCut(CUT_RETRY_SECONDS)
-                    yield Verdict(difference, find_changes(turn, self._engine.info))
+                    yield Verdict(difference, self._find_changes(turn))
                     return
         raise EngineFailed
 
@@ -175,14 +176,19 @@ class Replayer:
             owner=chat.id,
         )
 
+    def _find_changes(self, turn: Turn) -> tuple[Change, ...]:
+        return find_changes(turn, self._engine.info, self._engine.prompts.tokenizer_sha256)
 
-def find_changes(turn: Turn, info: EngineInfo) -> tuple[Change, ...]:
-    """What differs between the record and the engine of today."""
+
+def find_changes(turn: Turn, info: EngineInfo, tokenizer_sha256: str) -> tuple[Change, ...]:
+    """What differs between the record and the engine of today; "" is what was not noted."""
     then, now = turn.model, info.model
     pairs = {
         "model": (then.name, now.name),
         "revision": (then.revision, now.revision),
         "weights_sha256": (then.weights_sha256, now.weights_sha256),
+        # Of a turn that was kept before it was noted, that it was not: it may have changed.
+        "tokenizer_sha256": (turn.tokenizer_sha256, tokenizer_sha256),
         "quantization": (then.quantization.value, now.quantization.value),
         "device": (turn.device, info.device),
     }

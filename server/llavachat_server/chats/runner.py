@@ -156,6 +156,7 @@ class TurnRunner:
             created_at=datetime.now(UTC),
             device=self.engine.info.device,
             library_versions=self.engine.info.library_versions,
+            tokenizer_sha256=self.contexts.prompts.tokenizer_sha256,
         )
         return turn, context
 

@@ -74,7 +74,10 @@ class Turns:
         self._store = store
         self._intake = intake
         self._contexts = ContextBuilder(
-            engine.prompts, engine.info.context_tokens, engine.info.num_image_tokens
+            engine.prompts,
+            engine.info.context_tokens,
+            engine.info.num_image_tokens,
+            engine.info.model,
         )
         self._runner = TurnRunner(engine, store, intake, self._contexts, defaults, max_turn_seconds)
         self._eraser = Eraser(engine, store)
@@ -246,6 +249,9 @@ class Turns:
         """The prompt of a recorded turn as the model saw it, special tokens shown.
 
         It takes a while, and may be called in any thread. `by_id`: see `Chat.branch`.
+
+        Raises:
+            OtherTokenizer: today's model does not have the words of the turn's ids.
         """
         history = chat.branch(turn.parent_id, by_id)
         ids = self._contexts.rebuild_ids(history, turn, chat.system_prompt)

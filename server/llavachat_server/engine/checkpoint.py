@@ -132,7 +132,8 @@ def read_facts(folder: Path) -> CheckpointFacts:
     except ConfigError as error:
         raise LoadingError(f"config.json in {folder.name} does not fit: {error}") from error
     try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer_file = (folder / "tokenizer.json").read_bytes()
+        tokenizer = Tokenizer.from_buffer(tokenizer_file)
     except Exception as error:
         raise LoadingError(
             f"tokenizer.json in {folder.name} can not be read: {type(error).__name__}"
@@ -148,7 +149,7 @@ def read_facts(folder: Path) -> CheckpointFacts:
         bos=text.bos_token_id, eos=eos_token_ids[0], image=config.image_token_id
     )
     try:
-        prompts = PromptBuilder(tokenizer, special)
+        prompts = PromptBuilder(tokenizer, special, file=tokenizer_file)
     except ValueError as error:
         raise LoadingError(str(error)) from error
     return CheckpointFacts(

@@ -12,6 +12,7 @@ Text is tokenised segment by segment with special tokens switched off: a user wh
 ``<image>`` or ``</s>`` has typed text.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,17 @@ class PromptBuilder:
     ``llava/conversation.py``; pictures come before the question as in ``llava/eval``.
     """
 
-    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, special: SpecialTokens, *, file: bytes | None = None
+    ) -> None:
         """Take a tokenizer over for this builder alone.
 
         Args:
             tokenizer: a Llama-style tokenizer; a private copy is made, because the switch
                 that turns typed special tokens into text belongs to the object.
             special: the structural ids of the same tokenizer.
+            file: what the tokenizer was read from. None: what its library writes of it, which
+                another release may write otherwise.
 
         Raises:
             ValueError: an added token is not marked special; it could then be typed.
@@ -66,11 +71,22 @@ class PromptBuilder:
         if typable:
             raise ValueError(f"added tokens must be special, or users could type them: {typable}")
         self._added_ids = frozenset(added) | {special.bos, special.eos, special.image}
+        self._sha256 = self._hash(tokenizer.to_str().encode() if file is None else file)
 
     @classmethod
     def from_folder(cls, folder: Path, special: SpecialTokens) -> "PromptBuilder":
         """Read ``tokenizer.json`` from a checkpoint's folder."""
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), special)
+        file = (folder / "tokenizer.json").read_bytes()
+        return cls(Tokenizer.from_buffer(file), special, file=file)
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Over all that decides which ids words get: the tokenizer's file, the structural ids and
+        the template. Ids that were made under another one say other words here.
+
+        How wide a picture is in the context is not in it: in the ids each is one placeholder.
+        """
+        return self._sha256
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Tokenise one segment as plain text, whatever it looks like."""
@@ -118,9 +134,26 @@ class PromptBuilder:
             ids.append(self.special.eos)
         return (*ids, *next_turn)
 
+    def count_turn(self, question: tuple[int, ...], answer: tuple[int, ...]) -> int:
+        """How many ids `join_turns` makes of an earlier turn."""
+        is_closed = bool(answer) and answer[-1] == self.special.eos
+        return len(question) + len(answer) + (not is_closed)
+
     def render(self, token_ids: Iterable[int]) -> str:
         """The raw prompt text of ids, special tokens shown; for people, not for models."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
+    def _hash(self, file: bytes) -> str:
+        # The template is code. What it makes of samples tells one release's from another's.
+        next_turn = self.build_next_turn("?", num_images=1)
+        samples = (
+            self.build_first_turn("?", num_images=0),
+            self.build_first_turn("?", num_images=2, system_prompt=""),
+            self.join_turns([(next_turn, self.build_answer("!"))], next_turn),
+        )
+        special = (self.special.bos, self.special.eos, self.special.image)
+        shape = repr((hashlib.sha256(file).hexdigest(), special, samples))
+        return hashlib.sha256(shape.encode()).hexdigest()
 
     def _user_message(self, opening: str, question: str, num_images: int) -> tuple[int, ...]:
         # One segment per stretch between pictures, as training had it: the wrapper and the

@@ -202,15 +202,18 @@ def _context_full(error: values.ContextFull) -> Refusal:
     )
 
 
-def _turn_imported(error: chats.TurnImported) -> Refusal:
-    violation = error_details_pb2.PreconditionFailure.Violation(
-        type="TURN_IMPORTED", subject="turn_id", description=str(error)
-    )
-    return Refusal(
-        StatusCode.FAILED_PRECONDITION,
-        str(error),
-        (error_details_pb2.PreconditionFailure(violations=[violation]),),
-    )
+def _precondition(kind: str, subject: str = "turn_id") -> Callable[[Any], Refusal]:
+    def refuse(error: Exception) -> Refusal:
+        violation = error_details_pb2.PreconditionFailure.Violation(
+            type=kind, subject=subject, description=str(error)
+        )
+        return Refusal(
+            StatusCode.FAILED_PRECONDITION,
+            str(error),
+            (error_details_pb2.PreconditionFailure(violations=[violation]),),
+        )
+
+    return refuse
 
 
 ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
@@ -223,7 +226,8 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.NotFound: _not_found,
     chats.TurnRunning: _turn_running,
     chats.RequestReused: _request_reused,
-    chats.TurnImported: _turn_imported,
+    chats.TurnImported: _precondition("TURN_IMPORTED"),
+    chats.OtherTokenizer: _precondition("TOKENIZER_CHANGED"),
     chats.ReplayCut: _retry_later(StatusCode.UNAVAILABLE),
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
     chats.StoreFull: _limit("store"),

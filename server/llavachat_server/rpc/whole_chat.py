@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llavachat.v1 import chat_pb2 as pb
 
+from llavachat_server.chats.errors import OtherTokenizer
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.limits import MAX_REPLY_BYTES
@@ -29,7 +30,8 @@ async def tell_chat(
     Args:
         chat: as it is kept.
         num_image_tokens: how wide one picture is.
-        tell_prompt: called in a thread. None: no raw prompts are wanted.
+        tell_prompt: called in a thread. None: no raw prompts are wanted. A turn that it refuses is
+            told without: the others' prompts are wanted all the same.
 
     Raises:
         InvalidField: the message would be larger than may be sent.
@@ -37,13 +39,16 @@ async def tell_chat(
     response = pb.GetChatResponse(chat=messages.chat_summary(chat.summarise()))
     by_id = chat.index_turns()
 
+    def tell_raw(turn: Turn) -> str | None:
+        if tell_prompt is None:
+            return None
+        try:
+            return tell_prompt(chat, turn, by_id)
+        except OtherTokenizer:
+            return None
+
     def tell(turns: Sequence[Turn]) -> tuple[list[pb.Turn], int]:
-        told = [
-            messages.turn(
-                turn, num_image_tokens, tell_prompt(chat, turn, by_id) if tell_prompt else None
-            )
-            for turn in turns
-        ]
+        told = [messages.turn(turn, num_image_tokens, tell_raw(turn)) for turn in turns]
         return told, sum(turn.ByteSize() for turn in told)
 
     num_bytes = 0

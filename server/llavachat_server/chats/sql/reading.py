@@ -42,6 +42,7 @@ _BUILD_COLUMNS = tuple(
         "revision",
         "quantization",
         "weights_sha256",
+        "tokenizer_sha256",
         "device",
         "library_versions",
     )

@@ -158,6 +158,7 @@ def build_row(turn: Turn) -> dict[str, Any]:
         "revision": model.revision,
         "quantization": model.quantization.value,
         "weights_sha256": model.weights_sha256,
+        "tokenizer_sha256": turn.tokenizer_sha256,
         "device": turn.device,
         "library_versions": write_json(dict(turn.library_versions)),
     }
@@ -169,7 +170,12 @@ def whole_rows(chat: Chat) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     known: dict[tuple[object, ...], dict[str, Any]] = {}
     turns, builds = [], []
     for position, turn in enumerate(chat.turns):
-        build = (turn.model, turn.device, *sorted(turn.library_versions.items()))
+        build = (
+            turn.model,
+            turn.tokenizer_sha256,
+            turn.device,
+            *sorted(turn.library_versions.items()),
+        )
         if build not in known:
             known[build] = build_row(turn)
         turns.append({**turn_row(turn), "position": position})
@@ -208,6 +214,7 @@ def read_turn(row: RowMapping, images: tuple[ImageInfo, ...]) -> Turn:
         finished_at=None if row["finished_at"] is None else read_time(row["finished_at"]),
         device=row["device"],
         library_versions=json.loads(row["library_versions"]),
+        tokenizer_sha256=row["tokenizer_sha256"],
         imported=row["imported"],
     )
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a database that has it needs none."""
 
 
@@ -116,10 +116,13 @@ builds = Table(
     Column("revision", Text, nullable=False),
     Column("quantization", Text, nullable=False),
     Column("weights_sha256", String(64), nullable=False),
+    # "" for those of before it was noted.
+    Column("tokenizer_sha256", String(64), server_default="", nullable=False),
     Column("device", Text, nullable=False),
     Column("library_versions", Text, nullable=False),
 )
-"""What answered: a model in its form, on a device, by libraries. Few rows, shared by turns."""
+"""What answered: a model in its form, on a device, by libraries, and whose token ids. Few rows,
+shared by turns."""
 
 turns = Table(
     "turns",
