@@ -27,6 +27,7 @@ from llavachat_server.values import (
 )
 
 CONTEXT_TOKENS = 4096
+MAX_TOKENS = 1024
 NUM_IMAGE_TOKENS = 64
 IMAGE_TOKEN_ID = 1216
 
@@ -56,6 +57,7 @@ class ScriptedEngine:
             model=ModelInfo("shapes", "shapes", "", Quantization.NONE, "0" * 64),
             device="cpu",
             context_tokens=context_tokens,
+            max_tokens=MAX_TOKENS,
             num_image_tokens=NUM_IMAGE_TOKENS,
             vocab_size=1280,
             image_token_id=IMAGE_TOKEN_ID,

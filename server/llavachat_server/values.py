@@ -125,12 +125,14 @@ class ModelInfo:
 class EngineInfo:
     """What a caller must know of the engine.
 
-    `num_image_tokens` is the width of one picture in the context.
+    `num_image_tokens` is the width of one picture in the context; `max_tokens` is the longest
+    answer that may be asked for.
     """
 
     model: ModelInfo
     device: str
     context_tokens: int
+    max_tokens: int
     num_image_tokens: int
     vocab_size: int
     image_token_id: int

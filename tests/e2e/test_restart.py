@@ -87,6 +87,31 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
     check_audit(tmp_path / "state" / "audit", chat_id, cut.id)
 
 
+def test_a_repeat_is_cut_to_the_limits_of_today(tmp_path: Path) -> None:
+    """Killed as it answered, and started with shorter answers: the question that named no limit is
+    answered within today's, under its request_id; what was longer is not replayed, and says why."""
+    whole = pb.StartChatRequest(prompt="What can you do?", params=LONG, request_id="whole")
+    cut = pb.StartChatRequest(prompt="What is this? " * 300, request_id="cut")
+    with run_server(tmp_path, *keep_in(tmp_path)) as server:
+        events = [reply.event for reply in server.stub().StartChat(whole)]
+        started = events[0].started
+        next(server.stub().StartChat(cut))
+        server.process.kill()
+        server.process.wait()
+    (tmp_path / "ready").unlink()
+
+    with run_server(tmp_path, *keep_in(tmp_path), "--max-tokens", "8") as server:
+        stub = server.stub()
+        events = [reply.event for reply in stub.StartChat(cut)]
+        assert 8 == events[0].started.params.max_tokens
+        assert 0 < events[-1].finished.usage.completion_tokens <= 8
+        replay = pb.ReplayTurnRequest(chat_id=started.chat_id, turn_id=started.turn_id)
+        with pytest.raises(grpc.RpcError, match="limit is 8") as caught:
+            list(stub.ReplayTurn(replay))
+        assert grpc.StatusCode.FAILED_PRECONDITION is caught.value.code()
+        assert 0 == server.stop()
+
+
 def test_a_reader_does_not_notice_that_the_server_was_killed(tmp_path: Path) -> None:
     """The client goes on by itself: the answer is whole, and the one that an undisturbed server
     gives to the same seed."""

@@ -1,19 +1,20 @@
 """Replays that end before the answer does: the server stops, or their time is over."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from chat_room import TENANT, make_turns
-from llavachat_server.chats.errors import ReplayCut, ShuttingDown
+from llavachat_server.chats.errors import ReplayCut, ReplayOverLimit, ShuttingDown
 from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.question import NewChat, Question
-from llavachat_server.chats.record import Chat
-from llavachat_server.chats.replay import Change, Verdict, find_changes
+from llavachat_server.chats.question import NewChat, Question, SamplingWishes
+from llavachat_server.chats.record import Chat, TurnState
+from llavachat_server.chats.replay import Change, Verdict, _fit_sampling, find_changes
 from llavachat_server.chats.turns import Turns
-from llavachat_server.values import Delta, FinishReason
+from llavachat_server.values import Delta, FinishReason, Sampling
 from scripted_engine import Hold, ScriptedEngine
-from store_records import make_turn
+from store_records import end, make_turn
 
 
 async def answered(turns: Turns) -> LiveTurn:
@@ -123,3 +124,55 @@ def test_a_tokenizer_that_was_not_noted_is_named() -> None:
         for turn in (make_turn(), make_turn(tokenizer_sha256=""))
     ]
     assert [[], [Change("tokenizer_sha256", "", "d" * 64)]] == told
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "asked", "limit", "expected"),
+    [
+        (FinishReason.EOS, TurnState.FINISHED, 64, 64, 64),
+        (FinishReason.EOS, TurnState.FINISHED, 64, 4, 4),
+        (FinishReason.EOS, TurnState.FINISHED, 64, 3, None),
+        (FinishReason.MAX_TOKENS, TurnState.FINISHED, 3, 3, 3),
+        (FinishReason.MAX_TOKENS, TurnState.FINISHED, 3, 2, None),
+        # "###" takes three tokens more, and one that begins it.
+        (FinishReason.STOP_SEQUENCE, TurnState.FINISHED, 64, 7, 7),
+        (FinishReason.STOP_SEQUENCE, TurnState.FINISHED, 64, 6, None),
+        (FinishReason.CANCELLED, TurnState.CANCELLED, 64, 3, 3),
+        (FinishReason.CANCELLED, TurnState.CANCELLED, 64, 2, None),
+    ],
+)
+def test_a_replay_is_as_long_as_its_record(
+    reason: FinishReason, state: TurnState, asked: int, limit: int, expected: int | None
+) -> None:
+    """Three tokens and what told their end are within today's limit, or it is refused by name."""
+    turn = replace(end(make_turn(), reason=reason), sampling=Sampling(asked, top_k=2000))
+    assert (state, 3) == (turn.state, len(turn.answer_ids))
+    info = replace(ScriptedEngine().info, max_tokens=limit)
+    if expected is None:
+        with pytest.raises(ReplayOverLimit, match=f"this server's limit is {limit}"):
+            _fit_sampling(turn, info)
+        return
+    assert Sampling(expected, top_k=info.vocab_size) == _fit_sampling(turn, info)
+
+
+async def test_a_prompt_that_has_outgrown_the_context_is_not_replayed() -> None:
+    """A server with less room says so, and not that the question should be shorter."""
+    engine = ScriptedEngine("A circle.")
+    live = await answered(make_turns(engine, store := MemoryStore()))
+    narrow = make_turns(ScriptedEngine(context_tokens=20), store)
+    with pytest.raises(ReplayOverLimit, match="its prompt takes"):
+        await replay(narrow, live)
+
+
+async def test_a_replay_is_not_refused_for_what_was_asked_then() -> None:
+    """The record's limit is over today's, its answer is not."""
+    store = MemoryStore()
+    question = Question(NewChat(), "What?", wishes=SamplingWishes(max_tokens=500))
+    live = make_turns(ScriptedEngine("A circle."), store).ask(TENANT, question)
+    async for _ in live.follow():
+        pass
+    engine = ScriptedEngine("A circle.")
+    engine.info = replace(engine.info, max_tokens=32)
+    verdict = (await replay(make_turns(engine, store), live))[-1]
+    assert Verdict(None, ()) == verdict
+    assert engine.requests[0].sampling.max_tokens <= 32

@@ -68,6 +68,11 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         StatusCode.FAILED_PRECONDITION,
         error_details_pb2.PreconditionFailure,
     ),
+    (
+        chats.ReplayOverLimit("the recorded answer", 65, 64),
+        StatusCode.FAILED_PRECONDITION,
+        error_details_pb2.PreconditionFailure,
+    ),
     (chats.ReplayCut(5.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
     (chats.ImportStalled(5.0), StatusCode.DEADLINE_EXCEEDED, error_details_pb2.RetryInfo),
     (

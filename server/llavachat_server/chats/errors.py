@@ -7,6 +7,7 @@
     +-- RequestReused     the request_id was used with another body
     +-- TurnImported      an imported turn can not be replayed
     +-- OtherTokenizer    the turn's token ids are another tokenizer's
+    +-- ReplayOverLimit   the server of today could not give so long an answer, or prompt
     +-- ReplayCut         a replay reached the time limit before it could be judged
     +-- ImportStalled     the body of an import did not come in time
     +-- StoreFull         nothing more can be kept
@@ -90,6 +91,22 @@ class OtherTokenizer(ChatError):
             f"this turn was answered with another tokenizer{recorded} than this server's "
             f"({self.current[:12]}), to which its token ids say other words: it can be gone on "
             "with from its text, but neither shown as the model saw it nor replayed"
+        )
+
+
+@dataclass
+class ReplayOverLimit(ChatError):
+    """The record is longer than this server lets a turn be: `what` is, in tokens; `max_tokens` may
+    be."""
+
+    what: str
+    num_tokens: int
+    max_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"this turn can not be replayed here: {self.what} takes {self.num_tokens} tokens, and "
+            f"this server's limit is {self.max_tokens}"
         )
 
 

@@ -10,7 +10,7 @@ from llavachat_server.chats.live import Ended, LiveTurn
 from llavachat_server.chats.question import NewChat, Place, Question, SamplingWishes
 from llavachat_server.chats.record import Turn, TurnState
 from llavachat_server.chats.runner import tell_start
-from llavachat_server.values import Delta, EngineFailed, Timings, Usage
+from llavachat_server.values import Delta, EngineFailed, EngineInfo, Timings, Usage
 
 _NO_USAGE = Usage(0, 0, 0, 0, 0)
 _NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -32,11 +32,12 @@ def tell_recorded(live: LiveTurn, chat_id: str, turn: Turn) -> None:
     live.publish(Ended(turn.finish_reason, turn.matched_stop, usage, timings))
 
 
-def ask_again(question: Question, chat_id: str, turn: Turn) -> Question:
+def ask_again(question: Question, chat_id: str, turn: Turn, info: EngineInfo) -> Question:
     """The question of a turn that ended with its server, at the same place in its chat.
 
     It keeps the parameters that were resolved then, the seed among them, so that the answer is
-    the same one where the model is.
+    the same one where the model is. What is over a limit of the server of today is cut to it: the
+    caller may never have named the value, and is not to be refused for it.
     """
     sampling = turn.sampling
     return replace(
@@ -45,10 +46,10 @@ def ask_again(question: Question, chat_id: str, turn: Turn) -> Question:
         # A first question takes over the pictures that the chat was opened with.
         images=() if isinstance(question.where, NewChat) else question.images,
         wishes=SamplingWishes(
-            max_tokens=sampling.max_tokens,
+            max_tokens=min(sampling.max_tokens, info.max_tokens),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            top_k=sampling.top_k,
+            top_k=min(sampling.top_k, info.vocab_size),
             repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
             stop=sampling.stop,

@@ -15,6 +15,7 @@ from llavachat_server.chats.errors import (
     BadField,
     NotFound,
     ReplayCut,
+    ReplayOverLimit,
     ShuttingDown,
     TurnImported,
     TurnRunning,
@@ -32,6 +33,7 @@ from llavachat_server.values import (
     EngineRequest,
     Finished,
     FinishReason,
+    Sampling,
 )
 
 CUT_RETRY_SECONDS = 10.0
@@ -104,6 +106,7 @@ class Replayer:
             TurnRunning: the turn has not ended.
             TurnImported: the turn was answered elsewhere.
             OtherTokenizer: the turn's ids are another tokenizer's.
+            ReplayOverLimit: the turn is longer than one may be today.
             BadField: the turn has no answer to compare with.
             EngineError: the model can not answer.
             ReplayCut: the time was over before a token differed.
@@ -162,15 +165,16 @@ class Replayer:
         """The request that the engine got, from the record."""
         history = chat.branch(turn.parent_id)
         images = [image for before in history for image in before.images] + list(turn.images)
-        sampling = turn.sampling
-        if turn.state is not TurnState.FINISHED:
-            # Cut short by no token of its own: it is compared as far as it came.
-            sampling = replace(sampling, max_tokens=len(turn.answer_ids))
+        token_ids = self._contexts.rebuild_ids(history, turn, chat.system_prompt)
+        info = self._engine.info
+        num_tokens = len(token_ids) + len(images) * (info.num_image_tokens - 1)
+        if num_tokens >= info.context_tokens:
+            raise ReplayOverLimit("its prompt", num_tokens, info.context_tokens - 1)
         return EngineRequest(
             request_id=request_id,
-            token_ids=self._contexts.rebuild_ids(history, turn, chat.system_prompt),
+            token_ids=token_ids,
             images=tuple(use_kept(self._store, tenant, image.id) for image in images),
-            sampling=sampling,
+            sampling=_fit_sampling(turn, info),
             time_limit_seconds=self._max_turn_seconds,
             tenant=tenant,
             owner=chat.id,
@@ -202,6 +206,34 @@ def find_changes(turn: Turn, info: EngineInfo, tokenizer_sha256: str) -> tuple[C
         for name, (recorded, current) in pairs.items()
         if recorded != current
     )
+
+
+def _fit_sampling(turn: Turn, info: EngineInfo) -> Sampling:
+    """The recorded parameters, within the limits of today where the same answer comes of it.
+
+    Raises:
+        ReplayOverLimit: none would.
+    """
+    sampling = turn.sampling
+    if turn.state is not TurnState.FINISHED:
+        # Cut short by no token of its own: it is compared as far as it came.
+        sampling = replace(sampling, max_tokens=len(turn.answer_ids))
+    # All words of a vocabulary are as good as more.
+    sampling = replace(sampling, top_k=min(sampling.top_k, info.vocab_size))
+    if sampling.max_tokens <= info.max_tokens:
+        return sampling
+    num_tokens = min(sampling.max_tokens, len(turn.answer_ids) + _count_end(turn))
+    if num_tokens > info.max_tokens:
+        raise ReplayOverLimit("its answer", num_tokens, info.max_tokens)
+    return replace(sampling, max_tokens=num_tokens)
+
+
+def _count_end(turn: Turn) -> int:
+    """How many tokens after the recorded ones may have told the answer's end."""
+    if turn.matched_stop is None:
+        return 1  # eos
+    # Cut away, in whichever pieces it came: of a byte each at the shortest. One more may begin it.
+    return len(turn.matched_stop.encode()) + 1
 
 
 def _compare(turn: Turn, now: tuple[int, ...]) -> int | None:

@@ -346,7 +346,8 @@ class Turns:
             # It runs no more, but its end has found no room yet.
             raise StoreFull(STOP_RETRY_SECONDS)
         if turn.finish_reason is FinishReason.SHUTDOWN:
-            await self._settle(replace(job, question=ask_again(job.question, claim.chat_id, turn)))
+            again = ask_again(job.question, claim.chat_id, turn, self._engine.info)
+            await self._settle(replace(job, question=again))
         else:
             tell_recorded(job.live, claim.chat_id, turn)
 

@@ -155,6 +155,7 @@ class Backend(ABC):
             # Told with every turn, so that a replay knows what it compares.
             device=", ".join((self.device_name, *compiled, *activations, *exact)),
             context_tokens=min(facts.context_tokens, request_capacity_tokens),
+            max_tokens=settings.max_tokens,
             num_image_tokens=facts.num_image_tokens,
             vocab_size=facts.vocab_size,
             image_token_id=facts.prompts.special.image,
@@ -169,7 +170,7 @@ class Backend(ABC):
             context_tokens=info.context_tokens,
             num_image_tokens=info.num_image_tokens,
             max_images=self.settings.num_bank_images,
-            max_tokens=self.settings.max_tokens,
+            max_tokens=info.max_tokens,
             vocab_size=info.vocab_size,
             special=self.loaded.facts.prompts.special,
             silent_ids=frozenset(self.loaded.facts.silent_ids),

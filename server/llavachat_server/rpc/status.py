@@ -228,6 +228,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.RequestReused: _request_reused,
     chats.TurnImported: _precondition("TURN_IMPORTED"),
     chats.OtherTokenizer: _precondition("TOKENIZER_CHANGED"),
+    chats.ReplayOverLimit: _precondition("REPLAY_OVER_LIMIT"),
     chats.ReplayCut: _retry_later(StatusCode.UNAVAILABLE),
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
     chats.StoreFull: _limit("store"),
