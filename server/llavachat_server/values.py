@@ -238,12 +238,20 @@ class ContextFull(EngineError):
     """The prompt leaves no room for an answer. Counts in tokens.
 
     `history_tokens` are those of earlier turns, where the one who raises tells them apart.
+
+    Args:
+        can_drop: it would fit without the turns before it, and they were not to be left out.
+        can_shorten: a shorter question would fit, without the turns before it.
+        picture_tokens: of all pictures of the chat.
     """
 
     text_tokens: int
     image_tokens: int
     context_tokens: int
     history_tokens: int = 0
+    can_drop: bool = False
+    can_shorten: bool = True
+    picture_tokens: int = 0
 
     def __str__(self) -> str:
         total = self.text_tokens + self.image_tokens + self.history_tokens

@@ -177,6 +177,22 @@ async def test_what_is_full_or_away_says_when_to_come_back(
         assert 1_500_000_000 == details(refused)[0].retry_delay.ToNanoseconds()
 
 
+async def test_a_chat_whose_pictures_fill_the_context_is_at_its_end() -> None:
+    """Turns may be left out, and nothing is advised that would not help."""
+    async with run_app(ScriptedEngine("warm", context_tokens=200)) as app:
+        chat_id = await app.start(images=[pb.Image(data=red_circle())])
+        more = pb.ContinueChatRequest(
+            chat_id=chat_id,
+            prompt="And?",
+            images=[pb.Image(data=red_circle())] * 2,
+            overflow_policy=pb.OVERFLOW_POLICY_DROP_OLDEST_TURNS,
+        )
+        error = await failure(app.chat.ContinueChat(more))
+        assert StatusCode.FAILED_PRECONDITION is error.code()
+        expected = "; the chat's pictures take 192 of 200 tokens; start a new chat"
+        assert error.details().endswith(expected)
+
+
 async def test_an_engine_that_counts_for_itself_is_believed() -> None:
     """A ContextFull of the engine's own is told like ours."""
     async with run_app(ScriptedEngine("warm", ContextFull(5, 0, 4))) as app:

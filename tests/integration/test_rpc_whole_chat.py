@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from app_in_process import PATIENCE_SECONDS, RunningApp, run_app
 from grpc import StatusCode
+from imports import import_chat
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server.chats.record import Chat
@@ -139,3 +140,29 @@ async def test_too_many_raw_prompts_are_not_told_to_their_end(
     field, expected = violation(error)
     assert "include_raw_prompts" == field
     assert expected.startswith("its 500 turns with the whole prompt of each take more")
+
+
+async def test_a_prompt_that_no_model_saw_is_not_spelt() -> None:
+    """An import may be far longer than the context: its last prompts are refused by name, and in
+    the whole chat left out, while those that fit are told."""
+    engine = ScriptedEngine(context_tokens=300)
+    async with run_app(engine) as app:
+        chat = (await app.chat.GetChat(pb.GetChatRequest(chat_id=await app.start()))).chat
+        for number in range(1, 40):
+            turn = chat.turns.add()
+            turn.CopyFrom(chat.turns[0])
+            turn.id, turn.parent_turn_id = f"t{number}", chat.turns[number - 1].id
+        taken = await import_chat(app.chat, chat, ())
+        prompts = engine.prompts = HeldPrompts()  # type: ignore[assignment]
+        prompts.may_show.set()
+        request = pb.GetChatRequest(chat_id=taken.id, include_raw_prompts=True)
+        told = (await app.chat.GetChat(request)).chat.turns
+        are_told = [turn.HasField("raw_prompt") for turn in told]
+        num_told = sum(are_told)
+        assert 1 < num_told == prompts.num_shown < 40
+        assert [True] * num_told + [False] * (40 - num_told) == are_told
+        last = pb.GetTurnRequest(chat_id=taken.id, turn_id=told[-1].id, include_raw_prompt=True)
+        error = await failure(app.chat.GetTurn(last))
+    assert StatusCode.FAILED_PRECONDITION is error.code()
+    assert "never saw that prompt" in error.details()
+    assert num_told == prompts.num_shown

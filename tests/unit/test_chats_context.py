@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat_server.chats.context import ContextBuilder
+from llavachat_server.chats.context import LEAST_ROOM_TOKENS, ContextBuilder
 from llavachat_server.chats.record import Turn, TurnState
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import ContextFull, ModelInfo, Quantization, Sampling
@@ -194,28 +194,39 @@ def test_what_is_built_fits_or_is_refused(
 def drop_one_by_one(
     history: list[Turn], prompt: str, images: tuple[ImageInfo, ...], context_tokens: int, room: int
 ) -> tuple[int, tuple[int, ...]]:
-    """The plain way: build the whole prompt anew for each turn that is left out.
+    """The plain way: build the whole prompt anew for each number of turns that is left out.
 
     Returns:
-        How many turns had to go, and the prompt.
+        How many turns go, and the prompt: the fewest that leave the answer its room, or else the
+        least room, or else all of them.
     """
-    for num_dropped in range(len(history) + 1):
-        kept = history[num_dropped:]
-        moved = [image for turn in history[:num_dropped] for image in turn.images]
-        exchanges = [(turn.question_ids, turn.answer_ids) for turn in kept]
-        if not kept:
-            question = PROMPTS.build_first_turn(prompt, num_images=len(moved) + len(images))
-        else:
-            question = PROMPTS.build_next_turn(prompt, num_images=len(images))
-            if num_dropped:
-                num_images = len(moved) + len(kept[0].images)
-                opening = PROMPTS.build_first_turn(kept[0].prompt, num_images=num_images)
-                exchanges[0] = (opening, kept[0].answer_ids)
-        ids = PROMPTS.join_turns(exchanges, question)
-        num_tokens = len(ids) + ids.count(IMAGE_TOKEN_ID) * (NUM_IMAGE_TOKENS - 1)
-        if num_tokens + room <= context_tokens:
-            break
-    return num_dropped, ids
+    prompts = [leave_out(history, num, prompt, images) for num in range(len(history) + 1)]
+    for least in (room, min(room, LEAST_ROOM_TOKENS)):
+        for num_dropped, ids in enumerate(prompts):
+            if count_wide(ids) + least <= context_tokens:
+                return num_dropped, ids
+    return len(history), prompts[-1]
+
+
+def leave_out(
+    history: list[Turn], num_dropped: int, prompt: str, images: tuple[ImageInfo, ...]
+) -> tuple[int, ...]:
+    """The prompt without so many turns, whose pictures stay."""
+    kept = history[num_dropped:]
+    moved = [image for turn in history[:num_dropped] for image in turn.images]
+    if not kept:
+        return PROMPTS.build_first_turn(prompt, num_images=len(moved) + len(images))
+    exchanges = [(turn.question_ids, turn.answer_ids) for turn in kept]
+    if num_dropped:
+        num_images = len(moved) + len(kept[0].images)
+        opening = PROMPTS.build_first_turn(kept[0].prompt, num_images=num_images)
+        exchanges[0] = (opening, kept[0].answer_ids)
+    return PROMPTS.join_turns(exchanges, PROMPTS.build_next_turn(prompt, num_images=len(images)))
+
+
+def count_wide(ids: tuple[int, ...]) -> int:
+    """Tokens with pictures at full width."""
+    return len(ids) + ids.count(IMAGE_TOKEN_ID) * (NUM_IMAGE_TOKENS - 1)
 
 
 said = st.tuples(st.text(max_size=40), st.text(max_size=40), st.integers(0, 2), st.booleans())
@@ -226,7 +237,7 @@ said = st.tuples(st.text(max_size=40), st.text(max_size=40), st.integers(0, 2), 
     turns=st.lists(said, min_size=1, max_size=8),
     num_new=st.integers(0, 2),
     data=st.data(),
-    room=st.integers(1, 64),
+    room=st.integers(1, 64) | st.integers(LEAST_ROOM_TOKENS - 1, 600),
 )
 def test_dropping_leaves_out_what_the_plain_way_does(
     turns: list[tuple[str, str, int, bool]], num_new: int, data: st.DataObject, room: int
@@ -243,7 +254,7 @@ def test_dropping_leaves_out_what_the_plain_way_does(
     total = builder(10**6).build(history, "So?", new).count.total
     context_tokens = data.draw(st.integers(total // 4, total + room + 1))
     num_dropped, ids = drop_one_by_one(history, "So?", new, context_tokens, room)
-    num_tokens = len(ids) + ids.count(IMAGE_TOKEN_ID) * (NUM_IMAGE_TOKENS - 1)
+    num_tokens = count_wide(ids)
     if num_tokens >= context_tokens:
         with pytest.raises(ContextFull) as caught:
             builder(context_tokens).build(history, "So?", new, drop_for_tokens=room)
@@ -273,13 +284,73 @@ class CountingPrompts:
 
 
 def test_a_long_history_is_dropped_in_one_go() -> None:
-    """However many turns are left out, each is looked at a few times, not once for each other."""
+    """However many turns are left out, nothing is put together but the prompt that is asked."""
     first = ask([], "What is it?", "A circle.")
     history = [first, *[ask([first], "And now?", "The same.")] * 400]
     prompts = CountingPrompts()
-    total = builder(10**6).build(history, "And?", ()).count.total
-    context = ContextBuilder(prompts, 200, NUM_IMAGE_TOKENS, MODEL).build(
-        history, "And?", (), drop_for_tokens=8
-    )
+    contexts = ContextBuilder(prompts, 200, NUM_IMAGE_TOKENS, MODEL)
+    context = contexts.build(history, "And?", (), drop_for_tokens=8)
     assert len(context.trimmed_turn_ids) > 300
-    assert prompts.num_joined < 3 * total
+    assert len(context.token_ids) == prompts.num_joined
+    with pytest.raises(ContextFull):
+        contexts.build(history, "And?", ())
+    assert contexts.count(history, "And?", 0).total > 4000
+    assert len(context.token_ids) == prompts.num_joined
+
+
+def show(num_pictures: int, said: str = "What is this?") -> list[Turn]:
+    """A chat that shows pictures and then is about something else."""
+    pictures = tuple(image(number) for number in range(num_pictures))
+    history = [ask([], "What are these?", "Shapes.", *pictures)]
+    for _ in range(4):
+        history.append(ask(history, said, "A circle. " * 10))
+    return history
+
+
+def test_turns_stay_that_need_not_go_for_an_answer_that_has_no_room_anyway() -> None:
+    """Pictures leave less than was asked for: an answer has the least room, the words the rest."""
+    history = show(6)
+    alone = builder().build((), "And?", history[0].images).count.total
+    room = LEAST_ROOM_TOKENS + 150
+    asked = {"drop_for_tokens": room + 1}
+    narrow = builder(alone + room).build(history, "And?", (), **asked)
+    assert 0 < len(narrow.trimmed_turn_ids) < len(history)
+    assert narrow.count.total <= alone + room - LEAST_ROOM_TOKENS
+    wide = builder(alone + room + 1).build(history, "And?", (), **asked)
+    assert len(history) == len(wide.trimmed_turn_ids)
+
+
+@pytest.mark.parametrize("drop_for_tokens", [None, 8])
+@settings(max_examples=40, deadline=None)
+@given(
+    num_pictures=st.integers(0, 4),
+    question=st.text(max_size=60),
+    said=st.text(max_size=30),
+    more_tokens=st.integers(-200, 300),
+)
+def test_what_is_advised_would_help(
+    drop_for_tokens: int | None, num_pictures: int, question: str, said: str, more_tokens: int
+) -> None:
+    """What is said to make room makes it; a chat that is said to be at its end takes nothing."""
+    history = show(num_pictures, said)
+    least = builder().build((), "", history[0].images).count.total
+    contexts = builder(max(least + more_tokens, 1))
+    error = find_refusal(contexts, history, question, drop_for_tokens)
+    if error is None:
+        return
+    assert num_pictures * NUM_IMAGE_TOKENS == error.picture_tokens
+    assert not (error.can_drop and drop_for_tokens is not None)
+    if error.can_drop:
+        assert None is find_refusal(contexts, history, question, 1)
+    assert error.can_shorten is (find_refusal(contexts, history, "", 1) is None)
+
+
+def find_refusal(
+    contexts: ContextBuilder, history: list[Turn], question: str, drop_for_tokens: int | None
+) -> ContextFull | None:
+    """Why it does not fit."""
+    try:
+        contexts.build(history, question, (), drop_for_tokens=drop_for_tokens)
+    except ContextFull as error:
+        return error
+    return None

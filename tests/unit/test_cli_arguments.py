@@ -227,19 +227,19 @@ def test_a_sentence_is_in_the_command_lines_words(error, expected):
 
 
 @pytest.mark.parametrize(
-    ("history_tokens", "advice"),
+    ("can_drop", "advice"),
     [
-        (0, "shorten the question, or send fewer pictures."),
-        (9, "shorten the question, give `--overflow drop`, or start a new chat."),
+        (False, "shorten the question."),
+        (True, "shorten the question, give `--overflow drop`, or start a new chat."),
     ],
 )
-def test_a_full_context_names_the_option_where_it_would_help(history_tokens, advice):
-    """The server's own sentence, and its counts; without turns before there is none to drop."""
+def test_a_full_context_names_the_option_where_it_would_help(can_drop, advice):
+    """The server's own sentence, and its counts; it knows whether turns could be left out."""
     values = pytest.importorskip("llavachat_server.values")
     status = pytest.importorskip("llavachat_server.rpc.status")
-    full = values.ContextFull(5, 7, 10, history_tokens)
+    full = values.ContextFull(5, 7, 10, 9, can_drop=can_drop)
     message = status.ROWS[values.ContextFull](full).message
-    error = errors.ContextFull(f"{message}.", history_tokens=history_tokens)
+    error = errors.ContextFull(f"{message}.", history_tokens=9)
     assert f"{full}; {advice}" == str(judge(error))
 
 

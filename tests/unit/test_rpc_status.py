@@ -69,6 +69,11 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         error_details_pb2.PreconditionFailure,
     ),
     (
+        chats.PromptNeverSeen(5000, 4096),
+        StatusCode.FAILED_PRECONDITION,
+        error_details_pb2.PreconditionFailure,
+    ),
+    (
         chats.ReplayOverLimit("the recorded answer", 65, 64),
         StatusCode.FAILED_PRECONDITION,
         error_details_pb2.PreconditionFailure,
@@ -156,6 +161,33 @@ def test_a_full_context_tells_its_counts() -> None:
     assert "CONTEXT_FULL" == violation.type
     assert "81 tokens (10 text, 64 image, 7 history)" in violation.description
     assert "holds 80" in violation.description
+
+
+@pytest.mark.parametrize(
+    ("told", "advice"),
+    [
+        (
+            {"can_drop": True, "picture_tokens": 64},
+            "shorten the question, allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, or start a new chat",
+        ),
+        ({"picture_tokens": 64}, "shorten the question, or start a new chat with fewer pictures"),
+        ({}, "shorten the question"),
+        (
+            {"can_shorten": False, "picture_tokens": 64},
+            "the chat's pictures take 64 of 80 tokens; start a new chat",
+        ),
+        (
+            {"can_shorten": False},
+            "the chat's system prompt leaves no room; start a new chat with a shorter one",
+        ),
+    ],
+)
+def test_a_full_context_is_advised_what_would_help(told: dict[str, Any], advice: str) -> None:
+    """And nothing that would not."""
+    error = values.ContextFull(10, 64, 80, 7, **told)
+    answer = refusal(error)
+    assert answer is not None
+    assert f"{error}; {advice}" == answer.message
 
 
 def test_what_has_no_row_tells_nothing() -> None:

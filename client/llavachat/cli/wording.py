@@ -10,7 +10,6 @@ from llavachat.errors import (
     AuthenticationFailed,
     CannotConnect,
     ConfigurationError,
-    ContextFull,
     LlavaChatError,
     StatusError,
 )
@@ -68,10 +67,6 @@ def put(error: LlavaChatError) -> str:
     """What went wrong, and what to do about it, for who typed the command."""
     text = str(error)
     match error:
-        case ContextFull(history_tokens=0):
-            # Nothing was before: there is nothing to drop, and a new chat has no more room.
-            counts = text.partition(";")[0].rstrip(".")
-            return f"{counts}; shorten the question, or send fewer pictures."
         case CannotConnect():
             return text + (_TRUST if re.search("TLS|certificate", text) else _START)
         case AuthenticationFailed():

@@ -31,6 +31,8 @@ Errors
   |                                                     |   PreconditionFailure               |
   | replay or raw prompt of a turn that was answered    | FAILED_PRECONDITION +               |
   |   with another tokenizer than the model's of today  |   PreconditionFailure               |
+  | raw prompt of an imported turn that is longer than  | FAILED_PRECONDITION +               |
+  |   the model's context                               |   PreconditionFailure               |
   | replay of a turn that is longer than this server    | FAILED_PRECONDITION +               |
   |   lets a turn be                                    |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |
@@ -78,8 +80,10 @@ class _OverflowPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overfl
     OVERFLOW_POLICY_ERROR: _OverflowPolicy.ValueType  # 1
     """Refuse the question with FAILED_PRECONDITION and the token counts."""
     OVERFLOW_POLICY_DROP_OLDEST_TURNS: _OverflowPolicy.ValueType  # 2
-    """Leave the oldest turns out of the prompt. The system prompt and the pictures stay, and a
-    `trimmed` event tells which turns were left out.
+    """Leave the oldest turns out of the prompt, no more than it takes for `max_tokens` to fit. The
+    system prompt and the pictures stay, and a `trimmed` event tells which turns were left out.
+    Where the pictures leave less than `max_tokens` whatever is left out, turns make room for an
+    answer of 256 tokens, and where that can not be had either, all of them are left out.
     """
 
 class OverflowPolicy(_OverflowPolicy, metaclass=_OverflowPolicyEnumTypeWrapper):
@@ -90,8 +94,10 @@ OVERFLOW_POLICY_UNSPECIFIED: OverflowPolicy.ValueType  # 0
 OVERFLOW_POLICY_ERROR: OverflowPolicy.ValueType  # 1
 """Refuse the question with FAILED_PRECONDITION and the token counts."""
 OVERFLOW_POLICY_DROP_OLDEST_TURNS: OverflowPolicy.ValueType  # 2
-"""Leave the oldest turns out of the prompt. The system prompt and the pictures stay, and a
-`trimmed` event tells which turns were left out.
+"""Leave the oldest turns out of the prompt, no more than it takes for `max_tokens` to fit. The
+system prompt and the pictures stay, and a `trimmed` event tells which turns were left out.
+Where the pictures leave less than `max_tokens` whatever is left out, turns make room for an
+answer of 256 tokens, and where that can not be had either, all of them are left out.
 """
 Global___OverflowPolicy: _TypeAlias = OverflowPolicy  # noqa: Y015
 
@@ -1053,7 +1059,8 @@ class Turn(_message.Message):
     """Why the answer ended. Unspecified while it runs."""
     raw_prompt: _builtins.str
     """The whole prompt as the model saw it, special tokens shown. Set only on request, and not for
-    a turn that was answered with another tokenizer than the model's of today.
+    a turn that was answered with another tokenizer than the model's of today, nor for an imported
+    one whose prompt is longer than the model's context: the model never saw it.
     """
     imported: _builtins.bool
     """The turn came by ImportChat: its answer, model, usage and times are as the import told them."""

@@ -31,6 +31,8 @@ Errors
   |                                                     |   PreconditionFailure               |
   | replay or raw prompt of a turn that was answered    | FAILED_PRECONDITION +               |
   |   with another tokenizer than the model's of today  |   PreconditionFailure               |
+  | raw prompt of an imported turn that is longer than  | FAILED_PRECONDITION +               |
+  |   the model's context                               |   PreconditionFailure               |
   | replay of a turn that is longer than this server    | FAILED_PRECONDITION +               |
   |   lets a turn be                                    |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |

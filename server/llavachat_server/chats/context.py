@@ -8,7 +8,7 @@ pictures now stand before it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from llavachat_server.chats.errors import OtherTokenizer
@@ -17,6 +17,13 @@ from llavachat_server.chats.wording import Wording
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.interfaces import TurnTokenizer
 from llavachat_server.values import ContextFull, ModelInfo
+
+LEAST_ROOM_TOKENS = 256
+"""An answer's room, where turns are left out and the pictures let it have no more: a paragraph. As
+long as it has that, what was said stays; a longer answer is worth less than what it is about."""
+
+MANY_TURNS = 500
+"""A prompt after more takes longer than others should wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,10 @@ class ContextBuilder:
     num_image_tokens: int
     model: ModelInfo
 
+    def is_long(self, history: Sequence[Turn]) -> bool:
+        """Whether a prompt after these turns takes so long that others would wait for it."""
+        return len(history) > MANY_TURNS or not all(map(self._wording.is_own, history))
+
     def build(
         self,
         history: Sequence[Turn],
@@ -87,32 +98,30 @@ class ContextBuilder:
             images: the pictures that stand before the question.
             system_prompt: the chat's; None for the model's own.
             drop_for_tokens: the answer's room, for which the oldest turns may be left out; None
-                leaves none out.
+                leaves none out. No more are than it takes. Where no number of them would do,
+                because pictures stay, they make room for `LEAST_ROOM_TOKENS`, and where that can
+                not be had either, all are left out.
 
         Raises:
             ContextFull: not even one token of an answer fits.
         """
         history = self._wording.translate(history, system_prompt)
-        full = self._assemble(history, 0, prompt, images, system_prompt)
-        chosen, num_dropped = full, 0
-        if drop_for_tokens is not None:
-            num_dropped = self._count_dropped(
-                history, full.count.total, self.context_tokens - drop_for_tokens, system_prompt
-            )
-        if num_dropped:
-            chosen = self._assemble(history, num_dropped, prompt, images, system_prompt)
-        if chosen.count.total >= self.context_tokens:
-            count = chosen.count
-            raise ContextFull(
-                count.text_tokens, count.image_tokens, self.context_tokens, count.history_tokens
-            )
-        return Context(
-            chosen.token_ids,
-            full.question_ids,
-            chosen.images,
-            chosen.count,
-            tuple(turn.id for turn in history[:num_dropped]),
-            full.count.total,
+        question = self._build_question(history, prompt, len(images), system_prompt)
+        total = self._count(history, question, len(images)).total
+        num_dropped = 0
+        if drop_for_tokens is not None and total > self.context_tokens - drop_for_tokens:
+            alone = self._count_alone(history, prompt, len(images), system_prompt)
+            num_dropped = self._count_dropped(history, total, alone, drop_for_tokens, system_prompt)
+        # Counted before it is made: most of a long history that does not fit is never put together.
+        if not num_dropped and total >= self.context_tokens:
+            count = self._count(history, question, len(images))
+            raise self._refuse(count, history, prompt, images, system_prompt)
+        built = self._assemble(history, num_dropped, question, prompt, images, system_prompt)
+        if built.count.total >= self.context_tokens:
+            raise self._refuse(built.count, history, prompt, images, system_prompt)
+        trimmed = tuple(turn.id for turn in history[:num_dropped])
+        return replace(
+            built, question_ids=question, trimmed_turn_ids=trimmed, num_tokens_before=total
         )
 
     def count(
@@ -125,20 +134,8 @@ class ContextBuilder:
     ) -> TokenCount:
         """Count the tokens of a question, whether it fits or not."""
         history = self._wording.translate(history, system_prompt)
-        if history:
-            question = self.prompts.build_next_turn(prompt, num_images=num_images)
-        else:
-            question = self.prompts.build_first_turn(
-                prompt, num_images=num_images, system_prompt=system_prompt
-            )
-        earlier = sum(len(turn.images) for turn in history)
-        # An empty next turn leaves the earlier turns alone, every answer closed.
-        before = self.prompts.join_turns(_exchanges(history), ())
-        return TokenCount(
-            len(question) - num_images,
-            num_images * self.num_image_tokens,
-            len(before) + earlier * (self.num_image_tokens - 1),
-        )
+        question = self._build_question(history, prompt, num_images, system_prompt)
+        return self._count(history, question, num_images)
 
     def rebuild_ids(
         self, history: Sequence[Turn], turn: Turn, system_prompt: str | None
@@ -150,39 +147,114 @@ class ContextBuilder:
         """
         if not turn.imported and not self._wording.is_own(turn):
             raise OtherTokenizer(turn.tokenizer_sha256, self.prompts.tokenizer_sha256)
-        *history, turn = self._wording.translate((*history, turn), system_prompt)
         num_dropped = len(turn.trimmed_turn_ids)
-        if num_dropped:
-            return self._assemble(
-                history, num_dropped, turn.prompt, turn.images, system_prompt
-            ).token_ids
-        return self.prompts.join_turns(_exchanges(history), turn.question_ids)
+        # Of turns that were left out, only the pictures are needed.
+        *kept, turn = self._wording.translate((*history[num_dropped:], turn), system_prompt)
+        return self._assemble(
+            (*history[:num_dropped], *kept),
+            num_dropped,
+            turn.question_ids,
+            turn.prompt,
+            turn.images,
+            system_prompt,
+        ).token_ids
 
     @property
     def _wording(self) -> Wording:
         return Wording(self.prompts, self.model)
 
-    def _count_dropped(
-        self, history: Sequence[Turn], num_tokens: int, max_tokens: int, system_prompt: str | None
+    def _build_question(
+        self, history: Sequence[Turn], prompt: str, num_images: int, system_prompt: str | None
+    ) -> tuple[int, ...]:
+        """A question's own ids, as they stand when nothing is left out."""
+        if history:
+            return self.prompts.build_next_turn(prompt, num_images=num_images)
+        return self.prompts.build_first_turn(
+            prompt, num_images=num_images, system_prompt=system_prompt
+        )
+
+    def _count(
+        self, history: Sequence[Turn], question: tuple[int, ...], num_images: int
+    ) -> TokenCount:
+        """Tokens of the prompt with all turns; `num_images` are the question's."""
+        earlier = sum(len(turn.images) for turn in history)
+        return TokenCount(
+            len(question) - num_images,
+            num_images * self.num_image_tokens,
+            sum(map(self._count_turn, history)) + earlier * (self.num_image_tokens - 1),
+        )
+
+    def _count_turn(self, turn: Turn) -> int:
+        return self.prompts.count_turn(turn.question_ids, turn.answer_ids)
+
+    def _count_alone(
+        self, history: Sequence[Turn], prompt: str, num_images: int, system_prompt: str | None
     ) -> int:
-        """How many of the oldest turns must go, so that a prompt of `num_tokens` takes no more.
+        """Tokens of the prompt where all turns are left out, whose pictures stay."""
+        num_all = num_images + sum(len(turn.images) for turn in history)
+        question = self._build_question((), prompt, num_all, system_prompt)
+        return len(question) + num_all * (self.num_image_tokens - 1)
+
+    def _refuse(
+        self,
+        count: TokenCount,
+        history: Sequence[Turn],
+        prompt: str,
+        images: Sequence[ImageInfo],
+        system_prompt: str | None,
+    ) -> ContextFull:
+        """Why nothing fits, and what would help."""
+        num_pictures = len(images) + sum(len(turn.images) for turn in history)
+        alone = self._count_alone(history, prompt, len(images), system_prompt)
+        shortest = self._count_alone(history, "", len(images), system_prompt)
+        return ContextFull(
+            count.text_tokens,
+            count.image_tokens,
+            self.context_tokens,
+            count.history_tokens,
+            # Where turns may be left out already, or there are none, it would not fit.
+            can_drop=alone < self.context_tokens,
+            can_shorten=shortest < self.context_tokens,
+            picture_tokens=num_pictures * self.num_image_tokens,
+        )
+
+    def _count_dropped(
+        self,
+        history: Sequence[Turn],
+        num_tokens: int,
+        num_alone: int,
+        room_tokens: int,
+        system_prompt: str | None,
+    ) -> int:
+        """How many of the oldest turns go, so that an answer has its room; see `build`.
 
         Found by subtraction, because a long history has thousands of them: each turn is counted
         once, and text is tokenised only where a turn could become the first one.
+
+        Args:
+            num_tokens: of the prompt with all turns.
+            num_alone: of the prompt without any.
         """
-        if num_tokens <= max_tokens:
-            return 0
+        wanted = self.context_tokens - room_tokens
+        least = self.context_tokens - min(room_tokens, LEAST_ROOM_TOKENS)
+        # The fewest that leave the least room, once they are known.
+        fewest = 0 if num_tokens <= least else None
         num_pictures = 0
         for index, (dropped, first) in enumerate(pairwise(history), 1):
-            num_tokens -= len(self.prompts.join_turns(_exchanges((dropped,)), ()))
+            num_tokens -= self._count_turn(dropped)
             num_pictures += len(dropped.images)
             # The placeholders are counted with the opening, which all of them come to.
             num_others = num_tokens - len(first.question_ids)
-            if num_others <= max_tokens:
-                opening = self._build_opening(first, num_pictures, system_prompt)
-                if num_others + len(opening) <= max_tokens:
-                    return index
-        return len(history)
+            if num_others > (least if fewest is None else wanted):
+                continue
+            num_left = num_others + len(self._build_opening(first, num_pictures, system_prompt))
+            if num_left <= wanted:
+                return index
+            if fewest is None and num_left <= least:
+                fewest = index
+        if fewest is None or num_alone <= wanted:
+            return len(history)
+        return fewest
 
     def _build_opening(
         self, first: Turn, num_moved: int, system_prompt: str | None
@@ -196,31 +268,26 @@ class ContextBuilder:
         self,
         history: Sequence[Turn],
         num_dropped: int,
+        question: tuple[int, ...],
         prompt: str,
         images: Sequence[ImageInfo],
         system_prompt: str | None,
     ) -> Context:
+        """Put a prompt together; `question` are the ids of `prompt` where nothing is left out."""
         dropped, kept = history[:num_dropped], history[num_dropped:]
         moved = tuple(image for turn in dropped for image in turn.images)
-        exchanges = _exchanges(kept)
-        if kept:
-            question = self.prompts.build_next_turn(prompt, num_images=len(images))
-            if dropped:
-                opening = self._build_opening(kept[0], len(moved), system_prompt)
-                exchanges[0] = (opening, exchanges[0][1])
-        else:
-            question = self.prompts.build_first_turn(
-                prompt, num_images=len(moved) + len(images), system_prompt=system_prompt
-            )
+        exchanges = [(turn.question_ids, turn.answer_ids) for turn in kept]
+        num_own = len(images)
+        if dropped and kept:
+            opening = self._build_opening(kept[0], len(moved), system_prompt)
+            exchanges[0] = (opening, exchanges[0][1])
+        elif dropped:
+            num_own += len(moved)
+            question = self._build_question((), prompt, num_own, system_prompt)
         seen = (*moved, *(image for turn in kept for image in turn.images), *images)
         token_ids = self.prompts.join_turns(exchanges, question)
-        num_own = len(images) if kept else len(seen)
         text = len(question) - num_own
         total = len(token_ids) + len(seen) * (self.num_image_tokens - 1)
         own_image_tokens = num_own * self.num_image_tokens
         count = TokenCount(text, own_image_tokens, total - text - own_image_tokens)
         return Context(token_ids, question, seen, count, (), total)
-
-
-def _exchanges(turns: Sequence[Turn]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    return [(turn.question_ids, turn.answer_ids) for turn in turns]

@@ -7,6 +7,7 @@
     +-- RequestReused     the request_id was used with another body
     +-- TurnImported      an imported turn can not be replayed
     +-- OtherTokenizer    the turn's token ids are another tokenizer's
+    +-- PromptNeverSeen   an imported turn's prompt is longer than any that the model saw
     +-- ReplayOverLimit   the server of today could not give so long an answer, or prompt
     +-- ReplayCut         a replay reached the time limit before it could be judged
     +-- ImportStalled     the body of an import did not come in time
@@ -91,6 +92,20 @@ class OtherTokenizer(ChatError):
             f"this turn was answered with another tokenizer{recorded} than this server's "
             f"({self.current[:12]}), to which its token ids say other words: it can be gone on "
             "with from its text, but neither shown as the model saw it nor replayed"
+        )
+
+
+@dataclass
+class PromptNeverSeen(ChatError):
+    """An imported turn's prompt is longer than the model's context: no model here saw it."""
+
+    num_tokens: int
+    context_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"this turn was imported, and the whole prompt before its answer has {self.num_tokens} "
+            f"tokens: the model's context holds {self.context_tokens}, so it never saw that prompt"
         )
 
 

@@ -11,9 +11,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import cast
 
 from llavachat_server.chats.account import TurnAccount
+from llavachat_server.chats.aside import do_aside
 from llavachat_server.chats.context import Context, ContextBuilder
 from llavachat_server.chats.errors import (
     ChatError,
@@ -91,7 +93,7 @@ class TurnRunner:
             ShuttingDown: it was ended because the server stops.
         """
         new = await self._take_pictures(job)
-        turn, context = self._plan(job.question, setting, new)
+        turn, context = await self._plan(job.question, setting, new)
         job.account.note_turn(setting.chat.id, turn)
         images = {image.id: use_kept(self.store, job.tenant, image.id) for image in context.images}
         images |= {picture.info.id: EngineImage(picture.info.id, picture.pixels) for picture in new}
@@ -130,19 +132,21 @@ class TurnRunner:
             tell_start(live, chat_id, turn, context.count.total)
             return await self._follow(job, chat_id, turn, first, events)
 
-    def _plan(
+    async def _plan(
         self, question: Question, setting: Setting, new: tuple[Picture, ...]
     ) -> tuple[Turn, Context]:
         sampling = question.wishes.resolve(self.defaults)
         images = (*setting.opening_images, *(picture.info for picture in new))
         drops = question.overflow is OverflowPolicy.DROP_OLDEST_TURNS
-        context = self.contexts.build(
+        build = partial(
+            self.contexts.build,
             setting.history,
             question.prompt,
             images,
             system_prompt=setting.chat.system_prompt,
             drop_for_tokens=sampling.max_tokens if drops else None,
         )
+        context = await do_aside(build, is_long=self.contexts.is_long(setting.history))
         turn = Turn(
             id=secrets.token_hex(16),
             parent_id=setting.history[-1].id if setting.history else None,

@@ -11,13 +11,16 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from llavachat_server.chats.account import TurnAccount
+from llavachat_server.chats.aside import do_aside
 from llavachat_server.chats.context import ContextBuilder, TokenCount
 from llavachat_server.chats.eraser import Eraser
 from llavachat_server.chats.errors import (
     BadField,
     NotFound,
+    PromptNeverSeen,
     RequestReused,
     ShuttingDown,
     StoreFull,
@@ -194,9 +197,14 @@ class Turns:
                 continue
             await check_new(self._intake, tenant, index, source)
         num_images = len(setting.opening_images) + len(question.images)
-        return self._contexts.count(
-            setting.history, question.prompt, num_images, system_prompt=setting.chat.system_prompt
+        count = partial(
+            self._contexts.count,
+            setting.history,
+            question.prompt,
+            num_images,
+            system_prompt=setting.chat.system_prompt,
         )
+        return await do_aside(count, is_long=self._contexts.is_long(setting.history))
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """Read a chat, a running answer as far as it has come.
@@ -252,7 +260,13 @@ class Turns:
 
         Raises:
             OtherTokenizer: today's model does not have the words of the turn's ids.
+            PromptNeverSeen: the turn was imported, and the model never saw such a prompt.
         """
+        context_tokens = self._engine.info.context_tokens
+        if turn.imported and turn.num_untrimmed_tokens >= context_tokens:
+            # What a model has answered fits into its context. An import may have a million tokens,
+            # which are spelt in one go that nobody else can run beside.
+            raise PromptNeverSeen(turn.num_untrimmed_tokens, context_tokens)
         history = chat.branch(turn.parent_id, by_id)
         ids = self._contexts.rebuild_ids(history, turn, chat.system_prompt)
         return self._engine.prompts.render(ids)

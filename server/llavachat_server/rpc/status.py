@@ -196,10 +196,23 @@ def _context_full(error: values.ContextFull) -> Refusal:
     )
     return Refusal(
         StatusCode.FAILED_PRECONDITION,
-        f"{error}; shorten the question, allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, "
-        "or start a new chat",
+        f"{error}; {_advise(error)}",
         (error_details_pb2.PreconditionFailure(violations=[violation]),),
     )
+
+
+def _advise(error: values.ContextFull) -> str:
+    """What would help, and nothing that would not: a chat's pictures stay, whatever is done."""
+    pictures, context = error.picture_tokens, error.context_tokens
+    if error.can_drop:
+        return "shorten the question, allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, or start a new chat"
+    if error.can_shorten and pictures:
+        return "shorten the question, or start a new chat with fewer pictures"
+    if error.can_shorten:
+        return "shorten the question"
+    if pictures:
+        return f"the chat's pictures take {pictures} of {context} tokens; start a new chat"
+    return "the chat's system prompt leaves no room; start a new chat with a shorter one"
 
 
 def _precondition(kind: str, subject: str = "turn_id") -> Callable[[Any], Refusal]:
@@ -228,6 +241,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.RequestReused: _request_reused,
     chats.TurnImported: _precondition("TURN_IMPORTED"),
     chats.OtherTokenizer: _precondition("TOKENIZER_CHANGED"),
+    chats.PromptNeverSeen: _precondition("PROMPT_OVER_CONTEXT"),
     chats.ReplayOverLimit: _precondition("REPLAY_OVER_LIMIT"),
     chats.ReplayCut: _retry_later(StatusCode.UNAVAILABLE),
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),

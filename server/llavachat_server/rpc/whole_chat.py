@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llavachat.v1 import chat_pb2 as pb
 
-from llavachat_server.chats.errors import OtherTokenizer
+from llavachat_server.chats.errors import OtherTokenizer, PromptNeverSeen
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.limits import MAX_REPLY_BYTES
@@ -44,7 +44,7 @@ async def tell_chat(
             return None
         try:
             return tell_prompt(chat, turn, by_id)
-        except OtherTokenizer:
+        except (OtherTokenizer, PromptNeverSeen):
             return None
 
     def tell(turns: Sequence[Turn]) -> tuple[list[pb.Turn], int]:
