@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 FIRST = "0" * 64
@@ -27,6 +29,13 @@ FIRST = "0" * 64
 _NAME = re.compile(r"audit-(\d{6})\.jsonl")
 _TAIL = re.compile(rb',"sha256":"([0-9a-f]{64})"\}\n')
 _TAIL_BYTES = len(',"sha256":""}\n') + 64
+
+END_SECONDS = 2.0
+"""Who verifies may read half of a line that a server is writing just now; far above what the other
+half takes. Whether a server runs at all is not asked: to try its lock would be to take it, and one
+that starts in that moment would be refused."""
+
+_MOMENT_SECONDS = 0.02
 
 
 class AuditError(Exception):
@@ -211,19 +220,25 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def verify(folder: Path) -> Finding:
+def verify(folder: Path, *, end_seconds: float = END_SECONDS) -> Finding:
     """Read the whole record and find the first thing that is wrong.
+
+    Args:
+        folder: the record's.
+        end_seconds: how long to wait for the end of the last line, which may be being written.
 
     Raises:
         OSError: it can not be read.
     """
     num_lines, previous = 0, FIRST
     expected_number = 1
-    for path in list_files(folder):
+    files = list_files(folder)
+    for path in files:
         if _read_number(path) != expected_number:
             return Finding(num_lines, previous, "a file before this one is missing", path, 1)
         expected_number += 1
-        for line_number, begin, line in _read_lines(path):
+        seconds = end_seconds if path == files[-1] else 0.0
+        for line_number, begin, line in _read_lines(path, seconds):
             fault, own = _check_line(line, previous)
             if fault is not None:
                 return Finding(num_lines, previous, fault, path, line_number, begin)
@@ -250,6 +265,8 @@ def _write_line(record: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
 
 def _check_line(line: bytes, previous: str) -> tuple[str | None, str]:
     """What is wrong with a line, and its hash."""
+    if not line.endswith(b"\n"):
+        return "the line has no end: torn, as a kill leaves the last one, or it was cut", ""
     tail = _TAIL.fullmatch(line[-_TAIL_BYTES:])
     if tail is None:
         return "the line does not end with its hash: it was altered or cut", ""
@@ -261,13 +278,35 @@ def _check_line(line: bytes, previous: str) -> tuple[str | None, str]:
     return None, own
 
 
-def _read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Lines with their number and the byte where they begin."""
+def _read_lines(path: Path, end_seconds: float) -> Iterator[tuple[int, int, bytes]]:
+    """Lines with their number and the byte where they begin; waits for an end that is missing."""
     begin = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number in count(1):
+            line = file.readline()
+            if line and not line.endswith(b"\n"):
+                line = _await_end(path, begin, end_seconds)
+                file.seek(begin + len(line))
+            if not line:
+                return
             yield number, begin, line
             begin += len(line)
+
+
+def _await_end(path: Path, begin: int, max_seconds: float) -> bytes:
+    """The line at a place once it is whole, or as it is after so long.
+
+    Returns:
+        b"" where its writer found no room for the rest, and took it back.
+    """
+    deadline = monotonic() + max_seconds
+    while True:
+        with path.open("rb") as file:
+            file.seek(begin)
+            line = file.readline()
+        if not line or line.endswith(b"\n") or monotonic() >= deadline:
+            return line
+        sleep(_MOMENT_SECONDS)
 
 
 def _read_number(path: Path) -> int:
