@@ -130,6 +130,54 @@ class StoreContract:
         with pytest.raises(NotFound):
             await store.get_png("bob", second.info.id)
 
+    async def test_tells_turns_and_branches_apart_from_their_chat(self, store: ChatStore) -> None:
+        """One turn, the first one, the turns down to one, and down to the latest finished."""
+        pictures = make_picture(6), make_picture(7)
+        chat = make_import(*pictures)
+        one, two, cut = chat.turns
+        await store.add_chat(chat, pictures)
+        for turn in chat.turns:
+            assert turn == await store.get_turn("ada", chat.id, turn.id)
+        assert replace(chat, turns=(one,)) == await store.get_opening("ada", chat.id)
+        for leaf, branch in (
+            (one.id, (one,)),
+            (two.id, (one, two)),
+            (cut.id, (one, cut)),
+            (None, (one, two)),
+        ):
+            kept = await store.get_branch("ada", chat.id, leaf)
+            assert replace(chat, turns=branch) == kept
+        for picture in pictures:
+            assert picture.info == await store.get_image("ada", picture.info.id)
+        # A child may be asked long after its parent, and the clock may have gone back.
+        late = make_turn("And then?", parent_id=one.id, minutes=-5)
+        await store.begin_turn("ada", chat.id, late, (), None)
+        assert (one, late) == (await store.get_branch("ada", chat.id, late.id)).turns
+        assert (one, two) == (await store.get_branch("ada", chat.id, None)).turns
+
+    async def test_has_no_branch_where_nothing_is_finished(self, store: ChatStore) -> None:
+        """A chat whose only turn runs has an opening, and nothing to go on from."""
+        chat, turn = make_chat(), make_turn()
+        await store.begin_chat(chat, turn, (), None)
+        assert chat == await store.get_branch("ada", chat.id, None)
+        assert (turn,) == (await store.get_branch("ada", chat.id, turn.id)).turns
+        assert (turn,) == (await store.get_opening("ada", chat.id)).turns
+
+    async def test_finds_no_turn_that_is_not_of_the_chat(self, store: ChatStore) -> None:
+        """Neither an unknown one, nor another chat's, nor in a chat that is not there."""
+        chat, other, turn = make_chat(), make_chat(), make_turn()
+        await store.begin_chat(chat, make_turn(), (), None)
+        await store.begin_chat(other, turn, (), None)
+        for tenant, chat_id, kind in (("ada", chat.id, "turn"), ("bob", other.id, "chat")):
+            for read in (store.get_turn, store.get_branch):
+                for turn_id in (turn.id, "x\0"):
+                    with pytest.raises(NotFound, match=f"no such {kind}"):
+                        await read(tenant, chat_id, turn_id)
+        with pytest.raises(NotFound, match="no such chat"):
+            await store.get_opening("bob", other.id)
+        with pytest.raises(NotFound, match="no such image"):
+            await store.get_image("ada", "0" * 64)
+
     async def test_a_whole_chat_shares_pictures_with_others(self, store: ChatStore) -> None:
         """A picture that is kept already is kept once, and stays while anybody uses it."""
         first, second = make_picture(6), make_picture(7)

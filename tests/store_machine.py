@@ -157,9 +157,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(tenant=tenants, place=places, shade=places)
     def read(self, tenant: str, place: int, shade: int) -> None:
-        """Read a chat, a picture and a request."""
-        tenant = self._prefix + tenant
-        self._compare("get_chat", tenant, f"{place:032x}")
+        """Read a chat, its branches, a picture and a request."""
+        tenant, chat_id = self._prefix + tenant, f"{place:032x}"
+        self._compare("get_chat", tenant, chat_id)
+        self._compare("get_opening", tenant, chat_id)
+        error, chat = self._ask(self._model.get_chat(tenant, chat_id))
+        for turn_id in (None, *(turn.id for turn in (() if error else chat.turns))):
+            self._compare("get_branch", tenant, chat_id, turn_id)
+            if turn_id is not None:
+                self._compare("get_turn", tenant, chat_id, turn_id)
         self._compare("find_claim", tenant, f"r{place}")
         image_id = make_picture(shade).info.id
         expected, told = (

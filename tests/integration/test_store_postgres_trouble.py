@@ -23,7 +23,7 @@ from llavachat_server.chats.errors import NotFound, StoreUnavailable
 from llavachat_server.chats.live import LiveTurn, TurnEvent
 from llavachat_server.chats.question import NewChat, Place, Question
 from llavachat_server.chats.record import TurnState
-from llavachat_server.chats.sql import postgresql, writer
+from llavachat_server.chats.sql import lanes, postgresql, writer
 from llavachat_server.chats.sql import store as store_module
 from llavachat_server.chats.sql.database import StoreError, alembic_config
 from llavachat_server.chats.sql.store import SqlStore
@@ -199,7 +199,7 @@ async def test_who_waits_to_read_is_told_in_time(
     postgres_url: str, postgres: Postgres, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many are before it: two read at a time, and each gives up by itself."""
-    monkeypatch.setattr(store_module, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(lanes, "READ_SECONDS", 0.3)
     with postgres.frozen():
         reads = (store.find_claim("ada", "r") for _ in range(40))
         errors = await asyncio.gather(*reads, return_exceptions=True)

@@ -88,6 +88,11 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
     (chats.TurnRunning(), StatusCode.ABORTED, error_details_pb2.RetryInfo),
     (chats.RequestReused(), StatusCode.ALREADY_EXISTS, error_details_pb2.BadRequest),
     (chats.StoreUnavailable(1.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
+    (
+        chats.TooManyAtOnce("imports", "one at a time", 1.5),
+        StatusCode.RESOURCE_EXHAUSTED,
+        error_details_pb2.RetryInfo,
+    ),
     (chats.StoreFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (values.QueueFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (chats.ShuttingDown(1.5), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),

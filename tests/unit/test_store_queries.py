@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.sql import reading, schema
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery, PageMark
+from sqlalchemy import event
 from store_records import NOON, make_chat, make_turn
 
 CHATS_INDEX = "ix_chats_tenant_updated_at_id (tenant=?"
@@ -90,3 +92,20 @@ async def test_the_filter_of_labels_is_read_first_and_not_believed(store: SqlSto
             connection.execute(schema.labels.update().where(is_its).values(label_bits=bits))
     page = await store.list_chats("ada", ChatQuery(labels={"a": "b", "c": "d"}))
     assert [both.id] == [found.id for found in page.chats]
+
+
+async def test_a_branch_is_walked_by_indexes(store: SqlStore) -> None:
+    """However long its chat is: no turn is looked at that is not on the way."""
+    told: list[tuple[str, tuple[Any, ...]]] = []
+    chat = make_chat()
+    await store.begin_chat(chat, make_turn(), (), None)
+    with store._database.reading.begin() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *call: told.append(call[2:4]))
+        with pytest.raises(NotFound):
+            reading.read_branch(connection, "ada", chat.id, "no such turn")
+        _, *branches = tuple(told)
+        for statement, values in branches:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            scans = [row[3] for row in plan if row[3].startswith("SCAN")]
+            assert ["SCAN branch"] * 2 == scans
+    assert 2 == len(branches)

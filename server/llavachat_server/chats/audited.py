@@ -102,6 +102,18 @@ class AuditedStore:
         """See `ChatStore.get_chat`."""
         return await self._store.get_chat(tenant, chat_id)
 
+    async def get_opening(self, tenant: str, chat_id: str) -> Chat:
+        """See `ChatStore.get_opening`."""
+        return await self._store.get_opening(tenant, chat_id)
+
+    async def get_branch(self, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
+        """See `ChatStore.get_branch`."""
+        return await self._store.get_branch(tenant, chat_id, turn_id)
+
+    async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
+        """See `ChatStore.get_turn`."""
+        return await self._store.get_turn(tenant, chat_id, turn_id)
+
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
         """See `ChatStore.list_chats`."""
         return await self._store.list_chats(tenant, query)
@@ -126,6 +138,10 @@ class AuditedStore:
         if is_erased:
             await self._bury(idle.tenant, idle.id)
         return is_erased
+
+    async def get_image(self, tenant: str, image_id: str) -> ImageInfo:
+        """See `ChatStore.get_image`."""
+        return await self._store.get_image(tenant, image_id)
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""

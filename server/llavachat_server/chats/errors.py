@@ -11,6 +11,7 @@
     +-- ReplayOverLimit   the server of today could not give so long an answer, or prompt
     +-- ReplayCut         a replay reached the time limit before it could be judged
     +-- ImportStalled     the body of an import did not come in time
+    +-- TooManyAtOnce     a tenant has as many of a kind under way as may be
     +-- StoreFull         nothing more can be kept
     +-- StoreUnavailable  the database does not answer
     +-- ShuttingDown      the server ended the turn because it is stopping
@@ -147,6 +148,21 @@ class ImportStalled(ChatError):
 
     def __str__(self) -> str:
         return "the chat and its pictures did not come in time; nothing of it was kept"
+
+
+@dataclass
+class TooManyAtOnce(ChatError):
+    """As many of a kind are under way as may be. Try again after `retry_after_seconds`.
+
+    `subject` is the kind, as in "imports"; `limit` says what may be, for the caller's eyes.
+    """
+
+    subject: str
+    limit: str
+    retry_after_seconds: float
+
+    def __str__(self) -> str:
+        return self.limit
 
 
 @dataclass

@@ -100,6 +100,27 @@ class MemoryStore:
         """See `ChatStore.get_chat`."""
         return self._find(tenant, chat_id)
 
+    async def get_opening(self, tenant: str, chat_id: str) -> Chat:
+        """See `ChatStore.get_opening`."""
+        chat = self._find(tenant, chat_id)
+        return replace(chat, turns=chat.turns[:1])
+
+    async def get_branch(self, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
+        """See `ChatStore.get_branch`."""
+        chat = self._find(tenant, chat_id)
+        if turn_id is None:
+            leaf = chat.latest_finished()
+        elif (leaf := chat.turn(turn_id)) is None:
+            raise NotFound("turn", turn_id)
+        return replace(chat, turns=chat.branch(leaf.id if leaf else None))
+
+    async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
+        """See `ChatStore.get_turn`."""
+        turn = self._find(tenant, chat_id).turn(turn_id)
+        if turn is None:
+            raise NotFound("turn", turn_id)
+        return turn
+
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
         """See `ChatStore.list_chats`."""
         chats = sorted(
@@ -126,12 +147,13 @@ class MemoryStore:
         self._forget(idle.tenant, idle.id)
         return True
 
+    async def get_image(self, tenant: str, image_id: str) -> ImageInfo:
+        """See `ChatStore.get_image`."""
+        return self._find_picture(tenant, image_id).info
+
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""
-        try:
-            return self._pictures[tenant, image_id]
-        except KeyError:
-            raise NotFound("image", image_id) from None
+        return self._find_picture(tenant, image_id)
 
     async def get_png(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
         """See `ChatStore.get_png`."""
@@ -153,6 +175,12 @@ class MemoryStore:
             return self._chats[tenant, chat_id]
         except KeyError:
             raise NotFound("chat", chat_id) from None
+
+    def _find_picture(self, tenant: str, image_id: str) -> Picture:
+        try:
+            return self._pictures[tenant, image_id]
+        except KeyError:
+            raise NotFound("image", image_id) from None
 
     def _keep(
         self,

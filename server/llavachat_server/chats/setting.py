@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llavachat_server.chats.errors import BadField, NotFound
+from llavachat_server.chats.errors import BadField
 from llavachat_server.chats.question import NewChat, Place
 from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.store import ChatStore
@@ -16,7 +16,7 @@ class Setting:
     """Where a question stands.
 
     Args:
-        chat: its chat, as it is; without turns when it is new.
+        chat: its chat, with as many of its turns as matter here; without any when it is new.
         is_new: whether the question opens the chat.
         history: the finished turns before it, the first one first.
     """
@@ -44,18 +44,15 @@ async def read_setting(
     """
     if isinstance(where, NewChat):
         return _new_setting(tenant, where.system_prompt, where.labels, new_chat_id)
-    chat = await store.get_chat(tenant, where.chat_id)
-    if where.parent_turn_id is None:
-        latest = chat.latest_finished()
-        return Setting(chat, False, chat.branch(latest.id if latest else None))
     if where.parent_turn_id == "":
-        return Setting(chat, False, ())
-    parent = chat.turn(where.parent_turn_id)
-    if parent is None:
-        raise NotFound("turn", where.parent_turn_id)
-    if parent.state is not TurnState.FINISHED:
+        return Setting(await store.get_opening(tenant, where.chat_id), False, ())
+    chat = await store.get_branch(tenant, where.chat_id, where.parent_turn_id)
+    if not chat.turns:
+        # Nothing is finished: the first question is asked again.
+        return Setting(await store.get_opening(tenant, where.chat_id), False, ())
+    if chat.turns[-1].state is not TurnState.FINISHED:
         raise BadField("parent_turn_id", "this turn is not finished; name one that is")
-    return Setting(chat, False, chat.branch(parent.id))
+    return Setting(chat, False, chat.turns)
 
 
 def _new_setting(

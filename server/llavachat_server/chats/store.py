@@ -128,6 +128,32 @@ class ChatStore(Protocol):
         """
         ...
 
+    async def get_opening(self, tenant: str, chat_id: str) -> Chat:
+        """Read a chat with its first turn alone.
+
+        Raises:
+            NotFound: no such chat.
+        """
+        ...
+
+    async def get_branch(self, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
+        """Read a chat with the turns of one branch alone: from a first one down to `turn_id`.
+
+        None is the latest finished turn; where there is none, the chat has no turns.
+
+        Raises:
+            NotFound: no such chat or turn.
+        """
+        ...
+
+    async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
+        """Read one turn.
+
+        Raises:
+            NotFound: no such chat or turn.
+        """
+        ...
+
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
         """Read a page of chats."""
         ...
@@ -150,6 +176,14 @@ class ChatStore(Protocol):
 
         Raises:
             NotFound: no such chat.
+        """
+        ...
+
+    async def get_image(self, tenant: str, image_id: str) -> ImageInfo:
+        """Read what is told about a picture that a chat of this tenant uses.
+
+        Raises:
+            NotFound: no such picture.
         """
         ...
 

@@ -16,6 +16,7 @@ from functools import partial
 from llavachat_server.chats.account import TurnAccount
 from llavachat_server.chats.aside import do_aside
 from llavachat_server.chats.context import ContextBuilder, TokenCount
+from llavachat_server.chats.current import CurrentChats
 from llavachat_server.chats.eraser import Eraser
 from llavachat_server.chats.errors import (
     BadField,
@@ -90,6 +91,7 @@ class Turns:
         self._tasks: dict[LiveTurn, asyncio.Task[None]] = {}
         self._requests: dict[tuple[str, str], LiveTurn] = {}
         self._running: dict[tuple[str, str], LiveTurn] = {}
+        self._current = CurrentChats(store, self._running)
         self._is_stopping = False
 
     def ask(
@@ -136,9 +138,7 @@ class Turns:
         """
         live = self._running.get((tenant, chat_id))
         if live is None or live.turn_id != turn_id:
-            turn = (await self._store.get_chat(tenant, chat_id)).turn(turn_id)
-            if turn is None:
-                raise NotFound("turn", turn_id)
+            turn = await self._store.get_turn(tenant, chat_id, turn_id)
             if turn.state is TurnState.RUNNING:
                 raise StoreFull(STOP_RETRY_SECONDS)
             live = LiveTurn("", lambda _: None)
@@ -163,9 +163,7 @@ class Turns:
         live = self._running.get((tenant, chat_id))
         if live is not None and live.turn_id == turn_id:
             await self._end_and_wait(live)
-        turn = (await self._store.get_chat(tenant, chat_id)).turn(turn_id)
-        if turn is None:
-            raise NotFound("turn", turn_id)
+        turn = await self._store.get_turn(tenant, chat_id, turn_id)
         if turn.state is TurnState.RUNNING:
             is_still_live = live is not None and self._running.get((tenant, chat_id)) is live
             kept_later = StoreUnavailable if is_still_live else StoreFull
@@ -193,7 +191,7 @@ class Turns:
         setting = await read_setting(self._store, tenant, question.where)
         for index, source in enumerate(question.images):
             if source.image_id is not None:
-                await self._store.get_picture(tenant, source.image_id)
+                await self._store.get_image(tenant, source.image_id)
                 continue
             await check_new(self._intake, tenant, index, source)
         num_images = len(setting.opening_images) + len(question.images)
@@ -212,24 +210,23 @@ class Turns:
         Raises:
             NotFound: no such chat.
         """
-        strayed = ""
-        while True:
-            chat = await self._store.get_chat(tenant, chat_id)
-            live = self._running.get((tenant, chat_id))
-            stray = _find_stray(chat, live)
-            if stray in ("", strayed):
-                break
-            # It has ended while the chat was read; or else its end could not be kept yet.
-            strayed = stray
-        if live is None:
-            return chat
-        turns = tuple(
-            replace(turn, answer=live.answer)
-            if turn.id == live.turn_id and turn.state is TurnState.RUNNING
-            else turn
-            for turn in chat.turns
-        )
-        return replace(chat, turns=turns)
+        return await self._current.get_chat(tenant, chat_id)
+
+    async def get_branch(self, tenant: str, chat_id: str, turn_id: str) -> Chat:
+        """Read a chat with the turns down to one alone, likewise.
+
+        Raises:
+            NotFound: no such chat or turn.
+        """
+        return await self._current.get_branch(tenant, chat_id, turn_id)
+
+    async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
+        """Read one turn, likewise.
+
+        Raises:
+            NotFound: no such chat or turn.
+        """
+        return await self._current.get_turn(tenant, chat_id, turn_id)
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """Erase a chat; a running turn is cancelled first.
@@ -353,9 +350,7 @@ class Turns:
         """Tell the recorded turn once more, or answer anew what ended with its server."""
         if claim.body_sha256 != job.question.body_sha256:
             raise RequestReused
-        turn = (await self._store.get_chat(job.tenant, claim.chat_id)).turn(claim.turn_id)
-        if turn is None:
-            raise NotFound("turn", claim.turn_id)
+        turn = await self._store.get_turn(job.tenant, claim.chat_id, claim.turn_id)
         if turn.state is TurnState.RUNNING:
             # It runs no more, but its end has found no room yet.
             raise StoreFull(STOP_RETRY_SECONDS)
@@ -371,7 +366,7 @@ class Turns:
         chat_id = where.chat_id if isinstance(where, Place) else secrets.token_hex(16)
         slot = (job.tenant, chat_id)
         if slot in self._running:
-            await self._store.get_chat(job.tenant, chat_id)  # raises NotFound where there is none
+            await self._store.get_opening(job.tenant, chat_id)  # NotFound where there is none
             await self._end_abandoned(slot)
         if slot in self._running:
             raise TurnRunning
@@ -384,10 +379,3 @@ class Turns:
         self._observe(job.account.report())
         # Told last, so that who has read it may ask again at once.
         job.live.publish(ended)
-
-
-def _find_stray(chat: Chat, live: LiveTurn | None) -> str:
-    """A turn that is running as the chat was read, and runs no more; "" where there is none."""
-    live_id = "" if live is None else live.turn_id
-    strays = (t.id for t in chat.turns if t.state is TurnState.RUNNING and t.id != live_id)
-    return next(strays, "")

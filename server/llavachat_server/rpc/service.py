@@ -16,7 +16,6 @@ import grpc.aio
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.question import Place, Question
@@ -93,13 +92,14 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             chat_id = requests.required_id("chat_id", request.chat_id)
             turn_id = requests.required_id("turn_id", request.turn_id)
-            chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
-            turn = chat.turn(turn_id)
-            if turn is None:
-                raise NotFound("turn", turn_id)
+            tenant, turns = TENANT.get(), self.desk.turns
             raw = None
             if request.include_raw_prompt:
-                raw = await asyncio.to_thread(self.desk.turns.raw_prompt, chat, turn)
+                chat = await turns.get_branch(tenant, chat_id, turn_id)
+                turn = chat.turns[-1]
+                raw = await asyncio.to_thread(turns.raw_prompt, chat, turn)
+            else:
+                turn = await turns.get_turn(tenant, chat_id, turn_id)
             return pb.GetTurnResponse(turn=messages.turn(turn, self._image_tokens, raw))
 
     async def ListChats(  # noqa: N802

@@ -245,6 +245,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.ReplayOverLimit: _precondition("REPLAY_OVER_LIMIT"),
     chats.ReplayCut: _retry_later(StatusCode.UNAVAILABLE),
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
+    chats.TooManyAtOnce: lambda error: _limit(error.subject)(error),
     chats.StoreFull: _limit("store"),
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),

@@ -25,6 +25,9 @@ log = logging.getLogger("llavachat.store")
 BUSY_SECONDS = 5.0
 """How long a statement waits for another process, such as a backup, to let go of the file."""
 
+NUM_READERS = 4
+"""Connections that read, each for a thread."""
+
 _PAGE_BYTES = 4096
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -64,7 +67,7 @@ class Database:
 
                 self._links, self._owner = Links(self.url), Owner(self.lost)
             self.writing = self._make_engine("BEGIN IMMEDIATE", pool_size=1)
-            self.reading = self._make_engine("BEGIN", pool_size=2)
+            self.reading = self._make_engine("BEGIN", pool_size=NUM_READERS)
             self._migrate()
         except (SQLAlchemyError, OSError, sqlite3.Error) as error:
             self.close()

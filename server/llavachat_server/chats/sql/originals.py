@@ -7,9 +7,10 @@ the same pixels in another file, whose metadata is another's.
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, RowMapping
 
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.sql import rows
@@ -53,6 +54,18 @@ def keep_originals(
 
 def read_original(connection: Connection, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
     """The file that brought a picture first, of those that are kept."""
+    row = _find_original(connection, tenant, image_id, originals.c.file)
+    return rows.read_image(row), row["file"]
+
+
+def count_original_bytes(connection: Connection, tenant: str, image_id: str) -> int:
+    """How large that file is."""
+    return int(_find_original(connection, tenant, image_id, originals.c.num_bytes)["num_bytes"])
+
+
+def _find_original(
+    connection: Connection, tenant: str, image_id: str, column: ColumnElement[Any]
+) -> RowMapping:
     query = (
         sa.select(
             pictures.c.id,
@@ -60,7 +73,7 @@ def read_original(connection: Connection, tenant: str, image_id: str) -> tuple[I
             turn_pictures.c.height_pixels,
             turn_pictures.c.media_type,
             turn_pictures.c.num_frames,
-            originals.c.file,
+            column,
         )
         .join(turn_pictures, turn_pictures.c.picture_key == pictures.c.key)
         .join(
@@ -78,7 +91,7 @@ def read_original(connection: Connection, tenant: str, image_id: str) -> tuple[I
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise NotFound("original", image_id)
-    return rows.read_image(row), row["file"]
+    return row
 
 
 def find_originals(connection: Connection, chat_key: int) -> Sequence[int]:

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, Select
 
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.record import (
@@ -14,6 +15,7 @@ from llavachat_server.chats.record import (
     Chat,
     ChatSummary,
     RequestClaim,
+    Turn,
     TurnState,
 )
 from llavachat_server.chats.sql import rows
@@ -33,6 +35,10 @@ from llavachat_server.images.intake import ImageInfo
 
 MANY_CHATS = 1000
 """Of several labels the rarest leads; chats are counted up to this number, more is alike."""
+
+SHORT_TURNS = 64
+SHORT_BYTES = 4 * 1024**2
+"""A chat of so many turns, or a picture of so many bytes, is read in some milliseconds."""
 
 _BUILD_COLUMNS = tuple(
     builds.c[name]
@@ -71,24 +77,59 @@ def read_running(connection: Connection) -> tuple[CutTurn, ...]:
 
 def read_chat(connection: Connection, tenant: str, chat_id: str) -> Chat:
     """A chat with all its turns."""
-    query = sa.select(chats).where(chats.c.tenant == tenant, chats.c.id == chat_id)
-    chat = connection.execute(query).mappings().one_or_none()
-    if chat is None:
-        raise NotFound("chat", chat_id)
-    images = _read_images(connection, chat["key"])
-    its_turns = (
-        sa.select(turns, *_BUILD_COLUMNS)
-        .join(builds, builds.c.key == turns.c.build_key)
-        .where(turns.c.chat_key == chat["key"])
-        .order_by(turns.c.position)
+    chat = _find_chat(connection, tenant, chat_id)
+    return rows.read_chat(chat, _read_turns(connection, turns, turns.c.chat_key == chat["key"]))
+
+
+def read_opening(connection: Connection, tenant: str, chat_id: str) -> Chat:
+    """A chat with its first turn alone."""
+    chat = _find_chat(connection, tenant, chat_id)
+    is_first = sa.and_(turns.c.chat_key == chat["key"], turns.c.position == 0)
+    return rows.read_chat(chat, _read_turns(connection, turns, is_first))
+
+
+def read_branch(connection: Connection, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
+    """A chat with the turns down to one alone; None: to the latest finished one, if there is."""
+    chat = _find_chat(connection, tenant, chat_id)
+    leaf = sa.select(turns.c.key, turns.c.parent_id).where(turns.c.chat_key == chat["key"])
+    if turn_id is None:
+        is_finished = turns.c.state == TurnState.FINISHED.value
+        latest = sa.select(turns.c.id).where(turns.c.chat_key == chat["key"], is_finished)
+        leaf_id = connection.execute(
+            latest.order_by(turns.c.position.desc()).limit(1)
+        ).scalar_one_or_none()
+        if leaf_id is None:
+            return rows.read_chat(chat, ())
+    else:
+        leaf_id = turn_id
+    # From a turn to its parent, and so on: each is one look into an index.
+    branch = leaf.where(turns.c.id == leaf_id).cte("branch", recursive=True)
+    parents = turns.alias()
+    branch = branch.union_all(
+        sa.select(parents.c.key, parents.c.parent_id).where(
+            parents.c.chat_key == chat["key"], parents.c.id == branch.c.parent_id
+        )
     )
-    return rows.read_chat(
-        chat,
-        tuple(
-            rows.read_turn(row, tuple(images[row["key"]]))
-            for row in connection.execute(its_turns).mappings()
-        ),
-    )
+    found = _read_turns(connection, turns.join(branch, branch.c.key == turns.c.key), sa.true())
+    if not found:
+        raise NotFound("turn", leaf_id)
+    return rows.read_chat(chat, found)
+
+
+def read_turn(connection: Connection, tenant: str, chat_id: str, turn_id: str) -> Turn:
+    """One turn."""
+    chat = _find_chat(connection, tenant, chat_id)
+    is_it = sa.and_(turns.c.chat_key == chat["key"], turns.c.id == turn_id)
+    found = _read_turns(connection, turns, is_it)
+    if not found:
+        raise NotFound("turn", turn_id)
+    return found[0]
+
+
+def count_turns(connection: Connection, tenant: str, chat_id: str) -> int:
+    """How many turns a chat has; 0 where there is none."""
+    query = sa.select(chats.c.num_turns).where(chats.c.tenant == tenant, chats.c.id == chat_id)
+    return connection.execute(query).scalar_one_or_none() or 0
 
 
 def read_page(
@@ -105,11 +146,19 @@ def read_page(
 
 def read_png(connection: Connection, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
     """A picture, its pixels still packed."""
-    query = sa.select(pictures).where(pictures.c.tenant == tenant, pictures.c.id == image_id)
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
-        raise NotFound("image", image_id)
+    row = _find_picture(connection, tenant, image_id, *pictures.c)
     return rows.read_image(row), row["png"]
+
+
+def read_image(connection: Connection, tenant: str, image_id: str) -> ImageInfo:
+    """What is told about a picture."""
+    told = (column for column in pictures.c if column is not pictures.c.png)
+    return rows.read_image(_find_picture(connection, tenant, image_id, *told))
+
+
+def count_png_bytes(connection: Connection, tenant: str, image_id: str) -> int:
+    """How large it is, packed."""
+    return int(_find_picture(connection, tenant, image_id, pictures.c.num_bytes)["num_bytes"])
 
 
 def read_known_ids(connection: Connection, tenant: str, image_ids: set[str]) -> set[str]:
@@ -180,8 +229,34 @@ def read_own_bytes(connection: Connection, tenant: str, chat_id: str) -> int:
     return sum(map(int, sums)) + count_own_bytes(connection, chat_key)
 
 
-def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageInfo]]:
-    query = (
+def _find_chat(connection: Connection, tenant: str, chat_id: str) -> RowMapping:
+    query = sa.select(chats).where(chats.c.tenant == tenant, chats.c.id == chat_id)
+    chat = connection.execute(query).mappings().one_or_none()
+    if chat is None:
+        raise NotFound("chat", chat_id)
+    return chat
+
+
+def _find_picture(
+    connection: Connection, tenant: str, image_id: str, *columns: ColumnElement[Any]
+) -> RowMapping:
+    query = sa.select(*columns).where(pictures.c.tenant == tenant, pictures.c.id == image_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise NotFound("image", image_id)
+    return row
+
+
+def _read_turns(
+    connection: Connection, those: FromClause, which: ColumnElement[bool]
+) -> tuple[Turn, ...]:
+    """Turns in the order in which they were asked.
+
+    Args:
+        those: `turns`, or what it is joined with so that no others are looked at.
+        which: of them.
+    """
+    links = (
         sa.select(
             turn_pictures.c.turn_key,
             pictures.c.id,
@@ -190,15 +265,26 @@ def _read_images(connection: Connection, chat_key: int) -> dict[int, list[ImageI
             turn_pictures.c.media_type,
             turn_pictures.c.num_frames,
         )
-        .join(turns, turns.c.key == turn_pictures.c.turn_key)
+        .select_from(those)
+        .join(turn_pictures, turn_pictures.c.turn_key == turns.c.key)
         .join(pictures, pictures.c.key == turn_pictures.c.picture_key)
-        .where(turns.c.chat_key == chat_key)
+        .where(which)
         .order_by(turn_pictures.c.turn_key, turn_pictures.c.position)
     )
     images: dict[int, list[ImageInfo]] = defaultdict(list)
-    for row in connection.execute(query).mappings():
+    for row in connection.execute(links).mappings():
         images[row["turn_key"]].append(rows.read_image(row))
-    return images
+    query = (
+        sa.select(turns, *_BUILD_COLUMNS)
+        .select_from(those)
+        .join(builds, builds.c.key == turns.c.build_key)
+        .where(which)
+        .order_by(turns.c.position)
+    )
+    return tuple(
+        rows.read_turn(row, tuple(images.get(row["key"], ())))
+        for row in connection.execute(query).mappings()
+    )
 
 
 def _find_rarest(

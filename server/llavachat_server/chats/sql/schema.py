@@ -130,7 +130,7 @@ turns = Table(
     Column("key", Key, primary_key=True),
     Column("chat_key", ForeignKey("chats.key", ondelete="CASCADE"), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("id", String(128), nullable=False),
+    Column("id", Id(128), nullable=False),
     Column("parent_id", String(128)),
     Column("prompt", FreeText, nullable=False),
     Column("question_ids", LargeBinary, nullable=False),

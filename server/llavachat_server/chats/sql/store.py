@@ -1,7 +1,7 @@
 """The store on a database. Contract: `store.ChatStore`.
 
-Nothing here blocks the event loop: one thread writes, two read, and pixels are packed and
-unpacked on theirs. It belongs to one event loop.
+Nothing here blocks the event loop: one thread writes, a few read (`lanes`), and others pack and
+unpack pixels and make rows. It belongs to one event loop.
 """
 
 import asyncio
@@ -20,22 +20,21 @@ from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
 from llavachat_server.chats.sql.database import Database, NotOwned, is_away, is_full
-from llavachat_server.chats.sql.originals import Original, read_original
-from llavachat_server.chats.sql.reading import CutTurn
+from llavachat_server.chats.sql.lanes import GONE_RETRY_SECONDS, Lanes
+from llavachat_server.chats.sql.originals import Original, count_original_bytes, read_original
+from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_TURNS, CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
 from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureFiles, PictureMissing
 from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 log = logging.getLogger("llavachat.store")
 
-NUM_READERS = 2
-GONE_RETRY_SECONDS = 2.0
-
-READ_SECONDS = 20.0
-"""The longest that a caller waits for what is read: a connection that is given up, and another."""
+NUM_PACKERS = 2
+"""Threads that compute; nobody who reads waits for them."""
 
 CLOSE_SECONDS = 10.0
 """For the last writes of a server that ends; systemd would not wait much longer."""
@@ -67,7 +66,8 @@ class SqlStore:
         self._max_turns_per_chat = max_turns_per_chat
         self._database = Database(url, max_bytes=max_bytes)
         self._writer = Writer(self._database.writing, _translate)
-        self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="store-reader")
+        self._lanes = Lanes(self._database.reading, _translate)
+        self._packers = ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="store-packer")
         self.cut_turns = self._cancel_running(datetime.now(UTC), tell_cut)
         """Turns that ran when the process before this one died."""
 
@@ -84,7 +84,8 @@ class SqlStore:
         has_written = self._writer.close(CLOSE_SECONDS)
         if not has_written:
             log.error("the store is left as it is")
-        self._readers.shutdown(wait=has_written, cancel_futures=not has_written)
+        self._lanes.close(waits=has_written)
+        self._packers.shutdown(wait=has_written, cancel_futures=not has_written)
         self._database.close()
 
     def _cancel_running(
@@ -123,9 +124,8 @@ class SqlStore:
         """See `ChatStore.add_chat`."""
         if len(chat.turns) > self._max_turns_per_chat:
             raise StoreFull(FULL_RETRY_SECONDS)
-        loop = asyncio.get_running_loop()
         # Beforehand, because nobody else can write while the chat is written.
-        turn_rows, build_rows = await loop.run_in_executor(self._readers, rows.whole_rows, chat)
+        turn_rows, build_rows = await self._compute(rows.whole_rows, chat)
         try:
             await self._write_with_pictures(
                 chat.tenant,
@@ -168,11 +168,33 @@ class SqlStore:
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""
-        return await self._read(lambda connection: reading.read_chat(connection, tenant, chat_id))
+        return await self._read_by_turns(tenant, chat_id, reading.read_chat)
+
+    async def get_opening(self, tenant: str, chat_id: str) -> Chat:
+        """See `ChatStore.get_opening`."""
+        return await self._lanes.read(
+            lambda connection: reading.read_opening(connection, tenant, chat_id)
+        )
+
+    async def get_branch(self, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
+        """See `ChatStore.get_branch`."""
+        return await self._read_by_turns(
+            tenant,
+            chat_id,
+            lambda connection, tenant, chat_id: reading.read_branch(
+                connection, tenant, chat_id, turn_id
+            ),
+        )
+
+    async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
+        """See `ChatStore.get_turn`."""
+        return await self._lanes.read(
+            lambda connection: reading.read_turn(connection, tenant, chat_id, turn_id)
+        )
 
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
         """See `ChatStore.list_chats`."""
-        page, mark = await self._read(
+        page, mark = await self._lanes.read(
             lambda connection: reading.read_page(connection, tenant, query)
         )
         return ChatPage(page, mark)
@@ -196,37 +218,50 @@ class SqlStore:
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
         """See `ChatStore.get_picture`."""
 
-        def read(connection: Connection) -> Picture:
-            info, png = reading.read_png(connection, tenant, image_id)
-            return Picture(info, read_png(png))
+        info, png = await self.get_png(tenant, image_id)
+        return Picture(info, await self._compute(read_png, png))
 
-        return await self._read(read)
+    async def get_image(self, tenant: str, image_id: str) -> ImageInfo:
+        """See `ChatStore.get_image`."""
+        return await self._lanes.read(
+            lambda connection: reading.read_image(connection, tenant, image_id)
+        )
 
     async def get_png(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
         """See `ChatStore.get_png`."""
-        return await self._read(lambda connection: reading.read_png(connection, tenant, image_id))
+        return await self._lanes.read_by_size(
+            tenant,
+            lambda connection: reading.count_png_bytes(connection, tenant, image_id) <= SHORT_BYTES,
+            lambda connection: reading.read_png(connection, tenant, image_id),
+        )
 
     async def get_original(self, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
         """See `ChatStore.get_original`."""
-        return await self._read(lambda connection: read_original(connection, tenant, image_id))
+        return await self._lanes.read_by_size(
+            tenant,
+            lambda connection: count_original_bytes(connection, tenant, image_id) <= SHORT_BYTES,
+            lambda connection: read_original(connection, tenant, image_id),
+        )
 
     async def find_claim(self, tenant: str, request_id: str) -> RequestClaim | None:
         """See `ChatStore.find_claim`."""
-        return await self._read(
+        return await self._lanes.read(
             lambda connection: reading.read_claim(connection, tenant, request_id)
         )
 
     async def find_idle(self, before: datetime, limit: int) -> Sequence[IdleChat]:
         """See `retention.KeptChats.find_idle`."""
-        return await self._read(lambda connection: reading.read_idle(connection, before, limit))
+        return await self._lanes.read(
+            lambda connection: reading.read_idle(connection, before, limit)
+        )
 
     async def count_bytes(self) -> int:
         """See `retention.KeptChats.count_bytes`."""
-        return await self._read(reading.read_num_bytes)
+        return await self._lanes.read(reading.read_num_bytes)
 
     async def count_own_bytes(self, tenant: str, chat_id: str) -> int:
         """See `retention.KeptChats.count_own_bytes`."""
-        return await self._read(
+        return await self._lanes.read(
             lambda connection: reading.read_own_bytes(connection, tenant, chat_id)
         )
 
@@ -247,7 +282,7 @@ class SqlStore:
         by_id = {picture.info.id: picture for picture in pictures}
         known: set[str] = set()
         if by_id:
-            known = await self._read(
+            known = await self._lanes.read(
                 lambda connection: reading.read_known_ids(connection, tenant, set(by_id))
             )
         new = [by_id[image_id] for image_id in by_id if image_id not in known]
@@ -261,24 +296,20 @@ class SqlStore:
             await self._write(lambda connection: work(connection, files))
 
     async def _pack(self, pictures: Iterable[Picture]) -> dict[str, tuple[ImageInfo, bytes]]:
-        loop = asyncio.get_running_loop()
         return {
-            picture.info.id: (
-                picture.info,
-                await loop.run_in_executor(self._readers, write_png, picture.pixels),
-            )
+            picture.info.id: (picture.info, await self._compute(write_png, picture.pixels))
             for picture in pictures
         }
 
     async def _hash_originals(self, pictures: Iterable[Picture]) -> dict[str, Original]:
-        loop = asyncio.get_running_loop()
         return {
-            picture.info.id: await loop.run_in_executor(
-                self._readers, Original.of, picture.original
-            )
+            picture.info.id: await self._compute(Original.of, picture.original)
             for picture in pictures
             if picture.original is not None
         }
+
+    async def _compute(self, work: Callable[[A], T], value: A) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._packers, work, value)
 
     async def _write(
         self,
@@ -290,19 +321,15 @@ class SqlStore:
         done = self._writer.submit(work, is_owed=is_owed, makes_room=makes_room)
         return await asyncio.wrap_future(done)
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        def read() -> T:
-            try:
-                with self._database.reading.begin() as connection:
-                    return work(connection)
-            except DBAPIError as error:
-                raise _translate(error) from error
-
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, read)
-        except TimeoutError:
-            raise StoreUnavailable(GONE_RETRY_SECONDS) from None
+    async def _read_by_turns(
+        self, tenant: str, chat_id: str, work: Callable[[Connection, str, str], T]
+    ) -> T:
+        """Read a chat, or much of it: the more turns it has, the longer that takes."""
+        return await self._lanes.read_by_size(
+            tenant,
+            lambda connection: reading.count_turns(connection, tenant, chat_id) <= SHORT_TURNS,
+            lambda connection: work(connection, tenant, chat_id),
+        )
 
 
 def _translate(error: Exception) -> Exception:
