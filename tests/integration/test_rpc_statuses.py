@@ -1,5 +1,6 @@
 """The contract's table of statuses, row by row, over a real socket."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,21 @@ async def test_an_unknown_turn_is_not_found() -> None:
             error = await failure(call)
             expected = (StatusCode.NOT_FOUND, "there is no such turn")
             assert expected == (error.code(), error.details())
+
+
+async def test_a_full_chat_fails_its_precondition(tmp_path: Path) -> None:
+    """However long one waits: no time to come back is told, and another chat can be begun."""
+    for store in ("memory", "sqlite"):
+        flags = ("--store", store, "--state-folder", str(tmp_path), "--max-turns-per-chat", "1")
+        async with run_app(ScriptedEngine(*["Yes."] * 4), *flags) as app:
+            chat_id = await app.start()
+            request = pb.ContinueChatRequest(chat_id=chat_id, prompt="And?")
+            error = await failure(app.chat.ContinueChat(request))
+            expected = "this chat has 1 turns, the most it may have; start a new one"
+            assert (StatusCode.FAILED_PRECONDITION, expected) == (error.code(), error.details())
+            ((violation,),) = [detail.violations for detail in details(error)]
+            assert ("CHAT_FULL", "chat_id") == (violation.type, violation.subject)
+            assert await app.start()
 
 
 async def test_a_full_context_fails_its_precondition() -> None:

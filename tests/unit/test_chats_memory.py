@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from llavachat_server.chats.errors import NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.errors import ChatFull, NotFound, StoreFull, TurnRunning
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.store import ChatQuery
@@ -245,8 +245,10 @@ async def test_a_chat_takes_only_so_many_turns() -> None:
     """One chat can not grow for ever."""
     store = MemoryStore(max_turns_per_chat=1)
     await keep(store, 1)
-    with pytest.raises(StoreFull):
+    with pytest.raises(ChatFull):
         await store.begin_turn("t", "chat-1", turn(2), (), None)
+    with pytest.raises(ChatFull):
+        await store.add_chat(replace(chat(3), turns=(end(turn(3)),) * 2), ())
 
 
 class StoreMachine(RuleBasedStateMachine):

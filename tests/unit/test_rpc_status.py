@@ -93,6 +93,11 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         StatusCode.RESOURCE_EXHAUSTED,
         error_details_pb2.RetryInfo,
     ),
+    (
+        chats.ChatFull(10_000),
+        StatusCode.FAILED_PRECONDITION,
+        error_details_pb2.PreconditionFailure,
+    ),
     (chats.StoreFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (values.QueueFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (chats.ShuttingDown(1.5), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from app_in_process import until
 from held_writer import hold_writer
-from llavachat_server.chats.errors import StoreFull
+from llavachat_server.chats.errors import ChatFull, StoreFull
 from llavachat_server.chats.record import Turn, TurnState
 from llavachat_server.chats.sql import schema, writing
 from llavachat_server.chats.sql.database import StoreError, alembic_config
@@ -282,8 +282,12 @@ async def test_a_chat_takes_a_bounded_number_of_turns(url: str) -> None:
         chat, turn = make_chat(), make_turn()
         await store.begin_chat(chat, turn, (), None)
         await store.finish_turn("ada", chat.id, end(turn))
-        with pytest.raises(StoreFull):
-            await store.begin_turn("ada", chat.id, make_turn(), (), None)
+        for refused in (
+            store.begin_turn("ada", chat.id, make_turn(), (), None),
+            store.add_chat(make_chat(turns=(end(make_turn()),) * 2), ()),
+        ):
+            with pytest.raises(ChatFull, match="this chat has 1 turns, the most it may have"):
+                await refused
         await store.begin_chat(make_chat(), replace(turn, id="0"), (), None)
     finally:
         store.close()

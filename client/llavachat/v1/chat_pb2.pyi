@@ -27,6 +27,8 @@ Errors
   | unknown chat, turn or picture, or another tenant's  | NOT_FOUND + ResourceInfo            |
   | context full under OVERFLOW_POLICY_ERROR            | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure, with counts  |
+  | a chat has as many turns as it may have             | FAILED_PRECONDITION +               |
+  |                                                     |   PreconditionFailure               |
   | replay of an imported turn                          | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure               |
   | replay or raw prompt of a turn that was answered    | FAILED_PRECONDITION +               |

@@ -12,6 +12,7 @@
     +-- ReplayCut         a replay reached the time limit before it could be judged
     +-- ImportStalled     the body of an import did not come in time
     +-- TooManyAtOnce     a tenant has as many of a kind under way as may be
+    +-- ChatFull          the chat takes no more turns
     +-- StoreFull         nothing more can be kept
     +-- StoreUnavailable  the database does not answer
     +-- ShuttingDown      the server ended the turn because it is stopping
@@ -163,6 +164,16 @@ class TooManyAtOnce(ChatError):
 
     def __str__(self) -> str:
         return self.limit
+
+
+@dataclass
+class ChatFull(ChatError):
+    """A chat may have `num_turns` turns, and this one has them. No time changes that."""
+
+    num_turns: int
+
+    def __str__(self) -> str:
+        return f"this chat has {self.num_turns:,} turns, the most it may have; start a new one"
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Set
 from dataclasses import replace
 
-from llavachat_server.chats.errors import NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.errors import ChatFull, NotFound, StoreFull, TurnRunning
 from llavachat_server.chats.pixels import write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, PageMark
@@ -61,7 +61,7 @@ class MemoryStore:
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         """See `ChatStore.add_chat`."""
         if len(chat.turns) > self._max_turns_per_chat:
-            raise StoreFull(_FULL_RETRY_SECONDS)
+            raise ChatFull(self._max_turns_per_chat)
         self._make_room(chat.tenant, pictures, more_chats=1, keep=chat.id)
         self._chats[chat.tenant, chat.id] = chat
         self._keep(chat.tenant, chat.id, pictures, None)
@@ -79,7 +79,7 @@ class MemoryStore:
         if _is_running(chat):
             raise TurnRunning
         if len(chat.turns) >= self._max_turns_per_chat:
-            raise StoreFull(_FULL_RETRY_SECONDS)
+            raise ChatFull(len(chat.turns))
         self._make_room(tenant, pictures, more_chats=0, keep=chat_id)
         self._chats[tenant, chat_id] = replace(
             chat, turns=(*chat.turns, turn), updated_at=max(chat.updated_at, turn.created_at)

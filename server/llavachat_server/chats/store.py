@@ -90,6 +90,7 @@ class ChatStore(Protocol):
         """Keep a whole chat whose turns have all ended, with its pictures, at once.
 
         Raises:
+            ChatFull: it has more turns than a chat may have.
             StoreFull: nothing more can be kept.
         """
         ...
@@ -107,6 +108,7 @@ class ChatStore(Protocol):
         Raises:
             NotFound: no such chat.
             TurnRunning: another turn of this chat runs.
+            ChatFull: it has as many turns as a chat may have.
             StoreFull: nothing more can be kept.
         """
         ...

@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from llavachat_server.chats.errors import StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import ChatFull, StoreFull, StoreUnavailable
 from llavachat_server.chats.pixels import read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
@@ -123,7 +123,7 @@ class SqlStore:
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         """See `ChatStore.add_chat`."""
         if len(chat.turns) > self._max_turns_per_chat:
-            raise StoreFull(FULL_RETRY_SECONDS)
+            raise ChatFull(self._max_turns_per_chat)
         # Beforehand, because nobody else can write while the chat is written.
         turn_rows, build_rows = await self._compute(rows.whole_rows, chat)
         try:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
-from llavachat_server.chats.errors import ChatError, NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.errors import ChatError, ChatFull, NotFound, TurnRunning
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.sql import rows
 from llavachat_server.chats.sql.originals import (
@@ -107,7 +107,7 @@ def add_turn(
     if _is_running(connection, chat_key):
         raise TurnRunning
     if num_turns >= max_turns:
-        raise StoreFull(FULL_RETRY_SECONDS)
+        raise ChatFull(num_turns)
     _touch(connection, chat_key, max(updated_at, rows.write_time(turn.created_at)))
     _add_turn(connection, tenant, chat_key, num_turns, turn, files, claim)
 
