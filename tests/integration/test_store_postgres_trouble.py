@@ -243,6 +243,32 @@ async def test_what_waits_for_a_lock_is_ended_by_the_database(
         store.close()
 
 
+async def test_what_waits_for_a_lock_waits_together(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not each one for itself after the other, for as long as a statement may take."""
+    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.2)
+    store, begins = SqlStore(postgres_url), []
+    event.listen(store._database.writing, "begin", begins.append)
+    try:
+        with psycopg.connect(postgres_url) as other:
+            async with hold_writer(store):
+                works = [
+                    asyncio.create_task(store.begin_chat(make_chat(), make_turn(), (), None))
+                    for _ in range(8)
+                ]
+                await store.count_bytes()  # by then each has been given to the writer
+                other.execute("LOCK TABLE builds IN SHARE MODE")
+                begins.clear()
+            errors = await asyncio.gather(*works, return_exceptions=True)
+        assert [StoreUnavailable(2.0)] * 8 == errors
+        assert 1 == len(begins)
+        await store.begin_chat(make_chat(), make_turn(), (), None)
+        assert 1 == len((await store.list_chats("ada", ChatQuery())).chats)
+    finally:
+        store.close()
+
+
 async def test_a_migration_has_the_time_that_it_takes(
     postgres_url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

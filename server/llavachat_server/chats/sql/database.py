@@ -193,6 +193,15 @@ def is_full(error: DBAPIError) -> bool:
     return str(getattr(cause, "sqlstate", None) or "").startswith("53100")
 
 
+def has_waited(error: Exception) -> bool:
+    """Whether the database ended a statement that took too long, as one that waits for a lock.
+
+    What was asked is undone, and the connection is good. Source: PostgreSQL's appendix A.
+    """
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    return getattr(cause, "sqlstate", None) in ("57014", "55P03")
+
+
 def is_away(error: DBAPIError) -> bool:
     """Whether the database can not be asked now, or not for this.
 

@@ -3,9 +3,10 @@
 Contract: a future is done when its work is durable, or undone altogether; where the database did
 not answer to the commit, it says so (`StoreUnavailable.may_be_done`). Works run in the order in
 which they were given. However many wait, one flush to the disk serves them all; one that fails
-spoils no other. What is owed is done at last: where it finds no room or no database, it is
-tried again by itself, and everything else waits behind it, but for what makes room. Where it fails
-by a fault of ours it is told and tried again as well, and nobody waits behind it.
+spoils no other, unless the database made it wait too long: then none of them waits once more. What
+is owed is done at last: where it finds no room or no database, it is tried again by itself, and
+everything else waits behind it, but for what makes room. Where it fails by a fault of ours it is
+told and tried again as well, and nobody waits behind it.
 """
 
 import logging
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 
 from llavachat_server.chats.errors import ChatError, StoreFull, StoreUnavailable
+from llavachat_server.chats.sql.database import has_waited
 
 log = logging.getLogger("llavachat.store")
 
@@ -148,7 +150,7 @@ class Writer:
         except Exception as error:
             meaning = self._translate(error)
             is_gone = not has_begun or is_whole or getattr(error, "connection_invalidated", False)
-            if isinstance(meaning, StoreUnavailable) and is_gone:
+            if isinstance(meaning, StoreUnavailable) and (is_gone or has_waited(error)):
                 # Each by itself would wait for the database once more; and what may be done must
                 # not be done again.
                 self._refuse_all(jobs, replace(meaning, may_be_done=is_whole))
