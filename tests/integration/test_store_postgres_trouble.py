@@ -168,6 +168,7 @@ async def test_a_turn_ends_though_the_database_was_read_only(
         await until(begin, bool)  # a session takes a changed setting up by and by
         with pytest.raises(StoreUnavailable):
             await store.finish_turn("ada", chat.id, end(turn))
+        assert isinstance(store.explain_debt(), StoreUnavailable)
         assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
     await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns == (end(turn),))
     await store.begin_turn("ada", chat.id, make_turn(), (), None)

@@ -19,7 +19,7 @@ from scripted_engine import Hold, ScriptedEngine
 from store_records import NOON, make_chat
 
 TENANT = "a tenant"
-QUESTION = Question(NewChat(), "What is this?")
+QUESTION = Question(NewChat(), "What is this?", request_id="r-1", body_sha256="b")
 
 
 class StuckStore(MemoryStore):
@@ -29,6 +29,11 @@ class StuckStore(MemoryStore):
         super().__init__()
         self.let_go = asyncio.Event()
         self.error: Exception | None = None
+
+    def explain_debt(self) -> StoreFull | StoreUnavailable:
+        """Tell it."""
+        assert isinstance(self.error, StoreFull | StoreUnavailable)
+        return self.error
 
     async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
         """Wait, then do it or fail."""
@@ -248,8 +253,11 @@ async def test_what_is_not_there_is_not_found() -> None:
     assert FinishReason.EOS is ended.finish_reason
 
 
-async def test_an_end_that_is_not_kept_yet_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the store is stuck, and where it is full: the caller is asked to try again."""
+@pytest.mark.parametrize("refusal", [StoreFull(1.0), StoreUnavailable(1.0)])
+async def test_an_end_that_is_not_kept_yet_is_not_told(
+    refusal: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is stuck, and where it is full or away: the caller is asked to try again."""
     monkeypatch.setattr("llavachat_server.chats.turns._CANCEL_SECONDS", 0.01)
     hold, store = Hold(), StuckStore()
     turns = make_turns(ScriptedEngine(hold), store)
@@ -258,9 +266,14 @@ async def test_an_end_that_is_not_kept_yet_is_not_told(monkeypatch: pytest.Monke
     await hold.said.wait()
     with pytest.raises(StoreUnavailable):
         await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
-    store.error = StoreFull(1.0)
+    store.error = refusal
     store.let_go.set()
-    with pytest.raises(StoreFull):
+    with pytest.raises(type(refusal)):
         await reader
-    with pytest.raises(StoreFull):
-        await turns.cancel_turn(TENANT, live.chat_id, live.turn_id)
+    for call in (
+        turns.cancel_turn(TENANT, live.chat_id, live.turn_id),
+        turns.resume(TENANT, live.chat_id, live.turn_id, 0),
+        read(turns.ask(TENANT, QUESTION)),
+    ):
+        with pytest.raises(type(refusal)):
+            await call

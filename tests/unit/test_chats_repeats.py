@@ -132,6 +132,7 @@ async def test_a_repeat_waits_for_an_end_that_found_no_room(
 
     with monkeypatch.context() as patch:
         patch.setattr(room.store, "finish_turn", refuse)
+        patch.setattr(room.store, "explain_debt", lambda: StoreFull(1.0))
         for _ in range(2):
             with pytest.raises(StoreFull):
                 await room.ask(question)

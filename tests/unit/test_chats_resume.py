@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat_server.chats.errors import BadField, NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.errors import BadField, NotFound, StoreUnavailable, TurnRunning
 from llavachat_server.chats.live import Ended, LiveTurn, Started, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import (
@@ -197,7 +197,7 @@ async def test_a_failed_turn_is_told_as_it_failed() -> None:
     assert turn.answer == live.answer
 
 
-async def test_a_turn_whose_end_found_no_room_is_not_told_as_running() -> None:
+async def test_a_turn_whose_end_is_not_kept_is_not_told_as_running() -> None:
     """It is neither running nor kept: try later."""
     hold = Hold()
     turns = make_turns(ScriptedEngine(hold), MemoryStore())
@@ -205,7 +205,7 @@ async def test_a_turn_whose_end_found_no_room_is_not_told_as_running() -> None:
     reader = asyncio.create_task(read(live))
     await hold.said.wait()
     stranger = make_turns(ScriptedEngine(), turns._store)
-    with pytest.raises(StoreFull):
+    with pytest.raises(StoreUnavailable):
         await stranger.resume(TENANT, live.chat_id, live.turn_id, 0)
     hold.release.set()
     await reader

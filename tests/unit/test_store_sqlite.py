@@ -142,6 +142,7 @@ async def test_a_full_store_refuses_recovers_and_loses_nothing(
         await store.begin_chat(make_chat(), make_turn(), (), None)
     kept = await store.get_chat("ada", chat_id)
     assert TurnState.RUNNING is kept.turns[1].state
+    assert isinstance(store.explain_debt(), StoreFull)
     _grow(store)
     other = make_chat(minutes=9)
     await store.begin_chat(other, make_turn(), (), None)
@@ -221,6 +222,7 @@ async def test_a_full_store_is_opened_for_reading(
     try:
         assert (CutTurn("ada", chat.id, turn.id),) == again.cut_turns
         assert TurnState.RUNNING is (await again.get_chat("ada", chat.id)).turns[0].state
+        assert isinstance(again.explain_debt(), StoreFull)
         with pytest.raises(StoreFull):
             await again.begin_chat(make_chat(), make_turn(), (), None)
         is_full = False

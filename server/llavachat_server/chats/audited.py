@@ -98,6 +98,12 @@ class AuditedStore:
             raise
         await self._store.finish_turn(tenant, chat_id, turn)
 
+    def explain_debt(self) -> StoreFull | StoreUnavailable:
+        """See `ChatStore.explain_debt`; or its record finds no room."""
+        if self._held or self._log.is_behind:
+            return StoreFull(FULL_RETRY_SECONDS)
+        return self._store.explain_debt()
+
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""
         return await self._store.get_chat(tenant, chat_id)

@@ -9,7 +9,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Set
 from dataclasses import replace
 
-from llavachat_server.chats.errors import ChatFull, NotFound, StoreFull, TurnRunning
+from llavachat_server.chats.errors import (
+    ChatFull,
+    NotFound,
+    StoreFull,
+    StoreUnavailable,
+    TurnRunning,
+)
 from llavachat_server.chats.pixels import write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, PageMark
@@ -95,6 +101,10 @@ class MemoryStore:
         updated_at = max(chat.updated_at, turn.finished_at or turn.created_at)
         self._chats[tenant, chat_id] = replace(chat, turns=turns, updated_at=updated_at)
         self._chats.move_to_end((tenant, chat_id))
+
+    def explain_debt(self) -> StoreFull | StoreUnavailable:
+        """See `ChatStore.explain_debt`. It owes none: an end takes no room of its own."""
+        return StoreUnavailable(_FULL_RETRY_SECONDS)
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""

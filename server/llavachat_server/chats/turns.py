@@ -24,7 +24,6 @@ from llavachat_server.chats.errors import (
     PromptNeverSeen,
     RequestReused,
     ShuttingDown,
-    StoreFull,
     StoreUnavailable,
     TurnRunning,
 )
@@ -134,13 +133,13 @@ class Turns:
         Raises:
             NotFound: no such chat or turn.
             BadField: the answer does not have so many characters.
-            StoreFull: the turn has ended, but its end could not be kept yet.
+            StoreFull, StoreUnavailable: the turn has ended, but its end could not be kept yet.
         """
         live = self._running.get((tenant, chat_id))
         if live is None or live.turn_id != turn_id:
             turn = await self._store.get_turn(tenant, chat_id, turn_id)
             if turn.state is TurnState.RUNNING:
-                raise StoreFull(STOP_RETRY_SECONDS)
+                raise self._store.explain_debt()
             live = LiveTurn("", lambda _: None)
             tell_recorded(live, chat_id, turn)
             if turn.finish_reason is FinishReason.SHUTDOWN:
@@ -166,8 +165,11 @@ class Turns:
         turn = await self._store.get_turn(tenant, chat_id, turn_id)
         if turn.state is TurnState.RUNNING:
             is_still_live = live is not None and self._running.get((tenant, chat_id)) is live
-            kept_later = StoreUnavailable if is_still_live else StoreFull
-            raise kept_later(STOP_RETRY_SECONDS)
+            raise (
+                StoreUnavailable(STOP_RETRY_SECONDS)
+                if is_still_live
+                else self._store.explain_debt()
+            )
         return turn
 
     def replay(
@@ -352,8 +354,8 @@ class Turns:
             raise RequestReused
         turn = await self._store.get_turn(job.tenant, claim.chat_id, claim.turn_id)
         if turn.state is TurnState.RUNNING:
-            # It runs no more, but its end has found no room yet.
-            raise StoreFull(STOP_RETRY_SECONDS)
+            # It runs no more, but its end could not be kept yet.
+            raise self._store.explain_debt()
         if turn.finish_reason is FinishReason.SHUTDOWN:
             again = ask_again(job.question, claim.chat_id, turn, self._engine.info)
             await self._settle(replace(job, question=again))

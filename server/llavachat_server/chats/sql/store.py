@@ -160,11 +160,15 @@ class SqlStore:
         """See `ChatStore.finish_turn`.
 
         Raises:
-            StoreFull: nothing more can be kept now; the end is kept as soon as it can be.
+            StoreFull, StoreUnavailable: not now; the end is kept as soon as it can be.
         """
         await self._write(
             lambda connection: writing.end_turn(connection, tenant, chat_id, turn), is_owed=True
         )
+
+    def explain_debt(self) -> StoreFull | StoreUnavailable:
+        """See `ChatStore.explain_debt`."""
+        return self._writer.owed_refusal
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""

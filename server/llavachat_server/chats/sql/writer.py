@@ -66,6 +66,8 @@ class Writer:
         self._translate = translate
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._owed: list[_Debt] = []
+        self.owed_refusal: StoreFull | StoreUnavailable = StoreUnavailable(OWED_RETRY_SECONDS)
+        """Why what is owed was not done when it was tried last."""
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -173,8 +175,13 @@ class Writer:
     def _refuse(self, job: _Job, error: Exception) -> None:
         if job.is_owed and _may_pass(error):
             self._owed.append(_Debt(job.work))
+            self._note_refusal(error)
         if not job.done.cancelled():
             job.done.set_exception(error)
+
+    def _note_refusal(self, error: Exception) -> None:
+        kind = StoreFull if isinstance(error, StoreFull) else StoreUnavailable
+        self.owed_refusal = kind(OWED_RETRY_SECONDS)
 
     def _pay(self) -> None:
         """Do what is owed, each in a transaction of its own.
@@ -189,9 +196,10 @@ class Writer:
                     debt.work(connection)
             except Exception as error:
                 meaning = self._translate(error)
-                if isinstance(meaning, NOT_NOW):
-                    raise meaning from error
                 if _may_pass(meaning):
+                    self._note_refusal(meaning)
+                    if isinstance(meaning, NOT_NOW):
+                        raise meaning from error
                     if not debt.due_at_seconds:
                         log.error("what was owed can not be written", exc_info=meaning)
                     debt.due_at_seconds = now + OWED_RETRY_SECONDS
