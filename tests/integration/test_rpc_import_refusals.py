@@ -129,6 +129,27 @@ async def test_words_and_pixels_have_a_limit(
     assert await import_chat(app.chat, chat, pictures)
 
 
+async def test_words_alone_have_a_limit() -> None:
+    """By their bytes as they are sent, to the byte, though no picture comes."""
+    limit = 1024 * 1024
+    engine = ScriptedEngine("warm", "A red circle.", context_tokens=4096)
+    async with run_app(engine, "--max-import-bytes", str(limit)) as app:
+        chat, _ = await read_export(app.chat, await app.start())
+        first = chat.turns[0]
+        first.id, first.prompt = "t0", "?"
+        for number in range(1, 100):
+            turn = chat.turns.add()
+            turn.CopyFrom(first)
+            turn.id, turn.parent_turn_id = f"t{number}", f"t{number - 1}"
+            turn.prompt, turn.answer = "\u20ac" * 3_500, ""
+        told = sum(len((turn.prompt + turn.answer).encode()) for turn in chat.turns)
+        first.prompt += "x" * (limit + 1 - told)
+        expected = f"its words take {limit + 1:,} bytes; at most {limit:,} in one chat"
+        await refused(app, chat, [], "chat", expected)
+        first.prompt = first.prompt[:-1]
+        assert 100 == len((await import_chat(app.chat, chat, [])).turns)
+
+
 async def test_a_first_question_asked_again_may_have_the_opening_pictures_too(
     importing: tuple[RunningApp, pb.Chat, list[bytes]],
 ) -> None:
@@ -171,6 +192,8 @@ async def test_a_few_imports_are_taken_in_at_a_time(
         except grpc.aio.AioRpcError as refusal:
             error = refusal
     assert StatusCode.RESOURCE_EXHAUSTED is error.code()
+    expected = "one import of a tenant is taken in at a time; try again when it has ended"
+    assert expected == error.details()
     waiting.cancel()
     while error is not None:
         try:

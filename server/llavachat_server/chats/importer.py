@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from llavachat_server.chats.errors import BadField, ChatError, ImportStalled
+from llavachat_server.chats.errors import BadField, ChatError, ImportStalled, TooManyAtOnce
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import (
@@ -24,9 +24,6 @@ from llavachat_server.images.intake import (
     kept_size,
 )
 from llavachat_server.interfaces import TurnTokenizer
-from llavachat_server.values import (
-    QueueFull,
-)
 
 MAX_FILE_BYTES = MAX_KEPT_SIDE_PIXELS**2 * 3 + 1024**2
 """The largest PNG that a server gives away: it may be larger than the JPEG that it once was."""
@@ -97,14 +94,17 @@ class Importer:
 
         Raises:
             BadField: a picture can not be taken, is missing or is not one of the chat's, or
-                they are too large together.
+                words and pictures are too large together.
             ImportStalled: the pictures did not come in time.
             IntakeBusy, IntakeUnavailable: pictures can not be decoded now.
-            QueueFull: others are being taken in.
+            ChatFull: it has more turns than a chat may have.
+            TooManyAtOnce: others are being taken in, or another one of this tenant.
             StoreFull: nothing more can be kept.
         """
-        if chat.tenant in self._running or len(self._running) >= MAX_RUNNING:
-            raise QueueFull(RETRY_SECONDS)
+        if chat.tenant in self._running:
+            raise _too_many("one import of a tenant is taken in at a time", "it")
+        if len(self._running) >= MAX_RUNNING:
+            raise _too_many(f"{MAX_RUNNING} imports are taken in at a time", "one")
         self._running.add(chat.tenant)
         try:
             pictures = await self._take_pictures(chat, files)
@@ -123,7 +123,14 @@ class Importer:
     ) -> tuple[Picture, ...]:
         named = {image.id for turn in chat.turns for image in turn.images}
         taken: dict[str, Picture] = {}
-        num_bytes = sum(len(turn.prompt) + len(turn.answer) for turn in chat.turns)
+        # Tens of megabytes, at most.
+        num_bytes = await asyncio.to_thread(_count_word_bytes, chat)
+        if num_bytes > self._max_bytes:
+            raise BadField(
+                "chat",
+                f"its words take {num_bytes:,} bytes; at most {self._max_bytes:,} in one chat, "
+                "its pixels included",
+            )
         index = 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -210,6 +217,16 @@ class Importer:
                 await keeping
                 await self._store.delete_chat(chat.tenant, chat.id)
             raise
+
+
+def _too_many(limit: str, which: str) -> TooManyAtOnce:
+    return TooManyAtOnce("imports", f"{limit}; try again when {which} has ended", RETRY_SECONDS)
+
+
+def _count_word_bytes(chat: Chat) -> int:
+    """In UTF-8, as they are sent and kept."""
+    words = (text for turn in chat.turns for text in (turn.prompt, turn.answer))
+    return len((chat.system_prompt or "").encode()) + sum(len(text.encode()) for text in words)
 
 
 def _check_picture(
