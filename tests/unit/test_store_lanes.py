@@ -10,6 +10,7 @@ from llavachat_server.chats.errors import NotFound, StoreUnavailable, TooManyAtO
 from llavachat_server.chats.sql import lanes
 from llavachat_server.chats.sql.lanes import NUM_LONG
 from llavachat_server.chats.sql.store import NUM_PACKERS, SqlStore
+from llavachat_server.chats.store import ChatQuery
 from sqlalchemy import Connection, text
 from store_records import end, make_chat, make_picture, make_turn
 
@@ -134,7 +135,9 @@ async def test_long_chats_and_large_pictures_wait_in_line(
         asyncio.create_task(store.get_chat("ada", chat.id)),
         asyncio.create_task(store.get_branch("ada", chat.id, second.id)),
         asyncio.create_task(store.get_png("ada", picture.info.id)),
+        asyncio.create_task(store.list_chats("ada", ChatQuery(limit=101))),
     ]
+    assert 1 == len((await store.list_chats("ada", ChatQuery(limit=100))).chats)
     assert first == await store.get_turn("ada", chat.id, first.id)
     assert picture.info == await store.get_image("ada", picture.info.id)
     for missing in (
@@ -147,9 +150,10 @@ async def test_long_chats_and_large_pictures_wait_in_line(
             await missing
     assert not any(read.done() for read in waiting)
     hold.may_end.set()
-    *_, whole, branch, png = await asyncio.gather(*waiting)
+    *_, whole, branch, png, page = await asyncio.gather(*waiting)
     assert (first, second) == whole.turns == branch.turns  # type: ignore[attr-defined]
     assert picture.info == png[0]
+    assert 1 == len(page.chats)
 
 
 async def test_who_reads_does_not_wait_for_pictures_to_be_packed(store: SqlStore) -> None:

@@ -37,8 +37,10 @@ MANY_CHATS = 1000
 """Of several labels the rarest leads; chats are counted up to this number, more is alike."""
 
 SHORT_TURNS = 64
+SHORT_CHATS = 100
 SHORT_BYTES = 4 * 1024**2
-"""A chat of so many turns, or a picture of so many bytes, is read in some milliseconds."""
+"""A chat of so many turns, a page of so many chats, or a picture of so many bytes is read in some
+milliseconds."""
 
 _BUILD_COLUMNS = tuple(
     builds.c[name]

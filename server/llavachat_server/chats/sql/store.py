@@ -22,7 +22,7 @@ from llavachat_server.chats.sql import reading, rows, writing
 from llavachat_server.chats.sql.database import Database, NotOwned, is_away, is_full
 from llavachat_server.chats.sql.lanes import GONE_RETRY_SECONDS, Lanes
 from llavachat_server.chats.sql.originals import Original, count_original_bytes, read_original
-from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_TURNS, CutTurn
+from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_CHATS, SHORT_TURNS, CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
 from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureFiles, PictureMissing
 from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat
@@ -198,8 +198,10 @@ class SqlStore:
 
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
         """See `ChatStore.list_chats`."""
-        page, mark = await self._lanes.read(
-            lambda connection: reading.read_page(connection, tenant, query)
+        page, mark = await self._lanes.read_by_size(
+            tenant,
+            lambda _: query.limit <= SHORT_CHATS,
+            lambda connection: reading.read_page(connection, tenant, query),
         )
         return ChatPage(page, mark)
 

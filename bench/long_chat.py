@@ -1,0 +1,173 @@
+"""What one key's long chat costs another: the neighbour's latency alone, and beside its reading.
+
+    python bench/long_chat.py [--turns 9000] [--crowd 8] [--questions 100] [--calls GetTurn,GetChat]
+
+A server process on the embedded model with SQLite and two keys. The greedy one imports a chat of
+so many turns, and asks for it by one call after another, so many side by side; the neighbour opens
+one chat after another, with answers of three tokens. `GetServerInfo` reads nothing: what it costs
+is that anybody calls at all, on these cores.
+"""
+
+import argparse
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from statistics import median, quantiles
+from threading import Event, Thread
+from typing import Any
+
+import grpc
+from llavachat.v1 import chat_pb2 as pb
+from llavachat.v1 import chat_pb2_grpc
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from server_process import run_server
+
+MAX_BYTES = 128 * 1024**2
+SETTLE_SECONDS = 2.0
+
+Call = Callable[..., object]
+
+
+def header(key: str) -> tuple[tuple[str, str], ...]:
+    """What opens the server."""
+    return (("authorization", f"Bearer {key}"),)
+
+
+GREEDY = header("greedy")
+
+CALLS: dict[str, Call] = {
+    "GetServerInfo": lambda stub, chat_id, turn_id: stub.GetServerInfo(
+        pb.GetServerInfoRequest(), metadata=GREEDY
+    ),
+    "GetTurn": lambda stub, chat_id, turn_id: stub.GetTurn(
+        pb.GetTurnRequest(chat_id=chat_id, turn_id=turn_id), metadata=GREEDY
+    ),
+    "ResumeTurn": lambda stub, chat_id, turn_id: list(
+        stub.ResumeTurn(pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id), metadata=GREEDY)
+    ),
+    "GetChat": lambda stub, chat_id, turn_id: stub.GetChat(
+        pb.GetChatRequest(chat_id=chat_id), metadata=GREEDY
+    ),
+    "ContinueChat": lambda stub, chat_id, turn_id: list(
+        stub.ContinueChat(pb.ContinueChatRequest(chat_id=chat_id, prompt="And?"), metadata=GREEDY)
+    ),
+    "CountTokens": lambda stub, chat_id, turn_id: stub.CountTokens(
+        pb.CountTokensRequest(chat_id=chat_id, prompt="And?"), metadata=GREEDY
+    ),
+}
+
+
+def connect(address: str) -> Any:
+    """A connection of its own."""
+    sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
+    options = [(name, MAX_BYTES) for name in sizes]
+    return chat_pb2_grpc.ChatServiceStub(grpc.insecure_channel(address, options=options))
+
+
+def import_long_chat(stub: Any, num_turns: int) -> pb.Chat:
+    """A chat that the greedy one brings, each turn going on from the one before."""
+    request = pb.StartChatRequest(prompt="Hello", params=pb.GenerationParams(max_tokens=3))
+    *_, started = (
+        reply.event.started
+        for reply in stub.StartChat(request, metadata=GREEDY)
+        if reply.event.HasField("started")
+    )
+    chat = stub.GetChat(pb.GetChatRequest(chat_id=started.chat_id), metadata=GREEDY).chat
+    one = pb.Turn()
+    one.CopyFrom(chat.turns[0])
+    del chat.turns[:]
+    for number in range(num_turns):
+        turn = chat.turns.add()
+        turn.CopyFrom(one)
+        turn.id, turn.prompt = f"t{number}", f"Question {number}" + " words" * 30
+        turn.answer = "an answer of some words " * 12
+        if number:
+            turn.parent_turn_id = f"t{number - 1}"
+    return stub.ImportChat(iter([pb.ImportChatRequest(chat=chat)]), metadata=GREEDY).chat
+
+
+def be_greedy(
+    call: Callable[[Any], object], address: str, ended: Event, results: Counter[str]
+) -> None:
+    """Call until `ended`."""
+    stub = connect(address)
+    while not ended.is_set():
+        try:
+            call(stub)
+            results["answered"] += 1
+        except grpc.RpcError as error:
+            results[error.code().name] += 1  # type: ignore[attr-defined]
+            time.sleep(0.2)
+
+
+def ask(stub: Any, num_questions: int) -> tuple[list[float], Counter[str]]:
+    """The neighbour's questions: the seconds that each took, and what was refused."""
+    times, refused = [], Counter[str]()
+    request = pb.StartChatRequest(prompt="Hello", params=pb.GenerationParams(max_tokens=3))
+    for _ in range(num_questions):
+        # As the client library does; that it is new is looked up.
+        request.request_id = secrets.token_hex(8)
+        began = time.perf_counter()
+        try:
+            list(stub.StartChat(request, metadata=header("neighbour")))
+        except grpc.RpcError as error:
+            refused[error.code().name] += 1  # type: ignore[attr-defined]
+        times.append(time.perf_counter() - began)
+    return times, refused
+
+
+def tell(name: str, times: list[float], refused: Counter[str]) -> None:
+    """One line."""
+    p99 = quantiles(times, n=100)[98]
+    print(
+        f"{name}: p50 {median(times):.3f} s, p99 {p99:.3f} s, n {len(times)}, {dict(refused)}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=9000)
+    parser.add_argument("--crowd", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--calls", default=",".join(CALLS))
+    words = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder) / "keys"
+        names = ("neighbour", "greedy")
+        keys.write_text("".join(f"{n} {sha256(n.encode()).hexdigest()}\n" for n in names))
+        flags = ("--store", "sqlite", "--keys-file", str(keys), "--state-folder", folder)
+        with run_server(Path(folder), *flags) as server:
+            stub = connect(server.address)
+            chat = import_long_chat(stub, words.turns)
+            ask(stub, 5)
+            tell("alone", *ask(stub, words.questions))
+            for name in words.calls.split(","):
+                ended, results = Event(), Counter[str]()
+                call = partial(CALLS[name], chat_id=chat.id, turn_id=chat.turns[-1].id)
+                crowd = [
+                    Thread(target=be_greedy, args=(call, server.address, ended, results))
+                    for _ in range(words.crowd)
+                ]
+                for each in crowd:
+                    each.start()
+                time.sleep(SETTLE_SECONDS)
+                tell(f"{words.crowd} {name}", *ask(stub, words.questions))
+                ended.set()
+                print(f"    of these came {dict(results)}", flush=True)
+                for each in crowd:
+                    each.join()
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
