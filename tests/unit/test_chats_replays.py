@@ -65,17 +65,17 @@ async def test_a_replay_that_is_ended_as_it_begins_ends() -> None:
     """Even while its chat is read, before the engine knows of it."""
 
     class SlowStore(MemoryStore):
-        """Reads a chat once it may."""
+        """Reads a branch once it may."""
 
         def __init__(self) -> None:
             super().__init__()
             self.is_asked, self.may_read = asyncio.Event(), asyncio.Event()
 
-        async def get_chat(self, tenant: str, chat_id: str) -> Chat:
+        async def get_branch(self, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
             """Wait, and do it."""
             self.is_asked.set()
             await self.may_read.wait()
-            return await super().get_chat(tenant, chat_id)
+            return await super().get_branch(tenant, chat_id, turn_id)
 
     engine, store = ScriptedEngine("A circle.", Hold()), SlowStore()
     turns = make_turns(engine, store)

@@ -125,10 +125,8 @@ class Replayer:
     async def _run(
         self, request_id: str, tenant: str, chat_id: str, turn_id: str
     ) -> AsyncGenerator[Delta | Verdict, None]:
-        chat = await self._store.get_chat(tenant, chat_id)
-        turn = chat.turn(turn_id)
-        if turn is None:
-            raise NotFound("turn", turn_id)
+        chat = await self._store.get_branch(tenant, chat_id, turn_id)
+        turn = chat.turns[-1]
         if turn.state is TurnState.RUNNING:
             raise TurnRunning
         if turn.imported:
@@ -163,7 +161,7 @@ class Replayer:
 
     def _rebuild(self, request_id: str, tenant: str, chat: Chat, turn: Turn) -> EngineRequest:
         """The request that the engine got, from the record."""
-        history = chat.branch(turn.parent_id)
+        history = chat.turns[:-1]
         images = [image for before in history for image in before.images] + list(turn.images)
         token_ids = self._contexts.rebuild_ids(history, turn, chat.system_prompt)
         info = self._engine.info
