@@ -2,16 +2,13 @@
 
 import asyncio
 import errno
-import json
 import os
-import threading
-from collections.abc import Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from app_in_process import PATIENCE_SECONDS, until
+from audit_records import full_disk, held_flushes, read, write
 from chat_room import make_turns
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,20 +21,6 @@ from llavachat_server.chats.record import Turn, TurnState
 from scripted_engine import ScriptedEngine
 from store_contract import StoreContract
 from store_records import end, make_chat, make_import, make_picture, make_turn
-
-
-def write(folder: Path, *words: str, **options: int) -> None:
-    """A record of so many lines."""
-    log = AuditLog(folder, **options)
-    for word in words:
-        log.append({"event": "test", "word": word}).result()
-    log.close()
-
-
-def read(folder: Path) -> list[dict[str, object]]:
-    """All lines of a record."""
-    text = "".join(path.read_text() for path in list_files(folder))
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_record_is_json_lines_that_verify(tmp_path: Path) -> None:
@@ -115,41 +98,11 @@ def test_lines_that_gather_share_a_flush(tmp_path: Path, monkeypatch: pytest.Mon
     flush = os.fsync
     monkeypatch.setattr(audit.os, "fsync", lambda file: (flushes.append(file), flush(file)))
     log = AuditLog(tmp_path)
-    wait([log.append({"number": number}) for number in range(1000)])
+    done, late = wait([log.append({"number": number}) for number in range(1000)], PATIENCE_SECONDS)
+    assert (1000, 0) == (len(done), len(late))
     log.close()
     assert list(range(1000)) == [line["number"] for line in read(tmp_path)]
     assert len(flushes) < 500
-
-
-@contextmanager
-def held_flushes(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """No line reaches the disk inside the block; the event says that one is about to."""
-    is_flushing, may_flush = threading.Event(), threading.Event()
-    flush = os.fsync
-
-    def hold(file: int) -> None:
-        is_flushing.set()
-        assert may_flush.wait(PATIENCE_SECONDS)
-        flush(file)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(audit.os, "fsync", hold)
-        try:
-            yield is_flushing
-        finally:
-            may_flush.set()
-
-
-@contextmanager
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The disk has no room inside the block."""
-
-    def refuse(file: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(audit.os, "fsync", refuse)
-        yield
 
 
 def test_who_waits_no_more_takes_nobody_along(
@@ -263,10 +216,11 @@ async def test_an_end_waits_for_its_record_by_itself(
     chat, turn = make_chat(), make_turn()
     await store.begin_chat(chat, turn, (), None)
     monkeypatch.setattr(audited, "FULL_RETRY_SECONDS", 0.01)
-    with full_disk(monkeypatch):
+    with full_disk(monkeypatch) as was_refused:
         with pytest.raises(StoreFull):
             await store.finish_turn("ada", chat.id, end(turn))
-        await asyncio.sleep(0.05)
+        was_refused.clear()
+        assert await asyncio.to_thread(was_refused.wait, PATIENCE_SECONDS)
         assert TurnState.RUNNING is (await store.get_chat("ada", chat.id)).turns[0].state
     await until(lambda: store.get_chat("ada", chat.id), lambda kept: kept.turns[0] == end(turn))
     log.close()
@@ -365,7 +319,7 @@ def test_a_file_that_can_not_be_begun_is_begun_later(
 ) -> None:
     """No line is lost or doubled when the disk is full just as a file is to be followed."""
     log = AuditLog(tmp_path, max_file_bytes=10)
-    log.append({"word": "one"}).result()
+    log.append({"word": "one"}).result(PATIENCE_SECONDS)
     with monkeypatch.context() as patch:
 
         def refuse(*_: object) -> int:
@@ -374,9 +328,9 @@ def test_a_file_that_can_not_be_begun_is_begun_later(
         patch.setattr(audit.os, "open", refuse)
         for word in ("two", "three"):
             with pytest.raises(OSError, match="No space"):
-                log.append({"word": word}).result()
+                log.append({"word": word}).result(PATIENCE_SECONDS)
     assert log.is_behind
-    log.catch_up().result()
+    log.catch_up().result(PATIENCE_SECONDS)
     assert not log.is_behind
     log.close()
     assert ["one", "two", "three"] == [line["word"] for line in read(tmp_path)]
@@ -388,7 +342,7 @@ def test_a_disk_that_fills_up_in_a_line_leaves_no_half(
 ) -> None:
     """The kernel takes a part of a line and refuses the rest; readers see whole lines only."""
     log = AuditLog(tmp_path)
-    log.append({"word": "one"}).result()
+    log.append({"word": "one"}).result(PATIENCE_SECONDS)
     write_some = os.pwrite
     with monkeypatch.context() as patch:
 
@@ -399,9 +353,9 @@ def test_a_disk_that_fills_up_in_a_line_leaves_no_half(
 
         patch.setattr(audit.os, "pwrite", fill_up)
         with pytest.raises(OSError, match="No space"):
-            log.append({"word": "two"}).result()
+            log.append({"word": "two"}).result(PATIENCE_SECONDS)
         assert (1, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)
-    log.append({"word": "three"}).result()
+    log.append({"word": "three"}).result(PATIENCE_SECONDS)
     log.close()
     assert ["one", "two", "three"] == [line["word"] for line in read(tmp_path)]
     assert (3, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)

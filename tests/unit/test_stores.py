@@ -137,13 +137,15 @@ def test_the_record_may_be_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "audit").exists()
 
 
-@pytest.mark.parametrize("mode", ["off", "hashes"])
-def test_a_folder_in_use_is_refused(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "taken"), [("off", "store: another server"), ("hashes", "audit: another server")]
+)
+def test_a_folder_in_use_is_refused(tmp_path: Path, mode: str, taken: str) -> None:
     """By the first thing that is taken; and the first server's is left as it is."""
     settings = load(["--state-folder", str(tmp_path), "--audit", mode])
     opened = open_store(settings)
     try:
-        with pytest.raises(StoreNotOpened, match="another server uses"):
+        with pytest.raises(StoreNotOpened, match=f"^{taken} uses"):
             open_store(settings)
     finally:
         opened.close()
