@@ -17,7 +17,7 @@ from scripted_engine import ScriptedEngine
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

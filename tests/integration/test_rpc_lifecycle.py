@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from app_in_process import PATIENCE_SECONDS, run_app, until
 from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from imports import read_export
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
@@ -140,6 +141,36 @@ async def test_a_stopping_server_ends_what_waits_for_its_caller(
         assert (StatusCode.UNAVAILABLE, "the server is stopping") == await status(importing)
         for call in (unsent, importing):
             assert "grpc-status-details-bin" in dict(await call.trailing_metadata())
+
+
+async def test_who_asks_for_health_as_the_server_stops_is_answered() -> None:
+    """A watch is told that it serves no more, and who has not sent its request yet may."""
+    hold = Hold("So far")
+    request = health_pb2.HealthCheckRequest()
+    async with run_app(ScriptedEngine("warm", hold)) as app:
+        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
+        await anext(replies)
+        await hold.said.wait()
+        watch = aiter(health_pb2_grpc.HealthStub(app.channel).Watch(request))
+        assert SERVING == (await anext(watch)).status
+        late: Any = app.channel.stream_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )()
+
+        async def count_waiting() -> int:
+            return len(app.app._gate._places.list_waiting())
+
+        await until(count_waiting, bool)
+        app.app.stop()
+        assert NOT_SERVING == (await anext(watch)).status
+        await late.write(request)
+        await late.done_writing()
+        assert NOT_SERVING == (await late.read()).status
+        hold.release.set()
+        events = [reply.event async for reply in replies]
+        assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
 
 
 async def status(call: Any) -> tuple[StatusCode, str]:

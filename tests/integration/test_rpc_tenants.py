@@ -1,15 +1,19 @@
 """Who has no key is told nothing, and who has one sees nobody else's chats."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app_in_process import run_app
+import pytest
+from app_in_process import run_app, until
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.rpc import gate
+from llavachat_server.rpc.places import Places
 from pictures import red_circle
 from rpc_calls import SERVING, bearer, failure, health, write_keys
-from scripted_engine import ScriptedEngine
+from scripted_engine import Hold, ScriptedEngine
 
 UNKNOWN = "0" * 32
 
@@ -35,6 +39,41 @@ async def test_every_method_asks_for_the_key(tmp_path: Path) -> None:
         assert SERVING == await health(app)
         info = await app.chat.GetServerInfo(pb.GetServerInfoRequest(), metadata=bearer("k1"))
         assert "shapes" == info.model.profile
+
+
+async def test_a_tenant_has_its_share_of_the_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is over it is refused at the gate, and told of whom; the neighbour is let in."""
+    monkeypatch.setattr(gate, "Places", partial(Places, max_of_tenant=1))
+    keys = write_keys(tmp_path, anna="k1", ben="k2")
+    reasons: list[str] = []
+    hold = Hold()
+
+    async def read_reasons() -> list[str]:
+        return list(reasons)
+
+    async with run_app(ScriptedEngine("warm", hold), "--keys-file", keys) as app:
+        observe = app.app._gate._observe
+        app.app._gate._observe = lambda report: (reasons.append(report.reason), observe(report))
+        anna, ben = bearer("k1"), bearer("k2")
+        running = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?"), metadata=anna))
+        await anext(running)
+        error = await failure(app.chat.ListChats(pb.ListChatsRequest(), metadata=anna))
+        assert StatusCode.RESOURCE_EXHAUSTED is error.code()
+        assert "at most 1 calls of one tenant run side by side" == error.details()
+        # A call is reported once it is done, which its caller may hear of before.
+        assert ["tenant_calls"] == await until(read_reasons, bool)
+        await app.chat.ListChats(pb.ListChatsRequest(), metadata=ben)
+        hold.release.set()
+        async for _ in running:
+            pass
+
+        async def ask_again() -> StatusCode:
+            call = app.chat.ListChats(pb.ListChatsRequest(), metadata=anna)
+            return await call.code()
+
+        await until(ask_again, lambda code: code is StatusCode.OK)
 
 
 async def test_tenants_are_apart(tmp_path: Path) -> None:

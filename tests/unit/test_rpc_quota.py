@@ -5,6 +5,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+from app_in_process import PATIENCE_SECONDS
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 from hypothesis import given
@@ -168,17 +169,21 @@ async def test_a_call_that_ends_late_does_not_leave_for_another() -> None:
     )
     call = asyncio.create_task(gate.intercept_service(answer, details))
     await asyncio.wait({call}, timeout=0)
-    with gate.reading_figures("Bearer 1") as refusal:
-        assert refusal is None
-        assert 2 == gate.quotas.of(key).num_running
-        rings.append(KeyRing([]))
-        gate.end_revoked()
-        rings.append(rings[0])
-        with gate.reading_figures("Bearer 1"):
-            await is_revoked.wait()
-            may_end.set()
-            await asyncio.wait({call})
-            # Its callbacks come after it.
-            await asyncio.sleep(0)
-            assert 1 == gate.quotas.of(key).num_running
-    assert 0 == gate.quotas.of(key).num_running
+    try:
+        with gate.reading_figures("Bearer 1") as refusal:
+            assert refusal is None
+            assert 2 == gate.quotas.of(key).num_running
+            rings.append(KeyRing([]))
+            gate.end_revoked()
+            rings.append(rings[0])
+            with gate.reading_figures("Bearer 1"):
+                await asyncio.wait_for(is_revoked.wait(), PATIENCE_SECONDS)
+                may_end.set()
+                await asyncio.wait({call})
+                # Its callbacks come after it.
+                await asyncio.sleep(0)
+                assert 1 == gate.quotas.of(key).num_running
+        assert 0 == gate.quotas.of(key).num_running
+    finally:
+        # It takes no cancellation: the event loop would wait for it without an end.
+        may_end.set()

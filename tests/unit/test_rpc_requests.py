@@ -1,17 +1,20 @@
 """Requests: every field is checked, and a wrong one is named by its path."""
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.chats.question import ImageSource, NewChat, OverflowPolicy, Place
 from llavachat_server.chats.store import PageMark
 from llavachat_server.rpc.requests import (
+    MAX_LABELS,
     InvalidField,
     RequestLimits,
     chat_query,
@@ -176,6 +179,29 @@ def test_body_hashes_tell_bodies_apart_and_ids_not() -> None:
     assert "" == start_question(start(), LIMITS).body_sha256
 
 
+def test_body_hashes_do_not_depend_on_the_order_of_labels() -> None:
+    """A map has none, and a client that asks again may send it in another."""
+    pairs = [(f"label {number}", f"{number}") for number in range(MAX_LABELS)]
+    hashes = set()
+    for seed in range(20):
+        Random(seed).shuffle(pairs)
+        request = start(request_id="r")
+        for key, value in pairs:
+            request.labels[key] = value
+        hashes.add(start_question(request, LIMITS).body_sha256)
+    assert 1 == len(hashes)
+
+
+def test_body_hashes_tell_methods_apart_by_more_than_their_bytes() -> None:
+    """A picture of a new chat may read like the id of one that is there."""
+    one = start(images=[pb.Image(image_id=IMAGE_ID)])
+    other = pb.ContinueChatRequest.FromString(one.SerializeToString())
+    assert one.SerializeToString() == other.SerializeToString()
+    one.request_id = other.request_id = "r"
+    first, second = start_question(one, LIMITS), continue_question(other, LIMITS)
+    assert first.body_sha256 != second.body_sha256
+
+
 def test_continuing_tells_an_unset_parent_from_an_empty_one() -> None:
     """Unset goes on from the latest turn, "" from none."""
     unset = continue_question(pb.ContinueChatRequest(chat_id="c", prompt="And?"), LIMITS)
@@ -266,7 +292,17 @@ def test_page_tokens_come_back_as_they_went(microseconds: int, chat_id: str) -> 
     assert mark == chat_query(pb.ListChatsRequest(page_token=page_token(mark))).after
 
 
-@given(token=st.text(min_size=1, max_size=60))
+def write_token(text: str) -> str:
+    """A token that reads so within."""
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+@given(
+    token=st.text(min_size=1, max_size=60)
+    | st.builds("{}:{}".format, st.integers(), st.text(max_size=40)).map(write_token)
+)
+@example(token=write_token(f"{'9' * 23}:x"))
+@example(token=write_token(f"-{'9' * 23}:x"))
 def test_made_up_page_tokens_are_refused_or_read(token: str) -> None:
     """No token, however odd, raises anything else."""
     try:

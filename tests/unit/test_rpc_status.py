@@ -154,6 +154,18 @@ def test_retries_say_when() -> None:
     assert 1_500_000_000 == detail(values.QueueFull(1.5)).retry_delay.ToNanoseconds()
 
 
+def test_no_retry_is_told_to_come_at_once() -> None:
+    """Who comes back at once finds what it found before: every RetryInfo has a delay."""
+    told = [answer for error, _, _ in ERRORS if (answer := refusal(error)) is not None]
+    delays = {
+        answer.message: seconds
+        for answer in (*told, *fixed_refusals())
+        if (seconds := answer.retry_after_seconds) is not None
+    }
+    assert len(delays) > 10
+    assert [] == [message for message, seconds in delays.items() if not seconds > 0]
+
+
 @pytest.mark.parametrize("error", [values.QueueFull(1.5), chats.StoreFull(1.5)])
 def test_limits_are_named(error: Exception) -> None:
     """QuotaFailure says which limit it was, beside when to come back."""
