@@ -39,7 +39,7 @@ def scrape(address: str, key: str = "", **options: Any) -> Figures:
     request = urllib.request.Request(address)
     if key:
         request.add_header("Authorization", f"Bearer {key}")
-    with urllib.request.urlopen(request, timeout=300, **options) as response:
+    with urllib.request.urlopen(request, timeout=60, **options) as response:
         return Figures(response.read().decode())
 
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1 import (
 )
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass

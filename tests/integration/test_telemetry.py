@@ -166,7 +166,7 @@ def test_a_turn_is_traced_and_logged_under_the_caller_s_trace(
     own = bytes.fromhex(line["span_id"])
     with received.news:
         assert received.news.wait_for(
-            lambda: any(span.span_id == own for span in received.spans), 300
+            lambda: any(span.span_id == own for span in received.spans), PATIENCE_SECONDS
         )
     spans = [span for span in received.spans if span.trace_id == bytes.fromhex(TRACE_ID)]
     (whole,) = (span for span in spans if span.span_id == own)
@@ -222,7 +222,9 @@ def test_metrics_are_sent_as_well(watched: ServerProcess, received: Received) ->
     with Client(watched.address) as client:
         client.start(None, "What do you know?").read()
     with received.news:
-        assert received.news.wait_for(lambda: needed <= received.names, 300), received.names
+        assert received.news.wait_for(lambda: needed <= received.names, PATIENCE_SECONDS), (
+            received.names
+        )
 
 
 def test_the_caption_service_s_trace_reaches_the_log(watched: ServerProcess) -> None:
@@ -241,7 +243,7 @@ def test_the_caption_service_s_trace_reaches_the_log(watched: ServerProcess) -> 
         request = urllib.request.Request(
             address, red_circle(), {"traceparent": f"00-{trace_id}-{SPAN_ID}-01"}
         )
-        with urllib.request.urlopen(request, timeout=300) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
             caption = json.loads(response.read())
     finally:
         process.terminate()

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llavachat_server.ops import logs
 from llavachat_server.ops.journal import JournalHandler, encode, find_priority, is_journal
-
-PATIENCE_SECONDS = 30.0
+from processes import PATIENCE_SECONDS, shared_memory_bytes
 
 
 class Journal:
@@ -64,7 +63,7 @@ def journal(path: Path) -> Iterator[Journal]:
     """Somebody who listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(path))
-        end.settimeout(5)
+        end.settimeout(PATIENCE_SECONDS)
         yield Journal(end)
 
 
@@ -122,6 +121,23 @@ def test_an_entry_larger_than_a_datagram_arrives(journal: Journal, path: Path) -
     assert long == journal.read()["LLAVACHAT_STACKS"]
 
 
+def test_entries_larger_than_a_datagram_leave_nothing_open(journal: Journal, path: Path) -> None:
+    """The files in memory that they went by are the journal's alone once they are sent."""
+    logger = log_to(path)
+    for _ in range(3):
+        logger.warning("much", extra={"fields": {"stacks": "x" * 300_000}})
+        journal.read()
+    assert 0 == shared_memory_bytes("llavachat-log")
+
+
+def test_a_long_name_is_cut(journal: Journal, path: Path) -> None:
+    """The journal takes names of 64 characters, and drops what is longer."""
+    log_to(path).info("so", extra={"fields": {"n" * 100: "x"}})
+    entry = journal.read()
+    assert "x" == entry["LLAVACHAT_" + "N" * (64 - len("LLAVACHAT_"))]
+    assert 64 == max(map(len, entry))
+
+
 def test_without_a_journal_nothing_is_lost(path: Path) -> None:
     """The line goes to stderr, with the prefix that says its priority."""
     stderr = io.StringIO()
@@ -137,7 +153,7 @@ def test_a_journal_that_comes_back_is_used_again(path: Path) -> None:
     logger.info("before")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(path))
-        end.settimeout(5)
+        end.settimeout(PATIENCE_SECONDS)
         logger.info("after")
         assert "after" == Journal(end).read()["LLAVACHAT_EVENT"]
     assert "before" in stderr.getvalue()

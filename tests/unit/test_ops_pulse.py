@@ -23,6 +23,7 @@ from llavachat_server.values import (
     Timings,
     Usage,
 )
+from processes import PATIENCE_SECONDS
 from scripted_engine import Hold, ScriptedEngine
 
 WATCHDOG_SECONDS = 0.2
@@ -72,7 +73,7 @@ async def beating(pulse: Pulse) -> AsyncIterator[None]:
 async def read_until(manager: socket.socket, word: str) -> list[str]:
     """Everything said up to a word."""
     said: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not said or word not in said[-1]:
             said.append((await asyncio.get_running_loop().sock_recv(manager, 4096)).decode())
     return said
@@ -100,10 +101,9 @@ async def test_idle_engine_is_asked_for_a_step(manager: socket.socket) -> None:
 
 async def test_hung_engine_gets_no_ping(manager: socket.socket) -> None:
     """The event loop runs and the engine does not: no ping, and the status says why."""
-    pulse = Pulse(
-        WatchedEngine(HungEngine()), Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving"
-    )
-    await asyncio.sleep(WATCHDOG_SECONDS)  # until what the wrapper's birth counts for is over
+    watched = WatchedEngine(HungEngine())
+    watched.passed_at_seconds -= 100  # its birth counts as a step
+    pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
     async with beating(pulse):
         said = await read_until(manager, "has not made a step")
     assert "WATCHDOG=1" not in "\n".join(said)
@@ -142,8 +142,8 @@ async def test_refused_probe_is_no_ping(manager: socket.socket) -> None:
     """A refused probe alone is no ping: a full engine that does not step is hung, too."""
     engine = ScriptedEngine(*[QueueFull(1.0)] * 100)
     watched = WatchedEngine(engine)
+    watched.passed_at_seconds -= 100  # as above
     pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
-    await asyncio.sleep(WATCHDOG_SECONDS)  # as above
     async with beating(pulse):
         said = await read_until(manager, "has not made a step")
     assert "WATCHDOG=1" not in "\n".join(said)
@@ -185,6 +185,8 @@ async def test_statuses_read_like_sentences(manager: socket.socket, tmp_path: Pa
         pulse.tell_stopping(30.0)
         said = await read_until(manager, "EXTEND_TIMEOUT_USEC")
     assert "STOPPING=1\nSTATUS=Stopping: waiting for 0 turns to end" in said
+    # The grace period, and what a stop takes beside it.
+    assert "EXTEND_TIMEOUT_USEC=45000000" == said[-1]
     assert (1, 0.0) == (running["running_turns"], running["idle_seconds"])
 
 
@@ -206,6 +208,83 @@ async def test_idle_time_begins_with_the_last_turns_end(tmp_path: Path) -> None:
         activity["running_turns"],
         activity["answered_turns"],
     )
+
+
+async def test_a_turns_end_is_use(tmp_path: Path) -> None:
+    """However long it took: a machine does not stop under whoever reads the answer."""
+    hold = Hold()
+    engine = ScriptedEngine(hold)
+    watched = WatchedEngine(engine)
+    path = tmp_path / "activity.json"
+
+    async def ask() -> None:
+        async for _ in watched.generate(request(engine)):
+            pass
+
+    turn = asyncio.create_task(ask())
+    await hold.said.wait()
+    watched.used_at_seconds -= 1000
+    hold.release.set()
+    await turn
+    write_activity(path, watched, is_stopping=False)
+    assert json.loads(path.read_text())["idle_seconds"] < 500
+
+
+def test_activity_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A reader of the last one keeps what it reads: the next is another file in its place."""
+    watched = WatchedEngine(ScriptedEngine())
+    path = tmp_path / "activity.json"
+    write_activity(path, watched, is_stopping=False)
+    with path.open() as reader:
+        write_activity(path, watched, is_stopping=True)
+        assert "serving" == json.loads(reader.read())["state"]
+    assert "stopping" == json.loads(path.read_text())["state"]
+    assert [path] == list(tmp_path.iterdir())
+
+
+async def test_activity_that_can_not_be_written_ends_no_beat(
+    manager: socket.socket, tmp_path: Path
+) -> None:
+    """A full disk, or a folder that is gone, is no reason to take the engine for hung."""
+    watched = WatchedEngine(ScriptedEngine())
+    path = tmp_path / "gone" / "activity.json"
+    write_activity(path, watched, is_stopping=False)
+    notifier = Notifier(manager.getsockname(), WATCHDOG_SECONDS)
+    async with beating(Pulse(watched, notifier, "Serving", path)):
+        for _ in range(3):
+            await read_until(manager, "WATCHDOG=1")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("watchdog_seconds", "expected"), [(1.0, 0.25), (60.0, 2.0), (None, 2.0)])
+def test_there_are_four_beats_in_the_managers_patience(
+    watchdog_seconds: float | None, expected: float
+) -> None:
+    """Three pings may be late; and none comes more seldom than the status is to be true."""
+    pulse = Pulse(WatchedEngine(ScriptedEngine()), Notifier("", watchdog_seconds), "Serving")
+    assert expected == pulse._beat_seconds
+
+
+async def test_an_engine_that_steps_is_asked_for_none(manager: socket.socket) -> None:
+    """Its steps are the pulse; one more would be at the cost of who is being answered."""
+
+    class SteppingEngine(ScriptedEngine):
+        """Makes a step whenever it is looked at."""
+
+        @property
+        def load(self) -> EngineLoad:
+            """See `Engine.load`."""
+            return EngineLoad(silent_step_at_seconds=time.monotonic())
+
+    engine = SteppingEngine()
+    watched = WatchedEngine(engine)
+    watched.passed_at_seconds -= 100
+    async with beating(
+        Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
+    ):
+        for _ in range(3):
+            await read_until(manager, "WATCHDOG=1")
+    assert [] == engine.requests
 
 
 async def test_only_answers_count_as_answered() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from llavachat_server.ops.systemd import Notifier
+from processes import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """The manager's end of the socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(tmp_path / "notify"))
-        end.settimeout(5)
+        end.settimeout(PATIENCE_SECONDS)
         yield end
 
 
@@ -49,7 +50,7 @@ def test_abstract_socket_is_reached() -> None:
     name = f"llavachat-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind("\0" + name)
-        end.settimeout(5)
+        end.settimeout(PATIENCE_SECONDS)
         Notifier("@" + name).ping()
         assert end.recv(100) == b"WATCHDOG=1"
 
