@@ -22,9 +22,14 @@ from llavachat import Client
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.values import QueueFull
 from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
-from otlp_receiver import Received, read_attributes, receive_by_grpc, receive_by_http
+from otlp_receiver import (
+    PATIENCE_SECONDS,
+    Received,
+    read_attributes,
+    receive_by_grpc,
+    receive_by_http,
+)
 from pictures import draw_shape, encode, red_circle
-from processes import PATIENCE_SECONDS
 from reports import SPAN_ID, TRACE_ID
 from scripted_engine import Hold, ScriptedEngine
 from server_process import ServerProcess, run_server
