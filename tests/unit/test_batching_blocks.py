@@ -86,6 +86,25 @@ def test_a_beginning_that_another_holds_is_copied() -> None:
     ]
 
 
+def test_a_beginning_whose_holder_goes_on_is_not_taken() -> None:
+    """All of it is wanted, and its holder still writes behind it: it is copied."""
+    pool = BlockPool(8, 4)
+    held = fill(pool, [1, 2])
+    prefix = pool.acquire_prefix([1, 2, 3, 4, 5], b"")
+    assert ([], held[0], 2) == (prefix.blocks, prefix.source, prefix.num_tokens)
+
+
+def test_what_has_become_a_twin_is_kept_once() -> None:
+    """Two go on alike from one beginning: who fills its block later leaves no second copy."""
+    pool = BlockPool(8, 4)
+    slow = fill(pool, [1, 2])
+    fast = fill(pool, [1, 2, 3, 4, 5])
+    pool.register(slow[0], pool.name_root(b""), [1, 2, 3, 4])
+    pool.release(slow)
+    pool.release(fast)
+    assert (2, 6) == (pool.num_kept, pool._num_blank)
+
+
 def test_too_little_is_not_copied() -> None:
     """Fewer tokens than a copy is worth are computed."""
     pool = BlockPool(8, 4, min_copied_tokens=3)
@@ -162,6 +181,20 @@ def test_blocks_of_two_growing_sequences_stay_side_by_side() -> None:
             blocks += fresh
     for blocks in sequences:
         assert list(range(blocks[0], blocks[0] + 4)) == blocks
+
+
+def test_room_that_is_given_up_is_in_one_piece() -> None:
+    """In a cache that is full of what might be found, a sequence still lies side by side."""
+    pool = BlockPool(8, 2)
+    for number in range(4):
+        pool.release(fill(pool, [10 * number + token for token in range(4)]))
+    assert 8 == pool.num_kept
+    blocks: list[int] = []
+    for left in (4, 3, 2, 1):
+        fresh = pool.allocate(1, blocks[-1] if blocks else None, left)
+        assert fresh is not None
+        blocks += fresh
+    assert list(range(blocks[0], blocks[0] + 4)) == blocks
 
 
 def test_too_many_blocks_change_nothing() -> None:
@@ -243,6 +276,19 @@ def test_a_block_knows_its_last_owners_alone() -> None:
         pool.forget_owner(f"{number}")
     assert 0 == count_found(pool, [1, 2])
     assert {} == pool._owners
+
+
+def test_an_owner_who_comes_back_is_the_last_again() -> None:
+    """Whoever else uses it meanwhile, it is not forgotten before those who came only once."""
+    pool = BlockPool(4, 2)
+    others = [f"{number}" for number in range(MAX_OWNERS - 1)]
+    for owner in ("a", *others, "a", "last"):
+        pool.release(fill(pool, [1, 2], owner=owner))
+    for owner in (*others, "last"):
+        pool.forget_owner(owner)
+    assert 1 == count_found(pool, [1, 2])
+    pool.forget_owner("a")
+    assert 0 == count_found(pool, [1, 2])
 
 
 @dataclass(eq=False)

@@ -56,3 +56,45 @@ def test_what_every_step_costs_is_no_prompts_cost() -> None:
     before = budget.count_tokens(1)
     budget.observe(0, 20, 0.025 + 20 * 0.0001)
     assert (744, 744) == (before, budget.count_tokens(1))
+
+
+def test_a_step_takes_no_more_than_it_may() -> None:
+    """However much of a prompt would fit into the gap."""
+    budget = GapBudget(0.050, 64)
+    budget.observe(4, 0, 0.010)
+    budget.observe(4, 64, 0.010 + 64 * 0.0001)
+    assert 64 == budget.count_tokens(4)
+
+
+def test_slower_is_believed_at_once_and_faster_by_and_by() -> None:
+    """A gap too long is what is felt."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.010)
+    budget.observe(4, 64, 0.010 + 64 * 0.0005)
+    before = budget.count_tokens(4)
+    budget.observe(4, 64, 0.010 + 64 * 0.001)
+    slow = budget.count_tokens(4)
+    budget.observe(4, 64, 0.010 + 64 * 0.0005)
+    then = budget.count_tokens(4)
+    for _ in range(60):
+        budget.observe(4, 64, 0.010 + 64 * 0.0005)
+    assert (80, 40, 40, 72) == (before, slow, then, budget.count_tokens(4))
+
+
+def test_a_prompts_last_few_tokens_teach_nothing() -> None:
+    """What such a step takes is the step's, not theirs."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.010)
+    budget.observe(4, 7, 1.0)
+    assert 64 == budget.count_tokens(4)
+    budget.observe(4, 64, 0.010 + 64 * 0.0005)
+    budget.observe(4, 7, 1.0)
+    assert 80 == budget.count_tokens(4)
+
+
+def test_a_step_that_was_quicker_than_answers_alone_makes_no_chunk_small() -> None:
+    """Its prompt took some time all the same, and less than none is no time."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.020)
+    budget.observe(4, 64, 0.010)
+    assert 512 == budget.count_tokens(4)

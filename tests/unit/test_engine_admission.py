@@ -43,6 +43,41 @@ def test_nobody_fills_the_line_alone() -> None:
     assert [53, 10, 2] == [fill(queue, tenant) for tenant in ("anna", "ben", "carl")]
 
 
+def test_a_tenants_share_is_refused_at_its_edge() -> None:
+    """Four times the places that are left are all that it may have."""
+    assert 1 + 4 == fill(AdmissionQueue(1, 5), "anna")
+
+
+def enter(queue: AdmissionQueue, tenant: str) -> tuple[Ticket, list[int]]:
+    """A request, and the positions that it is told."""
+    told: list[int] = []
+    ticket = Ticket(lambda: None, told.append, tenant)
+    queue.enter(ticket)
+    return ticket, told
+
+
+def test_a_newcomer_is_told_its_true_position() -> None:
+    """Behind the first of another tenant, and before its others, who are told as well."""
+    queue = AdmissionQueue(1, 64)
+    enter(queue, "carl")
+    annas = [enter(queue, "anna")[1] for _ in range(3)]
+    _, bens = enter(queue, "ben")
+    assert ([[1], [2, 3], [3, 4]], [2]) == (annas, bens)
+
+
+def test_a_position_is_told_once() -> None:
+    """Who comes or goes behind somebody is none of that one's business."""
+    queue = AdmissionQueue(1, 64)
+    inside, _ = enter(queue, "carl")
+    _, first = enter(queue, "anna")
+    second, _ = enter(queue, "anna")
+    enter(queue, "ben")
+    queue.leave(second)
+    assert [1] == first
+    queue.leave(inside)
+    assert [1] == first
+
+
 def test_a_server_without_tenants_uses_its_whole_line() -> None:
     """There is nobody to leave room for."""
     assert 1 + 64 == fill(AdmissionQueue(1, 64), "")

@@ -6,7 +6,7 @@ import llavachat_server
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llavachat_server.engine.detokenise import Detokeniser, TokenTable, decode_tokens
+from llavachat_server.engine.detokenise import Detokeniser, StopMatch, TokenTable, decode_tokens
 from tokenizers import Tokenizer
 
 FOLDER = Path(llavachat_server.__file__).parent / "models" / "shapes"
@@ -78,6 +78,20 @@ def test_the_answer_ends_before_the_first_stop_text(ids: list[int], stop: list[s
 
     assert expected == "".join(deltas)
     assert matched == (detokeniser.match and detokeniser.match.text)
+
+
+def test_of_two_stop_texts_in_one_token_the_first_counts() -> None:
+    """Both come with the same push; the answer ends before the one that is complete first."""
+    token_id = next(
+        token_id
+        for token_id in range(NUM_TOKENS)
+        if TABLE.spell(token_id).isalpha() and len(set(TABLE.spell(token_id))) >= 4
+    )
+    first, second, _, last = TABLE.spell(token_id).decode()[:4]
+    deltas, detokeniser = stream([token_id], (last, second))
+
+    assert first == "".join(deltas)
+    assert StopMatch(second) == detokeniser.match
 
 
 @given(token_ids)

@@ -1,5 +1,6 @@
 """What gives way to a copy of the weights on a disk that is nearly full, and what does not."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -69,6 +70,19 @@ def test_what_a_killed_server_left_gives_way(disk: Disk) -> None:
 
     assert disk.keep(NEW)
     assert [KIND] == disk.list_names()
+
+
+def test_what_could_not_be_written_leaves_nothing(disk: Disk) -> None:
+    """The disk filled up half-way, and is not to stay full; nor is the last copy lost by it."""
+    disk.num_bytes = 10 * DISK_BYTES
+    disk.keep(OLD)
+
+    def fill_up() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert not disk.keep(NEW, fill_up)
+    assert [KIND] == disk.list_names()
+    assert disk.find(OLD) is not None
 
 
 def test_what_another_server_is_writing_stays(disk: Disk) -> None:
