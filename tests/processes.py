@@ -79,12 +79,27 @@ def wait_until_stopped(pid: int) -> None:
         time.sleep(0.001)
 
 
-def wait_until_busy(pid: int, seconds: float) -> None:
-    """Wait until a process has computed for so long."""
+def wait_until_busy(*pids: int, seconds: float) -> None:
+    """Wait until one of the processes has computed for so long."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while _computed_seconds(pid) < seconds:
+    while max(map(_computed_seconds, pids)) < seconds:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def count_sleeps(thread_id: int) -> int:
+    """How often a thread of this process has gone to sleep; one more for each time it woke up."""
+    status = Path(f"/proc/self/task/{thread_id}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def wait_until_asleep(thread_id: int) -> None:
+    """Wait until a thread of this process sleeps, and goes on doing so for a moment."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    num_sleeps = -1
+    while num_sleeps != (num_sleeps := count_sleeps(thread_id)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def _computed_seconds(pid: int) -> float:

@@ -111,6 +111,7 @@ def test_logs_are_kept_as_long_as_asked() -> None:
     groups = Assertions.from_stack(stack).find_resources("AWS::Logs::LogGroup")
     kept = {name: each["Properties"]["RetentionInDays"] for name, each in groups.items()}
     assert set(RETENTION_DAYS) == set(RETENTIONS)
+    assert len(RETENTIONS) == len(kept)
     assert all(name.startswith(f"Days{days}") for name, days in kept.items())
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from app_in_process import PATIENCE_SECONDS
 from google.protobuf.duration_pb2 import Duration
 from llavachat import (
     AsyncClient,
@@ -283,9 +284,9 @@ async def test_closing_ends_the_waiting_for_another_try(scripted, waits):
     async with AsyncClient(scripted.address, resume_seconds=99) as client:
         reply = client.start(None, "What?")
         reading = asyncio.create_task(reply.read())
-        assert await asyncio.to_thread(waits.wait, 5)
+        assert await asyncio.to_thread(waits.wait, PATIENCE_SECONDS)
         reply.close()
-        done, _ = await asyncio.wait({reading}, timeout=10)
+        done, _ = await asyncio.wait({reading}, timeout=PATIENCE_SECONDS)
         assert ["A red "] == [task.result() for task in done]
 
 
@@ -294,6 +295,6 @@ def test_closing_ends_the_waiting_of_a_thread(scripted, waits):
     with Client(scripted.address, resume_seconds=99) as client, ThreadPoolExecutor(1) as pool:
         reply = client.start(None, "What?")
         reading = pool.submit(reply.read)
-        assert waits.wait(5)
+        assert waits.wait(PATIENCE_SECONDS)
         reply.close()
-        assert "A red " == reading.result(10)
+        assert "A red " == reading.result(PATIENCE_SECONDS)

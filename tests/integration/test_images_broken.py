@@ -59,7 +59,7 @@ def test_a_crash_is_that_picture_s_alone(worker: Worker, number: signal.Signals)
     child = wait_for_child(keeper(worker))
 
     def crash() -> None:
-        wait_until_busy(child, 0.5)  # far more than it takes to get ready
+        wait_until_busy(child, seconds=0.5)  # far more than it takes to get ready
         os.kill(child, number)
 
     with ThreadPoolExecutor(1) as thread:
@@ -134,9 +134,11 @@ async def test_ending_leaves_no_process(intake: Intake) -> None:
     """After closing, even amid a picture, no process is left, not even as a zombie."""
     closing = Intake(LIMITS)
     await closing.start_all()
-    pids = [*closing.process_ids, *(wait_for_child(pid) for pid in closing.process_ids)]
+    children = [wait_for_child(pid) for pid in closing.process_ids]
+    pids = [*closing.process_ids, *children]
     task = asyncio.create_task(closing.take(SLOW.make()))
-    await asyncio.sleep(0.2)
+    # Far more than it takes to get ready.
+    await asyncio.to_thread(wait_until_busy, *children, seconds=0.5)
     closing.close()
     with pytest.raises(IntakeUnavailable):
         await task

@@ -16,6 +16,7 @@ from llavachat_server.assembly import make_batching_engine
 from llavachat_server.engine import native, opening
 from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.llava.config import parse_config
 from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.engine.native.backend import NativeBackend
@@ -124,7 +125,7 @@ def test_weights_of_other_shapes_are_left_to_transformers(
     (folder / "config.json").write_text(json.dumps(content))
     caplog.set_level(logging.INFO)
 
-    with pytest.raises(Exception, match="can not be loaded"):
+    with pytest.raises(LoadingError, match="can not be loaded"):
         open_backend(make_settings(kernels_folder, model=str(folder)), lambda *_: None)
     name = "language_model.layers.0.mlp.gate_proj.weight"
     reason = f"the checkpoint has no weight {name} of the shape that it should have"

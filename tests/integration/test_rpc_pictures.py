@@ -133,8 +133,9 @@ def test_slow_pictures_stall_nobody(strict_server: ServerProcess) -> None:
     thread.start()
     found = list(stalls(server.stub(), is_over))
     thread.join()
-    # Most, not all: a test's machine may have better things to do for a moment.
-    assert sorted(found)[len(found) * 3 // 4] < 0.5, found
+    # A second is what a picture computes at least; and a test's machine may have better things to
+    # do than to read on for a moment.
+    assert sorted(found)[len(found) // 2] < 1, found
     assert 2 == len(outcomes)
     for outcome in outcomes:
         assert outcome == BUSY or outcome[1:] == STOPPED, outcome

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from app_in_process import PATIENCE_SECONDS
 from chat_room import TENANT, Room, begun, collect, follow_in_background, make_turns
 from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull
 from llavachat_server.chats.live import TurnEvent
@@ -135,6 +136,63 @@ async def test_a_turn_that_is_ended_as_it_begins_ends() -> None:
     assert {live.turn_id: FinishReason.SHUTDOWN} == room.engine.cancelled
     with pytest.raises(ShuttingDown):
         await reader
+
+
+async def test_a_turn_that_the_engine_does_not_end_is_ended_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stop leaves no turn running; what came of this one is kept as cut by the stop."""
+
+    class DeafEngine(ScriptedEngine):
+        """Goes on, whatever it is told."""
+
+        def cancel(self, request_id: str, reason: FinishReason = FinishReason.CANCELLED) -> None:
+            """Take no notice."""
+
+    monkeypatch.setattr("llavachat_server.chats.turns._CANCEL_SECONDS", 0.1)
+    hold, store = Hold("So far"), MemoryStore()
+    turns = make_turns(DeafEngine(hold), store)
+    live = turns.ask(TENANT, Question(NewChat(), "What?"))
+    reader = await follow_in_background(live)
+    await hold.said.wait()
+    await turns.stop(grace_seconds=0)
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(reader, PATIENCE_SECONDS)
+    (turn,) = (await store.get_chat(TENANT, live.chat_id)).turns
+    assert (TurnState.CANCELLED, "So far") == (turn.state, turn.answer)
+    assert FinishReason.SHUTDOWN is turn.finish_reason
+
+
+async def test_stopping_waits_for_what_is_being_erased() -> None:
+    """Whoever was told to erase a chat has begun to: its store is not closed amid it."""
+
+    class SlowStore(MemoryStore):
+        """Erases once it may."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_asked, self.may_erase = asyncio.Event(), asyncio.Event()
+
+        async def delete_chat(self, tenant: str, chat_id: str) -> None:
+            """Wait, and do it."""
+            self.is_asked.set()
+            await self.may_erase.wait()
+            await super().delete_chat(tenant, chat_id)
+
+    engine, store = ScriptedEngine("A circle."), SlowStore()
+    turns = make_turns(engine, store)
+    live = turns.ask(TENANT, Question(NewChat(), "What?"))
+    await collect(live, [])
+    deleting = asyncio.create_task(turns.delete_chat(TENANT, live.chat_id))
+    await store.is_asked.wait()
+    stopping = asyncio.create_task(turns.stop(grace_seconds=0))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not stopping.done()
+    store.may_erase.set()
+    await stopping
+    assert [(TENANT, live.chat_id)] == engine.forgotten
+    await deleting
 
 
 def full_store() -> MemoryStore:

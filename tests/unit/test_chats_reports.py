@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from llavachat_server.chats.errors import TurnRunning
 from llavachat_server.chats.live import Ended
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import ImageSource, NewChat, Place, Question, SamplingWishes
@@ -161,7 +162,7 @@ async def test_a_place_that_is_taken_is_reported(intake: Intake) -> None:
     live = room.turns.ask(TENANT, Question(NewChat(), "What?"))
     following = asyncio.create_task(anext(live.follow()))
     await hold.said.wait()
-    with pytest.raises(Exception, match="running"):
+    with pytest.raises(TurnRunning):
         await room.ask(Question(Place(live.chat_id), "And?"))
     hold.release.set()
     await following
