@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.record import RequestClaim
-from store_records import end, make_chat, make_picture, make_turn
+from llavachat_server.chats.record import Chat, RequestClaim, Turn
+from llavachat_server.chats.store import IdleChat
+from llavachat_server.images.intake import Picture
+from store_records import end, make_chat, make_import, make_picture, make_turn
 
 
 @pytest.fixture
@@ -134,3 +137,78 @@ async def test_a_request_is_remembered_until_its_turn_ends(tmp_path: Path, log: 
     await store.finish_turn("ada", chat.id, end(turn))
     assert {} == store._request_ids
     assert ["a request"] == [line["request_id"] for line in read(tmp_path)]
+
+
+async def test_a_request_that_may_be_kept_is_in_the_line_of_its_end(
+    tmp_path: Path, log: AuditLog
+) -> None:
+    """The database did not say whether it began the turn; its end says whose request it was."""
+
+    class LostStore(MemoryStore):
+        """Begins chats, and can not say so."""
+
+        async def begin_chat(
+            self,
+            chat: Chat,
+            turn: Turn,
+            pictures: tuple[Picture, ...],
+            claim: RequestClaim | None,
+        ) -> None:
+            """Do it and fail."""
+            await super().begin_chat(chat, turn, pictures, claim)
+            raise StoreUnavailable(1.0, may_be_done=True)
+
+    store = AuditedStore(LostStore(), log)
+    chat, turn = make_chat(), make_turn()
+    claim = RequestClaim("ada", "a request", "b" * 64, chat.id, turn.id)
+    with pytest.raises(StoreUnavailable):
+        await store.begin_chat(chat, turn, (), claim)
+    await store.finish_turn("ada", chat.id, end(turn))
+    assert ["a request"] == [line["request_id"] for line in read(tmp_path)]
+
+
+async def test_a_chat_that_is_retired_has_its_tombstone(tmp_path: Path, log: AuditLog) -> None:
+    """As one that its owner erased; one that was used meanwhile stays, and has none."""
+    store = AuditedStore(MemoryStore(), log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn))
+    kept = await store.get_chat("ada", chat.id)
+    idle = IdleChat("ada", chat.id, kept.updated_at, 1)
+    assert not await store.retire_chat(replace(idle, num_turns=2))
+    assert ["turn"] == [line["event"] for line in read(tmp_path)]
+    assert await store.retire_chat(idle)
+    _, line = read(tmp_path)
+    assert ("erased", "ada", chat.id) == (line["event"], line["tenant"], line["chat_id"])
+
+
+@pytest.mark.parametrize("with_content", [False, True])
+async def test_an_imports_line_has_every_turn(
+    tmp_path: Path, log: AuditLog, *, with_content: bool
+) -> None:
+    """By the hashes of its words and pictures, and by the words where the setting says so."""
+    store = AuditedStore(MemoryStore(), log, with_content=with_content)
+    pictures = (make_picture(1), make_picture(2))
+    chat = make_import(*pictures)
+    await store.add_chat(chat, pictures)
+    (line,) = read(tmp_path)
+    first, second = (picture.info.id for picture in pictures)
+    one, two, cut = chat.turns
+    said = [
+        (one, None, [first, second, first], "One?", "A cat."),
+        (two, one.id, [], "Two?", "A cat."),
+        (cut, one.id, [], "Or?", "I"),
+    ]
+    expected = [
+        {
+            "turn_id": turn.id,
+            "parent_turn_id": parent_id,
+            "image_ids": image_ids,
+            "prompt_sha256": sha256(prompt),
+            "answer_sha256": sha256(answer),
+            **({"prompt": prompt, "answer": answer} if with_content else {}),
+        }
+        for turn, parent_id, image_ids, prompt, answer in said
+    ]
+    assert ("imported", "ada", chat.id) == (line["event"], line["tenant"], line["chat_id"])
+    assert expected == line["turns"]

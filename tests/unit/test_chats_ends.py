@@ -5,13 +5,14 @@ import asyncio
 import pytest
 from app_in_process import PATIENCE_SECONDS
 from chat_room import TENANT, Room, begun, collect, follow_in_background, make_turns
-from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull
+from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull, StoreUnavailable
 from llavachat_server.chats.live import TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import ImageSource, NewChat, Question
-from llavachat_server.chats.record import Chat, Turn, TurnState
+from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
+from llavachat_server.chats.store import ChatQuery
 from llavachat_server.chats.turns import Turns
-from llavachat_server.images.intake import ImageLimits, Intake
+from llavachat_server.images.intake import ImageLimits, Intake, Picture
 from llavachat_server.values import FinishReason, Sampling
 from pictures import red_circle
 from scripted_engine import Hold, ScriptedEngine
@@ -193,6 +194,34 @@ async def test_stopping_waits_for_what_is_being_erased() -> None:
     await stopping
     assert [(TENANT, live.chat_id)] == engine.forgotten
     await deleting
+
+
+async def test_a_turn_that_may_have_begun_unseen_is_taken_back() -> None:
+    """It would lock its chat: the database began it and could not say so, and nobody was told."""
+
+    class LostStore(MemoryStore):
+        """Begins chats, and can not say so."""
+
+        async def begin_chat(
+            self,
+            chat: Chat,
+            turn: Turn,
+            pictures: tuple[Picture, ...],
+            claim: RequestClaim | None,
+        ) -> None:
+            """Do it and fail."""
+            await super().begin_chat(chat, turn, pictures, claim)
+            raise StoreUnavailable(1.0, may_be_done=True)
+
+    store = LostStore()
+    turns = make_turns(ScriptedEngine("A circle."), store)
+    events: list[TurnEvent] = []
+    with pytest.raises(StoreUnavailable):
+        await collect(turns.ask(TENANT, Question(NewChat(), "What?")), events)
+    assert [] == events
+    (found,) = (await store.list_chats(TENANT, ChatQuery())).chats
+    (turn,) = (await store.get_chat(TENANT, found.id)).turns
+    assert (TurnState.CANCELLED, FinishReason.SHUTDOWN) == (turn.state, turn.finish_reason)
 
 
 def full_store() -> MemoryStore:
