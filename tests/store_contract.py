@@ -336,6 +336,15 @@ class StoreContract:
         )
         assert [by_name[0].id] == await find(updated_before=NOON + timedelta(minutes=1))
 
+    async def test_keeps_the_claims_of_tenants_apart(self, store: ChatStore) -> None:
+        """Two may take the same request_id, and neither loses its own by it."""
+        claims = []
+        for tenant in ("ada", "bob"):
+            chat, turn = make_chat(tenant), make_turn()
+            claims.append(RequestClaim(tenant, "r", "a" * 64, chat.id, turn.id))
+            await store.begin_chat(chat, turn, (), claims[-1])
+        assert claims == [await store.find_claim(tenant, "r") for tenant in ("ada", "bob")]
+
     async def test_takes_a_claim_over(self, store: ChatStore) -> None:
         """The last turn that a request became is the one that is found."""
         chat, first, second = make_chat(), make_turn(), make_turn()

@@ -1,6 +1,7 @@
 """The store on SQLite: the contract, and what only a file can do."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -271,10 +272,15 @@ def test_a_commit_is_flushed_to_the_disk(store: SqlStore) -> None:
     assert expected == found
 
 
-def test_the_file_is_its_owners_alone(url: str, store: SqlStore) -> None:
-    """Nobody else on the machine reads chats."""
+def test_the_file_is_its_owners_alone(url: str) -> None:
+    """Nobody else on the machine reads chats, nor what SQLite writes beside them."""
     path = Path(url.removeprefix("sqlite:///"))
-    assert 0o600 == path.stat().st_mode & 0o777
+    mask = os.umask(0o022)
+    try:
+        SqlStore(url).close()
+    finally:
+        os.umask(mask)
+    assert (0o600, 0o700) == (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777)
 
 
 async def test_a_chat_takes_a_bounded_number_of_turns(url: str) -> None:
