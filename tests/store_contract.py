@@ -289,6 +289,17 @@ class StoreContract:
         with pytest.raises(NotFound):
             await store.get_original("ada", photo.info.id)
 
+    async def test_keeps_the_files_of_tenants_apart(self, store: ChatStore) -> None:
+        """The same file of two is each one's own, and stays when the other's goes."""
+        photo = replace(make_picture(14), original=b"the same")
+        chats = {tenant: make_chat(tenant) for tenant in ("ada", "bob")}
+        for chat in chats.values():
+            await store.begin_chat(chat, make_turn(images=(photo.info,)), (photo,), None)
+        await store.delete_chat("ada", chats["ada"].id)
+        with pytest.raises(NotFound):
+            await store.get_original("ada", photo.info.id)
+        assert (photo.info, b"the same") == await store.get_original("bob", photo.info.id)
+
     async def test_keeps_no_file_that_it_was_not_given(self, store: ChatStore) -> None:
         """A picture of which only pixels are kept has none; an imported one may have."""
         pixels, file = make_picture(12), replace(make_picture(13), original=b"a file")
@@ -318,11 +329,12 @@ class StoreContract:
         assert {1} == {chat.num_turns for chat in seen}
 
     async def test_lists_by_label_and_time(self, store: ChatStore) -> None:
-        """All labels must match; a time's beginning belongs to it, its end does not."""
+        """All labels of one's own chats must match; a time has its beginning, and not its end."""
         by_name = {}
         for minute, labels in enumerate(({"k": "1"}, {"k": "1", "m": "2"}, {"k": "2"})):
             by_name[minute] = make_chat(minutes=minute, labels=labels)
             await store.begin_chat(by_name[minute], make_turn(), (), None)
+        await store.begin_chat(make_chat("bob", labels={"k": "1"}), make_turn(), (), None)
 
         async def find(**query: Any) -> list[str]:
             found = await store.list_chats("ada", ChatQuery(**query))
