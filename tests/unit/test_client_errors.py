@@ -199,3 +199,18 @@ def test_no_detail_breaks_the_reading(value):
         status.details.append(AnyMessage(type_url=f"x/google.rpc.{name}", value=value))
     trailers = ((DETAILS_KEY, status.SerializeToString()),)
     assert str(read_status(grpc.StatusCode.INTERNAL, "failed", trailers, address=ADDRESS))
+
+
+def test_a_connection_that_was_asked_too_often_says_what_to_change():
+    """gRPC's two words for it tell nobody which setting is meant."""
+    error = read(grpc.StatusCode.UNAVAILABLE, "Too many pings")
+    assert isinstance(error, errors.ServerUnavailable)
+    assert "raise keepalive_seconds" in str(error)
+
+
+def test_a_refusal_that_overtook_its_request_is_told_in_words():
+    """gRPC's asyncio calls it an internal error, of its own."""
+    error = read(grpc.StatusCode.INTERNAL, "Internal error from Core")
+    assert isinstance(error, errors.ServerFailed)
+    expected = "The server ended the call before it had the whole request, perhaps for its key."
+    assert expected == str(error)
