@@ -32,6 +32,7 @@ class ReplyRecord:
         self._finished: Finished | None = None
         self._closed = False
         self._has_failed = False
+        self._is_broken = False
         self._parts: list[str] = []
         self._num_chars = 0
         self.trimmed: ContextTrimmed | None = None
@@ -51,12 +52,13 @@ class ReplyRecord:
 
     @property
     def is_finished(self) -> bool:
-        """True when the answer has ended, by itself or by `close`."""
-        return self._finished is not None or self._closed
+        """True when the answer has ended: by itself, by `close`, or with an error."""
+        return self._is_over or self._is_broken
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why the answer ended: `UNSPECIFIED` while it comes, `CANCELLED` after `close`."""
+        """Why the answer ended: `UNSPECIFIED` while it comes, and where it ended with an error that
+        was raised; `CANCELLED` after `close`."""
         if self._finished is not None:
             return self._finished.finish_reason
         return FinishReason.CANCELLED if self._closed else FinishReason.UNSPECIFIED
@@ -153,8 +155,14 @@ class ReplyRecord:
 
     def _note_failure(self, error: Exception) -> None:
         """The stream has ended with an error. With the server's, the turn has ended too."""
+        self._is_broken = True
         is_ours = isinstance(error, DeadlineExceeded)
         self._has_failed = isinstance(error, StatusError) and not is_ours
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing is to come any more that a reader would wait for."""
+        return self._finished is not None or self._closed
 
     @property
     def _is_running_on(self) -> bool:
@@ -162,7 +170,8 @@ class ReplyRecord:
         return self.is_started and self._finished is None and not self._has_failed
 
     def _check_end(self) -> None:
-        if not self.is_finished:
+        if not self._is_over:
+            self._is_broken = True
             raise IncompleteReply("The answer ended without its last event; it may be cut short.")
 
     def _need_started(self, name: str) -> Started:

@@ -9,7 +9,7 @@ from llavachat.errors import IncompleteReply, NotFound
 from llavachat.export import check_format, list_pictures, write_export
 from llavachat.images import Images, load_pictures
 from llavachat.reply import Reply
-from llavachat.transcript import write_json, write_markdown
+from llavachat.transcript import pick_transcript
 from llavachat.types import (
     ChatArchive,
     ChatRecord,
@@ -139,9 +139,10 @@ class Chat:
             timeout_seconds: as everywhere.
 
         Raises:
+            ArchiveError: there is no such format; `export` writes more.
             NotFound: the server does not know the chat.
         """
-        write = {"markdown": write_markdown, "json": write_json}[format]
+        write = pick_transcript(format)
         return write(self.record(timeout_seconds=timeout_seconds))
 
     def export(

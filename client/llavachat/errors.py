@@ -3,7 +3,7 @@
 ::
 
     LlavaChatError
-    ├── ConfigurationError        a client that can not work: address, TLS, key  (ValueError)
+    ├── ConfigurationError        a client that can not work: address, TLS, fork (ValueError)
     ├── ImageError                a picture that can not be read or sent         (ValueError)
     ├── ArchiveError              an exported chat that can not be read          (ValueError)
     ├── NotStartedYet             a reply was asked for what it does not know yet
@@ -42,7 +42,8 @@ class LlavaChatError(Exception):
 
 
 class ConfigurationError(LlavaChatError, ValueError):
-    """The client can not work as configured: address, TLS, key or a size."""
+    """The client can not work as configured, address, TLS, key or a size, or where it is used: in a
+    process that was forked since, or in a second event loop."""
 
 
 class ImageError(LlavaChatError, ValueError):
@@ -67,8 +68,14 @@ NOT_SENT = "NOT_SENT"
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field of a request: its path, what would be right, and the server's word for why,
-    or `NOT_SENT`."""
+    """One wrong field of a request.
+
+    Args:
+        field: its path, such as "params.top_p".
+        description: what would be right.
+        reason: the server's word for why, where it has one, as for pictures; `NOT_SENT` where the
+            client found it.
+    """
 
     field: str
     description: str
@@ -123,7 +130,8 @@ class InvalidRequest(StatusError):
 
     @property
     def violations(self) -> tuple[FieldViolation, ...]:
-        """The wrong fields, and what would be right."""
+        """The wrong field and what would be right. A request is judged until one is found: with
+        several, each is told once the one before it is put right."""
         return self.details.violations
 
 

@@ -72,7 +72,7 @@ class Reply(ReplyRecord):
                 return
             except Exception as error:
                 # Once the answer is whole, or was given up, how the call ends is no news.
-                if self.is_finished:
+                if self._is_over:
                     return
                 self._note_failure(error)
                 raise
@@ -135,7 +135,7 @@ class Reply(ReplyRecord):
         self.close()
 
     def _end_stream(self) -> None:
-        if not self.is_finished:
+        if not self._is_over:
             self._closed = True
         self._stream.cancel()
 

@@ -5,11 +5,13 @@ where one goes on from another turn than the one above it.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from llavachat.errors import ArchiveError
 from llavachat.types import ChatRecord, FinishReason, Turn, TurnState
 
 _ENDINGS = {
@@ -20,6 +22,20 @@ _ENDINGS = {
     FinishReason.SHUTDOWN: "stopped: the server went down",
     FinishReason.ERROR: "the server failed",
 }
+
+
+def pick_transcript(name: str) -> Callable[[ChatRecord], str]:
+    """What writes a transcript of this format.
+
+    Raises:
+        ArchiveError: there is no such format.
+    """
+    writers = {"markdown": write_markdown, "json": write_json}
+    if name not in writers:
+        raise ArchiveError(
+            f"There is no transcript in the format {name!r}; take one of {', '.join(writers)}."
+        )
+    return writers[name]
 
 
 def write_markdown(chat: ChatRecord) -> str:

@@ -6,10 +6,12 @@ import sys
 import llavachat
 import pytest
 from llavachat import errors
+from llavachat._wire.status import DETAILS_KEY, read_status
 from llavachat.cli import options
 from llavachat.cli.app import run
 from llavachat.cli.ask import split_arguments
 from llavachat.cli.failure import ExitCode, Failure, judge
+from llavachat.v1 import error_details_pb2
 from PIL import Image
 
 
@@ -238,9 +240,14 @@ def test_a_full_context_names_the_option_where_it_would_help(can_drop, advice):
     values = pytest.importorskip("llavachat_server.values")
     status = pytest.importorskip("llavachat_server.rpc.status")
     full = values.ContextFull(5, 7, 10, 9, can_drop=can_drop)
-    message = status.ROWS[values.ContextFull](full).message
-    error = errors.ContextFull(f"{message}.", history_tokens=9)
-    assert f"{full}; {advice}" == str(judge(error))
+    refusal = status.ROWS[values.ContextFull](full)
+    packed = error_details_pb2.ErrorStatus(message=refusal.message)
+    for detail in refusal.details:
+        packed.details.add().Pack(detail)
+    trailers = ((DETAILS_KEY, packed.SerializeToString()),)
+    error = read_status(refusal.code, refusal.message, trailers, address="localhost:50051")
+    said = f"{full}; {advice}"
+    assert said[0].upper() + said[1:] == str(judge(error))
 
 
 def test_a_request_that_was_not_sent_is_wrong_use():

@@ -112,6 +112,20 @@ def test_a_full_context_tells_its_counts():
     assert (4424, 576, 4096) == (error.text_tokens, error.image_tokens, error.context_tokens)
 
 
+def test_a_full_context_names_the_librarys_own_switch():
+    """The server names the contract's."""
+    values = pytest.importorskip("llavachat_server.values")
+    status = pytest.importorskip("llavachat_server.rpc.status")
+    full = values.ContextFull(12, 34, 40, 5, can_drop=True)
+    refusal = status.ROWS[values.ContextFull](full)
+    packed = error_details_pb2.ErrorStatus(message=refusal.message)
+    for detail in refusal.details:
+        packed.details.add().Pack(detail)
+    trailers = ((DETAILS_KEY, packed.SerializeToString()),)
+    error = read_status(refusal.code, refusal.message, trailers, address=ADDRESS)
+    assert "give overflow=OverflowPolicy.DROP_OLDEST_TURNS, or start" in str(error)
+
+
 def test_a_full_context_matches_the_servers_words():
     """The server's own error, word for word, gives the counts."""
     values = pytest.importorskip("llavachat_server.values")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat._reply import ReplyRecord
-from llavachat.errors import IncompleteReply, NotStartedYet
+from llavachat.errors import DeadlineExceeded, IncompleteReply, NotStartedYet, ServerFailed
 from llavachat.types import (
     ContextTrimmed,
     Delta,
@@ -53,6 +53,15 @@ def test_an_end_is_known_at_the_end(name):
     """While the answer comes the error says what to do."""
     with pytest.raises(NotStartedYet, match="read it to the end"):
         getattr(take(STARTED), name)
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("late"), ServerFailed("no")])
+def test_an_answer_that_broke_off_has_ended(error):
+    """Who watches it from another thread need not wait; why it ended is what was raised."""
+    reply = take(STARTED, Delta("A red ", 0))
+    assert (False, FinishReason.UNSPECIFIED) == (reply.is_finished, reply.finish_reason)
+    reply._note_failure(error)
+    assert (True, FinishReason.UNSPECIFIED) == (reply.is_finished, reply.finish_reason)
 
 
 def test_a_whole_answer():

@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from llavachat.transcript import write_json, write_markdown
+import pytest
+from llavachat.errors import ArchiveError
+from llavachat.transcript import pick_transcript, write_json, write_markdown
 from llavachat.types import (
     ChatRecord,
     FinishReason,
@@ -86,3 +88,10 @@ def test_json_holds_everything():
     )
     assert {"k": "v"} == record["labels"]
     assert 640 == first["images"][0]["width_pixels"]
+
+
+def test_an_unknown_format_is_told():
+    """As of an export, and not as a KeyError."""
+    assert write_json is pick_transcript("json")
+    with pytest.raises(ArchiveError, match="no transcript in the format 'html'; take one of mark"):
+        pick_transcript("html")

@@ -74,6 +74,13 @@ def test_all_names_can_be_imported():
     assert set(llavachat.__all__) <= set(dir(llavachat))
 
 
+@pytest.mark.parametrize("chat", [Chat, AsyncChat])
+def test_the_format_of_an_export_has_a_name_to_annotate_with(chat):
+    """The package's own, as the types of all other arguments have."""
+    assert "ExportFormat" in llavachat.__all__
+    assert llavachat.ExportFormat == typing.get_type_hints(chat.export)["format"]
+
+
 def test_an_unknown_name_is_an_attribute_error():
     """A typing error is told as Python tells it."""
     with pytest.raises(AttributeError, match="no attribute 'Cleint'"):

@@ -49,6 +49,9 @@ _TOO_MUCH_METADATA = re.compile(r"metadata size exceeds|received initial metadat
 _BROKEN_WRITE = "Internal error from Core"
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
 _TOO_MANY_PINGS = "Too many pings"
+_POLICY = "allow OVERFLOW_POLICY_DROP_OLDEST_TURNS"
+_POLICY_HERE = "give overflow=OverflowPolicy.DROP_OLDEST_TURNS"
+"""What the contract names, in this library's words."""
 _LAST_ERROR = re.compile(r"last error: \w+: (?:[\w.:\[\]%-]+: )?(.+?)\)?$")
 
 
@@ -200,7 +203,7 @@ def _read_context_full(text: str, details: StatusDetails) -> ContextFull:
     counts = _COUNTS.search(descriptions) or _COUNTS.search(details.message)
     numbers = [int(number or 0) for number in counts.groups()] if counts else [None] * 4
     return ContextFull(
-        text,
+        text.replace(_POLICY, _POLICY_HERE),
         details,
         text_tokens=numbers[0],
         image_tokens=numbers[1],

@@ -10,7 +10,7 @@ from llavachat.aio.reply import AsyncReply
 from llavachat.errors import IncompleteReply, NotFound
 from llavachat.export import check_format, list_pictures, write_export
 from llavachat.images import Images, load_pictures
-from llavachat.transcript import write_json, write_markdown
+from llavachat.transcript import pick_transcript
 from llavachat.types import (
     ChatArchive,
     ChatRecord,
@@ -140,9 +140,10 @@ class AsyncChat:
             timeout_seconds: as everywhere.
 
         Raises:
+            ArchiveError: there is no such format; `export` writes more.
             NotFound: the server does not know the chat.
         """
-        write = {"markdown": write_markdown, "json": write_json}[format]
+        write = pick_transcript(format)
         return write(await self.record(timeout_seconds=timeout_seconds))
 
     async def export(

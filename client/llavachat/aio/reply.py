@@ -77,7 +77,7 @@ class AsyncReply(ReplyRecord):
                 return
             except Exception as error:
                 # Once the answer is whole, or was given up, how the call ends is no news.
-                if self.is_finished:
+                if self._is_over:
                     return
                 self._note_failure(error)
                 raise
@@ -146,7 +146,7 @@ class AsyncReply(ReplyRecord):
             await asyncio.wait({self._telling})
 
     def _end_stream(self) -> None:
-        if not self.is_finished:
+        if not self._is_over:
             self._closed = True
         if self._stream is not None:
             self._stream.cancel()

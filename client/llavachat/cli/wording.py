@@ -48,7 +48,7 @@ _PHRASES = {
         "--no-tls does not go with a CA file, a pin, a certificate or a TLS name"
     ),
     "(math.inf for no deadline)": "(inf for no deadline)",
-    "allow OVERFLOW_POLICY_DROP_OLDEST_TURNS": "give `--overflow drop`",
+    "overflow=OverflowPolicy.DROP_OLDEST_TURNS": "`--overflow drop`",
     "must be whole Unicode characters, without lone surrogates": (
         "is not UTF-8; set a UTF-8 locale, or convert it"
     ),
