@@ -114,8 +114,9 @@ class CaptionHandler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve on 127.0.0.1, at the port that the command line names (0: a free one)."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    # One client for all threads: it holds one connection, which TLS makes costly to open.
-    with Client.from_environment() as client:
+    # One client for all threads: it holds one connection, which TLS makes costly to open. While no
+    # server is there, callers had better be told to come back than stand in a line of threads.
+    with Client.from_environment(restart_seconds=0) as client:
         CaptionHandler.client = client
         server = ThreadingHTTPServer(("127.0.0.1", port), CaptionHandler)
         print(f"captions on http://127.0.0.1:{server.server_port}/caption", flush=True)

@@ -4,7 +4,8 @@
 
 stdout carries the answers in the order in which they come; the progress bar is on stderr. A
 picture that fails is reported in its line and does not stop the others; so is one for which the
-server had no room ten times. Needs rich, which
+server had no room ten times. A server that is restarted amid the job is waited for, up to a minute:
+the library asks again by itself. Needs rich, which
 ``pip install -c constraints.txt '.[cli]'`` brings, in a checkout.
 """
 

@@ -6,7 +6,7 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import grpc.aio
 import grpc.experimental
 
 from llavachat._deadline import Deadline
+from llavachat._process import Home
 from llavachat._wire.diagnosis import is_doubtful, look_closer, tell_key
 from llavachat._wire.options import (
     build_credentials,
@@ -57,7 +58,10 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._opening = threading.Lock()
+        self._home = Home()
         self._is_closed = False
+        self.has_reached_server = False
+        """True once a server has answered a call."""
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
         # What is wrong with the files is told now, though a pinned server is asked later.
@@ -73,10 +77,11 @@ class Channel:
 
         Raises:
             CallCancelled: the channel is closed.
+            ConfigurationError: it was used in another process.
             InvalidRequest: the metadata can not be sent.
         """
         call = self._begin(operation, timeout_seconds, metadata)
-        return EventStream(call, operation, self._telling_errors)
+        return EventStream(call, operation, self._hearing, self._home)
 
     def call(
         self,
@@ -85,20 +90,22 @@ class Channel:
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         """Make a call with one answer; raises as `stream` does, and as its events do."""
-        return operation.read(self._begin(operation, timeout_seconds, metadata))
+        answer = self._begin(operation, timeout_seconds, metadata)
+        self.has_reached_server = True
+        return operation.read(answer)
 
     def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
         deadline = Deadline(timeout_seconds)
         check: Any = self._open(deadline).unary_unary(HEALTH_METHOD)
-        with self._telling_errors():
+        with self._hearing():
             response = check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
         return bool(response == _SERVING)
 
     def close(self) -> None:
         """Close the connection for good; running calls end."""
         self._is_closed = True
-        if self._channel is not None:
+        if self._channel is not None and self._home.is_here:
             self._channel.close()
 
     def _begin(
@@ -114,6 +121,13 @@ class Channel:
             return getattr(self._stub, operation.method)(
                 operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
             )
+
+    @contextmanager
+    def _hearing(self) -> Iterator[None]:
+        self._home.check()
+        with self._telling_errors():
+            yield
+        self.has_reached_server = True
 
     @contextmanager
     def _telling_errors(self) -> Iterator[None]:
@@ -134,6 +148,8 @@ class Channel:
 
     def _open(self, deadline: Deadline) -> grpc.Channel:
         """Open the channel, its server's certificate compared first where there is a pin."""
+        # Before the lock: a thread that held it when the process was forked is not in this one.
+        self._home.check()
         # A call that has longer may be asking a silent server for it.
         if not self._opening.acquire(timeout=min(deadline.left_seconds, threading.TIMEOUT_MAX)):
             raise tell_late()
@@ -145,6 +161,7 @@ class Channel:
                 server = fetch_pinned(connection, deadline) if connection.tls_pin else None
                 credentials = build_credentials(connection, server)
                 options = [*build_options(connection, server), *_READ_BY_CALLER]
+                self._home.settle()
                 self._channel = (
                     grpc.secure_channel(connection.address, credentials, options=options)
                     if credentials
@@ -178,9 +195,12 @@ class AsyncChannel:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._opening = asyncio.Lock()
+        self._home = Home()
         # What is wrong with the files is told now, though they are used at the first call.
         build_credentials(connection)
         self._is_closed = False
+        self.has_reached_server = False
+        """True once a server has answered a call."""
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
 
@@ -190,7 +210,13 @@ class AsyncChannel:
         timeout_seconds: float,
         metadata: Mapping[str, str | bytes] | None,
     ) -> AsyncEventStream:
-        """Begin a streamed call; it runs at once."""
+        """Begin a streamed call; it runs at once.
+
+        Raises:
+            CallCancelled: the channel is closed.
+            ConfigurationError: it was used in another process or event loop.
+            InvalidRequest: the metadata can not be sent.
+        """
         deadline = Deadline(timeout_seconds)
 
         def begin() -> Any:
@@ -210,7 +236,7 @@ class AsyncChannel:
         else:
             self._open(None)
             call = begin()
-        return AsyncEventStream(call, operation, self._finish)
+        return AsyncEventStream(call, operation, self._finish, self._home)
 
     async def call(
         self,
@@ -218,32 +244,33 @@ class AsyncChannel:
         timeout_seconds: float,
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
-        """Make a call with one answer."""
+        """Make a call with one answer; raises as `stream` does, and as its events do."""
         deadline = Deadline(timeout_seconds)
         await self._open_pinned(deadline)
         sent = build_metadata(self._connection, metadata)
         call = getattr(self._stub, operation.method)(
             operation.request, timeout=build_timeout(deadline.left_seconds), metadata=sent
         )
-        return operation.read(await self._finish(call))
+        return operation.read(await self._finish(lambda: call))
 
     async def check_health(self, timeout_seconds: float) -> bool:
         """True when the server says SERVING."""
         deadline = Deadline(timeout_seconds)
         check: Any = (await self._open_pinned(deadline)).unary_unary(HEALTH_METHOD)
         call = check(_HEALTH_REQUEST, timeout=build_timeout(deadline.left_seconds))
-        return bool(await self._finish(call) == _SERVING)
+        return bool(await self._finish(lambda: call) == _SERVING)
 
     async def close(self) -> None:
         """Close the connection for good; running calls end."""
         self._is_closed = True
-        if self._channel is not None:
+        if self._channel is not None and self._home.is_here:
             await self._channel.close()
 
-    async def _finish(self, waiting: Awaitable[Any]) -> Any:
-        """Wait for gRPC, whose errors become ours."""
+    async def _finish(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Wait for what gRPC is asked; its errors become ours."""
+        self._home.check()
         try:
-            return await waiting
+            answer = await ask()
         except asyncio.CancelledError:
             # gRPC ends a call that is cancelled here as if it were the task that was.
             task = asyncio.current_task()
@@ -255,6 +282,8 @@ class AsyncChannel:
             if is_doubtful(told, self._connection):
                 told = await asyncio.to_thread(look_closer, told, self._connection)
             raise told from None
+        self.has_reached_server = True
+        return answer
 
     async def _open_pinned(self, deadline: Deadline) -> grpc.aio.Channel:
         """Open the channel, its server's certificate compared first where there is a pin."""
@@ -270,10 +299,11 @@ class AsyncChannel:
             raise tell_late() from None
 
     def _open(self, server: PinnedServer | None) -> grpc.aio.Channel:
+        self._home.check()
         if self._is_closed:
             raise CallCancelled(_CLOSED)
         if self._channel is None:
-            asyncio.get_running_loop()
+            self._home.settle(asyncio.get_running_loop())
             address, options = self._connection.address, build_options(self._connection, server)
             credentials = build_credentials(self._connection, server)
             self._channel = (

@@ -37,7 +37,9 @@ _READY_POLL_SECONDS = 0.2
 
 class Client:
     """A llavachat server, over gRPC. One client serves many threads; it connects at its first
-    call and reconnects by itself.
+    call and reconnects by itself. It does not outlive a fork: in a child process, its calls raise
+    `ConfigurationError` once it has made one in the parent, and a new client's may crash as long
+    as any of the parent's threads called. multiprocessing's spawn is free of that.
 
     Args:
         address: "host:port"; without a port, 50051.
@@ -52,8 +54,12 @@ class Client:
         metadata: sent with every call; text, but bytes under a key that ends in "-bin".
         max_message_bytes: the largest message either way, 1024 or more.
         keepalive_seconds: how long a silent connection is trusted, 1 or more.
-        resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
-            does not try.
+        resume_seconds: how long an answer whose connection was lost is tried to go on with, 0 or
+            more; 0 does not try.
+        restart_seconds: how long a question that has not begun is asked again while no server is
+            there, 0 or more; 0 leaves it with gRPC's own tries, about 3 seconds. None: as
+            `resume_seconds`. A client that was never answered, whose address may be wrong, goes
+            by gRPC's alone.
         allow_insecure: send the key in clear text.
 
     Raises:
@@ -76,6 +82,7 @@ class Client:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         keepalive_seconds: float = 30.0,
         resume_seconds: float = 60.0,
+        restart_seconds: float | None = None,
         allow_insecure: bool = False,
     ) -> None:
         self._connection = Connection(
@@ -92,6 +99,7 @@ class Client:
             max_message_bytes=max_message_bytes,
             keepalive_seconds=keepalive_seconds,
             resume_seconds=resume_seconds,
+            restart_seconds=restart_seconds,
             allow_insecure=allow_insecure,
         )
         self._channel = Channel(self._connection)
@@ -183,7 +191,7 @@ class Client:
         Args:
             labels: only chats that have all of these.
             updated_since, updated_before: only chats used in this time; with a time zone.
-            page_size: chats in one fetch, 1 to 1000.
+            page_size: chats in one fetch, 1 to 1000; 0 for the server's choice.
             timeout_seconds: the deadline of one fetch.
         """
         token, more = "", True
@@ -328,7 +336,12 @@ class Client:
         def open_stream(call: requests.Operation[Any], left_seconds: float) -> EventStream:
             return self._channel.stream(call, left_seconds, metadata)
 
-        resumption = Resumption(operation, self._connection.resume_seconds, timeout)
+        resumption = Resumption(
+            operation,
+            resume_seconds=self._connection.resume_seconds,
+            restart_seconds=self._restart_seconds,
+            timeout_seconds=timeout,
+        )
         return Reply(self, ResumingStream(open_stream, operation, resumption), metadata)
 
     def _open(
@@ -343,6 +356,9 @@ class Client:
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         return self._channel.call(operation, self._timeout(timeout_seconds), metadata)
+
+    def _restart_seconds(self) -> float:
+        return self._connection.patience_seconds if self._channel.has_reached_server else 0.0
 
     def _timeout(self, timeout_seconds: float | None) -> float:
         if timeout_seconds is None:

@@ -126,6 +126,8 @@ class Connection:
         keepalive_seconds: how long a silent connection is trusted before it is probed.
         resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
             does not try.
+        restart_seconds: how long a question that has not begun is asked again while a server that
+            was there before is away; 0 does not try. None: as `resume_seconds`.
         allow_insecure: send the key in clear text. For networks that encrypt by other means.
 
     Raises:
@@ -145,6 +147,7 @@ class Connection:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     keepalive_seconds: float = 30.0
     resume_seconds: float = 60.0
+    restart_seconds: float | None = None
     allow_insecure: bool = False
 
     def __post_init__(self) -> None:
@@ -189,6 +192,13 @@ class Connection:
             raise ConfigurationError("keepalive_seconds must be 1 or more.")
         if not 0 <= self.resume_seconds < math.inf:
             raise ConfigurationError("resume_seconds must be 0 (never) or more.")
+        if self.restart_seconds is not None and not 0 <= self.restart_seconds < math.inf:
+            raise ConfigurationError("restart_seconds must be 0 (never) or more.")
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to ask again for a server that was there before."""
+        return self.resume_seconds if self.restart_seconds is None else self.restart_seconds
 
     @property
     def tls_pins(self) -> tuple[str, ...]:

@@ -89,6 +89,21 @@ def test_a_talk(talk, service, picture):
     assert "Traceback" not in terminal.text
 
 
+def test_a_server_that_went_away_is_told_at_once(talk, scripted):
+    """Who types is not kept waiting for its return, and the talk goes on."""
+    terminal = talk("chat")
+    terminal.expect("scripted-model at")
+    terminal.send("What is this?\r")
+    terminal.expect("A red circle.")
+    terminal.expect(PROMPT)
+    scripted.stop()
+    terminal.send("And now?\r")
+    terminal.expect("No llavachat server answers at")
+    terminal.expect(PROMPT)
+    terminal.send(CTRL_D)
+    assert 0 == terminal.wait()
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_what_came(talk, service, picture):
     """The server is told, the talk goes on, and the next question keeps the chat."""
 

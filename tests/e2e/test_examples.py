@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import pytest
 from llavachat.v1 import chat_pb2, error_details_pb2
 from PIL import Image, ImageDraw
 from scripted_service import ScriptedServer, abort, deltas, finished, started
+from server_process import run_server
 
 ROOT = Path(__file__).parent.parent.parent
 CERTIFICATES = ROOT / "tests" / "certificates"
@@ -96,6 +98,30 @@ def test_many_pictures_gives_up_on_a_full_server(pictures):
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert (1, 20) == (done.returncode, len(server.service.requests))
     assert {"The store is full. It was asked 10 times."} == {line["error"] for line in lines}
+
+
+def test_many_pictures_outlast_a_kill_and_a_restart(pictures, tmp_path):
+    """All 300 answers, each once, though the server is killed amid them and is away for a while."""
+    keep = ("--store", "sqlite", "--state-folder", str(tmp_path / "state"))
+    command = [sys.executable, str(ROOT / "examples" / "many_pictures.py"), "What is this?"]
+    command += pictures * 100
+    with run_server(tmp_path, *keep) as server:
+        job = subprocess.Popen(
+            command,
+            env={**os.environ, "LLAVACHAT_ADDRESS": server.address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        told = [job.stdout.readline() for _ in range(40)]
+        server.process.kill()
+        server.process.wait()
+    (tmp_path / "ready").unlink()
+    with run_server(tmp_path, "--listen", server.address, *keep), job.stdout:
+        lines = [json.loads(line) for line in (*told, *job.stdout)]
+        assert 0 == job.wait(60), [line["error"] for line in lines if "error" in line]
+    assert dict.fromkeys(pictures, 100) == Counter(line["picture"] for line in lines)
+    assert 300 == len({line["chat_id"] for line in lines if line["answer"]})
 
 
 @pytest.fixture

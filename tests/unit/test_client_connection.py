@@ -132,6 +132,7 @@ def test_a_ca_file_means_tls():
         {"metadata": {"x-bin": "text"}},
         {"metadata": [("x", "y")]},
         {"keepalive_seconds": 0.5},
+        {"restart_seconds": -1.0},
         {"timeout_seconds": 0},
     ],
 )

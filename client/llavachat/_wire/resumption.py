@@ -1,16 +1,21 @@
-"""How an answer goes on after its connection was lost: decisions only, nothing is sent here.
+"""How a question outlives its connection: decisions only, nothing is sent here.
 
-The turn is followed from the last character that came. Where the server has ended with the turn,
-the question is asked once more under its request_id: the server then answers it anew, once, with
-the seed of the first time, and what begins as the first answer did goes on as if nothing had been.
+One that had not begun is asked again under its request_id, so that the server answers it once; but
+not by a client that never reached a server: its address may be wrong, and that is told at once.
+
+A turn that had begun is followed from the last character that came. Where the server has ended with
+it, the question is asked once more: the server then answers it anew, once, with the seed of the
+first time, and what begins as the first answer did goes on as if nothing had been.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from llavachat._wire.requests import Operation, resume_turn
 from llavachat._wire.status import tell_late
 from llavachat.errors import (
+    DeadlineExceeded,
     IncompleteReply,
     LimitReached,
     NotFound,
@@ -30,16 +35,24 @@ class Resumption:
 
     Args:
         operation: the question.
-        resume_seconds: how long to try after a connection was lost; 0 does not try.
+        resume_seconds: how long to try after the connection of an answer that had begun was lost; 0
+            does not try.
+        restart_seconds: likewise for one that has not begun, when it is lost.
         timeout_seconds: the deadline of the whole answer.
     """
 
     def __init__(
-        self, operation: Operation[Any], resume_seconds: float, timeout_seconds: float
+        self,
+        operation: Operation[Any],
+        *,
+        resume_seconds: float,
+        restart_seconds: Callable[[], float],
+        timeout_seconds: float,
     ) -> None:
         self._question = operation
         self._resume_seconds = resume_seconds
         self._deadline = time.monotonic() + timeout_seconds
+        self._restart_seconds = restart_seconds
         self._started: Started | None = None
         self._text = ""
         self._is_asked_again = False
@@ -77,23 +90,27 @@ class Resumption:
 
         Raises:
             StatusError: nothing; the answer has ended. With `error` itself where the server will
-                say the same again, with the first loss where nothing answered for
-                `resume_seconds`, with `DeadlineExceeded` where the deadline leaves no time.
+                say the same again, with the first loss where nothing answered for long enough, with
+                `DeadlineExceeded` where the deadline leaves an answer that had begun no time.
         """
-        if self._started is None or self._resume_seconds <= 0 or self._is_stopped:
+        seconds = self._restart_seconds() if self._started is None else self._resume_seconds
+        if seconds <= 0 or self._is_stopped:
             raise error
         now = time.monotonic()
         if not self._is_lost or self._error is None:
             if not isinstance(error, ServerUnavailable):
                 raise error
-            self._give_up_at = now + self._resume_seconds
+            self._give_up_at = now + seconds
             self._wait_seconds = _FIRST_WAIT_SECONDS
             self._is_lost, self._error = True, error
-        elif isinstance(error, NotFound) and not self._is_asked_again:
+        elif isinstance(error, NotFound) and self._started and not self._is_asked_again:
             # The server that came back does not keep chats.
             self._is_asked_again = True
-        elif isinstance(error, NotSupported):
+        elif isinstance(error, NotSupported) and self._started:
             # An older server can not be asked to go on: the loss is all that there is to tell.
+            raise self._error from error
+        elif self._started is None and isinstance(error, DeadlineExceeded):
+            # That no server was there tells more than that nothing came from it in time.
             raise self._error from error
         elif not _passes(error):
             raise error from self._error
@@ -103,16 +120,16 @@ class Resumption:
             self._give_up(error, self._error)
         wait_seconds = min(max(self._wait_seconds, asked_seconds), left_seconds)
         self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
-        if self._is_asked_again:
-            return self._question, wait_seconds
         turn = self._started
+        if turn is None or self._is_asked_again:
+            return self._question, wait_seconds
         return resume_turn(turn.chat_id, turn.turn_id, len(self._text)), wait_seconds
 
     def _give_up(self, error: StatusError, loss: ServerUnavailable) -> NoReturn:
         """There is no time for another try, after the last one ended with `error`."""
         if not isinstance(error, ServerUnavailable):
             raise error from loss
-        if self._deadline <= self._give_up_at:
+        if self._started is not None and self._deadline <= self._give_up_at:
             raise tell_late() from loss
         raise loss
 

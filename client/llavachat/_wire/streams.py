@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
+from llavachat._process import Home
 from llavachat._wire.requests import Operation
 
 T = TypeVar("T")
@@ -13,17 +14,18 @@ T = TypeVar("T")
 Guard = Callable[[], AbstractContextManager[None]]
 """What makes gRPC's errors ours, and knows whether the channel is closed."""
 
-Finish = Callable[[Awaitable[Any]], Awaitable[Any]]
-"""`Guard` for asyncio: waits for what gRPC is asked."""
+Finish = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""`Guard` for asyncio: asks gRPC, and waits."""
 
 
 class EventStream:
     """The events of one answer; `Operation.read` has made them values."""
 
-    def __init__(self, call: Any, operation: Operation[T], guard: Guard) -> None:
+    def __init__(self, call: Any, operation: Operation[T], guard: Guard, home: Home) -> None:
         self._call = call
         self._read = operation.read
         self._guard = guard
+        self._home = home
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -33,6 +35,7 @@ class EventStream:
 
         Raises:
             StatusError: the call failed.
+            ConfigurationError: it was begun in another process.
         """
         while True:
             with self._guard():
@@ -44,16 +47,18 @@ class EventStream:
 
     def cancel(self) -> None:
         """End the call; what becomes of its turn is the server's to decide."""
-        self._call.cancel()
+        if self._home.is_here:
+            self._call.cancel()
 
 
 class AsyncEventStream:
     """`EventStream` for asyncio."""
 
-    def __init__(self, call: Any, operation: Operation[T], finish: Finish) -> None:
+    def __init__(self, call: Any, operation: Operation[T], finish: Finish, home: Home) -> None:
         self._call = call
         self._read = operation.read
         self._finish = finish
+        self._home = home
 
     def __aiter__(self) -> "AsyncEventStream":
         return self
@@ -65,7 +70,7 @@ class AsyncEventStream:
             StatusError: the call failed.
         """
         while True:
-            response = await self._finish(self._call.read())
+            response = await self._finish(self._call.read)
             if response is grpc.aio.EOF:
                 raise StopAsyncIteration
             if (event := self._read(response)) is not None:
@@ -73,4 +78,5 @@ class AsyncEventStream:
 
     def cancel(self) -> None:
         """End the call; what becomes of its turn is the server's to decide."""
-        self._call.cancel()
+        if self._home.is_here:
+            self._call.cancel()

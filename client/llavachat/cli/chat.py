@@ -66,7 +66,9 @@ def chat(pictures: Sequence[str], question: QuestionOptions, server: ServerOptio
     """
     if "-" in pictures:
         raise wrong_use("`llavachat chat` reads questions from stdin; give the picture's path.")
-    with Client.from_environment(**server.overrides()) as client:
+    # Who types sees that the server is away, and decides for how long to try.
+    wanted = {"restart_seconds": 0.0} if sys.stdin.isatty() else {}
+    with Client.from_environment(**server.overrides(), **wanted) as client:
         chat_id = find_last_chat(client) if question.continue_last else question.chat_id
         conversation = Conversation(
             client,
