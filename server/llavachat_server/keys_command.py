@@ -31,6 +31,14 @@ from llavachat_server.settings import read
 SECRET_PREFIX = "llavachat_"  # noqa: S105 - by it scanners know a secret of ours
 _SECRET_BYTES = 32
 _NONE = "-"
+_CLOSES = (
+    " It is the only one there: a server that had no key let everybody in, and from then on ends "
+    "the calls of those who have none."
+)
+_SHUTS = (
+    " Unless another file has keys, nobody may call any more, and the server will not start until "
+    "a key is added or the file is removed; without the file, it lets everybody in."
+)
 
 
 class _CanNot(Exception):
@@ -80,9 +88,10 @@ def _add(path: Path, options: argparse.Namespace) -> None:
         add_key(path, key, lambda: say(secret))
     except NotSaid as error:
         raise _CanNot(f"the secret could not be written; no key was added: {error}") from error
+    first = _CLOSES if len(read_keys(path)) == 1 else ""
     _tell(
         f"This is the key {key.id} of {key.tenant}, told only now. {path.absolute()} has its "
-        f"hash; {_name_reader(path)} takes it up within 5 seconds."
+        f"hash; {_name_reader(path)} takes it up within 5 seconds.{first}"
     )
 
 
@@ -133,7 +142,7 @@ def _revoke(path: Path, options: argparse.Namespace) -> None:
     left = len(keys) - len(meant)
     _tell(
         f"Revoked {', '.join(f'{key.id} of {key.tenant}' for key in meant)}; {left} left. A "
-        "running server ends what runs with it within 5 seconds."
+        f"running server ends what runs with it within 5 seconds.{'' if left else _SHUTS}"
     )
 
 

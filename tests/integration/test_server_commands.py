@@ -117,9 +117,25 @@ def test_the_server_is_named_that_goes_by_the_file(tmp_path: Path, file: str, re
     (key,) = read_keys(tmp_path / file)
     expected = (
         f"This is the key {key.id} of ben, told only now. {tmp_path / file} has its hash; "
-        f"{reader.format(folder=tmp_path)} takes it up within 5 seconds.\n"
+        f"{reader.format(folder=tmp_path)} takes it up within 5 seconds. It is the only one there: "
+        "a server that had no key let everybody in, and from then on ends the calls of those who "
+        "have none.\n"
     )
     assert (0, expected) == (code, said)
+
+
+def test_what_the_first_key_and_the_last_do_to_a_server_is_told(tmp_path: Path) -> None:
+    """The first shuts out who has none, and without any the server does not start: it does not."""
+    file = ("--file", str(tmp_path / "keys"))
+    said = [run_in(tmp_path, "keys", "add", name, *file)[1] for name in ("anna", "ben")]
+    closes = "from then on ends the calls of those who have none"
+    assert [True, False] == [closes in sentence for sentence in said]
+    said = [run_in(tmp_path, "keys", "revoke", name, *file)[1] for name in ("anna", "ben")]
+    shuts = "nobody may call any more, and the server will not start until a key is added or the"
+    assert [False, True] == [shuts in sentence for sentence in said]
+    flags = ("--listen", "127.0.0.1:0", "--store", "memory", "--state-folder", str(tmp_path))
+    code, said_at_start = run_in(tmp_path, *flags)
+    assert (1, True) == (code, "the key file holds no key" in said_at_start)
 
 
 def test_the_list_to_look_at_is_that_of_the_same_file(tmp_path: Path) -> None:

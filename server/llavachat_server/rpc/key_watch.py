@@ -1,8 +1,8 @@
 """Takes up changes of the keys while the server runs.
 
-Contract: a key that was added opens the server, and one that was revoked ends its calls, within
-`PERIOD_SECONDS` and the time of a step; a file that turns wrong changes nothing and is told,
-once for each reason. Whatever happens, the watch goes on.
+Contract: a key that was added opens the server, the first one closes it to everybody else, and one
+that was revoked ends its calls, within `PERIOD_SECONDS` and the time of a step; a file that turns
+wrong changes nothing and is told, once for each reason. Whatever happens, the watch goes on.
 """
 
 import asyncio
