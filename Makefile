@@ -142,10 +142,11 @@ clean: ## remove the environments
 # --- set-up, once ----------------------------------------------------------------------------
 
 .venv/.torch: pyproject.toml constraints.txt
-	$(SAY) "Set-up: Python environment with torch and transformers (1 to 3 minutes, only once)"
+	$(SAY) "Set-up: Python environment with torch and transformers (minutes, only once: 1 to 3 with torch's build for CPUs)"
 	$(call make-environment,.venv)
 	@$(PIP) --upgrade pip
-# torch first and by itself, so that no other package can draw in another build of it
+# torch first and by itself, so that no other package can draw in another release of it. Which build of it
+# is the index's to say: PyPI's for Linux brings CUDA's libraries; see constraints.txt.
 	@$(PIP) torch
 	@touch $@
 
