@@ -28,6 +28,7 @@ from llavachat import (
     InvalidRequest,
     LimitReached,
     LlavaChatError,
+    RequestIdReused,
     ServerUnavailable,
     load_picture,
 )
@@ -89,6 +90,8 @@ class CaptionHandler(BaseHTTPRequestHandler):
             return self._answer(200, {"caption": caption, "model": reply.model.name})
         except (ImageError, InvalidRequest) as error:
             return self._answer(400, {"error": str(error)})
+        except RequestIdReused:
+            return self._answer(422, {"error": "this key was used with another picture"})
         except DeadlineExceeded:
             return self._answer(504, {"error": "the caption took too long"})
         except (LimitReached, ServerUnavailable) as error:

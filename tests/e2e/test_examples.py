@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -133,17 +134,12 @@ def secure():
     server.stop()
 
 
-@pytest.fixture
-def captions(secure):
-    """The caption service in front of it, and a way to ask it."""
+@contextmanager
+def serve_captions(**environment):
+    """The caption service, and a way to ask it."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "examples" / "caption_service.py"), "0"],
-        env={
-            **os.environ,
-            "LLAVACHAT_ADDRESS": secure.address,
-            "LLAVACHAT_TLS_CA_FILE": str(CERTIFICATES / "ca.pem"),
-            "LLAVACHAT_API_KEY": "secret",
-        },
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -162,6 +158,17 @@ def captions(secure):
     process.terminate()
     process.wait(10)
     process.stdout.close()
+
+
+@pytest.fixture
+def captions(secure):
+    """The caption service in front of it, and a way to ask it."""
+    with serve_captions(
+        LLAVACHAT_ADDRESS=secure.address,
+        LLAVACHAT_TLS_CA_FILE=str(CERTIFICATES / "ca.pem"),
+        LLAVACHAT_API_KEY="secret",
+    ) as post:
+        yield post
 
 
 def test_one_service_calls_another(captions, secure, pictures):
@@ -230,6 +237,16 @@ def test_a_time_limit_that_is_no_time_is_the_callers_mistake(captions, secure, l
     status, content, _ = captions(_png(), **{"X-Timeout-Seconds": limit})
     assert (400, "X-Timeout-Seconds must be over 0 seconds") == (status, content["error"])
     assert [] == secure.service.requests
+
+
+def test_a_key_that_is_used_for_another_picture_is_the_callers_mistake(server_address, pictures):
+    """By the real server's word: 422 for the other one, and the first caption again for its own."""
+    with serve_captions(LLAVACHAT_ADDRESS=server_address) as post:
+        first, other = (Path(name).read_bytes() for name in pictures[:2])
+        answers = [post(body, **{"Idempotency-Key": "k"}) for body in (first, other, first)]
+    assert [200, 422, 200] == [status for status, _, _ in answers]
+    assert answers[0][1] == answers[2][1]
+    assert "this key was used with another picture" == answers[1][1]["error"]
 
 
 def test_half_a_caption_is_none(captions, secure):
