@@ -1,5 +1,6 @@
 """An AWS account in one region: boto3's clients, and its errors as sentences."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from botocore.exceptions import (
 from llavachat.cli.failure import ExitCode, Failure, wrong_use
 
 _SETTINGS = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=10)
+NAME_REGION = "give --region, or set AWS_REGION, or run `aws configure`"
 _NO_LOGIN = {"InvalidClientTokenId", "ExpiredToken", "ExpiredTokenException", "AuthFailure"}
 
 
@@ -25,22 +27,23 @@ class Account:
 
     Args:
         region: None for the one that the environment or AWS's own configuration names.
+        needs_region: False: `region` is "" where none is named, and few clients can be made.
 
     Raises:
         Failure: no region is named.
     """
 
-    def __init__(self, region: str | None) -> None:
+    def __init__(self, region: str | None, *, needs_region: bool = True) -> None:
         try:
+            # As the AWS command line reads it; boto3 knows AWS_DEFAULT_REGION alone.
+            region = region or os.environ.get("AWS_REGION") or None
             self.session = boto3.Session(region_name=region)
         except ProfileNotFound as error:
             raise wrong_use(f"{error}; see AWS_PROFILE.") from None
         self._clients: dict[str, Any] = {}
-        if not self.session.region_name:
-            raise wrong_use(
-                "No AWS region is named; give --region, or set AWS_REGION, or run `aws configure`."
-            )
-        self.region = str(self.session.region_name)
+        self.region = str(self.session.region_name or "")
+        if needs_region and not self.region:
+            raise wrong_use(f"No AWS region is named; {NAME_REGION}.")
 
     def client(self, service: str) -> Any:
         """The client of a service."""

@@ -45,8 +45,11 @@ class RegionOptions:
     ] = None
 
     @contextmanager
-    def open(self) -> Iterator["Account"]:
+    def open(self, *, needs_region: bool = True) -> Iterator["Account"]:
         """The account there; what AWS refuses within is told as a sentence.
+
+        Args:
+            needs_region: False: the account's region may be "".
 
         Raises:
             Failure: no region is named, or AWS refused.
@@ -54,7 +57,7 @@ class RegionOptions:
         from llavachat.cli.deploy.account import Account, telling
 
         with telling():
-            yield Account(self.region)
+            yield Account(self.region, needs_region=needs_region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,7 @@ def doctor(
     spot: Annotated[bool, typer.Option("--spot", help="As spare capacity.")] = False,
 ) -> int:
     """Look at all that a deployment needs, before anything is spent."""
-    with where.open() as account:
+    with where.open(needs_region=False) as account:
         from llavachat.cli.deploy.doctor import doctor as run_doctor
 
         return run_doctor(account, instance_type, spot=spot)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from llavachat.cli.deploy import toolkit
-from llavachat.cli.deploy.account import Account
+from llavachat.cli.deploy.account import NAME_REGION, Account
 from llavachat.cli.failure import ExitCode, Failure
 from llavachat.cli.output import write
 
@@ -62,10 +62,10 @@ def examine(account: Account, instance_type: str, *, spot: bool) -> Iterator[Fin
     yield look_at_cdk()
     yield look_at_app()
     yield look_at_plugin()
-    yield Finding("region", account.region)
+    yield Finding("region", account.region or "none", "" if account.region else NAME_REGION)
     identity = look_at_credentials(account)
     yield identity
-    if identity.remedy:
+    if identity.remedy or not account.region:
         return
     yield look_at_quota(account, instance_type, spot=spot)
     yield look_at_bootstrap(account)
@@ -111,11 +111,15 @@ def look_at_plugin() -> Finding:
 
 
 def look_at_credentials(account: Account) -> Finding:
-    """Who we are to AWS."""
+    """Who we are to AWS; without a region, which it takes to ask, whether there are any."""
+    none = Finding("credentials", "none", "run `aws configure`, or set AWS_PROFILE")
+    if not account.region:
+        found = account.session.get_credentials()
+        return Finding("credentials", "found, not tried without a region") if found else none
     try:
         answer = account.client("sts").get_caller_identity()
     except NoCredentialsError:
-        return Finding("credentials", "none", "run `aws configure`, or set AWS_PROFILE")
+        return none
     except (ClientError, BotoCoreError) as error:
         return Finding("credentials", str(error), "sign in again, or set AWS_PROFILE")
     return Finding("credentials", str(answer["Arn"]))
