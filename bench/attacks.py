@@ -2,6 +2,8 @@
 
     python bench/attacks.py [ROW ...]     # all: 20 to 45 s a row
 
+It needs the environment of `make test`, which has the attacker's HTTP/2.
+
 For each attack a server process of its own on the embedded model, ten seconds of attack from
 another process, and a neighbour with a connection of its own who asks for the server's
 description without a pause and the model for four tokens every second. stdout has the rows as the
@@ -9,6 +11,7 @@ page shows them; stderr tells of each the slowest answer of the model, the neigh
 failed, and how the server ended.
 """
 
+import argparse
 import os
 import resource
 import subprocess
@@ -26,7 +29,10 @@ from llavachat.v1 import chat_pb2_grpc
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.insert(0, str(TESTS))
 
-from attacker import ATTACKS  # noqa: E402
+try:
+    from attacker import ATTACKS
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is not installed; run this in the environment of `make test`")
 from server_process import run_server  # noqa: E402
 
 ATTACK_SECONDS = 10.0
@@ -136,9 +142,11 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
     assert {UNGUARDED, *ATTACKS} == set(ROWS)
-    wanted = sys.argv[1:] or list(ROWS)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all of them")
+    wanted = parser.parse_args().rows or list(ROWS)
     if unknown := set(wanted) - set(ROWS):
-        sys.exit(f"{', '.join(sorted(unknown))}: no such row; there are {', '.join(ROWS)}")
+        parser.error(f"{', '.join(sorted(unknown))}: no such row; there are {', '.join(ROWS)}")
     print("| attack | blows | p50 ms | p99 ms | max ms | MiB peak | MiB after | load |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in wanted:

@@ -1,11 +1,12 @@
 """What one greedy key costs another: the neighbour's latency alone, and beside forty questions.
 
-    python bench/fairness.py
+    python bench/fairness.py [SERVER'S FLAGS]
 
 A server process on the embedded model with two keys. The neighbour asks one question after
 another, 32 tokens each; the greedy one has forty under way at any time, likewise.
 """
 
+import argparse
 import sys
 import tempfile
 import time
@@ -55,11 +56,15 @@ def tell(name: str, times: list[float]) -> None:
 
 def main() -> None:
     """Measure both."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="All flags go to the server."
+    )
+    flags_given = parser.parse_known_args()[1]
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys"
         names = ("neighbour", "greedy")
         keys.write_text("".join(f"{n} {sha256(n.encode()).hexdigest()}\n" for n in names))
-        flags = ("--keys-file", str(keys), "--state-folder", folder, *sys.argv[1:])
+        flags = ("--keys-file", str(keys), "--state-folder", folder, *flags_given)
         with run_server(Path(folder), *flags) as server:
             stub = server.stub()
             for _ in range(5):

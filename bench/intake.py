@@ -6,6 +6,7 @@ The kinds of pictures are interleaved, so that a busy moment hits both sides ali
 quiet machine.
 """
 
+import argparse
 import asyncio
 import io
 import os
@@ -65,7 +66,7 @@ async def main() -> None:
     """Print the table."""
     intake = Intake(LIMITS)
     began = time.perf_counter()
-    await intake.start()
+    await intake.start_all()
     print(f"{len(intake.process_ids)} decoders started in {time.perf_counter() - began:.2f} s")
     print("| picture | bytes | in a thread, ms | through the intake, ms | more, ms |")
     print("|---|---|---|---|---|")
@@ -84,4 +85,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     asyncio.run(main())

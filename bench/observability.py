@@ -2,6 +2,8 @@
 
     python bench/observability.py [--rounds 30] [--talkers 8]
 
+It needs the environment of `make test`: what measures, and the tests' receiver.
+
 Three servers on the embedded model are asked the same about a picture, one server at a time:
 `plain`; `scraped`, whose figures are read every second, fifteen times as often as is usual; and
 `traced`, which is scraped likewise and sends every span and its metrics by OTLP to a receiver in
@@ -37,8 +39,12 @@ sys.path.insert(0, str(ROOT_FOLDER / "tests"))
 
 from llavachat_server.ops import logs
 from llavachat_server.ops.export import Exports
-from llavachat_server.ops.telemetry import Telemetry
-from otlp_receiver import receive_by_grpc
+
+try:
+    from llavachat_server.ops.telemetry import Telemetry
+    from otlp_receiver import receive_by_grpc
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is not installed; run this in the environment of `make test`")
 from pictures import red_circle
 from reports import make_report
 
@@ -75,9 +81,11 @@ class Arm:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=30, help="2 or more (default: 30)")
     parser.add_argument("--talkers", type=int, default=8)
     options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds must be 2 or more: quartiles are printed")
     for name, microseconds in measure_reports():
         print(f"a report: {microseconds:6.1f} us of computing for {name}")
     with (
