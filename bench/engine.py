@@ -1,4 +1,5 @@
-"""Measures the batching core in process, beside transformers' two ways to generate.
+"""Measures the batching core in process, by torch and by the kernels, beside transformers' two ways
+to generate.
 
     python bench/engine.py --threads 1 --rounds 3 --clock cpu
 
@@ -6,27 +7,42 @@ One LLaVA-shaped checkpoint with random weights (its decoder reads 107.9 MB a to
 greedy, eos ignored; every contender has a copy of its own, and the contenders take turns in
 every round. `--clock cpu` counts the process's CPU time, which is the one to compare by on a
 machine that others use too; `wall` counts seconds. With one thread and nobody else they agree.
+Where the extra `compiled` is not installed, the kernels' row is left out.
 """
 
 import argparse
+import json
 import os
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from llavachat_server.engine.batching.blocks import BlockPool
 from llavachat_server.engine.batching.budget import GapBudget
 from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.scheduler import Scheduler
 from llavachat_server.engine.batching.sequence import Job
+from llavachat_server.engine.llava.config import parse_config
+from llavachat_server.engine.llava.files import map_weights
+from llavachat_server.engine.native.apart import NoKernels, get_kernels
+from llavachat_server.engine.native.cache import Cache
+from llavachat_server.engine.native.embedding import RowTable
+from llavachat_server.engine.native.packed import pack
+from llavachat_server.engine.native.sampling import ArraySampler
+from llavachat_server.engine.native.steps import NativeDecoder, NativeRunner
 from llavachat_server.engine.tensors.cache import make_cache
 from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.engine.tensors.sampling import TensorSampler
+from llavachat_server.engine.virtual_ids import VirtualIds
+from safetensors.torch import save_file
 from transformers import (
     CLIPVisionConfig,
     ContinuousBatchingConfig,
@@ -144,12 +160,15 @@ class StockBatching:
 
 
 class OwnCore:
-    """The batching core."""
+    """The batching core, on torch's operations."""
 
     name = "own core"
     most_chats = 16
 
     def __init__(self) -> None:
+        self._core = self._make_core()
+
+    def _make_core(self) -> Core:
         model = make_model()
         decoder = Decoder(model, 4096, release_weights=True)
         decoder.tune()
@@ -159,7 +178,7 @@ class OwnCore:
         )
         scheduler = Scheduler(pool, GapBudget(0.1, 512), 16)
         sampler = TensorSampler(16, VOCABULARY, (), cpu)
-        self._core = Core(Runner(decoder, attention), scheduler, sampler)
+        return Core(Runner(decoder, attention), scheduler, sampler)
 
     def answer(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """The new ids of every prompt."""
@@ -174,6 +193,42 @@ class OwnCore:
 
     def stop(self) -> None:
         """Nothing runs between answers."""
+
+
+class Compiled(OwnCore):
+    """The batching core, on kernels for the CPU at hand.
+
+    Raises:
+        NoKernels: they can not be compiled, or can not be run here.
+    """
+
+    name = "own core, compiled"
+
+    def _make_core(self) -> Core:
+        kernels = get_kernels(None)
+        model = make_model()
+        with tempfile.TemporaryDirectory() as folder:
+            weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+            save_file(weights, Path(folder) / "model.safetensors")
+            config = parse_config(json.loads(json.dumps(model.config.to_dict(), default=str)))
+            packed = pack(map_weights(Path(folder)), config)
+        rows = RowTable(packed.words, VirtualIds(len(packed.words)), 1, 1, 1)
+        decoder = NativeDecoder(kernels.step, packed.panels, config, rows, torch.get_num_threads())
+        num_blocks = CACHE_TOKENS // 16
+        scheduler = Scheduler(BlockPool(num_blocks, 16), GapBudget(0.1, 512), 16)
+        runner = NativeRunner(decoder, Cache(decoder.shape, num_blocks, 16))
+        return Core(runner, scheduler, ArraySampler(16, VOCABULARY, ()))
+
+
+def make_contenders() -> list[Any]:
+    """All that can run here."""
+    contenders: list[Any] = [Generate(), OwnCore()]
+    try:
+        contenders.append(Compiled())
+    except NoKernels as error:
+        print(f"no kernels: {error}", file=sys.stderr)
+    # The stock loop's thread draws random numbers, so its model is made last.
+    return [*contenders, StockBatching()]
 
 
 def draw_prompt(rng: random.Random, num_tokens: int) -> Prompt:
@@ -239,8 +294,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
 
-    # The stock loop's thread draws random numbers, so its model is made last.
-    contenders = [Generate(), OwnCore(), StockBatching()]
+    contenders = make_contenders()
     try:
         run_all(contenders, arguments, clock)
     finally:
@@ -265,9 +319,17 @@ def run_all(
     columns = list(rounds[contenders[0].name][0])
     print(f"| {' | '.join(['', *columns])} |")
     print(f"|{'---|' * (len(columns) + 1)}")
-    for name, figures in rounds.items():
-        cells = [f"{statistics.median(f[column] for f in figures):.0f}" for column in columns]
-        print(f"| {' | '.join([name, *cells])} |")
+    medians = {
+        name: [statistics.median(f[column] for f in figures) for column in columns]
+        for name, figures in rounds.items()
+    }
+    for name, row in medians.items():
+        print(f"| {' | '.join([name, *(f'{figure:.0f}' for figure in row)])} |")
+    for one, other in ((OwnCore, StockBatching), (Compiled, OwnCore)):
+        if one.name in medians:
+            pairs = zip(medians[one.name], medians[other.name], strict=True)
+            cells = [f"{a / b:.2f}" for a, b in pairs]
+            print(f"| {' | '.join([f'{one.name} : {other.name}', *cells])} |")
     bandwidth = statistics.median(bandwidths)
     print(
         f"\nMedians of {arguments.rounds} rounds, {arguments.threads} thread(s), "
