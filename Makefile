@@ -86,7 +86,7 @@ test-observability: .venv/.observability ## a real Prometheus scrapes a server; 
 test-system: .venv/.test .venv-cdk/.ready ## the host's tests on a real systemd in a container; needs root
 	$(SAY) "What the system tests stand on (some minutes, only once)"
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/system/prepare
-	$(SAY) "The host, from nothing to a reboot (10 to 15 minutes on 2 cores)"
+	$(SAY) "The host, from nothing to a reboot (5 to 15 minutes on 2 cores)"
 	@$(BIN)/python -m pytest --durations=0 --durations-min=5 tests/system/test_[0-9]*.py
 
 test-infra: .venv-cdk/.ready ## the stack's templates, policies and rules; needs Node.js
