@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from llavachat_cdk import machines as price
 from llavachat_cdk.machines import MACHINES, NEEDS
 
 GPU_IMAGE_PARAMETER = (
@@ -404,25 +403,3 @@ def read_context(context: Mapping[str, object]) -> Options:
             if key not in OWN_KEYS and not others.search(key)
         }
     )
-
-
-def estimate_cost(options: Options) -> tuple[float, float]:
-    """US dollars per running hour, and per month while everything stands still."""
-    hourly = MACHINES[options.instance_type].usd_per_hour * (
-        price.SPOT_SHARE if options.spot else 1
-    )
-    if not options.vpc_id:
-        hourly += price.PUBLIC_ADDRESS_USD_PER_HOUR if options.egress == "address" else 0
-    hourly += price.METRICS * price.METRIC_USD_PER_MONTH / price.HOURS_PER_MONTH
-    volumes_gib = options.chats_gib + (0 if options.spot else options.system_gib)
-    monthly = volumes_gib * price.GP3_USD_PER_GIB_MONTH
-    monthly += 2 * price.SECRET_USD_PER_MONTH
-    monthly += price.ALARMS * price.ALARM_USD_PER_MONTH
-    monthly += NEEDS[options.profile, options.quantization].mirror_gib * price.S3_USD_PER_GIB_MONTH
-    if options.private_name:
-        monthly += price.HOSTED_ZONE_USD_PER_MONTH
-    if options.egress == "nat" and not options.vpc_id:
-        # Its public address is billed like any other, and stands as long as the gateway.
-        nat = price.NAT_GATEWAY_USD_PER_HOUR + price.PUBLIC_ADDRESS_USD_PER_HOUR
-        monthly += nat * price.HOURS_PER_MONTH
-    return hourly, monthly

@@ -2,27 +2,10 @@
 
 Prices are on-demand Linux list prices of us-east-1 in US dollars as known in June 2026; other
 regions differ by up to a half. They serve estimates and budgets, never bills: check before quoting.
-Source: https://aws.amazon.com/ec2/pricing/on-demand/, https://aws.amazon.com/ebs/pricing/
+Source: https://aws.amazon.com/ec2/pricing/on-demand/
 """
 
 from dataclasses import dataclass
-
-HOURS_PER_MONTH = 730
-GP3_USD_PER_GIB_MONTH = 0.08
-SNAPSHOT_USD_PER_GIB_MONTH = 0.05
-PUBLIC_ADDRESS_USD_PER_HOUR = 0.005
-"""Of whatever has one, a machine or a gateway. Source: https://aws.amazon.com/vpc/pricing/"""
-NAT_GATEWAY_USD_PER_HOUR = 0.045
-HOSTED_ZONE_USD_PER_MONTH = 0.50
-SECRET_USD_PER_MONTH = 0.40
-ALARM_USD_PER_MONTH = 0.10
-METRIC_USD_PER_MONTH = 0.30
-METRICS = 16
-"""What the agent and the log filters send, each dimension set counted, only while running."""
-ALARMS = 7
-S3_USD_PER_GIB_MONTH = 0.023
-SPOT_SHARE = 0.45
-"""A usual spot price as a share of the on-demand price; it changes by the hour and the zone."""
 
 
 @dataclass(frozen=True, slots=True)

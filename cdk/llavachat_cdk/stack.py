@@ -5,7 +5,8 @@ from typing import Any
 from aws_cdk import CfnOutput, Stack
 from constructs import Construct
 
-from llavachat_cdk.configuration import Options, estimate_cost
+from llavachat_cdk.configuration import Options
+from llavachat_cdk.costs import estimate_cost
 from llavachat_cdk.llavachat import LlavaChat
 from llavachat_cdk.network import PORT
 from llavachat_cdk.release import Release

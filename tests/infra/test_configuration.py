@@ -15,10 +15,10 @@ from llavachat_cdk.configuration import (
     OWN_KEYS,
     ConfigurationError,
     Options,
-    estimate_cost,
     list_allowed,
     read_context,
 )
+from llavachat_cdk.costs import estimate_cost
 from llavachat_cdk.machines import MACHINES, NEEDS
 
 
