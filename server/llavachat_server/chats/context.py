@@ -107,14 +107,13 @@ class ContextBuilder:
         """
         history = self._wording.translate(history, system_prompt)
         question = self._build_question(history, prompt, len(images), system_prompt)
-        total = self._count(history, question, len(images)).total
-        num_dropped = 0
+        count = self._count(history, question, len(images))
+        total, num_dropped = count.total, 0
         if drop_for_tokens is not None and total > self.context_tokens - drop_for_tokens:
             alone = self._count_alone(history, prompt, len(images), system_prompt)
             num_dropped = self._count_dropped(history, total, alone, drop_for_tokens, system_prompt)
         # Counted before it is made: most of a long history that does not fit is never put together.
         if not num_dropped and total >= self.context_tokens:
-            count = self._count(history, question, len(images))
             raise self._refuse(count, history, prompt, images, system_prompt)
         built = self._assemble(history, num_dropped, question, prompt, images, system_prompt)
         if built.count.total >= self.context_tokens:

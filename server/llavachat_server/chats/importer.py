@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from llavachat_server.chats.errors import BadField, ChatError, ImportStalled, TooManyAtOnce
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.store import ChatStore
+from llavachat_server.chats.wording import tokenise
 from llavachat_server.images.intake import (
     MAX_KEPT_SIDE_PIXELS,
     BadImage,
@@ -165,47 +166,31 @@ class Importer:
         loop = asyncio.get_running_loop()
         new_ids: dict[str, str] = {}
         num_tokens: dict[str | None, int] = {None: 0}
-        turns: list[Turn] = []
-        ids: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        tokenised: list[Turn] = []
         for begin in range(0, len(chat.turns), _BATCH_TURNS):
             batch = chat.turns[begin : begin + _BATCH_TURNS]
-            ids += await loop.run_in_executor(
+            tokenised += await loop.run_in_executor(
                 self._tokenising, self._tokenise, batch, chat.system_prompt
             )
-        for turn, (question_ids, answer_ids) in zip(chat.turns, ids, strict=True):
+        turns: list[Turn] = []
+        for turn in tokenised:
             widened = len(turn.images) * (self._num_image_tokens - 1)
-            num_prompt_tokens = num_tokens[turn.parent_id] + len(question_ids) + widened
+            num_prompt_tokens = num_tokens[turn.parent_id] + len(turn.question_ids) + widened
             # Every answer is closed by one more token.
-            num_tokens[turn.id] = num_prompt_tokens + len(answer_ids) + 1
+            num_tokens[turn.id] = num_prompt_tokens + len(turn.answer_ids) + 1
             new_ids[turn.id] = secrets.token_hex(16)
             turns.append(
                 replace(
                     turn,
                     id=new_ids[turn.id],
                     parent_id=None if turn.parent_id is None else new_ids[turn.parent_id],
-                    question_ids=question_ids,
-                    answer_ids=answer_ids,
                     num_untrimmed_tokens=num_prompt_tokens,
-                    tokenizer_sha256=self._prompts.tokenizer_sha256,
                 )
             )
         return replace(chat, id=secrets.token_hex(16), turns=tuple(turns))
 
-    def _tokenise(
-        self, turns: tuple[Turn, ...], system_prompt: str | None
-    ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Token ids of questions and answers."""
-        ids = []
-        for turn in turns:
-            num_images = len(turn.images)
-            if turn.parent_id is None:
-                question = self._prompts.build_first_turn(
-                    turn.prompt, num_images=num_images, system_prompt=system_prompt
-                )
-            else:
-                question = self._prompts.build_next_turn(turn.prompt, num_images=num_images)
-            ids.append((question, self._prompts.build_answer(turn.answer)))
-        return ids
+    def _tokenise(self, turns: tuple[Turn, ...], system_prompt: str | None) -> list[Turn]:
+        return [tokenise(turn, self._prompts, system_prompt) for turn in turns]
 
     async def _keep(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         keeping = asyncio.ensure_future(self._store.add_chat(chat, pictures))

@@ -47,16 +47,24 @@ class Wording:
         if all(map(self.is_own, turns)):
             return turns
         return [
-            turn if self.is_own(turn) else self._tokenise(turn, system_prompt) for turn in turns
+            turn if self.is_own(turn) else tokenise(turn, self.prompts, system_prompt)
+            for turn in turns
         ]
 
-    def _tokenise(self, turn: Turn, system_prompt: str | None) -> Turn:
-        num_images = len(turn.images)
-        if turn.parent_id is None:
-            question = self.prompts.build_first_turn(
-                turn.prompt, num_images=num_images, system_prompt=system_prompt
-            )
-        else:
-            question = self.prompts.build_next_turn(turn.prompt, num_images=num_images)
-        answer = self.prompts.build_answer(turn.answer)
-        return replace(turn, question_ids=question, answer_ids=answer)
+
+def tokenise(turn: Turn, prompts: TurnTokenizer, system_prompt: str | None) -> Turn:
+    """A turn with the ids of its text; `system_prompt` as in `Wording.translate`."""
+    num_images = len(turn.images)
+    if turn.parent_id is None:
+        question = prompts.build_first_turn(
+            turn.prompt, num_images=num_images, system_prompt=system_prompt
+        )
+    else:
+        question = prompts.build_next_turn(turn.prompt, num_images=num_images)
+    answer = prompts.build_answer(turn.answer)
+    return replace(
+        turn,
+        question_ids=question,
+        answer_ids=answer,
+        tokenizer_sha256=prompts.tokenizer_sha256,
+    )
