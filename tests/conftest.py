@@ -12,6 +12,7 @@ from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.images.worker import Worker
 from llavachat_server.ops import logs
+from scripted_service import ScriptedServer
 from server_process import ServerProcess, run_server
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
@@ -41,6 +42,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def server_address(server: ServerProcess) -> str:
     """Where the session's server is."""
     return server.address
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    """A scripted service on a port of its own."""
+    running = ScriptedServer()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")

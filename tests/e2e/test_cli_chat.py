@@ -9,19 +9,11 @@ import grpc
 import pytest
 from llavachat.v1 import chat_pb2
 from PIL import Image
-from scripted_service import ScriptedServer, abort, started
+from scripted_service import abort, started
 from terminal import Terminal
 
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 PROMPT = ">"
-
-
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -8,18 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from scripted_service import ScriptedServer
 
 PROGRAM = [sys.executable, "-m", "llavachat"]
 FULL = "stdout can not be written: No space left on device."
-
-
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

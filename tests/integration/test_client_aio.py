@@ -17,7 +17,6 @@ from llavachat import (
 )
 from PIL import Image
 from scripted_service import (
-    ScriptedServer,
     answer_until_cancelled,
     deltas,
     finished,
@@ -25,14 +24,6 @@ from scripted_service import (
 )
 
 RED = Image.new("RGB", (8, 8), "red")
-
-
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

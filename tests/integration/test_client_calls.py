@@ -16,17 +16,8 @@ from llavachat import (
 )
 from llavachat.v1 import chat_pb2
 from PIL import Image
-from scripted_service import ScriptedServer
 
 RED = Image.new("RGB", (8, 8), "red")
-
-
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -11,14 +11,6 @@ from scripted_service import ScriptedServer
 
 
 @pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def tries(monkeypatch):
     """Counts what a client plans after a loss; an event is set once it has planned one."""
     planned, plan = threading.Event(), Resumption.plan

@@ -21,17 +21,9 @@ from llavachat import (
 )
 from llavachat._wire.resumption import Resumption
 from llavachat.v1 import chat_pb2, error_details_pb2
-from scripted_service import ScriptedServer, abort, deltas, finished, started
+from scripted_service import abort, deltas, finished, started
 
 ANSWER = ("A red ", "circle on ", "white.")
-
-
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
 
 
 class Breaking:

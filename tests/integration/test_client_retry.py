@@ -19,14 +19,6 @@ from llavachat import (
 from scripted_service import ScriptedServer, abort, deltas, started
 
 
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
-
-
 def _unavailable(service, times, code=grpc.StatusCode.UNAVAILABLE):
     """UNAVAILABLE for some calls, then the usual answer; and a list of the calls."""
     calls = []

@@ -22,7 +22,6 @@ from llavachat import (
 from llavachat.v1 import chat_pb2, error_details_pb2
 from PIL import Image
 from scripted_service import (
-    ScriptedServer,
     abort,
     answer_until_cancelled,
     deltas,
@@ -32,14 +31,6 @@ from scripted_service import (
 )
 
 RED = Image.new("RGB", (8, 8), "red")
-
-
-@pytest.fixture
-def scripted():
-    """A scripted service on a port of its own."""
-    server = ScriptedServer()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.record import Chat, RequestClaim, Turn
+from llavachat_server.chats.record import RequestClaim
 from llavachat_server.chats.store import IdleChat
-from llavachat_server.images.intake import Picture
 from store_records import end, make_chat, make_import, make_picture, make_turn
+from unsure_store import UnsureStore
 
 
 @pytest.fixture
@@ -144,21 +144,7 @@ async def test_a_request_that_may_be_kept_is_in_the_line_of_its_end(
 ) -> None:
     """The database did not say whether it began the turn; its end says whose request it was."""
 
-    class LostStore(MemoryStore):
-        """Begins chats, and can not say so."""
-
-        async def begin_chat(
-            self,
-            chat: Chat,
-            turn: Turn,
-            pictures: tuple[Picture, ...],
-            claim: RequestClaim | None,
-        ) -> None:
-            """Do it and fail."""
-            await super().begin_chat(chat, turn, pictures, claim)
-            raise StoreUnavailable(1.0, may_be_done=True)
-
-    store = AuditedStore(LostStore(), log)
+    store = AuditedStore(UnsureStore(), log)
     chat, turn = make_chat(), make_turn()
     claim = RequestClaim("ada", "a request", "b" * 64, chat.id, turn.id)
     with pytest.raises(StoreUnavailable):

@@ -9,13 +9,14 @@ from llavachat_server.chats.errors import NotFound, ShuttingDown, StoreFull, Sto
 from llavachat_server.chats.live import TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import ImageSource, NewChat, Question
-from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
+from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.store import ChatQuery
 from llavachat_server.chats.turns import Turns
-from llavachat_server.images.intake import ImageLimits, Intake, Picture
+from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.values import FinishReason, Sampling
 from pictures import red_circle
 from scripted_engine import Hold, ScriptedEngine
+from unsure_store import UnsureStore
 
 
 async def test_a_running_answer_can_be_read() -> None:
@@ -199,21 +200,7 @@ async def test_stopping_waits_for_what_is_being_erased() -> None:
 async def test_a_turn_that_may_have_begun_unseen_is_taken_back() -> None:
     """It would lock its chat: the database began it and could not say so, and nobody was told."""
 
-    class LostStore(MemoryStore):
-        """Begins chats, and can not say so."""
-
-        async def begin_chat(
-            self,
-            chat: Chat,
-            turn: Turn,
-            pictures: tuple[Picture, ...],
-            claim: RequestClaim | None,
-        ) -> None:
-            """Do it and fail."""
-            await super().begin_chat(chat, turn, pictures, claim)
-            raise StoreUnavailable(1.0, may_be_done=True)
-
-    store = LostStore()
+    store = UnsureStore()
     turns = make_turns(ScriptedEngine("A circle."), store)
     events: list[TurnEvent] = []
     with pytest.raises(StoreUnavailable):
