@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 from chat_room import TENANT, Room
-from llavachat_server.chats import context
 from llavachat_server.chats.question import Place, Question
 from llavachat_server.engine.prompt import PromptBuilder
 
 
-async def test_a_long_history_is_counted_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What others would wait for is done in a thread; a short one is begun at once."""
+async def test_turns_are_tokenised_anew_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others would wait for is done in a thread; what has its ids is counted at once."""
     room = Room()
     chat_id = await room.start()
     threads: list[int] = []
@@ -27,7 +26,7 @@ async def test_a_long_history_is_counted_aside(monkeypatch: pytest.MonkeyPatch) 
     await room.turns.count(TENANT, Question(Place(chat_id), "And?"))
     assert {here} == set(threads)
     threads.clear()
-    monkeypatch.setattr(context, "MANY_TURNS", 1)
+    monkeypatch.setattr(PromptBuilder, "tokenizer_sha256", "b" * 64)
     await room.go_on(chat_id)
     await room.turns.count(TENANT, Question(Place(chat_id), "And?"))
     assert threads
