@@ -11,7 +11,7 @@ from llavachat_server.chats.sql import reading, schema
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery, PageMark
 from sqlalchemy import event
-from store_records import NOON, make_chat, make_turn
+from store_records import NOON, end, make_chat, make_turn
 
 CHATS_INDEX = "ix_chats_tenant_updated_at_id (tenant=?"
 LABELS_INDEX = (
@@ -109,3 +109,20 @@ async def test_a_branch_is_walked_by_indexes(store: SqlStore) -> None:
             scans = [row[3] for row in plan if row[3].startswith("SCAN")]
             assert ["SCAN branch"] * 2 == scans
     assert 2 == len(branches)
+
+
+@pytest.mark.parametrize(("num_turns", "num_times"), [(15, 0), (16, 1), (40, 2)])
+async def test_reading_a_chat_gives_way_between_turns(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, num_turns: int, num_times: int
+) -> None:
+    """Whoever wants Python's lock meanwhile gets it before a long chat is read to its end."""
+    given: list[float] = []
+    monkeypatch.setattr(reading, "sleep", given.append)
+    turns = [end(make_turn())]
+    while len(turns) < num_turns:
+        turns.append(end(make_turn(parent_id=turns[-1].id)))
+    chat = make_chat(turns=tuple(turns))
+    await store.add_chat(chat, ())
+    assert chat.turns == (await store.get_branch("ada", chat.id, None)).turns
+    assert num_times == len(given)
+    assert all(seconds > 0 for seconds in given)

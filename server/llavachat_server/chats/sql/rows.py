@@ -197,11 +197,11 @@ def read_turn(row: RowMapping, images: tuple[ImageInfo, ...]) -> Turn:
         trimmed_turn_ids=_read_trimmed(row["trimmed_turn_ids"]),
         num_untrimmed_tokens=row["num_untrimmed_tokens"],
         sampling=_read_sampling(row["sampling"]),
-        model=ModelInfo(
+        model=_read_model(
             row["profile"],
             row["name"],
             row["revision"],
-            Quantization(row["quantization"]),
+            row["quantization"],
             row["weights_sha256"],
         ),
         created_at=read_time(row["created_at"]),
@@ -227,6 +227,13 @@ def read_turn(row: RowMapping, images: tuple[ImageInfo, ...]) -> Turn:
 def _read_sampling(text: str) -> Sampling:
     sampling = json.loads(text)
     return Sampling(**{**sampling, "stop": tuple(sampling["stop"])})
+
+
+@lru_cache(maxsize=256)
+def _read_model(
+    profile: str, name: str, revision: str, quantization: str, weights_sha256: str
+) -> ModelInfo:
+    return ModelInfo(profile, name, revision, Quantization(quantization), weights_sha256)
 
 
 @lru_cache(maxsize=256)
