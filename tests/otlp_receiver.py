@@ -61,16 +61,6 @@ class Received:
             for metric in scope.metrics
         }
 
-    def wait_for_span(self, name: str) -> Any:
-        """The first span of a name, once it is there."""
-
-        def find() -> Any:
-            return next((span for span in self.spans if span.name == name), None)
-
-        with self.news:
-            assert self.news.wait_for(find, PATIENCE_SECONDS), [s.name for s in self.spans]
-        return find()
-
     def text(self) -> str:
         """All of it, to be searched."""
         return "\n".join(map(str, [*self.traces, *self.metrics]))

@@ -21,7 +21,6 @@ COLOURS = (
 )
 BACKGROUND_COLOURS = (*COLOURS, "white")
 SIZES = ("small", "big")
-MAX_ITEMS = 3
 
 Rgb = tuple[int, int, int]
 
@@ -136,7 +135,7 @@ def sample_scene(rng: random.Random, num_items: int | None = None) -> Scene:
 
     Args:
         rng: the only source of chance.
-        num_items: 0 to `MAX_ITEMS`; drawn when None.
+        num_items: 0 to 3; drawn when None.
     """
     while True:
         scene = _try_scene(rng, num_items)

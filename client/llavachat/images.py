@@ -104,14 +104,10 @@ def list_sources(images: Images) -> tuple[ImageSource, ...]:
     return (cast(ImageSource, images),) if single else tuple(cast(Iterable[ImageSource], images))
 
 
-def load_pictures(
-    images: Images, *, max_side_pixels: int = MAX_SIDE_PIXELS
-) -> tuple[Picture | ImageInfo, ...]:
+def load_pictures(images: Images) -> tuple[Picture | ImageInfo, ...]:
     """Make one, several or no pictures ready; see `load_picture`."""
     return tuple(
-        source
-        if isinstance(source, ImageInfo)
-        else load_picture(source, max_side_pixels=max_side_pixels)
+        source if isinstance(source, ImageInfo) else load_picture(source)
         for source in list_sources(images)
     )
 

@@ -15,9 +15,9 @@ from engine_reference import (
     make_engine,
     write_lively_checkpoint,
 )
-from llavachat_server.engine.detokenise import decode_tokens
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.native.apart import Kernels
+from token_text import decode_tokens
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

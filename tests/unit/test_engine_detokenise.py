@@ -6,7 +6,8 @@ import llavachat_server
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llavachat_server.engine.detokenise import Detokeniser, StopMatch, TokenTable, decode_tokens
+from llavachat_server.engine.detokenise import Detokeniser, StopMatch, TokenTable
+from token_text import decode_tokens
 from tokenizers import Tokenizer
 
 FOLDER = Path(llavachat_server.__file__).parent / "models" / "shapes"

@@ -25,18 +25,18 @@ def hash_file(name: str) -> str:
     return hashlib.sha256((layout.CREDENTIALS / name).read_bytes()).hexdigest()
 
 
-def derive_keys(folder: Path = layout.CREDENTIALS) -> None:
+def derive_keys() -> None:
     """From ``api-key``, which a deployment brings, the file of hashes that the server reads.
 
     Raises:
         HostError: there is no key in it.
     """
-    plain = folder / "api-key"
+    plain = layout.CREDENTIALS / "api-key"
     if plain.is_file():
         key = plain.read_text().strip()
         if not key:
             raise HostError(f"{plain} is empty")
-        write_whole(folder / "keys", f"default {hash_key(key)}\n", mode=0o600)
+        write_whole(layout.CREDENTIALS / "keys", f"default {hash_key(key)}\n", mode=0o600)
 
 
 def render_drop_in(options: Options, credentials: set[str]) -> str:

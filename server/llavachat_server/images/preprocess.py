@@ -16,12 +16,11 @@ Source: ``expand2square`` in the LLaVA-1.5 release, ``llava/mm_utils.py``, calle
 """
 
 
-def pad_to_square(picture: Image.Image, colour: tuple[int, int, int] = PAD_COLOUR) -> Image.Image:
-    """Centre an RGB picture on a square canvas as large as its longer side.
+def pad_to_square(picture: Image.Image) -> Image.Image:
+    """Centre an RGB picture on a square canvas of `PAD_COLOUR` as large as its longer side.
 
     Args:
         picture: an RGB picture of any size.
-        colour: RGB, 0-255, of the added border.
 
     Returns:
         A square RGB picture; the same object when it was square already.
@@ -30,6 +29,6 @@ def pad_to_square(picture: Image.Image, colour: tuple[int, int, int] = PAD_COLOU
     if width == height:
         return picture
     side = max(width, height)
-    square = Image.new("RGB", (side, side), colour)
+    square = Image.new("RGB", (side, side), PAD_COLOUR)
     square.paste(picture, ((side - width) // 2, (side - height) // 2))
     return square

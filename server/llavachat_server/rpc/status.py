@@ -229,17 +229,6 @@ def _precondition(kind: str, subject: str = "turn_id") -> Callable[[Any], Refusa
     return refuse
 
 
-def _chat_full(error: chats.ChatFull) -> Refusal:
-    violation = error_details_pb2.PreconditionFailure.Violation(
-        type="CHAT_FULL", subject="chat_id", description=str(error)
-    )
-    return Refusal(
-        StatusCode.FAILED_PRECONDITION,
-        str(error),
-        (error_details_pb2.PreconditionFailure(violations=[violation]),),
-    )
-
-
 ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     InvalidField: lambda error: invalid(error.field, error.expected),
     picture.BadImage: lambda error: invalid("images", str(error)),
@@ -257,7 +246,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.ReplayCut: _retry_later(StatusCode.UNAVAILABLE),
     chats.ImportStalled: _retry_later(StatusCode.DEADLINE_EXCEEDED),
     chats.TooManyAtOnce: lambda error: _limit(error.subject)(error),
-    chats.ChatFull: _chat_full,
+    chats.ChatFull: _precondition("CHAT_FULL", "chat_id"),
     chats.StoreFull: _limit("store"),
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),

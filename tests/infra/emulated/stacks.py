@@ -20,7 +20,6 @@ from moto.ec2.models.core import TaggedEC2Resource
 
 from emulated.resources import KINDS, REMOVALS, Clients
 
-SETTLED = ("_COMPLETE", "_FAILED")
 MINUTES = re.compile(r"PT(\d+)M")
 
 

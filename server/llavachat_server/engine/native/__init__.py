@@ -2,7 +2,7 @@
 
 `kernels` is what numba compiles, in processes of its own (`apart`), which leave machine code behind
 (`code`). `weights` packs a checkpoint, `steps` computes the decoder and `tower` the pictures, on
-threads of their own (`helpers`), `cache` and `embedding` are the memory between them, `sampling`
+threads of their own (`threads`), `cache` and `embedding` are the memory between them, `sampling`
 draws, and `backend` is what the engine sees. It knows no asyncio and no requests.
 """
 

@@ -27,10 +27,10 @@ from llavachat_server.engine.native import pages
 from llavachat_server.engine.native.apart import Kernels, get_kernels
 from llavachat_server.engine.native.cache import Cache
 from llavachat_server.engine.native.embedding import RowTable
-from llavachat_server.engine.native.helpers import count_cores
 from llavachat_server.engine.native.packed import Packed, map_packed, pack, write_packed
 from llavachat_server.engine.native.sampling import ArraySampler
 from llavachat_server.engine.native.steps import NativeDecoder, NativeRunner
+from llavachat_server.engine.native.threads import count_cores
 from llavachat_server.engine.native.tower import NativeTower
 from llavachat_server.engine.packed_copy import (
     KIND,

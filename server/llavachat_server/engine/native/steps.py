@@ -16,7 +16,6 @@ from llavachat_server.engine.native.cache import Cache
 from llavachat_server.engine.native.calls import find_address, point_to, write_words
 from llavachat_server.engine.native.code import Kernel
 from llavachat_server.engine.native.embedding import RowTable
-from llavachat_server.engine.native.helpers import Helpers
 from llavachat_server.engine.native.plan import (
     LANES,
     MAX_ATTENDING_ROWS,
@@ -28,6 +27,7 @@ from llavachat_server.engine.native.plan import (
     count_counters,
     count_scratch,
 )
+from llavachat_server.engine.native.threads import Helpers
 from llavachat_server.engine.native.weights import build_angles
 
 Floats = NDArray[np.float32]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from llavachat_server.engine.llava.config import LlavaConfig
 from llavachat_server.engine.native.calls import point_to, write_words
 from llavachat_server.engine.native.code import Kernel
-from llavachat_server.engine.native.helpers import Helpers
 from llavachat_server.engine.native.plan import (
     LANES,
     TOWER_PHASES_AROUND,
@@ -22,6 +21,7 @@ from llavachat_server.engine.native.plan import (
     count_counters,
     count_tower_scratch,
 )
+from llavachat_server.engine.native.threads import Helpers
 from llavachat_server.engine.native.weights import TowerWeights, count_tower_layers
 
 Floats = NDArray[np.float32]

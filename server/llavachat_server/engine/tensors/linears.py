@@ -58,19 +58,19 @@ class PackedLinear:
         return product
 
 
-def measure_row_counts(
-    run: Callable[[int], object], has_time: Callable[[], bool], max_rounds: int = 9
-) -> list[float]:
+_MAX_ROUNDS = 9
+
+
+def measure_row_counts(run: Callable[[int], object], has_time: Callable[[], bool]) -> list[float]:
     """The least seconds that `run` takes with 1 to `MAX_PADDED_ROWS` rows.
 
     Args:
         run: computes so many rows.
         has_time: asked before each further round.
-        max_rounds: rounds at most.
     """
     counts = range(1, MAX_PADDED_ROWS + 1)
     best = [float("inf")] * len(counts)
-    for number in range(max_rounds):
+    for number in range(_MAX_ROUNDS):
         if number and not has_time():
             break
         for index, count in enumerate(counts):

@@ -4,7 +4,7 @@ import threading
 from queue import SimpleQueue
 
 import pytest
-from llavachat_server.engine.native.helpers import Helpers
+from llavachat_server.engine.native.threads import Helpers
 
 
 def list_threads(name: str) -> list[threading.Thread]:
