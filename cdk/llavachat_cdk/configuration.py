@@ -88,7 +88,7 @@ class Options(BaseModel):
         "llava-1.5-7b",
         "The model; `shapes` is the embedded one, for a rehearsal on a machine without a GPU.",
         allowed="llava-1.5-7b, llava-1.5-13b or shapes",
-        cost="mirror of the weights: 0.32 (7b), 0.61 (13b), 0 (shapes)",
+        cost="mirror of the weights: 0.30 (7b), 0.57 (13b), 0 (shapes)",
     )
     quantization: Literal["none", "int8", "nf4"] = describe(
         "int8",
@@ -286,12 +286,13 @@ class Options(BaseModel):
         if machine is None:
             return self
         need = NEEDS[self.profile, self.quantization]
-        if need.gpu_gib > machine.gpu_gib:
-            fitting = [name for name, other in MACHINES.items() if other.gpu_gib >= need.gpu_gib]
+        if not machine.has_room(need):
+            fitting = [name for name, other in MACHINES.items() if other.has_room(need)]
             raise ValueError(
                 f"profile {self.profile} with quantization {self.quantization} needs "
-                f"{need.gpu_gib:.1f} GiB of GPU memory and instance_type {self.instance_type} has "
-                f"{machine.gpu_gib}; allowed for it: {', '.join(fitting)}; "
+                f"{need.gpu_gib:.1f} GiB of GPU memory and {need.host_gib:g} of the machine's own, "
+                f"and instance_type {self.instance_type} has {machine.gpu_gib:g} and "
+                f"{machine.host_gib}; allowed for it: {', '.join(fitting)}; "
                 "or a smaller quantization"
             )
         placed = [self.vpc_id, self.subnet_id]

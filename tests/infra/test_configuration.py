@@ -19,7 +19,7 @@ from llavachat_cdk.configuration import (
     read_context,
 )
 from llavachat_cdk.costs import estimate_cost
-from llavachat_cdk.machines import MACHINES, NEEDS
+from llavachat_cdk.machines import MACHINES, NEEDS, Machine
 
 
 def test_defaults_are_allowed() -> None:
@@ -166,7 +166,7 @@ def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("together", "said"),
     [
-        ({"profile": "llava-1.5-13b", "quantization": "none"}, "needs 31.3 GiB"),
+        ({"profile": "llava-1.5-13b", "quantization": "none"}, "needs 29.5 GiB"),
         ({"profile": "llava-1.5-13b", "instance_type": "g4dn.xlarge"}, "instance_type g4dn"),
         ({"instance_type": "t3.large"}, "has 0"),
         ({"vpc_id": "vpc-12345678"}, "subnet_id and zone go together"),
@@ -198,7 +198,8 @@ def test_a_machine_is_accepted_exactly_if_the_model_fits(
     machine: str, profile: str, quantization: str
 ) -> None:
     """No other rule stands between the three."""
-    fits = NEEDS[profile, quantization].gpu_gib <= MACHINES[machine].gpu_gib
+    need, offered = NEEDS[profile, quantization], MACHINES[machine]
+    fits = need.gpu_gib <= offered.gpu_gib and need.host_gib <= offered.host_gib
     try:
         read_context({"instance_type": machine, "profile": profile, "quantization": quantization})
     except ConfigurationError:
@@ -207,10 +208,19 @@ def test_a_machine_is_accepted_exactly_if_the_model_fits(
         assert fits
 
 
+def test_a_machine_of_too_little_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it boots: the installer there would refuse it as well, minutes later."""
+    monkeypatch.setitem(MACHINES, "g5.small", Machine("A10G", 22.4, 8, 0.5))
+    with pytest.raises(
+        ConfigurationError, match=r"needs .* and 12 of .*g5\.small has 22\.4 and 8;"
+    ):
+        read_context({"instance_type": "g5.small"})
+
+
 def test_the_cost_of_the_defaults() -> None:
     """By the hour: an A10G, its address, metrics; by the month: what also stands while stopped."""
     hourly = 1.006 + 0.005 + 16 * 0.30 / 730
-    expected = (hourly, 120 * 0.08 + 2 * 0.40 + 7 * 0.10 + 14.1 * 0.023 + 0.50)
+    expected = (hourly, 120 * 0.08 + 2 * 0.40 + 7 * 0.10 + 13.2 * 0.023 + 0.50)
     assert pytest.approx(expected) == estimate_cost(Options())
 
 

@@ -56,5 +56,5 @@ def test_server_finds_the_weights_offline(monkeypatch: pytest.MonkeyPatch) -> No
 def test_full_disk_is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is free and what is needed, in one sentence."""
     monkeypatch.setattr(model, "free_gib", lambda _: 3.0)
-    with pytest.raises(HostError, match=r"disk: 3\.0 GiB free for .*needs 15\.2 GiB"):
+    with pytest.raises(HostError, match=r"disk: 3\.0 GiB free for .*needs 14\.2 GiB"):
         model.prepare_model(OPTIONS, Path(sys.executable), Steps())

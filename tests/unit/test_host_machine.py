@@ -48,7 +48,7 @@ SEVEN = Options(profile="llava-1.5-7b")
         (
             {"gpu": Gpu("T4", 15.0, "580.1")},
             replace(SEVEN, quantization="none"),
-            "T4 has 15.0 GiB; llava-1.5-7b as none needs 17.6 GiB",
+            "T4 has 15.0 GiB; llava-1.5-7b as none needs 16.7 GiB",
         ),
     ],
 )

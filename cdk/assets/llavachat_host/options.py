@@ -29,20 +29,21 @@ class Need:
 
 
 # GPU: weights in that form, one full context of keys and values, and 1.5 GiB of work space.
-# The models and revisions are those of the server's profiles; a test compares them.
+# The same figures as in the stack's table (`llavachat_cdk.machines`), and the models and revisions
+# of the server's profiles; tests compare them.
 NEEDS = {
     "shapes": Need(0, 1.5, {}),
     "llava-1.5-7b": Need(
-        14.2,
+        13.2,
         12,
-        {"none": 17.6, "int8": 11.2, "nf4": 8.0},
+        {"none": 16.7, "int8": 10.7, "nf4": 7.7},
         "llava-hf/llava-1.5-7b-hf",
         "b234b804b114d9e37bb655e11cbbb5f5e971b7a9",
     ),
     "llava-1.5-13b": Need(
-        26.8,
+        24.9,
         14,
-        {"none": 31.3, "int8": 18.6, "nf4": 12.6},
+        {"none": 29.5, "int8": 17.7, "nf4": 11.9},
         "llava-hf/llava-1.5-13b-hf",
         "5dda2880bda009266dda7c4baff660b95ca64540",
     ),

@@ -23,8 +23,8 @@ DEFAULT_PROFILE = "llava-1.5-7b"
 
 READY_SECONDS = {"shapes": 300.0, "llava-1.5-7b": 600.0, "llava-1.5-13b": 900.0}
 """A machine that was stopped boots and loads its model within this, by profile, or something is
-wrong. Its instance disk is empty after every stop: the weights come from their mirror again, 15 or
-29 GB at the 2.5 Gbit/s that a g5.xlarge has for long, and a kept quantised copy, up to 15 GB, off a
+wrong. Its instance disk is empty after every stop: the weights come from their mirror again, 14 or
+27 GB at the 2.5 Gbit/s that a g5.xlarge has for long, and a kept quantised copy, up to 14 GB, off a
 volume with 125 MB/s. For 13B in int8 that is three and a half minutes on paper."""
 
 FIRST_BOOT_SECONDS = 1800.0
