@@ -37,7 +37,7 @@ test: .venv/.test ## run the tests that need nothing but Python
 
 # --- what a developer types ------------------------------------------------------------------
 
-check: .venv/.check check-protos ## lint, types, import rules, the contract, README commands, secrets
+check: .venv/.check check-protos ## lint, types, import rules, the contract, the documents' commands, secrets
 	$(SAY) "ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -45,8 +45,8 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, REA
 	@$(BIN)/mypy
 	$(SAY) "import rules"
 	@$(BIN)/lint-imports
-	$(SAY) "README commands"
-	@$(BIN)/python scripts/check_readme.py README.md CONTRIBUTING.md docs/*.md docs/*/*.md
+	$(SAY) "the documents' commands and links"
+	@$(BIN)/python scripts/check_documents.py $$(git ls-files '*.md')
 	$(SAY) "secrets"
 	@BIN=$(BIN) scripts/scan-secrets
 	$(SAY) "known vulnerabilities of dependencies"
