@@ -41,7 +41,7 @@ from llavachat_server.images.worker import Worker
 from llavachat_server.listener import ListenError, bind, make_floods, make_server, watch_floods
 from llavachat_server.measuring import MetricsPort, make_telemetry, watch_server
 from llavachat_server.network import is_loopback
-from llavachat_server.ops.health import Health, warm_up
+from llavachat_server.ops.health import Health
 from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
 from llavachat_server.ready_file import ReadyFile
@@ -55,6 +55,7 @@ from llavachat_server.rpc.service import ChatService
 from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
+from llavachat_server.warming import warm_up
 
 log = logging.getLogger("llavachat")
 
