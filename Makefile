@@ -43,6 +43,7 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, the
 	@$(BIN)/ruff format --check .
 	$(SAY) "mypy --strict"
 	@$(BIN)/mypy
+	@$(BIN)/mypy scripts/*.py scripts/smoke-aws
 	$(SAY) "import rules"
 	@$(BIN)/lint-imports
 	$(SAY) "the documents' commands and links"

@@ -84,7 +84,7 @@ class Chatter(Thread):
                 list(self._stub.StartChat(request, timeout=30))
             except grpc.RpcError as error:
                 self.num_failed += 1
-                print(error.code(), error.details(), file=sys.stderr)  # type: ignore[attr-defined]
+                print(error.code(), error.details(), file=sys.stderr)
             self.times.append(time.perf_counter() - began)
 
 
@@ -117,7 +117,7 @@ def measure(name: str) -> str:
                     stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
                 except grpc.RpcError as error:
                     failures += 1
-                    print(name, error.code(), error.details(), file=sys.stderr)  # type: ignore[attr-defined]
+                    print(name, error.code(), error.details(), file=sys.stderr)
                 times.append(time.perf_counter() - began)
             blows = int(attack.stdout.read()) if attack.stdout else 0
         chatter.ended.set()

@@ -176,6 +176,7 @@ def draw(template: dict[str, Any]) -> str:
     if machine in json.dumps(it.list_all("Route53::RecordSet")):
         arrows.append(draw_arrow((190, 335), (262, 335), (262, 215), (275, 215)))
     if "AWS::StackId" in rights.get("ReportFirstBoot", ""):
+        way: tuple[tuple[int, int], ...]
         way = (300, 263), (300, 290), (210, 290), (210, 488), (190, 488)
         arrows.append(draw_arrow(*way, label="signal", at=(216, 484)))
     if volume in rights.get("ClaimVolume", ""):

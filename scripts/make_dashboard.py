@@ -278,7 +278,8 @@ def build_panel(plot: Plot, source: DataSourceRef) -> Any:
 
 def render() -> str:
     """The file's text."""
-    return JSONEncoder(sort_keys=True, indent=2).encode(build_dashboard()) + "\n"
+    text: str = JSONEncoder(sort_keys=True, indent=2).encode(build_dashboard())
+    return text + "\n"
 
 
 if __name__ == "__main__":

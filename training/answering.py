@@ -133,6 +133,8 @@ def _multiply_as_the_engine_does(module: Any) -> Callable[[Tensor], Tensor]:
     products = Products((module,))
 
     def multiply(hidden: Tensor) -> Tensor:
-        return products.together(hidden.flatten(0, -2)).unflatten(0, hidden.shape[:-1])
+        rows = products.together(hidden.flatten(0, -2))
+        product: Tensor = rows.unflatten(0, hidden.shape[:-1])
+        return product
 
     return multiply

@@ -264,7 +264,7 @@ def train_jointly(
         for _, parameter in named:
             parameter.grad = None
         total = loss + _VISION_LOSS_WEIGHT * vision_loss + _GAZE_LOSS_WEIGHT * gaze_loss
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         scheduled = schedule_rate(step, stage.num_steps, warmup=100, decay_part=stage.decay_part)
         optimiser.step(stage.rate * scheduled)
         pace = 0.02 if step - first_step > 50 else 0.2

@@ -9,6 +9,7 @@ import multiprocessing
 import multiprocessing.connection
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ def run_team(size: int, work: Callable[..., None], *arguments: Any) -> None:
     ]
     for process in processes:
         process.start()
-    waiting = {process.sentinel: process for process in processes}
+    waiting: dict[Any, BaseProcess] = {process.sentinel: process for process in processes}
     try:
         while waiting:
             for sentinel in multiprocessing.connection.wait(list(waiting)):
@@ -135,9 +136,9 @@ def run_team(size: int, work: Callable[..., None], *arguments: Any) -> None:
                 if ended.exitcode:
                     raise RuntimeError(f"a training process ended with {ended.exitcode}")
     finally:
-        for process in waiting.values():
-            process.terminate()
-            process.join()
+        for left in waiting.values():
+            left.terminate()
+            left.join()
 
 
 def _take_part(team: Team, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -123,7 +123,7 @@ def train_vision(
         loss, hits = score_patches(heads, features, torch.from_numpy(labels))
         for _, parameter in named:
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step(schedule_rate(step, num_steps, warmup=60, decay_part=0.4))
         average.lerp_(hits, 0.02 if step > 50 else 0.2)
         if step % 100 == 0 or step == num_steps - 1:
@@ -154,7 +154,7 @@ def fit_heads(
             features = encode_images(weights, normalise_pixels(pixels), model.config)
         loss, hits = score_patches(heads, features, torch.from_numpy(labels))
         heads.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step(schedule_rate(step, num_steps, warmup=10, decay_part=0.5))
     rates = " ".join(f"{value:.3f}" for value in hits.tolist())
     log(f"patch classifier loss {loss.item():.3f} accuracy {rates}")

@@ -60,7 +60,7 @@ class Head(Protocol):
 def can_pack(decoder: Any, head: Any) -> bool:
     """Whether `PackedLayer` can take this model: plain float32 linears on a CPU, and SiLU."""
     linears = [m for m in decoder.layers.modules() if hasattr(m, "in_features")] + [head]
-    has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
+    has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     return bool(
         has_onednn
         and decoder.config.hidden_act in ("silu", "swish")

@@ -26,7 +26,7 @@ class Staging:
         on_gpu = device.type == "cuda"
         self._host = torch.zeros(sum(words), dtype=torch.int64, pin_memory=on_gpu)
         self._device = torch.zeros(sum(words), dtype=torch.int64, device=device)
-        self._sent = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        self._sent = torch.cuda.Event() if on_gpu else None
         self.host = _split(self._host, words, parts)
         """Written between `begin` and `send`."""
         self.device = _split(self._device, words, parts)
