@@ -222,5 +222,5 @@ def test_the_deadline_ends_a_slow_answer(client, service):
     reply = client.start(None, "Go on.", timeout_seconds=0.3)
     with pytest.raises(TimeoutError, match="timeout_seconds"):
         reply.read()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert reply.text.startswith("more ")

@@ -215,7 +215,7 @@ async def test_slow_answers_end_in_time(web: WebServer, part: bytes) -> None:
     began = time.monotonic()
     sentence = await refusal(fetcher(web, total_seconds=0.6), web.url("/slow"))
     assert "did not answer within 0.6 s" == sentence
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     if part:
         await asyncio.wait_for(is_gone.wait(), 10)
 

@@ -19,7 +19,7 @@ from app_in_process import until
 from held_writer import hold_writer
 from llavachat_server.chats.errors import ChatFull, StoreFull
 from llavachat_server.chats.record import Turn, TurnState
-from llavachat_server.chats.sql import schema, writing
+from llavachat_server.chats.sql import schema, writer, writing
 from llavachat_server.chats.sql.database import StoreError, alembic_config
 from llavachat_server.chats.sql.reading import CutTurn
 from llavachat_server.chats.sql.store import SqlStore
@@ -151,6 +151,13 @@ async def test_a_full_store_refuses_recovers_and_loses_nothing(
     assert 1 == len((await store.get_chat("ada", other.id)).turns)
 
 
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is owed is tried again at once; to be asked for before a store whose writer waits."""
+    monkeypatch.setattr(writer, "OWED_RETRY_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("quick_retries")
 async def test_an_end_that_found_no_room_is_kept_though_nobody_writes(
     tight: tuple[SqlStore, str, Turn],
 ) -> None:

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from training import joint_stage, vision_stage
+from training import joint_stage, network, vision_stage
 from training.checkpoint import DEFAULT_FOLDER
+from training.gaze import GAZE_LAYER
 from training.joint_stage import ChatStage, train_jointly
 from training.network import build_model
 from training.vision_stage import train_vision
@@ -48,15 +49,19 @@ def _train(
 
 
 @pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of a fraction of a second, each saved."""
+def quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a fraction of a second, each saved: small batches through few layers."""
+    config = network.build_config()
+    config.vision_config.num_hidden_layers = 2
+    config.text_config.num_hidden_layers = GAZE_LAYER + 1
+    monkeypatch.setattr(network, "build_config", lambda: config)
     monkeypatch.setattr(joint_stage, "BATCH_SIZE", 2)
     monkeypatch.setattr(vision_stage, "BATCH_SIZE", 4)
     for stage in (joint_stage, vision_stage):
         monkeypatch.setattr(stage, "_SAVE_EVERY_SECONDS", 0)
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("quick_steps")
 def test_goes_on_after_a_cut(tmp_path: Path) -> None:
     """A run that is ended within a stage, and begun again, ends with the very weights."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
