@@ -50,10 +50,10 @@ check: .venv/.check check-protos ## lint, types, import rules, the contract, the
 	@$(BIN)/python scripts/check_documents.py $$(git ls-files '*.md')
 	$(SAY) "secrets"
 	@BIN=$(BIN) scripts/scan-secrets
-	$(SAY) "known vulnerabilities of dependencies"
-	@PYTHON=$(BIN)/python scripts/audit-dependencies
+	@$(MAKE) --no-print-directory audit
 
 audit: .venv/.check ## compare the pinned dependencies with known vulnerabilities
+	$(SAY) "known vulnerabilities of dependencies"
 	@PYTHON=$(BIN)/python scripts/audit-dependencies
 
 # Each target for SECONDS; findings land in build/fuzz.
