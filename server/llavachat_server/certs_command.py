@@ -7,7 +7,6 @@ It writes ``tls.crt`` and ``tls.key`` and prints the client's pin, alone on stdo
 import argparse
 import hashlib
 import ipaddress
-import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from llavachat_server.drafts import draft_of
 from llavachat_server.output import NotSaid, describe, say
 
 _BACKDATED = timedelta(hours=1)
@@ -106,8 +106,9 @@ def _make(options: argparse.Namespace) -> int:
         raise _CanNot(f"{present[0]} is there already; give --replace to replace it")
     certificate, private, der = build_certificate(options.name, options.ip, options.days)
     options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _write(key_file, private, 0o600)
-    _write(cert_file, certificate, 0o644)
+    for path, data, mode in ((key_file, private, 0o600), (cert_file, certificate, 0o644)):
+        with draft_of(path, mode) as draft:
+            draft.write(data)
     pin = format_pin(der)
     say(pin)
     print(  # noqa: T201
@@ -117,17 +118,6 @@ def _make(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable by more than `mode` says."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _build_parser() -> argparse.ArgumentParser:

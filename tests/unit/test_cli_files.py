@@ -54,3 +54,23 @@ def test_a_file_that_can_not_be_written_is_as_it_was(tmp_path):
     with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "folder", b"text")
     assert [tmp_path / "folder"] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", [None, 0o644])
+def test_a_private_file_is_its_owners_alone(tmp_path, mode):
+    """Whatever its mode was before."""
+    path = tmp_path / "file"
+    if mode is not None:
+        path.touch(mode)
+    replace_file(path, b"text", is_private=True)
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+
+
+def test_it_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """Else a power cut could leave neither the old file nor the new one."""
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    found = []
+    monkeypatch.setattr(os, "fsync", lambda _: found.append(path.read_bytes()))
+    replace_file(path, b"after")
+    assert [b"before"] == found

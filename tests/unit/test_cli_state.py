@@ -1,6 +1,5 @@
 """What the command line remembers: its own, whole or not at all, and no reason to fail."""
 
-import json
 import os
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def test_what_can_not_be_kept_leaves_nothing(folder: Path, monkeypatch: pytest.M
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(json, "dump", fill_up)
+        patch.setattr(os, "fsync", fill_up)
         write_last_chat("a:1", "two")
     assert before == sorted(folder.iterdir())
     assert "one" == read_last_chat("a:1")

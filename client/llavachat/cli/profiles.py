@@ -8,13 +8,13 @@ lies in a file of its own, which the profile names. What a profile says is used 
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from llavachat.cli.failure import Failure, wrong_use
+from llavachat.cli.files import replace_file
 from llavachat.cli.state import find_state_folder
 from llavachat.connection import read_environment
 
@@ -197,14 +197,6 @@ def _read_key(path: Path) -> str:
 def _write_privately(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes it 0600 from its first byte on.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(path, text.encode(), is_private=True)
     except OSError as error:
         raise Failure(f"{path} can not be written: {error.strerror}.") from None

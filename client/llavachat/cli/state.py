@@ -7,10 +7,11 @@ no reason to fail: there is then no last chat.
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 from platformdirs import user_state_path
+
+from llavachat.cli.files import replace_file
 
 _FILE = "last-chats.json"
 
@@ -49,13 +50,7 @@ def write_last_chat(address: str, chat_id: str | None) -> None:
     folder = find_state_folder()
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=_FILE)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(chats, file)
-            Path(name).replace(folder / _FILE)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
+        replace_file(folder / _FILE, json.dumps(chats).encode(), is_private=True)
 
 
 def _read() -> dict[str, object]:

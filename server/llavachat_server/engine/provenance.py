@@ -9,9 +9,9 @@ is not recorded. It must not know how weights are read.
 import base64
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 
+from llavachat_server.drafts import draft_of
 from llavachat_server.engine.checkpoint import (
     Checkpoint,
     LoadingError,
@@ -75,7 +75,9 @@ def _check_recorded(checkpoint: Checkpoint, weights_sha256: str, folder: Path) -
     found = _describe(checkpoint.folder, weights_sha256)
     if not path.exists():
         try:
-            _write_whole(path, json.dumps(found, indent=1) + "\n")
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with draft_of(path) as draft:
+                draft.write(f"{json.dumps(found, indent=1)}\n".encode())
         except OSError as error:
             raise LoadingError(
                 f"the model's hashes can not be recorded in {folder}: {error.strerror}"
@@ -102,10 +104,3 @@ def _describe(folder: Path, weights_sha256: str) -> dict[str, str]:
 def _read_hash(text: str) -> str:
     """A hash as pip records it, in hexadecimal."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llavachat_server.drafts import draft_of
 from llavachat_server.rpc.auth import BadKey, Key, KeyRing, Scope
 
 Stamp = tuple[int, int, int]
@@ -276,28 +277,17 @@ def _changing(path: Path, tell: Callable[[], None] | None = None) -> Iterator[li
             read_keys(path)
             lines = _read_lines(path)
         yield lines
-        _write_whole(path, "".join(f"{line}\n" for line in lines), tell)
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write_whole(path: Path, text: str, tell: Callable[[], None] | None) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123
+        with draft_of(path) as draft:
             if os.geteuid() == 0:
                 # An administrator's command; who owns the folder is the server, and must read it.
                 owner = path.parent.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        if tell is not None:
-            tell()
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+                os.fchown(draft.fileno(), owner.st_uid, owner.st_gid)
+            draft.write("".join(f"{line}\n" for line in lines).encode())
+            draft.flush()
+            os.fsync(draft.fileno())
+            # On the disk, and not in force yet: a key that could not be told is none.
+            if tell is not None:
+                tell()
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llavachat_server.drafts import draft_of
 from llavachat_server.engine.native.calls import Words, find_address
 
 _REPLACED = {"NRT_MemInfo_call_dtor": "abort"}
@@ -85,13 +86,8 @@ def keep_content(path: Path, content: bytes) -> None:
     Raises:
         OSError: it can not be written.
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    with draft_of(path, 0o644, is_lasting=False) as draft:
+        draft.write(content)
 
 
 def read_image(path: Path, machine: str) -> Image | None:
