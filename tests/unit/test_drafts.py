@@ -37,7 +37,8 @@ def test_a_block_that_fails_leaves_the_folder_as_it_was(
             draft.write(b"after")
             raise error
 
-    pytest.raises(error, write)
+    with pytest.raises(error):
+        write()
     assert {"file": b"before"} == list_files(tmp_path)
 
 
