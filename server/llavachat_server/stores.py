@@ -90,6 +90,11 @@ def audit_folder(settings: Settings) -> Path:
     return find_state_folder(settings) / AUDIT_FOLDER_NAME
 
 
+def database_file(settings: Settings) -> Path:
+    """Where the chats are, unless PostgreSQL or memory has them."""
+    return find_state_folder(settings) / DATABASE_NAME
+
+
 def _open_audit(settings: Settings) -> AuditLog | None:
     mode = settings.audit or ("off" if settings.store == "memory" else "hashes")
     if mode == "off":
@@ -102,15 +107,13 @@ def _open_audit(settings: Settings) -> AuditLog | None:
 
 def _open_sql(settings: Settings, audit: AuditLog | None) -> "SqlStore":
     # Here, because a server without a database need not load its libraries.
-    from llavachat_server.chats.sql.database import StoreError
+    from llavachat_server.chats.sql.database import StoreError, sqlite_url
     from llavachat_server.chats.sql.store import SqlStore
 
-    url = settings.store
-    if url == "sqlite":
-        url = f"sqlite:///{find_state_folder(settings).absolute() / DATABASE_NAME}"
+    is_sqlite = settings.store == "sqlite"
     try:
         store = SqlStore(
-            url,
+            sqlite_url(database_file(settings)) if is_sqlite else settings.store,
             max_bytes=settings.max_store_bytes,
             max_turns_per_chat=settings.max_turns_per_chat,
             tell_cut=_make_teller(audit),

@@ -61,6 +61,18 @@ async def test_by_default_chats_last_and_are_accounted_for(tmp_path: Path) -> No
     assert "A cat." not in (tmp_path / "audit" / "audit-000001.jsonl").read_text()
 
 
+@pytest.mark.parametrize("name", ["a?b", "50%25", "x#y", "a?timeout=1&x=y", "with space"])
+async def test_a_folder_of_any_name_has_its_chats(tmp_path: Path, name: str) -> None:
+    """The path is no address: nothing in it is read as one, and nothing lies beside it."""
+    settings = load(["--state-folder", str(tmp_path / name), "--audit", "off"])
+    opened = open_store(settings)
+    chat, turn = make_chat(), make_turn()
+    await opened.store.begin_chat(chat, turn, (), None)
+    opened.close()
+    assert [name] == [path.name for path in tmp_path.iterdir()]
+    assert {"chats.db", "chats.db.lock"} == {path.name for path in (tmp_path / name).iterdir()}
+
+
 async def begin_and_die(settings: Settings) -> tuple[str, str]:
     """A turn that runs when its server ends; the ids of its chat and of itself."""
     opened = open_store(settings)

@@ -45,14 +45,15 @@ class Database:
     """One database, owned until `close`.
 
     Args:
-        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``; a path that may hold
+            ``?`` or ``%`` comes as `sqlite_url` makes it.
         max_bytes: of an SQLite file; more is refused as a full disk is. None: the disk's size.
 
     Raises:
         StoreError: it can not be opened, is another server's, or is newer than this release.
     """
 
-    def __init__(self, url: str, *, max_bytes: int | None = None) -> None:
+    def __init__(self, url: str | URL, *, max_bytes: int | None = None) -> None:
         self.url = _read_url(url)
         self._max_bytes = max_bytes
         self._lock_file: IO[str] | None = None
@@ -176,7 +177,8 @@ def alembic_config(connection: Connection) -> Any:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    # Alembic reads a `%` as the beginning of another option's name.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
@@ -214,7 +216,13 @@ def is_away(error: DBAPIError) -> bool:
     return isinstance(error, OperationalError) or state.startswith("25")
 
 
-def _read_url(url: str) -> URL:
+def sqlite_url(path: Path) -> URL:
+    """The address of an SQLite file, whatever its path holds: in a text, ``?`` and ``%`` would be
+    read as an address's."""
+    return URL.create("sqlite+pysqlite", database=str(path.absolute()))
+
+
+def _read_url(url: str | URL) -> URL:
     try:
         read = make_url(url)
     except ArgumentError:

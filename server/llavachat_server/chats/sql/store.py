@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from llavachat_server.chats.errors import ChatFull, StoreFull, StoreUnavailable
@@ -44,7 +44,7 @@ class SqlStore:
     """Keeps chats in a database.
 
     Args:
-        url: ``sqlite:///PATH`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+        url: see `Database`.
         max_bytes: the most that an SQLite file may take; None: what the disk holds.
         max_turns_per_chat: a chat takes no more turns than this.
         tell_cut: gets the turns that ran when the process before this one died, before they are
@@ -57,7 +57,7 @@ class SqlStore:
 
     def __init__(
         self,
-        url: str,
+        url: str | URL,
         *,
         max_bytes: int | None = None,
         max_turns_per_chat: int = 10_000,
