@@ -51,8 +51,11 @@ def make_telemetry(settings: Settings) -> Telemetry:
             return Telemetry(reasons, exports, is_scraped=is_scraped)
     except Exception as error:
         # Of whatever kind: the SDK reads most of the variables, and has no one word for refusing.
+        # Told once the rest is there: what ends that as well is no matter of what is sent.
+        telemetry = Telemetry(reasons, Exports(), is_scraped=is_scraped)
         fields = {"why": str(error) or type(error).__name__}
         log.warning("nothing is sent by OTLP", extra={"fields": fields})
+        return telemetry
     return Telemetry(reasons, Exports(), is_scraped=is_scraped)
 
 

@@ -20,6 +20,9 @@ from figures_text import Figures, find_address, scrape
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llavachat import Client
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.measuring import make_telemetry
+from llavachat_server.ops.telemetry import Telemetry
+from llavachat_server.settings import load
 from llavachat_server.values import QueueFull
 from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
 from otlp_receiver import (
@@ -389,6 +392,21 @@ async def test_a_variable_that_can_not_be_followed_is_told(
     assert 1 == figures.get("llavachat_server_state", state="serving")
     (record,) = (r for r in caplog.records if r.message == "nothing is sent by OTLP")
     assert why in record.fields["why"]
+
+
+def test_a_fault_of_the_figures_is_not_told_as_one_of_what_is_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the figures for scrapers can not be made, the variables for OTLP are not to blame."""
+
+    def refuse(_: Telemetry) -> None:
+        raise TypeError("unexpected keyword")
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(Telemetry, "_make_registry", refuse)
+    with pytest.raises(TypeError):
+        make_telemetry(load(["--metrics-listen", "127.0.0.1:0"]))
+    assert [] == [record for record in caplog.records if "OTLP" in record.message]
 
 
 async def test_nothing_is_left_of_an_export_that_can_not_be_followed_whole(
