@@ -17,6 +17,8 @@ from killed_server import ServerForks, Start, count_on
 from llavachat import LimitReached, TurnState
 from llavachat.aio import AsyncClient
 from llavachat_server.chats.audit import list_files, verify
+from llavachat_server.settings import load
+from llavachat_server.stores import StoreNotOpened, open_store
 from pictures import red_circle
 
 NUM_TALKERS = 6
@@ -115,6 +117,19 @@ async def test_a_full_disk_costs_new_turns_and_nothing_else(tmp_path: Path, kind
         assert "Count on" not in (tmp_path / "log").read_text()
     finally:
         await forks.close()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
+def test_a_server_that_was_stopped_needs_a_little_room_to_start(tmp_path: Path, kind: str) -> None:
+    """It leaves no shared memory behind, as one that is killed does; and says what is missing."""
+    with small_disk(kind, tmp_path) as disk:
+        settings = load(["--store", "sqlite", "--state-folder", str(disk.folder / "state")])
+        open_store(settings).close()
+        disk.fill()
+        with pytest.raises(StoreNotOpened, match=r"^store: there is no room for .*chats\.db: make"):
+            open_store(settings)
+        disk.make_room()
+        open_store(settings).close()
 
 
 async def _fill_and_recover(disk: Disk, address: str) -> list[tuple[str, str, str]]:

@@ -98,6 +98,7 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
         StatusCode.FAILED_PRECONDITION,
         error_details_pb2.PreconditionFailure,
     ),
+    (chats.StoreDamaged(), StatusCode.DATA_LOSS, None),
     (chats.StoreFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (values.QueueFull(1.5), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (chats.ShuttingDown(1.5), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),

@@ -45,6 +45,7 @@ Errors
   | the model failed on this question                   | INTERNAL                            |
   | starting, draining, engine restarting               | UNAVAILABLE + RetryInfo             |
   | deadline                                            | DEADLINE_EXCEEDED, partial turn kept |
+  | what is asked for is damaged where it is kept       | DATA_LOSS                           |
   | not in this release                                 | UNIMPLEMENTED                       |
 
 Compatibility

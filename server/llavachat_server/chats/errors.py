@@ -15,6 +15,7 @@
     +-- ChatFull          the chat takes no more turns
     +-- StoreFull         nothing more can be kept
     +-- StoreUnavailable  the database does not answer
+    +-- StoreDamaged      what is kept can not be read, or not all of it
     +-- ShuttingDown      the server ended the turn because it is stopping
 
 The engine's own errors (`values.EngineError`) pass through unchanged.
@@ -198,6 +199,16 @@ class StoreUnavailable(ChatError):
 
     def __str__(self) -> str:
         return "the server can not reach its chats now"
+
+
+@dataclass
+class StoreDamaged(ChatError):
+    """`what` is kept, but is not what was written. No time changes that."""
+
+    what: str = "what is kept of this"
+
+    def __str__(self) -> str:
+        return f"{self.what} is damaged on the server; its operator can restore a backup"
 
 
 @dataclass

@@ -34,6 +34,10 @@ _SAMPLE_BANDS, _BAND_ROWS = 8, 8
 on so many bands of so many rows is taken for the whole picture."""
 
 
+class DamagedPixels(Exception):
+    """What should be a PNG is none, or is broken; the message is Pillow's."""
+
+
 def write_png(pixels: Image.Image) -> bytes:
     """RGB pixels as a PNG without metadata. Large ones are packed on several threads."""
     rows: Pixels = np.asarray(pixels)  # (height, width, 3)
@@ -51,10 +55,18 @@ def write_png(pixels: Image.Image) -> bytes:
 
 
 def read_png(data: bytes) -> Image.Image:
-    """The pixels of a PNG that `write_png` wrote."""
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        picture.load()
-        pixels = picture.copy()
+    """The pixels of a PNG that `write_png` wrote.
+
+    Raises:
+        DamagedPixels: it is not what was written.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            picture.load()
+            pixels = picture.copy()
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
+        # Pillow has no one word for a broken file.
+        raise DamagedPixels(str(error)) from error
     pixels.info = {}
     return pixels
 

@@ -8,7 +8,13 @@ from dataclasses import replace
 
 from PIL import Image
 
-from llavachat_server.chats.errors import BadField, NotFound, StoreUnavailable, TooManyAtOnce
+from llavachat_server.chats.errors import (
+    BadField,
+    NotFound,
+    StoreDamaged,
+    StoreUnavailable,
+    TooManyAtOnce,
+)
 from llavachat_server.chats.question import ImageSource
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import BadAddress, BadImage, Intake, Picture
@@ -58,6 +64,8 @@ def use_kept(store: ChatStore, tenant: str, image_id: str) -> EngineImage:
             return (await store.get_picture(tenant, image_id)).pixels
         except (StoreUnavailable, TooManyAtOnce) as error:
             raise EngineUnavailable(error.retry_after_seconds) from error
+        except StoreDamaged as error:
+            raise EngineFailed(str(error)) from error
         except NotFound as error:
             raise EngineFailed("a picture of this chat was erased before it was read") from error
 

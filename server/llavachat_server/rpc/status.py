@@ -249,6 +249,7 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.ChatFull: _precondition("CHAT_FULL", "chat_id"),
     chats.StoreFull: _limit("store"),
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
+    chats.StoreDamaged: _plain(StatusCode.DATA_LOSS),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),
     values.InvalidRequest: _engine_field,
     values.ContextFull: _context_full,

@@ -5,6 +5,7 @@ synchronous=FULL; a second server on the same database is refused, because the f
 store does is to end the turns of a process that died.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -18,6 +19,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
+from llavachat_server.chats.errors import StoreDamaged
 from llavachat_server.chats.sql.schema import HEAD
 
 log = logging.getLogger("llavachat.store")
@@ -29,6 +31,11 @@ NUM_READERS = 4
 """Connections that read, each for a thread."""
 
 _PAGE_BYTES = 4096
+
+_NO_UTF_8 = "Could not decode to UTF-8"
+
+DAMAGE_ADVICE = 'keep it, and restore a backup: see "Backup and restore" in docs/store.md'
+"""What to do about a database that is not as it was written."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -72,14 +79,11 @@ class Database:
             self._migrate()
         except (SQLAlchemyError, OSError, sqlite3.Error) as error:
             self.close()
-            name = self.url.render_as_string(hide_password=True)
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise StoreError(f"store: {name} can not be opened: {reason}") from error
+            raise self.refuse(error) from error
         except NotOwned:
             self.close()
-            name = self.url.render_as_string(hide_password=True)
             raise StoreError(
-                f"store: another server uses {name}; give each its own database"
+                f"store: another server uses {self._name}; give each its own database"
             ) from None
         except StoreError:
             self.close()
@@ -93,6 +97,25 @@ class Database:
                 engine.dispose()
         if self._lock_file is not None:
             self._lock_file.close()
+
+    def refuse(self, error: Exception) -> StoreError:
+        """Why it can not be opened, for the operator."""
+        if is_full(error):
+            grow = "" if self._max_bytes is None else ", or raise max_store_bytes,"
+            return StoreError(
+                f"store: there is no room for {self._name}: make some on its disk (1 MB will do)"
+                f"{grow} and start again"
+            )
+        if is_damaged(error):
+            return StoreError(f"store: {self._name} is damaged; {DAMAGE_ADVICE}")
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return StoreError(f"store: {self._name} can not be opened: {reason}")
+
+    @property
+    def _name(self) -> str:
+        if self.is_sqlite:
+            return self.url.database or ""
+        return self.url.render_as_string(hide_password=True)
 
     def _own_file(self) -> None:
         """Take the lock beside an SQLite file; the kernel frees it however the process ends."""
@@ -154,6 +177,12 @@ class Database:
             current = _read_revision(connection)
             if current == HEAD:
                 return
+            if current is None and sqlalchemy.inspect(connection).has_table("builds"):
+                # A copy that was cut short, or a hand's work.
+                raise StoreError(
+                    f"store: {self._name} is not whole: it has chats, and not their version; "
+                    f"{DAMAGE_ADVICE}"
+                )
             if current is not None and not _is_known(current):
                 raise StoreError(
                     f"store: the database is of a newer llavachat (its version is {current}, this "
@@ -183,16 +212,33 @@ def alembic_config(connection: Connection) -> Any:
     return config
 
 
-def is_full(error: DBAPIError) -> bool:
-    """Whether the database said that no more fits.
+def is_full(error: Exception) -> bool:
+    """Whether the database, or the system, said that no more fits.
 
     Source: https://www.sqlite.org/rescode.html and PostgreSQL's appendix A, class 53.
     """
-    cause = error.orig
+    cause = _find_cause(error)
     if isinstance(cause, sqlite3.Error):
         name = getattr(cause, "sqlite_errorname", "")
         return name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
     return str(getattr(cause, "sqlstate", None) or "").startswith("53100")
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether the database found that what it has written is not what it reads.
+
+    Source: https://www.sqlite.org/rescode.html and PostgreSQL's appendix A, class XX.
+    """
+    cause = _find_cause(error)
+    if isinstance(cause, StoreDamaged):
+        return True
+    if isinstance(cause, sqlite3.Error):
+        name = getattr(cause, "sqlite_errorname", "")
+        # What Python's own module finds has no name.
+        return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or _NO_UTF_8 in str(cause)
+    return getattr(cause, "sqlstate", None) in ("XX001", "XX002")
 
 
 def has_waited(error: Exception) -> bool:
@@ -202,6 +248,10 @@ def has_waited(error: Exception) -> bool:
     """
     cause = error.orig if isinstance(error, DBAPIError) else None
     return getattr(cause, "sqlstate", None) in ("57014", "55P03")
+
+
+def _find_cause(error: Exception) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 def is_away(error: DBAPIError) -> bool:

@@ -15,11 +15,17 @@ from typing import TypeVar
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
-from llavachat_server.chats.errors import ChatFull, StoreFull, StoreUnavailable
-from llavachat_server.chats.pixels import read_png, write_png
+from llavachat_server.chats.errors import ChatFull, StoreDamaged, StoreFull, StoreUnavailable
+from llavachat_server.chats.pixels import DamagedPixels, read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
-from llavachat_server.chats.sql.database import Database, NotOwned, is_away, is_full
+from llavachat_server.chats.sql.database import (
+    Database,
+    NotOwned,
+    is_away,
+    is_damaged,
+    is_full,
+)
 from llavachat_server.chats.sql.lanes import GONE_RETRY_SECONDS, Lanes
 from llavachat_server.chats.sql.originals import Original, count_original_bytes, read_original
 from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_CHATS, SHORT_TURNS, CutTurn
@@ -68,8 +74,12 @@ class SqlStore:
         self._writer = Writer(self._database.writing, _translate)
         self._lanes = Lanes(self._database.reading, _translate)
         self._packers = ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="store-packer")
-        self.cut_turns = self._cancel_running(datetime.now(UTC), tell_cut)
-        """Turns that ran when the process before this one died."""
+        try:
+            self.cut_turns = self._cancel_running(datetime.now(UTC), tell_cut)
+            """Turns that ran when the process before this one died."""
+        except (DBAPIError, StoreDamaged) as error:
+            self.close()
+            raise self._database.refuse(error) from error
 
     @property
     def lost(self) -> "Future[str]":
@@ -225,7 +235,12 @@ class SqlStore:
         """See `ChatStore.get_picture`."""
 
         info, png = await self.get_png(tenant, image_id)
-        return Picture(info, await self._compute(read_png, png))
+        try:
+            return Picture(info, await self._compute(read_png, png))
+        except DamagedPixels as error:
+            fields = {"image_id": image_id, "why": str(error)}
+            log.error("the store is damaged", extra={"fields": fields})
+            raise StoreDamaged(f"the picture {image_id}") from error
 
     async def get_image(self, tenant: str, image_id: str) -> ImageInfo:
         """See `ChatStore.get_image`."""
@@ -346,6 +361,11 @@ def _translate(error: Exception) -> Exception:
         return error
     if is_full(error):
         return StoreFull(FULL_RETRY_SECONDS)
+    if is_damaged(error):
+        # Some are followed by what was said in a chat.
+        why = str(error.orig).partition(" with text ")[0]
+        log.error("the store is damaged", extra={"fields": {"why": why}})
+        return StoreDamaged()
     if is_away(error):
         log.error("the store does not answer", exc_info=error)
         return StoreUnavailable(GONE_RETRY_SECONDS)
