@@ -1,6 +1,6 @@
 """The server's command: ``llavachat-server [serve] [--SETTING VALUE ...]``, and beside it
 ``audit verify [FOLDER]``, which checks the audit record, ``keys``, which says who may call,
-and ``certs``, which makes a certificate for a private network.
+``certs``, which makes a certificate for a private network, and ``store``, which copies the chats.
 
 Each is imported when it is called: what holds from a process's first moment on is said before, and
 so is what is not installed.
@@ -52,6 +52,10 @@ def _run(words: list[str]) -> int:
         from llavachat_server.audit_command import run as run_audit
 
         return run_audit(words[1:])
+    if words[:1] == ["store"]:
+        from llavachat_server.store_command import run as run_store
+
+        return run_store(words[1:])
     from llavachat_server.hangup import ignored
 
     with ignored():

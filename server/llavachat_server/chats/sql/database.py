@@ -183,7 +183,7 @@ class Database:
                     f"store: {self._name} is not whole: it has chats, and not their version; "
                     f"{DAMAGE_ADVICE}"
                 )
-            if current is not None and not _is_known(current):
+            if current is not None and not is_known_version(current):
                 raise StoreError(
                     f"store: the database is of a newer llavachat (its version is {current}, this "
                     f"release knows {HEAD}); install that release again"
@@ -294,5 +294,6 @@ def _read_revision(connection: Connection) -> str | None:
     return connection.execute(query).scalar_one_or_none()
 
 
-def _is_known(revision: str) -> bool:
+def is_known_version(revision: str) -> bool:
+    """Whether this release can open a database of such a version."""
     return any(path.name.startswith(f"{revision}_") for path in (MIGRATIONS / "versions").iterdir())

@@ -1,0 +1,183 @@
+"""Copies of an SQLite database: taken beside a server that writes, put back while none does.
+
+Contract: a copy is whole or not there at all, is its owner's alone, and holds all that was
+committed when it was begun, also what lies in the write-ahead log still. It is one file, that needs
+none beside it. Nothing here knows settings.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+from llavachat_server.chats.sql.database import (
+    BUSY_SECONDS,
+    is_damaged,
+    is_full,
+    is_known_version,
+)
+
+_LOG, _SHARED_MEMORY, _JOURNAL = "-wal", "-shm", "-journal"
+"""What SQLite keeps beside a database. Source: https://www.sqlite.org/tempfiles.html."""
+
+
+_ADVICE = 'see "Backup and restore" in docs/store.md'
+
+
+class CopyError(Exception):
+    """It can not be done; one sentence for the operator."""
+
+
+def back_up(path: Path, target: Path) -> int:
+    """Copy a database, whether or not a server uses it. Blocks.
+
+    Args:
+        path: the database.
+        target: becomes the copy; nothing may be there.
+
+    Returns:
+        How many chats the copy has.
+
+    Raises:
+        CopyError: there is no copy.
+        OSError: likewise.
+    """
+    if not path.is_file():
+        raise CopyError(f"there is no {path.name} in {path.parent}")
+    if os.path.lexists(target):
+        raise CopyError(f"{target} is there already; name another file")
+    with _drafting(target) as draft:
+        # May write, since it takes in the log of a server that was killed.
+        num_chats = _copy(path, "mode=rw", draft)
+        draft.replace(target)
+    _flush_folder(target.parent)
+    return num_chats
+
+
+def restore(path: Path, source: Path) -> tuple[int, Path | None]:
+    """Put a copy in a database's place. Blocks.
+
+    Args:
+        path: the database; need not be there.
+        source: the copy; stays as it is. Files that SQLite left beside it are read with it.
+
+    Returns:
+        How many chats there are now; where the database of before lies, None where none was.
+
+    Raises:
+        CopyError: nothing was changed.
+        OSError: likewise.
+    """
+    if not source.is_file():
+        raise CopyError(f"there is no file {source}")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _owning(path), _drafting(path) as draft:
+        if path.exists() and path.samefile(source):
+            raise CopyError(f"{source} is the database itself")
+        has_log = _beside(source, _LOG).exists()
+        num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
+        _give_to_owner(draft, path.parent)
+        kept = _put_aside(path)
+        draft.replace(path)
+    _flush_folder(path.parent)
+    return num_chats, kept
+
+
+def _copy(source: Path, access: str, draft: Path) -> int:
+    """Copy and look whether all of it is there; the number of chats."""
+    address = f"{source.absolute().as_uri()}?{access}"
+    try:
+        with (
+            closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as old,
+            closing(sqlite3.connect(draft)) as new,
+        ):
+            old.backup(new)
+            # So that it needs no file beside it; a server that opens it sets this anew.
+            new.execute("PRAGMA journal_mode = DELETE")
+            if new.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                raise CopyError(f"{source} is damaged; {_ADVICE}")
+            return _count_chats(source, new)
+    except sqlite3.Error as error:
+        if is_full(error):
+            raise CopyError(f"there is no room for a copy in {draft.parent}") from error
+        if is_damaged(error):
+            raise CopyError(f"{source} is damaged, or no database; {_ADVICE}") from error
+        raise CopyError(f"{source} can not be copied: {error}") from error
+
+
+def _count_chats(source: Path, copy: sqlite3.Connection) -> int:
+    try:
+        version = copy.execute("SELECT version_num FROM alembic_version").fetchone()
+        (num_chats,) = copy.execute("SELECT count(*) FROM chats").fetchone()
+    except sqlite3.OperationalError:
+        version = None
+    if version is None:
+        raise CopyError(f"{source} is no database of llavachat's")
+    if not is_known_version(version[0]):
+        raise CopyError(f"{source} is of a newer llavachat, whose version is {version[0]}")
+    return int(num_chats)
+
+
+@contextmanager
+def _drafting(target: Path) -> Iterator[Path]:
+    """A file beside the target that only its owner reads, gone afterwards."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        yield draft
+    finally:
+        for ending in ("", _LOG, _SHARED_MEMORY, _JOURNAL):
+            _beside(draft, ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def _owning(path: Path) -> Iterator[None]:
+    """Hold the lock that a server on this database holds."""
+    lock = _beside(path, ".lock")
+    handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _give_to_owner(lock, path.parent)
+        yield
+    except BlockingIOError:
+        raise CopyError(f"a server uses {path}; stop it first") from None
+    finally:
+        os.close(handle)
+
+
+def _give_to_owner(file: Path, folder: Path) -> None:
+    """Else the server could not open what root has made for it."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
+
+
+def _put_aside(path: Path) -> Path | None:
+    """Rename the database with its log, which would be taken for that of the next one."""
+    _beside(path, _SHARED_MEMORY).unlink(missing_ok=True)
+    log = _beside(path, _LOG)
+    if not path.exists():
+        log.unlink(missing_ok=True)
+        return None
+    names = (_beside(path, f".before-restore-{number}") for number in count(1))
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    if log.exists():
+        log.rename(_beside(kept, _LOG))
+    return kept
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have names that have changed be so after a loss of power, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,94 @@
+"""``llavachat-server store backup FILE | restore FILE``: copies of the chats.
+
+Exit codes: 0 done, 1 could not be done, and all is as it was, 2 wrong use.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llavachat_server.chats.sql.backup import CopyError, back_up, restore
+from llavachat_server.flags import SettingsError
+from llavachat_server.output import NotSaid, describe, say
+from llavachat_server.settings import read
+from llavachat_server.stores import DATABASE_NAME, database_file
+
+_ELSEWHERE = {
+    "memory": "store: memory keeps nothing that could be copied",
+    "postgresql": "store: the chats are in PostgreSQL; copy them by pg_dump, and bring them back "
+    "by pg_restore",
+}
+
+
+def run(words: Sequence[str]) -> int:
+    """Do what the command line says.
+
+    Args:
+        words: the command line after ``store``.
+
+    Returns:
+        The exit code.
+    """
+    options = _build_parser().parse_args(words)
+    try:
+        say(options.act(_find_database(options.state_folder), options.file))
+    except (CopyError, SettingsError) as error:
+        print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
+    except NotSaid as error:
+        print(f"llavachat-server: done, but stdout can not be written: {error}", file=sys.stderr)  # noqa: T201
+    except OSError as error:
+        print(f"llavachat-server: {describe(error)}", file=sys.stderr)  # noqa: T201
+    else:
+        return 0
+    return 1
+
+
+def _find_database(folder: Path | None) -> Path:
+    if folder is not None:
+        return folder / DATABASE_NAME
+    settings = read(())
+    if settings.store != "sqlite":
+        raise CopyError(_ELSEWHERE["memory" if settings.store == "memory" else "postgresql"])
+    return database_file(settings)
+
+
+def _back_up(database: Path, file: Path) -> str:
+    return f"{_count(back_up(database, file))} of {database} in {file}"
+
+
+def _restore(database: Path, file: Path) -> str:
+    num_chats, kept = restore(database, file)
+    rest = "" if kept is None else f"; what was there is in {kept}"
+    return f"{_count(num_chats)} of {file} in {database}{rest}"
+
+
+def _count(num_chats: int) -> str:
+    return "1 chat" if num_chats == 1 else f"{num_chats:,} chats"
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llavachat-server store",
+        description="Copy the chats that a server keeps in SQLite, and bring a copy back.",
+        allow_abbrev=False,
+    )
+    actions = parser.add_subparsers(required=True, metavar="backup | restore")
+    backup = actions.add_parser(
+        "backup", help="copy all chats into a new file; a server may run meanwhile"
+    )
+    backup.set_defaults(act=_back_up)
+    restoring = actions.add_parser(
+        "restore", help="put a copy in the chats' place; no server may run. What was there is kept"
+    )
+    restoring.set_defaults(act=_restore)
+    for action in (backup, restoring):
+        action.add_argument("file", type=Path, metavar="FILE", help="the copy")
+        action.add_argument(
+            "--state-folder",
+            type=Path,
+            metavar="FOLDER",
+            help=f"where {DATABASE_NAME} is (default: the server's state_folder, as settings in "
+            "the environment say)",
+        )
+    return parser

@@ -1,0 +1,164 @@
+"""Copies of the chats: what is refused, and that nothing is changed then."""
+
+import errno
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from llavachat_server.__main__ import main
+from llavachat_server.chats.sql import backup
+from llavachat_server.chats.sql.backup import CopyError, back_up, restore
+from llavachat_server.chats.sql.database import sqlite_url
+from llavachat_server.chats.sql.store import SqlStore
+from store_records import make_chat, make_turn
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> Path:
+    """One with a chat, which no server uses; its path is one that an address would misread."""
+    path = tmp_path / "a?b%20" / "chats.db"
+    store = SqlStore(sqlite_url(path))
+    await store.begin_chat(make_chat(), make_turn(), (), None)
+    store.close()
+    return path
+
+
+@pytest.fixture
+def copy(database: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    target = tmp_path / "copy"
+    assert 1 == back_up(database, target)
+    return target
+
+
+def list_files(folder: Path) -> dict[str, bytes]:
+    """All that is in a folder, but for the lock."""
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != "chats.db.lock"
+    }
+
+
+def test_a_copy_is_one_file_for_its_owner_alone(copy: Path) -> None:
+    """It needs no log beside it, and reading it makes none, be it on a medium that only reads."""
+    assert 0o600 == copy.stat().st_mode & 0o777
+    with closing(sqlite3.connect(copy)) as file:
+        assert ("delete",) == file.execute("PRAGMA journal_mode").fetchone()
+
+
+def test_nothing_is_written_over(database: Path, copy: Path) -> None:
+    """Neither a copy of before nor, by a slip, the database."""
+    before = list_files(copy.parent / "a?b%20") | {"copy": copy.read_bytes()}
+    for target in (copy, database):
+        with pytest.raises(CopyError, match="is there already; name another file"):
+            back_up(database, target)
+    assert before == list_files(database.parent) | {"copy": copy.read_bytes()}
+
+
+def test_a_copy_that_finds_no_room_is_none(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(backup, "_count_chats", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        back_up(database, tmp_path / "copy")
+    assert [database.parent] == list(tmp_path.iterdir())
+
+
+def test_a_copy_is_not_put_under_a_server(database: Path, copy: Path) -> None:
+    """It would write on into the database that is gone."""
+    store = SqlStore(sqlite_url(database))
+    try:
+        with pytest.raises(CopyError, match=r"a server uses .*chats\.db; stop it first"):
+            restore(database, copy)
+    finally:
+        store.close()
+    assert ["chats.db"] == list(list_files(database.parent))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("DELETE FROM alembic_version", "is no database of llavachat's"),
+        ("DROP TABLE alembic_version", "is no database of llavachat's"),
+        ("UPDATE alembic_version SET version_num = '9999'", "newer llavachat.* 9999"),
+    ],
+)
+def test_what_is_no_copy_is_not_restored(database: Path, copy: Path, change: str, why: str) -> None:
+    """And the database is as it was."""
+    with closing(sqlite3.connect(copy)) as file, file:
+        file.execute(change)
+    before = list_files(database.parent)
+    with pytest.raises(CopyError, match=why):
+        restore(database, copy)
+    assert before == list_files(database.parent)
+
+
+def test_a_damaged_copy_is_not_restored(database: Path, copy: Path) -> None:
+    """Also where the damage is in what nobody reads at a start, as in an index."""
+    with closing(sqlite3.connect(copy)) as file:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'ix_turns_running'"
+        (page,) = file.execute(query).fetchone()
+    with copy.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xaa" * 4096)
+    before = list_files(database.parent)
+    with pytest.raises(CopyError, match="is damaged"):
+        restore(database, copy)
+    assert before == list_files(database.parent)
+    copy.write_text("chats " * 1000)
+    with pytest.raises(CopyError, match="is damaged, or no database"):
+        restore(database, copy)
+
+
+def test_what_was_there_is_kept_each_time(database: Path, copy: Path) -> None:
+    """No copy is put in the place of one that was set aside before."""
+    kept = [restore(database, copy)[1] for _ in range(2)]
+    names = ["chats.db.before-restore-1", "chats.db.before-restore-2"]
+    assert [database.with_name(name) for name in names] == kept
+    assert {"chats.db", *names} == set(list_files(database.parent))
+
+
+@pytest.mark.parametrize(
+    ("store", "why"),
+    [
+        (
+            "postgresql://ada:secret@127.0.0.1/chats",
+            "the chats are in PostgreSQL; copy them by",
+        ),
+        ("memory", "memory keeps nothing"),
+    ],
+)
+def test_what_is_elsewhere_is_not_copied(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    store: str,
+    why: str,
+) -> None:
+    """The sentence says how it is done there."""
+    monkeypatch.setenv("LLAVACHAT_STORE", store)
+    assert 1 == main(["store", "backup", str(tmp_path / "copy")])
+    said = capsys.readouterr()
+    assert "" == said.out
+    assert said.err.startswith(f"llavachat-server: store: {why}")
+    assert "secret" not in said.err
+
+
+def test_the_command_tells_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence on stderr, exit code 1."""
+    words = ["--state-folder", str(tmp_path)]
+    assert 1 == main(["store", "backup", str(tmp_path / "copy"), *words])
+    assert f"llavachat-server: there is no chats.db in {tmp_path}\n" == capsys.readouterr().err
+    assert 1 == main(["store", "restore", str(tmp_path / "copy"), *words])
+    assert f"llavachat-server: there is no file {tmp_path}/copy\n" == capsys.readouterr().err
+    (tmp_path / "chats.db").write_bytes(b"")
+    assert 1 == main(["store", "backup", str(tmp_path / "no" / "copy"), *words])
+    assert "No such file or directory" in capsys.readouterr().err
