@@ -13,6 +13,7 @@ from llavachat_server.chats.wording import Wording
 from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.profiles import SHAPES_FOLDER
+from llavachat_server.values import Quantization
 from scripted_engine import IMAGE_TOKEN_ID, NUM_IMAGE_TOKENS, shapes_prompts
 from store_records import MODEL, end, make_turn
 
@@ -81,6 +82,9 @@ def test_what_was_answered_with_other_ids_can_not_be_rebuilt(theirs: PromptBuild
     with pytest.raises(OtherTokenizer) as caught:
         contexts.rebuild_ids([first], second, None)
     assert theirs.tokenizer_sha256[:12] in str(caught.value)
+    with pytest.raises(OtherTokenizer, match="before tokenizers were noted"):
+        of_before = replace(second, tokenizer_sha256="", model=replace(MODEL, name="another"))
+        contexts.rebuild_ids([first], of_before, None)
     taken = replace(second, imported=True)
     expected = contexts.build([first], "And?", ()).token_ids
     assert expected == contexts.rebuild_ids([first], taken, None)
@@ -90,7 +94,9 @@ def test_what_was_answered_with_other_ids_can_not_be_rebuilt(theirs: PromptBuild
     ("changes", "is_own"),
     [
         ({"model": MODEL}, True),
-        ({"model": replace(MODEL, weights_sha256="0" * 64)}, True),
+        ({"model": replace(MODEL, weights_sha256="0" * 64)}, False),
+        ({"model": replace(MODEL, weights_sha256="")}, True),
+        ({"model": replace(MODEL, quantization=Quantization.NONE)}, True),
         ({"model": replace(MODEL, revision="0" * 40)}, False),
         ({"model": replace(MODEL, name="another")}, False),
         ({"model": MODEL, "imported": True}, False),
@@ -99,7 +105,7 @@ def test_what_was_answered_with_other_ids_can_not_be_rebuilt(theirs: PromptBuild
     ],
 )
 def test_whose_ids_a_turn_has(changes: dict[str, object], is_own: bool) -> None:
-    """What is noted decides; of before that was noted, the model and its revision."""
+    """What is noted decides; of before that was noted, the model, its revision and its weights."""
     if changes.get("tokenizer_sha256") == "ours":
         changes = {**changes, "tokenizer_sha256": OURS.tokenizer_sha256}
     turn = make_turn(**{"tokenizer_sha256": "", **changes})  # type: ignore[arg-type]

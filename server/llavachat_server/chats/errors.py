@@ -90,11 +90,19 @@ class OtherTokenizer(ChatError):
     current: str
 
     def __str__(self) -> str:
-        recorded = f" ({self.recorded[:12]})" if self.recorded else ""
+        if self.recorded:
+            fault = (
+                f"this turn was answered with another tokenizer ({self.recorded[:12]}) than this "
+                f"server's ({self.current[:12]}), to which its token ids say other words"
+            )
+        else:
+            fault = (
+                "this turn was answered by another model, before tokenizers were noted: to this "
+                f"server's ({self.current[:12]}) its token ids may say other words"
+            )
         return (
-            f"this turn was answered with another tokenizer{recorded} than this server's "
-            f"({self.current[:12]}), to which its token ids say other words: it can be gone on "
-            "with from its text, but neither shown as the model saw it nor replayed"
+            f"{fault}: it can be gone on with from its text, but neither shown as the model saw it "
+            "nor replayed"
         )
 
 

@@ -29,13 +29,18 @@ class Wording:
         """Whether a turn's ids are this model's.
 
         Of a turn that was kept before its tokenizer was noted, as far as can be known: those that
-        this very model answered are. An import's are those of the server that took it in, whichever
-        model is told; its text is all that there was, and gives the same ids again.
+        this very model answered are. A name without a revision may stand for a model that was
+        trained anew, with a tokenizer of its own: then the weights tell. An import's are those of
+        the server that took it in, whichever model is told; its text is all that there was, and
+        gives the same ids again.
         """
         if turn.tokenizer_sha256:
             return turn.tokenizer_sha256 == self.prompts.tokenizer_sha256
         then, now = turn.model, self.model
-        return not turn.imported and (then.name, then.revision) == (now.name, now.revision)
+        if turn.imported or (then.name, then.revision) != (now.name, now.revision):
+            return False
+        weights = {then.weights_sha256, now.weights_sha256}
+        return len(weights) == 1 or "" in weights
 
     def translate(self, turns: Sequence[Turn], system_prompt: str | None) -> Sequence[Turn]:
         """The turns with ids of this model's.
