@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,10 +96,24 @@ def database_file(settings: Settings) -> Path:
     return find_state_folder(settings) / DATABASE_NAME
 
 
+def _check_state_folder(settings: Settings) -> None:
+    """Refuse a link that leads to nothing, of which the system says that it exists."""
+    folder = find_state_folder(settings)
+    # What can not even be looked at is told by who opens it.
+    with suppress(OSError):
+        for place in (folder, *folder.parents):
+            if place.is_symlink() and not place.exists():
+                raise StoreNotOpened(
+                    f"state_folder: {place} leads to nothing ({place.readlink()}); is its volume "
+                    "mounted?"
+                )
+
+
 def _open_audit(settings: Settings) -> AuditLog | None:
     mode = settings.audit or ("off" if settings.store == "memory" else "hashes")
     if mode == "off":
         return None
+    _check_state_folder(settings)
     try:
         return AuditLog(audit_folder(settings))
     except AuditError as error:
@@ -110,7 +125,8 @@ def _open_sql(settings: Settings, audit: AuditLog | None) -> "SqlStore":
     from llavachat_server.chats.sql.database import StoreError, sqlite_url
     from llavachat_server.chats.sql.store import SqlStore
 
-    is_sqlite = settings.store == "sqlite"
+    if is_sqlite := settings.store == "sqlite":
+        _check_state_folder(settings)
     try:
         store = SqlStore(
             sqlite_url(database_file(settings)) if is_sqlite else settings.store,

@@ -82,8 +82,8 @@ def test_what_was_answered_with_other_ids_can_not_be_rebuilt(theirs: PromptBuild
     with pytest.raises(OtherTokenizer) as caught:
         contexts.rebuild_ids([first], second, None)
     assert theirs.tokenizer_sha256[:12] in str(caught.value)
+    of_before = replace(second, tokenizer_sha256="", model=replace(MODEL, name="another"))
     with pytest.raises(OtherTokenizer, match="before tokenizers were noted"):
-        of_before = replace(second, tokenizer_sha256="", model=replace(MODEL, name="another"))
         contexts.rebuild_ids([first], of_before, None)
     taken = replace(second, imported=True)
     expected = contexts.build([first], "And?", ()).token_ids

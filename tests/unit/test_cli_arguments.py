@@ -102,7 +102,17 @@ def test_labels_may_hold_equal_signs():
         (["ask", "--tempature", "1"], 2, "No such option: --tempature"),
         (["ask", "--temperature", "3", "x", "y"], 2, "Invalid value for '--temperature' / '-t'"),
         (["ask", "--top-k", "many", "x", "y"], 2, "Invalid value for '--top-k'"),
-        (["ask", "--overflow", "explode", "x", "y"], 2, "'explode' is not one of"),
+        (
+            ["ask", "--overflow", "explode", "x", "y"],
+            2,
+            "llavachat: Invalid value for '--overflow': 'explode' is not one of 'error', 'drop'.",
+        ),
+        (
+            ["export", "x", "--format", "markdown"],
+            2,
+            "llavachat: Invalid value for '--format': 'markdown' is not one of 'md', 'json', "
+            "'html'. See: llavachat export --help",
+        ),
         (["ask", "-c", "--chat", "1", "And?"], 2, "--chat and --continue both name a chat"),
         (["ask", "-c", "-s", "Be brief.", "And?"], 2, "belong to a new chat"),
         (["ask", "--label", "x", "a", "b"], 2, "--label 'x' is not KEY=VALUE"),

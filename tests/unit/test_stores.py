@@ -1,6 +1,7 @@
 """What the settings ask for is opened, and refused in one sentence where it can not be."""
 
 import errno
+import fcntl
 import json
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +68,40 @@ def test_a_folder_of_any_name_has_its_chats(tmp_path: Path, name: str) -> None:
     open_store(load(["--state-folder", str(tmp_path / name), "--audit", "off"])).close()
     assert [name] == [path.name for path in tmp_path.iterdir()]
     assert {"chats.db", "chats.db.lock"} == {path.name for path in (tmp_path / name).iterdir()}
+
+
+@pytest.mark.parametrize("audit_mode", ["off", "hashes"])
+@pytest.mark.parametrize("inner", ["", "state"])
+def test_a_state_folder_that_leads_to_nothing_is_told(
+    tmp_path: Path, audit_mode: str, inner: str
+) -> None:
+    """As that of a volume which is not mounted; nothing is made in its place."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "volume")
+    settings = load(["--state-folder", str(link / inner), "--audit", audit_mode])
+    with pytest.raises(StoreNotOpened) as caught:
+        open_store(settings)
+    expected = f"{link} leads to nothing ({tmp_path}/volume); is its volume mounted?"
+    assert f"state_folder: {expected}" == str(caught.value)
+    assert [link] == list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_not_be_looked_at_is_told(tmp_path: Path) -> None:
+    """By the sentence of who opens it."""
+    with pytest.raises(StoreNotOpened, match=r"^audit: .*: File name too long$"):
+        open_store(load(["--state-folder", str(tmp_path / ("x" * 300))]))
+
+
+def test_a_folder_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one on a network; the system's error names no file."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreNotOpened) as caught:
+        open_store(load(["--state-folder", str(tmp_path)]))
+    assert f"audit: {tmp_path}/audit: No locks available" == str(caught.value)
 
 
 async def begin_and_die(settings: Settings) -> tuple[str, str]:

@@ -92,7 +92,8 @@ def _quieten() -> None:
 
 
 def _describe_wrong_use(error: typer.TyperException) -> str:
-    message = " ".join(error.format_message().split())
+    # What typer checks by pydantic comes with the name of an exception.
+    message = " ".join(error.format_message().split()).replace(": Value error, ", ": ", 1)
     context = getattr(error, "ctx", None)
     program = context.command_path if context is not None else "llavachat"
     message = message if message.endswith((".", "?")) else f"{message}."

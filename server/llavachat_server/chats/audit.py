@@ -97,7 +97,7 @@ class AuditLog:
             self._handle = self._open(self._number)
             self._end = os.fstat(self._handle).st_size
         except OSError as error:
-            raise AuditError(f"audit: {error.filename}: {error.strerror}") from error
+            raise AuditError(f"audit: {error.filename or folder}: {error.strerror}") from error
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
         if num_torn_bytes:
             # Where the disk is full, it is written before whatever comes next.
