@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 MODULE_FOLDERS = ("", "client", "server", "cdk", "cdk/assets", "tests")
-SERVER_VERBS = {"serve": 1, "audit": 2, "certs": 2, "keys": 2}
+SERVER_VERBS = {"serve": 1, "audit": 2, "certs": 2, "keys": 2, "store": 2}
 """By how many words each is a command. Its help answers to any verb, so they stand here."""
 
 FENCED = re.compile(r"^[ \t]*```(\w*)[^\n]*\n(.*?)^[ \t]*```", re.M | re.S)
