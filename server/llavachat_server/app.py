@@ -2,7 +2,8 @@
 
 Starting: the port opens first and answers "starting", so that a busy port is told at once and
 clients know to wait; then the model loads; then a picture is answered; then the gate opens.
-Stopping: health says so, the gate refuses, running turns get their grace period, the rest is ended.
+Stopping: health says so, the gate refuses what would begin, running turns get their grace period,
+in which their readers may come back; then the gate refuses all, and the rest is ended.
 """
 
 import asyncio
@@ -251,6 +252,7 @@ class App:
             began = time.monotonic()
             await self._turns.stop(self._grace_seconds)
             self._telemetry.note_drain(time.monotonic() - began)
+        gate.close()
         await gate.wait_until_idle(_LAST_WORD_SECONDS)
         # Imports that still come in, pictures that nobody takes: gRPC would end them in its words.
         gate.end_left()

@@ -76,6 +76,56 @@ async def test_a_stopping_server_refuses_and_lets_turns_end() -> None:
         assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
 
 
+async def test_a_reader_comes_back_to_a_stopping_server() -> None:
+    """Its turn is let end, so its reader is let in; and no other call that asks something."""
+    hold = Hold("So far")
+    async with run_app(ScriptedEngine("warm", hold)) as app:
+        replies = app.chat.StartChat(pb.StartChatRequest(prompt="What?"))
+        begun = (await anext(aiter(replies))).event.started
+        await hold.said.wait()
+        ids = {"chat_id": begun.chat_id, "turn_id": begun.turn_id}
+        unsent: Any = app.channel.stream_stream(
+            "/llavachat.v1.ChatService/ResumeTurn",
+            request_serializer=pb.ResumeTurnRequest.SerializeToString,
+            response_deserializer=pb.ResumeTurnResponse.FromString,
+        )()
+
+        async def count_waiting() -> int:
+            return len(app.app._gate._places.list_waiting())
+
+        await until(count_waiting, bool)
+        app.app.stop()
+        await until(lambda: health(app), lambda status: status == NOT_SERVING)
+        replies.cancel()
+        resumed = aiter(app.chat.ResumeTurn(pb.ResumeTurnRequest(**ids)))
+        assert begun.turn_id == (await anext(resumed)).event.started.turn_id
+        turn = (await app.chat.GetTurn(pb.GetTurnRequest(**ids))).turn
+        assert (pb.TURN_STATE_RUNNING, "So far") == (turn.state, turn.answer)
+        error = await failure(app.chat.GetChat(pb.GetChatRequest(chat_id=begun.chat_id)))
+        assert (StatusCode.UNAVAILABLE, "the server is stopping") == (error.code(), error.details())
+        await unsent.write(pb.ResumeTurnRequest(**ids))
+        await unsent.done_writing()
+        assert begun.turn_id == (await unsent.read()).event.started.turn_id
+        hold.release.set()
+        events = [reply.event async for reply in resumed]
+        assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
+
+
+async def test_a_stopping_server_does_not_wait_for_what_nobody_wants() -> None:
+    """A turn that is cancelled while it has its grace period ends, and the server with it."""
+    hold = Hold("So far")
+    async with run_app(ScriptedEngine("warm", hold), "--grace-seconds", "3600") as app:
+        replies = aiter(app.chat.StartChat(pb.StartChatRequest(prompt="What?")))
+        begun = (await anext(replies)).event.started
+        await hold.said.wait()
+        app.app.stop()
+        await until(lambda: health(app), lambda status: status == NOT_SERVING)
+        request = pb.CancelTurnRequest(chat_id=begun.chat_id, turn_id=begun.turn_id)
+        turn = (await app.chat.CancelTurn(request)).turn
+        assert (pb.FINISH_REASON_CANCELLED, "So far") == (turn.finish_reason, turn.answer)
+        await asyncio.wait_for(app.task, PATIENCE_SECONDS)
+
+
 async def test_a_stopped_server_ends_late_turns_as_unavailable() -> None:
     """After the grace period a stream ends UNAVAILABLE with RetryInfo; never CANCELLED."""
     hold = Hold("So far")

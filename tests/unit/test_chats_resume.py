@@ -133,6 +133,23 @@ async def test_a_reader_who_is_gone_for_good_ends_the_turn() -> None:
     assert (TurnState.CANCELLED, "I think") == (turn.state, turn.answer)
 
 
+async def test_a_reader_who_is_gone_while_the_server_stops_is_answered_anew() -> None:
+    """There may be no way back to a server that stops: the turn has ended with it, and no more."""
+    hold = Hold()
+    store = MemoryStore()
+    turns = make_turns(ScriptedEngine(hold), store, abandon_grace_seconds=0.01)
+    reader = asyncio.create_task(read(live := turns.ask(TENANT, FIRST)))
+    await hold.said.wait()
+    stopping = asyncio.create_task(turns.stop(grace_seconds=3600))
+    await asyncio.sleep(0)
+    reader.cancel()
+    await stopping
+    (turn,) = (await store.get_chat(TENANT, live.chat_id)).turns
+    assert (FinishReason.SHUTDOWN, "I think") == (turn.finish_reason, turn.answer)
+    again = make_turns(ScriptedEngine("It is a circle."), store)
+    assert "It is a circle." == text(await read(again.ask(TENANT, FIRST)))
+
+
 async def test_a_new_question_does_not_wait_for_an_abandoned_turn() -> None:
     """Who stops an answer and asks something else is answered at once."""
     hold = Hold()

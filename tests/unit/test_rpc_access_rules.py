@@ -20,6 +20,12 @@ def test_every_method_has_its_row_and_no_row_is_left_over() -> None:
     assert methods | {REFLECTION} == set(RULES)
 
 
+def test_what_begins_something_is_refused_while_the_server_stops() -> None:
+    """Let in are the calls of those who follow a running turn."""
+    expected = {f"/{SERVICE.full_name}/{name}" for name in ("ResumeTurn", "GetTurn", "CancelTurn")}
+    assert expected == {name for name, rule in RULES.items() if rule.drains}
+
+
 def test_health_alone_asks_for_no_key() -> None:
     """And of the chats' methods, the description of the server alone opens to every key."""
     open_to_all = {name for name, rule in RULES.items() if rule.scopes is None}

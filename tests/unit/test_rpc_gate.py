@@ -44,6 +44,31 @@ async def test_a_key_comes_in_one_header(
     assert ([call] if is_let_in else []) == entered
 
 
+RESUME = "/llavachat.v1.ChatService/ResumeTurn"
+
+
+@pytest.mark.parametrize("has_served", [True, False])
+async def test_turns_are_followed_until_the_last_has_ended(*, has_served: bool) -> None:
+    """A server that stops lets their readers in; never one that had not begun to serve."""
+    gate = Gate(lambda: None)
+    gate.state = GateState.OPEN if has_served else GateState.STARTING
+    entered: list[str] = []
+
+    async def enter(details: Any) -> None:
+        entered.append(details.method)
+
+    async def call_both() -> None:
+        for method in (METHOD, RESUME):
+            call = SimpleNamespace(method=method, invocation_metadata=())
+            await asyncio.create_task(gate.intercept_service(enter, call))  # type: ignore[arg-type]
+
+    gate.stop()
+    await call_both()
+    gate.close()
+    await call_both()
+    assert ([RESUME] if has_served else []) == entered
+
+
 async def test_a_call_amid_the_quiet_makes_it_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that came and went within the moment says that another may be on its way."""
     gate = Gate(lambda: None)

@@ -48,6 +48,9 @@ Errors
   | what is asked for is damaged where it is kept       | DATA_LOSS                           |
   | not in this release                                 | UNIMPLEMENTED                       |
 
+  A server that is draining still answers ResumeTurn, GetTurn and CancelTurn until its last turn
+  has ended: they begin nothing.
+
 Compatibility
   Fields are only added. `optional` marks every scalar for which "not set" differs from zero.
   This file imports google.protobuf's well-known types and nothing else, so that a client

@@ -118,7 +118,7 @@ class Turns:
                 raise RequestReused
             return known
         admit()
-        live = LiveTurn(question.body_sha256, self._end, self._abandon_grace_seconds)
+        live = LiveTurn(question.body_sha256, self._abandon, self._abandon_grace_seconds)
         if question.request_id:
             self._requests[key] = live
         account = TurnAccount(tenant, question, self._engine.info.model)
@@ -301,6 +301,12 @@ class Turns:
             self._engine.cancel(live.turn_id, reason)
         elif (task := self._tasks.get(live)) is not None:
             task.cancel()
+
+    def _abandon(self, live: LiveTurn) -> None:
+        """End a turn whose reader did not come back."""
+        # To a server that stops a reader may find no way back: asked once more, the question is
+        # answered anew, as that of any turn that ended with its server.
+        self._end(live, FinishReason.SHUTDOWN if self._is_stopping else FinishReason.CANCELLED)
 
     async def _end_and_wait(self, live: LiveTurn) -> None:
         """End a running turn, and wait until its end is kept."""

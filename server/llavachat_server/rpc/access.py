@@ -26,11 +26,14 @@ class Rule:
         scopes: any of them opens it. None: no key is needed.
         generates: it makes the model answer, so tokens are counted.
         max_request_seconds: the first message must be there by then.
+        drains: it begins nothing, and a server that stops lets it in while its turns run on: it is
+            how their readers come back, or end them.
     """
 
     scopes: frozenset[Scope] | None
     generates: bool = False
     max_request_seconds: float = SMALL_REQUEST_SECONDS
+    drains: bool = False
 
 
 _CHAT = frozenset({Scope.CHAT})
@@ -38,12 +41,12 @@ _CHAT = frozenset({Scope.CHAT})
 RULES: dict[str, Rule] = {
     f"{_SERVICE}StartChat": Rule(_CHAT, True, LARGE_REQUEST_SECONDS),
     f"{_SERVICE}ContinueChat": Rule(_CHAT, True, LARGE_REQUEST_SECONDS),
-    f"{_SERVICE}ResumeTurn": Rule(_CHAT),
+    f"{_SERVICE}ResumeTurn": Rule(_CHAT, drains=True),
     f"{_SERVICE}ReplayTurn": Rule(_CHAT, True),
     f"{_SERVICE}GetChat": Rule(_CHAT),
-    f"{_SERVICE}GetTurn": Rule(_CHAT),
+    f"{_SERVICE}GetTurn": Rule(_CHAT, drains=True),
     f"{_SERVICE}ListChats": Rule(_CHAT),
-    f"{_SERVICE}CancelTurn": Rule(_CHAT),
+    f"{_SERVICE}CancelTurn": Rule(_CHAT, drains=True),
     f"{_SERVICE}GetImage": Rule(_CHAT),
     f"{_SERVICE}ImportChat": Rule(_CHAT, False, LARGE_REQUEST_SECONDS),
     f"{_SERVICE}DeleteChat": Rule(_CHAT),

@@ -66,6 +66,7 @@ class Gate(grpc.aio.ServerInterceptor):
         on_spoilt: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state = GateState.STARTING
+        self._drains = False
         self.quotas = quotas or Quotas()
         self._find_keys = find_keys
         self._rules = rules
@@ -118,9 +119,18 @@ class Gate(grpc.aio.ServerInterceptor):
         self.quotas.forget(ring)
 
     def stop(self) -> None:
-        """Let nobody in any more, and end the calls whose requests have not come."""
+        """Let nothing begin any more, and end the calls whose requests have not come.
+
+        Those of turns that run are let in until `close`; see `Rule.drains`.
+        """
+        # One that never served has no turns, and nothing yet that could answer.
+        self._drains = self.state is GateState.OPEN
         self.state = GateState.STOPPING
-        self._end_all(self._places.list_waiting())
+        self._end_all(call for call in self._places.list_waiting() if not self._lets_in(call.rule))
+
+    def close(self) -> None:
+        """Let nobody in any more: no turn runs."""
+        self._drains = False
 
     def end_left(self) -> None:
         """End the calls that still run, whatever they wait for."""
@@ -193,13 +203,17 @@ class Gate(grpc.aio.ServerInterceptor):
             return key, not_in_scope(details.method, [s.value for s in rule.scopes or ()])
         if self.state is GateState.STARTING:
             return key, _STARTING
-        if self.state is GateState.STOPPING:
+        if self.state is GateState.STOPPING and not self._lets_in(rule):
             return key, _STOPPING
         if key is None:
             return None, None
         if (answer := self._places.refuse(key.tenant)) is not None:
             return key, answer
         return key, self.quotas.of(key).admit(generates=rule.generates)
+
+    def _lets_in(self, rule: Rule) -> bool:
+        """Whether a server that stops lets such calls in."""
+        return self._drains and rule.drains
 
     def _judge_health(self, method: str, task: "asyncio.Task[Any]") -> Refusal | None:
         if method not in self._rules:
