@@ -145,6 +145,8 @@ class Started:
     model: ModelInfo
     params: Params
     images: tuple[ImageInfo, ...]
+    server_start_time: datetime | None = None
+    """When the server started, where it keeps chats in its memory alone. None: they outlive it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,7 @@ def make_desk(
         _describe_server(
             profile, info, media_types, started_at, keeps_originals=settings.keep_originals
         ),
+        ends_with_chats=settings.store == "memory",
     )
 
 

@@ -112,11 +112,15 @@ def test_a_repeat_is_cut_to_the_limits_of_today(tmp_path: Path) -> None:
         assert 0 == server.stop()
 
 
-def test_a_reader_does_not_notice_that_the_server_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keeps_chats", [True, False])
+def test_a_reader_does_not_notice_that_the_server_was_killed(
+    tmp_path: Path, *, keeps_chats: bool
+) -> None:
     """The client goes on by itself: the answer is whole, and the one that an undisturbed server
-    gives to the same seed."""
+    gives to the same seed; also where the chat went with the server."""
+    store = keep_in(tmp_path) if keeps_chats else ()
     request = {"max_tokens": 400, "temperature": 1.9, "seed": 3}
-    with run_server(tmp_path, *keep_in(tmp_path)) as server:
+    with run_server(tmp_path, *store) as server:
         address = server.address
         client = Client(address, timeout_seconds=120.0)
         expected = client.start(None, "Tell me all of it.", **request).read()
@@ -126,12 +130,12 @@ def test_a_reader_does_not_notice_that_the_server_was_killed(tmp_path: Path) -> 
         server.process.kill()
         server.process.wait()
     (tmp_path / "ready").unlink()
-    with run_server(tmp_path, "--listen", address, *keep_in(tmp_path)), client:
+    with run_server(tmp_path, "--listen", address, *store), client:
         assert expected == first + "".join(pieces)
         record = reply.chat.record()
         states = [turn.state for turn in record.turns]
-        assert [TurnState.CANCELLED, TurnState.FINISHED] == states
-        assert record.turns[1].id == reply.turn_id
+        assert [TurnState.CANCELLED, TurnState.FINISHED][0 if keeps_chats else 1 :] == states
+        assert record.turns[-1].id == reply.turn_id
 
 
 def check_audit(folder: Path, chat_id: str, cut_turn_id: str) -> None:

@@ -43,6 +43,7 @@ def _list_messages() -> list[bytes]:
     listing = pb.ListChatsRequest(page_size=5, labels={"team": "blue"})
     listing.updated_since.FromSeconds(1)
     resume = pb.ResumeTurnRequest(chat_id="0" * 32, turn_id="1", char_offset=3)
+    resume.server_start_time.FromSeconds(1)
     messages = (start, go_on, count, listing, resume)
     return [bytes([index]) + m.SerializeToString() for index, m in enumerate(messages)]
 

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from app_in_process import PATIENCE_SECONDS
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from llavachat import (
     AsyncClient,
     AuthenticationFailed,
@@ -26,6 +27,11 @@ from scripted_service import abort, deltas, finished, started
 ANSWER = ("A red ", "circle on ", "white.")
 
 
+SERVER_ENDED = error_details_pb2.PreconditionFailure(
+    violations=[error_details_pb2.PreconditionFailure.Violation(type="SERVER_ENDED")]
+)
+
+
 class Breaking:
     """Tells an answer, and breaks off after some parts of it.
 
@@ -33,15 +39,16 @@ class Breaking:
         service: what it takes the place of.
         breaks: after how many parts each call breaks; calls after these do not.
         cut: a turn that is followed again has ended with its server.
-        forgotten: a turn that is followed again is not known.
+        forgotten: a turn that is followed again is not known; with these details.
         stopped: a turn that is followed again ends as one does whose reader was away too long.
         again: the answer to the question asked again.
     """
 
     def __init__(
-        self, service, breaks=(1,), cut=False, forgotten=False, stopped=False, again=ANSWER
+        self, service, breaks=(1,), cut=False, forgotten=None, stopped=False, again=ANSWER
     ):
         self.calls = []
+        self.server_start_time = None
         self.breaks = list(breaks)
         self.cut, self.forgotten, self.stopped, self.again = cut, forgotten, stopped, again
         service.answer = self.answer
@@ -51,14 +58,15 @@ class Breaking:
         """StartChat and ContinueChat."""
         self.calls.append(request)
         is_first = len(self.calls) == 1
-        yield started(turn_id="turn-1" if is_first else "turn-2")
+        turn_id = "turn-1" if is_first else "turn-2"
+        yield started(turn_id=turn_id, server_start_time=self.server_start_time)
         yield from self._tell(deltas(*(ANSWER if is_first else self.again)), context)
 
     def resume(self, request, context):
         """ResumeTurn."""
         self.calls.append(request)
-        if self.forgotten:
-            abort(context, grpc.StatusCode.NOT_FOUND, "there is no such turn")
+        if self.forgotten is not None:
+            abort(context, grpc.StatusCode.NOT_FOUND, "there is no such chat", *self.forgotten)
         yield started(turn_id="turn-1")
         if self.cut:
             yield finished(chat_pb2.FINISH_REASON_SHUTDOWN)
@@ -127,10 +135,21 @@ async def test_a_turn_that_ended_with_its_server_is_asked_again(ask, scripted):
 
 
 async def test_a_server_that_forgot_the_turn_is_asked_again(ask, scripted):
-    """One that keeps chats in memory has lost them with its process."""
-    Breaking(scripted.service, forgotten=True)
+    """One that keeps chats in memory has lost them with its process, and says so."""
+    script = Breaking(scripted.service, forgotten=(SERVER_ENDED,))
+    script.server_start_time = Timestamp(seconds=7)
     reply, error = await ask()
     assert (None, "".join(ANSWER)) == (error, reply.text)
+    assert Timestamp(seconds=7) == script.calls[1].server_start_time
+
+
+async def test_a_chat_that_was_erased_meanwhile_does_not_come_back(ask, scripted):
+    """Its question is not asked again, although its request_id would open it anew."""
+    script = Breaking(scripted.service, forgotten=())
+    reply, error = await ask()
+    assert (NotFound, "There is no such chat.") == (type(error), str(error))
+    assert ("A red ", ["r"]) == (reply.text, [call.request_id for call in script.calls[::2]])
+    assert isinstance(error.__cause__, ServerUnavailable)
 
 
 async def test_an_answer_that_the_server_stopped_meanwhile_is_no_whole_one(ask, scripted):
@@ -228,7 +247,7 @@ async def test_what_does_not_pass_is_told_itself(ask, scripted, code, kind):
 
 async def test_a_chat_that_is_gone_with_its_server_is_told(ask, scripted):
     """Neither the turn nor the question that is asked again finds it."""
-    script = Breaking(scripted.service, forgotten=True)
+    script = Breaking(scripted.service, forgotten=(SERVER_ENDED,))
 
     def answer(request, context):
         if script.calls:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from app_in_process import run_app, until
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from llavachat.v1 import chat_pb2 as pb
@@ -63,6 +64,34 @@ async def test_unknown_things_are_not_found(method: str, request_: Any, kind: st
         error = await failure(getattr(app.chat, method)(request_))
         assert (StatusCode.NOT_FOUND, f"there is no such {kind}") == (error.code(), error.details())
         assert [kind] == [detail.resource_type for detail in details(error)]
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_turn_that_went_with_its_server_is_told_from_an_erased_one(
+    store: str, tmp_path: Path
+) -> None:
+    """By when its server started, which one tells that keeps chats in its memory."""
+    flags = ("--store", store, "--state-folder", str(tmp_path))
+    async with run_app(ScriptedEngine("warm", "A circle."), *flags) as app:
+        request = pb.StartChatRequest(prompt="What is this?")
+        events = [reply.event async for reply in app.chat.StartChat(request)]
+        begun = events[0].started
+        info = await app.chat.GetServerInfo(pb.GetServerInfoRequest())
+        expected = info.start_time if store == "memory" else Timestamp()
+        assert expected == begun.server_start_time
+        resume = pb.ResumeTurnRequest(chat_id=begun.chat_id, turn_id=begun.turn_id)
+        resume.server_start_time.CopyFrom(info.start_time)
+        await app.chat.DeleteChat(pb.DeleteChatRequest(chat_id=begun.chat_id))
+        kinds = []
+        for seconds in (0, 1):
+            resume.server_start_time.seconds -= seconds
+            error = await failure(app.chat.ResumeTurn(resume))
+            assert StatusCode.NOT_FOUND is error.code()
+            kinds.append([type(detail).__name__ for detail in details(error)])
+        assert [["ResourceInfo"], ["ResourceInfo", "PreconditionFailure"]] == kinds
+        resume.ClearField("server_start_time")
+        error = await failure(app.chat.ResumeTurn(resume))
+        assert ["ResourceInfo"] == [type(detail).__name__ for detail in details(error)]
 
 
 async def test_an_unknown_turn_is_not_found() -> None:

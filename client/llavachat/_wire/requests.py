@@ -31,6 +31,7 @@ from llavachat.types import (
     Params,
     ReplayVerdict,
     ServerInfo,
+    Started,
     TokenCount,
     Turn,
     TurnState,
@@ -151,9 +152,14 @@ def continue_chat(
     return Operation("ContinueChat", request, lambda response: responses.read_event(response.event))
 
 
-def resume_turn(chat_id: str, turn_id: str, char_offset: int) -> Operation[Event | None]:
+def resume_turn(turn: Started, char_offset: int) -> Operation[Event | None]:
     """ResumeTurn."""
-    request = chat_pb2.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id, char_offset=char_offset)
+    request = chat_pb2.ResumeTurnRequest(
+        chat_id=turn.chat_id,
+        turn_id=turn.turn_id,
+        char_offset=char_offset,
+        server_start_time=write_time("server_start_time", turn.server_start_time),
+    )
     return Operation("ResumeTurn", request, lambda response: responses.read_event(response.event))
 
 

@@ -53,6 +53,7 @@ def read_event(event: chat_pb2.ChatEvent) -> Event | None:
                 model=read_model(started.model),
                 params=read_params(started.params),
                 images=tuple(read_image(image) for image in started.images),
+                server_start_time=_read_time(started, "server_start_time"),
             )
         case "queued":
             return Queued(event.queued.position)

@@ -5,7 +5,8 @@ not by a client that never reached a server: its address may be wrong, and that 
 
 A turn that had begun is followed from the last character that came. Where the server has ended with
 it, the question is asked once more: the server then answers it anew, once, with the seed of the
-first time, and what begins as the first answer did goes on as if nothing had been.
+first time, and what begins as the first answer did goes on as if nothing had been. One that was
+erased meanwhile is not asked again.
 """
 
 import time
@@ -103,8 +104,7 @@ class Resumption:
             self._give_up_at = now + seconds
             self._wait_seconds = _FIRST_WAIT_SECONDS
             self._is_lost, self._error = True, error
-        elif isinstance(error, NotFound) and self._started and not self._is_asked_again:
-            # The server that came back does not keep chats.
+        elif _went_with_server(error) and self._started and not self._is_asked_again:
             self._is_asked_again = True
         elif isinstance(error, NotSupported) and self._started:
             # An older server can not be asked to go on: the loss is all that there is to tell.
@@ -123,7 +123,7 @@ class Resumption:
         turn = self._started
         if turn is None or self._is_asked_again:
             return self._question, wait_seconds
-        return resume_turn(turn.chat_id, turn.turn_id, len(self._text)), wait_seconds
+        return resume_turn(turn, len(self._text)), wait_seconds
 
     def _give_up(self, error: StatusError, loss: ServerUnavailable) -> NoReturn:
         """There is no time for another try, after the last one ended with `error`."""
@@ -165,6 +165,16 @@ class Resumption:
         # News: the connection holds again.
         self._is_lost = False
         return Delta(news, event.char_offset + len(known))
+
+
+def _went_with_server(error: StatusError) -> bool:
+    """True where a server does not know a turn that another one kept in its memory alone.
+
+    Any other that it does not know was erased: asked again, it would come back.
+    """
+    return isinstance(error, NotFound) and any(
+        kind == "SERVER_ENDED" for kind, _, _ in error.details.preconditions
+    )
 
 
 def _passes(error: StatusError) -> bool:

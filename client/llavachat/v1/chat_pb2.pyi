@@ -25,6 +25,8 @@ Errors
   | --------------------------------------------------- | ----------------------------------- |
   | bad picture, parameter, prompt or message           | INVALID_ARGUMENT + BadRequest       |
   | unknown chat, turn or picture, or another tenant's  | NOT_FOUND + ResourceInfo            |
+  | a turn to follow that went with its server; see     | NOT_FOUND + ResourceInfo +          |
+  |   ResumeTurnRequest.server_start_time               |   PreconditionFailure               |
   | context full under OVERFLOW_POLICY_ERROR            | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure, with counts  |
   | a chat has as many turns as it may have             | FAILED_PRECONDITION +               |
@@ -553,6 +555,7 @@ class ResumeTurnRequest(_message.Message):
     CHAT_ID_FIELD_NUMBER: _builtins.int
     TURN_ID_FIELD_NUMBER: _builtins.int
     CHAR_OFFSET_FIELD_NUMBER: _builtins.int
+    SERVER_START_TIME_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
     """The chat. Required."""
     turn_id: _builtins.str
@@ -561,16 +564,25 @@ class ResumeTurnRequest(_message.Message):
     """How many characters (Unicode code points) of the answer the client already has; 0 asks for
     all of it.
     """
+    @_builtins.property
+    def server_start_time(self) -> _timestamp_pb2.Timestamp:
+        """As `TurnStarted` told it. With it, a turn that is not found because the server that began it
+        kept chats in its memory alone, and has ended, is told from one that was erased: by a
+        PreconditionFailure of the type "SERVER_ENDED" beside the ResourceInfo. That question may be
+        asked again; an erased one would come back.
+        """
+
     def __init__(
         self,
         *,
         chat_id: _builtins.str = ...,
         turn_id: _builtins.str = ...,
         char_offset: _builtins.int = ...,
+        server_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_start_time", b"server_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_offset", b"char_offset", "chat_id", b"chat_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_offset", b"char_offset", "chat_id", b"chat_id", "server_start_time", b"server_start_time", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -786,6 +798,7 @@ class TurnStarted(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PARAMS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    SERVER_START_TIME_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
     """The chat, for ContinueChat."""
     turn_id: _builtins.str
@@ -804,6 +817,12 @@ class TurnStarted(_message.Message):
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageInfo]:
         """The pictures of this turn, in the order of the request."""
 
+    @_builtins.property
+    def server_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the server started, where it keeps chats in its memory alone, for ResumeTurn. Not set
+        where chats outlive the server.
+        """
+
     def __init__(
         self,
         *,
@@ -813,10 +832,11 @@ class TurnStarted(_message.Message):
         model: Global___ModelInfo | None = ...,
         params: Global___GenerationParams | None = ...,
         images: _abc.Iterable[Global___ImageInfo] | None = ...,
+        server_start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id", "server_start_time", b"server_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "chat_id", b"chat_id", "images", b"images", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id", "chat_id", b"chat_id", "images", b"images", "model", b"model", "params", b"params", "parent_turn_id", b"parent_turn_id", "server_start_time", b"server_start_time", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parent_turn_id: _TypeAlias = _typing.Literal["parent_turn_id"]  # noqa: Y015
     _WhichOneofArgType__parent_turn_id: _TypeAlias = _typing.Literal["_parent_turn_id", b"_parent_turn_id"]  # noqa: Y015

@@ -25,6 +25,8 @@ Errors
   | --------------------------------------------------- | ----------------------------------- |
   | bad picture, parameter, prompt or message           | INVALID_ARGUMENT + BadRequest       |
   | unknown chat, turn or picture, or another tenant's  | NOT_FOUND + ResourceInfo            |
+  | a turn to follow that went with its server; see     | NOT_FOUND + ResourceInfo +          |
+  |   ResumeTurnRequest.server_start_time               |   PreconditionFailure               |
   | context full under OVERFLOW_POLICY_ERROR            | FAILED_PRECONDITION +               |
   |                                                     |   PreconditionFailure, with counts  |
   | a chat has as many turns as it may have             | FAILED_PRECONDITION +               |

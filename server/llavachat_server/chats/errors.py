@@ -32,11 +32,13 @@ class ChatError(Exception):
 class NotFound(ChatError):
     """There is no such thing, or it is another tenant's: the two look alike.
 
-    `kind` is "chat", "turn", "image" or "original"; `id` is what the caller sent.
+    `kind` is "chat", "turn", "image" or "original"; `id` is what the caller sent; `with_server`
+    where it has gone with a server that kept chats in its memory alone.
     """
 
     kind: str
     id: str
+    with_server: bool = False
 
     def __str__(self) -> str:
         if self.kind == "original":

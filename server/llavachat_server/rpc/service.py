@@ -16,8 +16,9 @@ import grpc.aio
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
+from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.importer import Importer
-from llavachat_server.chats.live import LiveTurn
+from llavachat_server.chats.live import LiveTurn, Started
 from llavachat_server.chats.question import Place, Question
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
@@ -48,6 +49,8 @@ class Desk:
     request_limits: RequestLimits
     chat_limits: ChatLimits
     server_info: pb.GetServerInfoResponse
+    ends_with_chats: bool
+    """Whether chats are kept in this process' memory alone."""
 
 
 class ChatService(chat_pb2_grpc.ChatServiceServicer):
@@ -177,7 +180,11 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
             chat_id = requests.required_id("chat_id", request.chat_id)
             turn_id = requests.required_id("turn_id", request.turn_id)
             offset = requests.char_offset(request)
-            live = await self.desk.turns.resume(TENANT.get(), chat_id, turn_id, offset)
+            try:
+                live = await self.desk.turns.resume(TENANT.get(), chat_id, turn_id, offset)
+            except NotFound as error:
+                error.with_server = self._began_elsewhere(request)
+                raise
             await self._stream(live, context, pb.ResumeTurnResponse, offset)
 
     async def ReplayTurn(  # type: ignore[override] # noqa: N802
@@ -207,6 +214,11 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     def _image_tokens(self) -> int:
         return self.desk.engine.num_image_tokens
 
+    def _began_elsewhere(self, request: pb.ResumeTurnRequest) -> bool:
+        """Whether the turn was begun by a server that had its chats in its memory, and is gone."""
+        start_time = self.desk.server_info.start_time
+        return request.HasField("server_start_time") and request.server_start_time != start_time
+
     def _ask(self, question: Question) -> LiveTurn:
         is_new = False
 
@@ -232,6 +244,9 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
             async for event in events:
                 response = make()
                 messages.write_event(response.event, event, num_image_tokens)
+                if isinstance(event, Started) and self.desk.ends_with_chats:
+                    start_time = self.desk.server_info.start_time
+                    response.event.started.server_start_time.CopyFrom(start_time)
                 await context.write(response)
 
 

@@ -187,7 +187,15 @@ def _engine_field(error: values.InvalidRequest) -> Refusal:
 
 def _not_found(error: chats.NotFound) -> Refusal:
     resource = error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.id)
-    return Refusal(StatusCode.NOT_FOUND, str(error), (resource,))
+    if not error.with_server:
+        return Refusal(StatusCode.NOT_FOUND, str(error), (resource,))
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="SERVER_ENDED",
+        subject=f"{error.kind}_id",
+        description="the server that began the turn kept it in its memory alone, and has ended",
+    )
+    failure = error_details_pb2.PreconditionFailure(violations=[violation])
+    return Refusal(StatusCode.NOT_FOUND, str(error), (resource, failure))
 
 
 def _context_full(error: values.ContextFull) -> Refusal:
