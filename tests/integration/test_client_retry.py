@@ -1,5 +1,6 @@
 """Retries are gRPC's own: before the first word of an answer, and never after."""
 
+import asyncio
 import os
 import socket
 import threading
@@ -65,6 +66,32 @@ async def test_the_twin_retries_too(scripted):
     async with AsyncClient(scripted.address) as client:
         assert "A red circle." == await client.start(None, "What?").read()
     assert 2 == len(calls)
+
+
+async def test_a_second_outage_is_got_over_like_the_first(scripted, monkeypatch):
+    """However many calls have failed before, and however few have succeeded since."""
+    service, is_down, num_refusals = scripted.service, True, 0
+    usual = service._keep
+
+    def keep(request, context):
+        nonlocal num_refusals
+        usual(request, context)
+        if is_down:
+            num_refusals += 1
+            abort(context, grpc.StatusCode.UNAVAILABLE, "the server is starting")
+
+    monkeypatch.setattr(service, "_keep", keep)
+    async with AsyncClient(scripted.address) as client:
+        calls = [client.server_info() for _ in range(5)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [ServerUnavailable] * 5 == [type(outcome) for outcome in outcomes]
+        assert 20 == num_refusals
+        is_down = False
+        await client.server_info()
+        is_down, num_refusals = True, 0
+        with pytest.raises(ServerUnavailable):
+            await client.server_info()
+        assert 4 == num_refusals
 
 
 def test_retries_end(scripted):
