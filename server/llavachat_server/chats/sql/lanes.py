@@ -39,11 +39,18 @@ class Lanes:
     Args:
         engine: begins a transaction that reads.
         translate: what an error means to a caller; what it does not know it gives back.
+        note_answer: called after each read that the database has answered.
     """
 
-    def __init__(self, engine: Engine, translate: Callable[[Exception], Exception]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        translate: Callable[[Exception], Exception],
+        note_answer: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._translate = translate
+        self._note_answer = note_answer
         self._short = ThreadPoolExecutor(NUM_READERS - NUM_LONG, "store-reader")
         self._long = ThreadPoolExecutor(NUM_LONG, "store-long-reader")
         self._line = Turnstile(
@@ -121,7 +128,9 @@ class Lanes:
     def _run(self, work: Callable[[Connection], T]) -> T:
         try:
             with self._engine.begin() as connection:
-                return work(connection)
+                found = work(connection)
+            self._note_answer()
+            return found
         except Exception as error:
             meaning = self._translate(error)
             if meaning is error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection
@@ -28,6 +29,7 @@ from llavachat_server.chats.sql.database import (
 )
 from llavachat_server.chats.sql.lanes import GONE_RETRY_SECONDS, Lanes
 from llavachat_server.chats.sql.originals import Original, count_original_bytes, read_original
+from llavachat_server.chats.sql.outage import Outage
 from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_CHATS, SHORT_TURNS, CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
 from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureFiles, PictureMissing
@@ -71,8 +73,17 @@ class SqlStore:
     ) -> None:
         self._max_turns_per_chat = max_turns_per_chat
         self._database = Database(url, max_bytes=max_bytes)
-        self._writer = Writer(self._database.writing, _translate)
-        self._lanes = Lanes(self._database.reading, _translate)
+        outage = Outage()
+        self._writer = Writer(
+            self._database.writing,
+            partial(_translate, partial(outage.note_failure, "writing")),
+            partial(outage.note_answer, "writing"),
+        )
+        self._lanes = Lanes(
+            self._database.reading,
+            partial(_translate, partial(outage.note_failure, "reading")),
+            partial(outage.note_answer, "reading"),
+        )
         self._packers = ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="store-packer")
         try:
             self.cut_turns = self._cancel_running(datetime.now(UTC), tell_cut)
@@ -353,7 +364,7 @@ class SqlStore:
         )
 
 
-def _translate(error: Exception) -> Exception:
+def _translate(note_away: Callable[[DBAPIError], None], error: Exception) -> Exception:
     if isinstance(error, NotOwned):
         # Told by `lost`, for the server to end.
         return StoreUnavailable(GONE_RETRY_SECONDS)
@@ -367,6 +378,6 @@ def _translate(error: Exception) -> Exception:
         log.error("the store is damaged", extra={"fields": {"why": why}})
         return StoreDamaged()
     if is_away(error):
-        log.error("the store does not answer", exc_info=error)
+        note_away(error)
         return StoreUnavailable(GONE_RETRY_SECONDS)
     return error

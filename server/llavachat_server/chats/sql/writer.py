@@ -59,11 +59,18 @@ class Writer:
     Args:
         engine: begins a transaction that may write.
         translate: what an error means to a caller; what it does not know it gives back.
+        note_answer: called after each transaction that the database has committed.
     """
 
-    def __init__(self, engine: Engine, translate: Callable[[Exception], Exception]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        translate: Callable[[Exception], Exception],
+        note_answer: Callable[[], None],
+    ) -> None:
         self._engine = engine
         self._translate = translate
+        self._note_answer = note_answer
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._owed: list[_Debt] = []
         self.owed_refusal: StoreFull | StoreUnavailable = StoreUnavailable(OWED_RETRY_SECONDS)
@@ -162,6 +169,7 @@ class Writer:
             else:
                 self._refuse(jobs[0], meaning)
             return
+        self._note_answer()
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, ChatError):
                 self._refuse(job, result)
@@ -194,6 +202,7 @@ class Writer:
             try:
                 with self._engine.begin() as connection:
                     debt.work(connection)
+                self._note_answer()
             except Exception as error:
                 meaning = self._translate(error)
                 if _may_pass(meaning):
