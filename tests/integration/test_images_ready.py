@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,6 +110,29 @@ def test_a_decoder_that_was_begun_is_waited_for() -> None:
     assert other_begun != other.process_id
     worker.end()
     other.end()
+
+
+def test_a_decoder_whose_server_was_killed_says_nothing() -> None:
+    """Its own end, just before it would have told that it is ready, is no fault of anybody's."""
+    notes, their_notes = os.pipe()
+    ours, theirs = socket.socketpair()
+    memory = os.memfd_create("picture")
+    os.close(notes)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "llavachat_server.images.decoder", str(memory)],
+            stdin=theirs.fileno(),
+            stdout=their_notes,
+            stderr=subprocess.PIPE,
+            pass_fds=(memory,),
+            timeout=PATIENCE_SECONDS,
+        )
+    finally:
+        ours.close()
+        theirs.close()
+        os.close(their_notes)
+        os.close(memory)
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def test_callers_of_one_worker_take_turns(worker: Worker) -> None:

@@ -192,7 +192,11 @@ def _is_asked_within(channel: socket.socket, seconds: float) -> bool:
 
 
 def _tell(note: dict[str, Any]) -> None:
-    os.write(_NOTES, json.dumps(note).encode() + b"\n")
+    try:
+        os.write(_NOTES, json.dumps(note).encode() + b"\n")
+    except BrokenPipeError:
+        # The server was killed, as it may be at any moment: that is no fault to show a stack of.
+        os._exit(0)
 
 
 def _keep_memory() -> None:
