@@ -57,8 +57,9 @@ def _run(words: list[str]) -> int:
 
         return run_store(words[1:])
     from llavachat_server.hangup import ignored
+    from llavachat_server.interrupt import ends_process
 
-    with ignored():
+    with ends_process(), ignored():
         from llavachat_server.serve_command import run
 
         return run(words)

@@ -1,6 +1,7 @@
 """``llavachat-server [serve] [--SETTING VALUE ...]``: the server itself.
 
 Exit codes: 0 stopped as asked, 1 could not start or go on, 2 wrong settings, 130 interrupted twice.
+An interrupt before `app` listens for it ends the process by that signal: a shell says 130 too.
 """
 
 import asyncio

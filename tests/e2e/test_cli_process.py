@@ -142,6 +142,27 @@ def test_demo_shows_the_whole_journey():
     assert "Server stopped." in done.stderr
 
 
+INTERRUPTED = """
+import os, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.addaudithook(interrupt)
+from llavachat.cli import main
+sys.argv = ["llavachat", "serve"]
+main()
+"""
+
+
+def test_an_interrupt_while_it_is_imported_is_no_stack():
+    """Ctrl-C in the first moments ends as any later one does."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, timeout=60)
+    assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_demo_takes_its_server_along():
     """SIGTERM ends the demonstration and the server that it started."""
     process = subprocess.Popen(

@@ -146,6 +146,36 @@ async def test_a_hangup_takes_the_level_up(tmp_path: Path) -> None:
         assert 0 == await server.end()
 
 
+INTERRUPTED = """
+import os, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == sys.argv[1]:
+        os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[2]))
+sys.addaudithook(interrupt)
+from llavachat_server.__main__ import main
+sys.exit(main(["--listen", "127.0.0.1:0", "--ready-file", "/no/such/folder/ready"]))
+"""
+"""A server that gets a Ctrl-C while it comes up, and that could not serve in the end."""
+
+
+@pytest.mark.parametrize("module", ["pydantic", "llavachat_server.app"])
+@pytest.mark.parametrize(
+    ("handler", "status"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 1)]
+)
+async def test_an_interrupt_before_the_server_listens_for_it_ends_it(
+    tmp_path: Path, module: str, handler: str, status: int
+) -> None:
+    """Without a word; and does nothing where whoever started it has it ignored."""
+    log = tmp_path / "log"
+    process = start_process([sys.executable, "-c", INTERRUPTED, module, handler], log)
+    assert status == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
+    assert (status == 1) == ("/no/such/folder/ready" in log.read_text())
+    assert "Traceback" not in log.read_text()
+
+
 HANGUPS = """
 import os, signal, sys
 

@@ -15,6 +15,9 @@ _EXTRAS = {
 }
 """Which extra brings a package."""
 
+_INTERRUPTED = 130
+"""`ExitCode.INTERRUPTED`, whose module imports one of them."""
+
 
 def main() -> None:
     """The entry point of the command ``llavachat``."""
@@ -23,6 +26,9 @@ def main() -> None:
         from llavachat.cli.app import run
 
         code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        # While the packages are imported; `run` sees to its own.
+        code = _INTERRUPTED
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
