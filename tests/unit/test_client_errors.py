@@ -190,6 +190,82 @@ def test_a_lost_connection_is_not_a_closed_port():
     assert "The connection to gpu.example:50051 was lost." == str(error)
 
 
+CUT_BY_NGINX = "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))"
+CUT_BY_HAPROXY = "Stream removed (Data frame with END_STREAM flag received)"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (grpc.StatusCode.INTERNAL, CUT_BY_NGINX),
+        (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
+        (grpc.StatusCode.CANCELLED, CUT_BY_NGINX.replace("2", "8")),
+        (grpc.StatusCode.UNAVAILABLE, CUT_BY_NGINX.replace("2", "7")),
+        (grpc.StatusCode.UNKNOWN, CUT_BY_HAPROXY),
+        (grpc.StatusCode.UNKNOWN, "No status received"),
+    ],
+)
+def test_a_stream_that_a_proxy_cut_is_a_lost_connection(code, message):
+    """Whatever status gRPC makes of it."""
+    error = read(code, message)
+    assert errors.ServerUnavailable is type(error)
+    assert "The connection to gpu.example:50051 was lost." == str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (grpc.StatusCode.CANCELLED, "Locally cancelled by application!"),
+        (grpc.StatusCode.INTERNAL, "the model failed on this question"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, CUT_BY_NGINX.replace("2", "11")),
+    ],
+)
+def test_other_ends_are_no_lost_connection(code, message):
+    """What was cancelled here, what a server said, and who sends too much are not asked again."""
+    assert errors.ERRORS_BY_STATUS[code.name] is type(read(code, message))
+
+
+def test_what_a_server_says_is_no_lost_connection():
+    """Its details tell that they are its own words, whatever these are."""
+    detail = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1))
+    assert errors.ServerFailed is type(read(grpc.StatusCode.INTERNAL, CUT_BY_NGINX, detail))
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN]
+)
+def test_a_refusal_that_was_cut_on_the_way_is_what_the_server_said(code):
+    """The code and the words of its details, where gRPC's own were made of a cut request."""
+    status = error_details_pb2.ErrorStatus(code=16, message="no such key")
+    trailers = ((DETAILS_KEY, status.SerializeToString()),)
+    error = read_status(code, "Received RST_STREAM with error code 8", trailers, address=ADDRESS)
+    assert errors.AuthenticationFailed is type(error)
+    assert "No such key." == str(error)
+
+
+def test_what_a_proxy_refuses_for_its_size_is_told():
+    """nginx takes 1 MB by default; asking again would not help."""
+    error = read(grpc.StatusCode.UNKNOWN, "Received http2 header with status: 413")
+    assert (errors.LimitReached, None) == (type(error), error.retry_after_seconds)
+    assert "Something between here and the server refuses a message of this size." == str(error)
+
+
+def test_an_answer_that_overtook_its_request_says_what_it_may_be():
+    """gRPC's asyncio does not tell nginx's 413 from its 502."""
+    message = f"{CUT_BY_HAPROXY} ({CUT_BY_NGINX.replace('2', '0')})"
+    error = read(grpc.StatusCode.UNKNOWN, message)
+    assert errors.ServerUnavailable is type(error)
+    assert "or something between here and the server refuses a message" in str(error)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_does_not_reach_its_server_is_told(status):
+    """As what it is, and not as a status of HTTP."""
+    error = read(grpc.StatusCode.UNAVAILABLE, f"Received http2 header with status: {status}")
+    assert errors.ServerUnavailable is type(error)
+    assert "A proxy at gpu.example:50051 does not reach the server." == str(error)
+
+
 def test_a_deadline_is_a_timeout_error():
     """Code that catches TimeoutError catches ours."""
     error = read(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")

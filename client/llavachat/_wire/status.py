@@ -49,6 +49,22 @@ _TOO_MUCH_METADATA = re.compile(r"metadata size exceeds|received initial metadat
 _BROKEN_WRITE = "Internal error from Core"
 _TOO_MANY_CALLS = "Concurrent RPC limit exceeded"
 _TOO_MANY_PINGS = "Too many pings"
+# What gRPC itself says of a stream that a proxy ended when it lost the server behind it: nginx by
+# RST_STREAM, HAProxy and Caddy in good order but without a status.
+_CUT = re.compile(r"Stream removed|RST_STREAM|END_STREAM flag received|No status received")
+# And of an answer that was whole before the request was, by which nginx refuses one that is too
+# large for it, and any while it does not reach the server; gRPC's asyncio loses its HTTP status.
+_OVERTAKEN = re.compile(r"END_STREAM.*RST_STREAM with error code 0\b")
+_BY_HTTP = re.compile(r"Received http2 header with status: (\d+)")
+_TOO_LARGE_BY_HTTP = "413"
+_NOT_REACHED_BY_HTTP = ("502", "503", "504")
+_MADE_ON_THE_WAY = (
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
+"""What gRPC makes of a stream that is cut: by itself they say nothing of the server."""
+_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 _POLICY = "allow OVERFLOW_POLICY_DROP_OLDEST_TURNS"
 _POLICY_HERE = "give overflow=OverflowPolicy.DROP_OLDEST_TURNS"
 """What the contract names, in this library's words."""
@@ -70,8 +86,16 @@ def read_status(
         trailers: the call's trailing metadata.
         address: where the call went, for the sentence about a failed connection.
     """
-    details, from_server = _read_details(message or "", trailers or ())
-    if code is grpc.StatusCode.UNAVAILABLE and not from_server:
+    code, details, from_server = _read_details(code, message or "", trailers or ())
+    if not from_server and (by_http := _BY_HTTP.search(details.message)):
+        if by_http[1] == _TOO_LARGE_BY_HTTP:
+            text = "Something between here and the server refuses a message of this size."
+            return LimitReached(text, details)
+        if by_http[1] in _NOT_REACHED_BY_HTTP:
+            text = f"A proxy at {address} does not reach the server."
+            return ServerUnavailable(text, details)
+    is_cut = code in _MADE_ON_THE_WAY and _CUT.search(details.message)
+    if (code is grpc.StatusCode.UNAVAILABLE or is_cut) and not from_server:
         return _read_unavailable(details, address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not from_server:
         return tell_late(details)
@@ -99,22 +123,28 @@ def tell_late(details: StatusDetails | None = None) -> DeadlineExceeded:
 
 
 def _read_details(
-    message: str, trailers: Iterable[tuple[str, str | bytes]]
-) -> tuple[StatusDetails, bool]:
+    code: grpc.StatusCode, message: str, trailers: Iterable[tuple[str, str | bytes]]
+) -> tuple[grpc.StatusCode, StatusDetails, bool]:
+    """The code, what came with it, and whether that is the server's word."""
     status = error_details_pb2.ErrorStatus()
     packed = next((value for key, value in trailers if key == DETAILS_KEY), None)
     if not isinstance(packed, bytes):
-        return StatusDetails(message=message), False
+        return code, StatusDetails(message=message), False
     try:
         status.ParseFromString(packed)
+        told = _CODES.get(status.code, code)
+        if code in _MADE_ON_THE_WAY and told is not code:
+            # A proxy that gives a refusal on cuts the request that was still coming, and gRPC takes
+            # that for the end.
+            code, message = told, status.message
         found: dict[str, Any] = {"message": message or status.message}
         for detail in status.details:
             name = detail.type_url.rpartition(".")[2]
             if name in _READERS:
                 _READERS[name](detail.value, found)
     except DecodeError:
-        return StatusDetails(message=message), True
-    return StatusDetails(**found), True
+        return code, StatusDetails(message=message), True
+    return code, StatusDetails(**found), True
 
 
 def _read_bad_request(value: bytes, found: dict[str, Any]) -> None:
@@ -161,15 +191,21 @@ def _read_unavailable(details: StatusDetails, address: str) -> ServerUnavailable
         reason = _explain(details.message)
         shown = f" ({reason})" if reason else ""
         return CannotConnect(f"No llavachat server answers at {address}{shown}.", details)
-    lost = "Socket closed" in details.message or "reset" in details.message.lower()
-    if lost or "GOAWAY" in details.message:
-        return ServerUnavailable(f"The connection to {address} was lost.", details)
-    if details.message == _TOO_MANY_PINGS:
+    if _TOO_MANY_PINGS in details.message:
         text = (
             f"The connection to {address} was lost: the server was asked too often whether it is "
             "still there; raise keepalive_seconds."
         )
         return ServerUnavailable(text, details)
+    if _OVERTAKEN.search(details.message):
+        text = (
+            f"The connection to {address} was lost, or something between here and the server "
+            "refuses a message of this size."
+        )
+        return ServerUnavailable(text, details)
+    lost = "Socket closed" in details.message or "reset" in details.message.lower()
+    if lost or "GOAWAY" in details.message or _CUT.search(details.message):
+        return ServerUnavailable(f"The connection to {address} was lost.", details)
     text = _sentence(details.message) or f"The server at {address} is not available."
     return ServerUnavailable(text, details)
 
