@@ -87,6 +87,20 @@ def test_all_events_are_told(client, service):
     assert ("turn-0",) == reply.trimmed.turn_ids
 
 
+def test_a_place_in_the_line_is_told_once(client, service):
+    """A server tells it again every few seconds, which is no news."""
+
+    def answer(request, context):
+        yield started()
+        yield from (queued(2), queued(2), queued(1), queued(1))
+        yield from deltas("Yes.")
+        yield finished()
+
+    service.answer = answer
+    events = client.start(None, "Is it?").events()
+    assert [2, 1] == [event.position for event in events if isinstance(event, Queued)]
+
+
 def test_text_comes_as_it_is_written(client, service):
     """The first piece is there while the server still holds back the second."""
     gate = threading.Event()

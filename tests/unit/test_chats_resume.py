@@ -29,6 +29,7 @@ from llavachat_server.values import (
     EngineFailed,
     FinishReason,
     Quantization,
+    Queued,
     Sampling,
     Timings,
     Usage,
@@ -38,6 +39,8 @@ from scripted_engine import Hold, ScriptedEngine
 
 TENANT = "a tenant"
 FIRST = Question(NewChat(), "What is this?", (ImageSource(red_circle()),), request_id="r-1")
+
+END = Ended(FinishReason.EOS, None, Usage(0, 0, 0, 0, 0), Timings(0, 0, 0, 0, 0))
 
 
 def make_turns(
@@ -89,7 +92,7 @@ def test_following_from_anywhere_has_no_gap_and_no_repeat(
         for piece in pieces:
             live.publish(Delta(piece, offset))
             offset += len(piece)
-        live.publish(Ended(FinishReason.EOS, None, Usage(0, 0, 0, 0, 0), Timings(0, 0, 0, 0, 0)))
+        live.publish(END)
         known = data.draw(st.integers(0, offset))
         events = await read(live, known)
         answer = "".join(pieces)
@@ -102,6 +105,21 @@ def test_following_from_anywhere_has_no_gap_and_no_repeat(
         assert isinstance(events[-1], Ended)
 
     asyncio.run(follow())
+
+
+async def test_a_waiting_reader_is_told_its_place_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a proxy would take its stream for dead; the turn itself keeps one event."""
+    monkeypatch.setattr("llavachat_server.chats.live.QUEUED_AGAIN_SECONDS", 0.01)
+    live = LiveTurn("", lambda _: None)
+    live.publish(Queued(2))
+    events = live.follow()
+    async with asyncio.timeout(20):
+        assert [Queued(2)] * 3 == [await anext(events) for _ in range(3)]
+    live.publish(Delta("A", 0))
+    assert Delta("A", 0) == await anext(events)
+    live.publish(END)
+    assert [END] == [event async for event in events]
+    assert [Queued(2), Delta("A", 0), END] == await read(live)
 
 
 async def test_a_dropped_reader_may_come_back_within_the_grace_period() -> None:

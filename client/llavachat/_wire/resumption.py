@@ -25,7 +25,7 @@ from llavachat.errors import (
     StatusError,
     TurnRunning,
 )
-from llavachat.types import Delta, Event, Finished, FinishReason, Started
+from llavachat.types import Delta, Event, Finished, FinishReason, Queued, Started
 
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 2.0
@@ -56,6 +56,7 @@ class Resumption:
         self._restart_seconds = restart_seconds
         self._started: Started | None = None
         self._text = ""
+        self._queued: Queued | None = None
         self._is_asked_again = False
         self._is_lost = False
         self._is_stopped = False
@@ -82,6 +83,10 @@ class Resumption:
             return None if is_known else event
         if isinstance(event, Delta):
             return self._take_text(event)
+        if isinstance(event, Queued):
+            # A server tells the position again, so that no proxy takes the stream for dead.
+            is_known, self._queued = event == self._queued, event
+            return None if is_known else event
         if isinstance(event, Finished) and self._error is not None:
             self._check_end(event.finish_reason, self._error)
         return event

@@ -400,10 +400,11 @@ class StartChatRequest(_message.Message):
     "": none.
     """
     request_id: _builtins.str
-    """Makes the call safe to repeat: the same id with the same body is executed once. A repeat
-    follows the running turn from its beginning, or gets the recorded one again, also one that
-    was cut short; after a refusal, which leaves no turn, it is executed. 1 to 128 printable
-    ASCII characters; a UUID is a good choice. Optional.
+    """Makes the call safe to repeat: the same id with the same body is executed once. The same body
+    has the same fields set, to the same values: an `optional` field that is set to its default
+    differs from one that is not set. A repeat follows the running turn from its beginning, or
+    gets the recorded one again, also one that was cut short; after a refusal, which leaves no
+    turn, it is executed. 1 to 128 printable ASCII characters; a UUID is a good choice. Optional.
     """
     overflow_policy: Global___OverflowPolicy.ValueType
     """What to do when the context is full. Optional; holds for this turn."""
@@ -846,7 +847,9 @@ Global___TurnStarted: _TypeAlias = TurnStarted  # noqa: Y015
 
 @_typing.final
 class Queued(_message.Message):
-    """The turn waits for its place in the batch. Sent when the position changes."""
+    """The turn waits for its place in the batch. Sent when the position changes, and the last one again
+    every 15 seconds until the answer begins, so that no proxy takes the stream for dead.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

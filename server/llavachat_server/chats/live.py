@@ -45,6 +45,9 @@ class Ended:
     timings: Timings
 
 
+QUEUED_AGAIN_SECONDS = 15.0
+"""Proxies end a stream on which nothing passes, nginx after 60 s; pings do not count for them."""
+
 TurnEvent = Started | Trimmed | Queued | Delta | Ended
 
 
@@ -113,6 +116,8 @@ class LiveTurn:
     async def follow(self, char_offset: int = 0) -> AsyncGenerator[TurnEvent, None]:
         """Every event from the first to the last, without the answer's first characters.
 
+        While `Queued` is the last that has come, it is told again every `QUEUED_AGAIN_SECONDS`.
+
         Args:
             char_offset: so many characters of the answer are left out.
 
@@ -137,7 +142,11 @@ class LiveTurn:
                     break
                 news = loop.create_future()
                 self._waiting.append(news)
-                await news
+                if not self._events or not isinstance(self._events[-1], Queued):
+                    await news
+                elif not (await asyncio.wait({news}, timeout=QUEUED_AGAIN_SECONDS))[0]:
+                    self._waiting.remove(news)
+                    position -= 1
             if self._error is not None:
                 raise self._error
         finally:
