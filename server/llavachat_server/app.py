@@ -67,7 +67,7 @@ _ANSWER_SECONDS = 3.0
 """For those that did not to get their last word; who reads nothing gets none."""
 
 _CLOSE_SECONDS = 1.0
-"""For what is left then: health watches, which do not end by themselves."""
+"""For what is left then: who reads nothing does not take the word that ends its call either."""
 
 
 class App:
@@ -145,8 +145,7 @@ class App:
         note_use = UseNotes(self._watch.note_use)
         server = make_server(self._settings, self._profile, (gate, note_use))
         chat_pb2_grpc.add_ChatServiceServicer_to_server(self._service, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
-        await self._health.set_serving(False)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         try:
             address = bind(server, self._settings)
         except ListenError as error:
@@ -170,7 +169,7 @@ class App:
                 os._exit(0)
             start.result()
             gate.state = GateState.OPEN
-            await self._health.set_serving(True)
+            self._health.set_serving(True)
             self._say_ready(address)
             self._watch.say_serving(f"Serving {self._profile.name} on {address}")
             self.serving.set_result(address)
@@ -242,7 +241,7 @@ class App:
     async def _shut_down(self, server: grpc.aio.Server, gate: Gate) -> None:
         """Stop in order; see the module."""
         gate.stop()
-        await self._health.set_serving(False)
+        self._health.set_serving(False)
         self._ready_file.remove()
         if self._retention is not None:
             self._retention.cancel()
@@ -254,7 +253,8 @@ class App:
             self._telemetry.note_drain(time.monotonic() - began)
         gate.close()
         await gate.wait_until_idle(_LAST_WORD_SECONDS)
-        # Imports that still come in, pictures that nobody takes: gRPC would end them in its words.
+        # Imports that still come in, pictures that nobody takes, health watches: gRPC would end
+        # them in its words.
         gate.end_left()
         await gate.wait_until_idle(_ANSWER_SECONDS)
         await server.stop(_CLOSE_SECONDS)

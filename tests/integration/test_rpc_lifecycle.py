@@ -2,19 +2,24 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
-from app_in_process import PATIENCE_SECONDS, run_app, until
+from app_in_process import PATIENCE_SECONDS, RunningApp, run_app, until
+from attacker import EMPTY_MESSAGE, PREFACE, WATCH, Connection, data, join
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hyperframe.frame import Frame, PingFrame, SettingsFrame
 from imports import read_export
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server import app as app_module
 from llavachat_server.endings import StartError
+from llavachat_server.rpc.call import Call
 from pictures import red_circle
 from rpc_calls import NOT_SERVING, SERVING, details, end, failure, health
 from scripted_engine import Hold, ScriptedEngine
@@ -221,6 +226,70 @@ async def test_who_asks_for_health_as_the_server_stops_is_answered() -> None:
         hold.release.set()
         events = [reply.event async for reply in replies]
         assert pb.FINISH_REASON_EOS == events[-1].finished.finish_reason
+
+
+@asynccontextmanager
+async def watch_unread(app: RunningApp) -> AsyncIterator[None]:
+    """A watch whose stream has no window: it takes not one byte, and its connection is alive."""
+    connection = Connection(app.address, polite=False)
+    reader, writer = await asyncio.open_connection(sock=connection.socket)
+    shut = SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+    opened = connection.request(WATCH)
+    asked = data(opened.stream_id, EMPTY_MESSAGE, ends=True)
+    writer.write(PREFACE + join([shut, opened, asked]))
+
+    async def keep_alive() -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                frame, num_bytes = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
+                frame.parse_body(memoryview(await reader.readexactly(num_bytes)))
+                if "ACK" in frame.flags:
+                    continue
+                if isinstance(frame, SettingsFrame):
+                    writer.write(SettingsFrame(0, flags=["ACK"]).serialize())
+                elif isinstance(frame, PingFrame):
+                    writer.write(PingFrame(0, frame.opaque_data, flags=["ACK"]).serialize())
+
+    answering = asyncio.create_task(keep_alive())
+    places = app.app._gate._places
+
+    async def is_told() -> bool:
+        return bool(places.list_calls()) and not places.list_waiting()
+
+    await until(is_told, bool)
+    yield
+    writer.close()
+    await answering
+
+
+async def test_a_watch_that_is_not_read_holds_nothing_up() -> None:
+    """Neither the start nor the end waits for it, and who watches beside it is told both."""
+    engine = SlowStart()
+    async with run_app(engine, wait=False) as app, watch_unread(app):
+        request = health_pb2.HealthCheckRequest()
+        watch = health_pb2_grpc.HealthStub(app.channel).Watch(request)
+        assert NOT_SERVING == (await watch.read()).status
+        engine.may_start.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await app.app.serving
+            assert SERVING == (await watch.read()).status
+            app.app.stop()
+            assert NOT_SERVING == (await watch.read()).status
+            assert (StatusCode.UNAVAILABLE, "the server is stopping") == await status(watch)
+            await app.task
+
+
+async def test_who_leaves_a_watch_unread_leaves_no_stack(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody needs a key for it: the log would be everybody's to fill."""
+    async with run_app(ScriptedEngine()) as app:
+        async with watch_unread(app):
+            pass
+
+        async def list_calls() -> list[Call]:
+            return app.app._gate._places.list_calls()
+
+        await until(list_calls, lambda calls: not calls)
+    assert [] == [each for each in caplog.records if each.exc_info]
 
 
 async def status(call: Any) -> tuple[StatusCode, str]:

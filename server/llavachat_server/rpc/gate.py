@@ -7,7 +7,7 @@ not end by themselves: each with its status. How each call ended is told to whoe
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any
@@ -126,21 +126,19 @@ class Gate(grpc.aio.ServerInterceptor):
         # One that never served has no turns, and nothing yet that could answer.
         self._drains = self.state is GateState.OPEN
         self.state = GateState.STOPPING
-        self._end_all(call for call in self._places.list_waiting() if not self._lets_in(call.rule))
+        for call in self._places.list_waiting():
+            # Who asks for the server's health learns that it does not serve.
+            if call.rule.scopes is not None and not self._lets_in(call.rule):
+                call.end(_STOPPING)
 
     def close(self) -> None:
         """Let nobody in any more: no turn runs."""
         self._drains = False
 
     def end_left(self) -> None:
-        """End the calls that still run, whatever they wait for."""
-        self._end_all(self._places.list_calls())
-
-    def _end_all(self, calls: Iterable[Call]) -> None:
-        for call in calls:
-            # Who asks for the server's health learns that it does not serve.
-            if call.rule.scopes is not None:
-                call.end(_STOPPING)
+        """End the calls that still run, whatever they wait for; health watches among them."""
+        for call in self._places.list_calls():
+            call.end(_STOPPING)
 
     @contextmanager
     def reading_figures(self, authorization: str) -> Iterator[Refusal | None]:
