@@ -131,6 +131,14 @@ async def test_the_twin_loads_pictures_when_it_is_read(scripted, service):
     assert [] == service.requests
 
 
+async def test_two_tasks_that_begin_to_read_ask_once(scripted, service):
+    """One answer, whoever comes first."""
+    async with AsyncClient(scripted.address, timeout_seconds=20) as client:
+        reply = client.start(RED, "What?")
+        _, text = await asyncio.gather(reply.__aenter__(), reply.read())
+    assert ("A red circle.", 1) == (text, len(service.requests))
+
+
 async def test_an_answer_that_is_closed_while_its_picture_is_read_ends(scripted, service):
     """Its call is cancelled, for nobody is there for whom the server would work."""
     service.answer = answer_until_cancelled(service)

@@ -1,6 +1,7 @@
 """Answers that are stopped on purpose: both twins tell the server, once, and it stops at once."""
 
 import asyncio
+import gc
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -51,6 +52,19 @@ class Threads:
             finally:
                 await asyncio.to_thread(reply.__exit__, None, None, None)
 
+    @asynccontextmanager
+    async def forget(self, scripted):
+        """A reply of which a piece was read, and that nobody has any more."""
+
+        def read(client):
+            for _ in client.start(None, "Go on."):
+                break
+
+        with Client(scripted.address) as client:
+            await asyncio.to_thread(read, client)
+            gc.collect()
+            yield
+
     async def call(self, method, *arguments):
         """Call it."""
         return await asyncio.to_thread(method, *arguments)
@@ -68,6 +82,19 @@ class Asyncio:
         ):
             await anext(aiter(reply))
             yield reply
+
+    @asynccontextmanager
+    async def forget(self, scripted):
+        """As the twin."""
+
+        async def read(client):
+            async for _ in client.start(None, "Go on."):
+                break
+
+        async with AsyncClient(scripted.address) as client:
+            await read(client)
+            gc.collect()
+            yield
 
     async def call(self, method, *arguments):
         """Call it."""
@@ -99,6 +126,13 @@ async def test_the_server_is_told_by_who_asked(twin, scripted, service):
     async with twin.ask(scripted, metadata={"x-caller": "ada"}):
         pass
     assert ["ada", "ada"] == [metadata.get("x-caller") for metadata in service.metadata]
+
+
+async def test_a_forgotten_answer_is_let_go(twin, scripted, service):
+    """The call ends, so that the server stops it after its grace period; it is not told."""
+    async with twin.forget(scripted):
+        assert await asyncio.to_thread(service.cancelled.wait, 5)
+    assert [] == told(service)
 
 
 async def test_closing_and_leaving_tell_once(twin, scripted, service):

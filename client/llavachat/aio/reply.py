@@ -42,6 +42,8 @@ class AsyncReply(ReplyRecord):
         self._metadata = metadata
         self._open_stream = open_stream
         self._stream: AsyncResumingStream | None = None
+        self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
         self._is_stopped = False
 
@@ -163,9 +165,18 @@ class AsyncReply(ReplyRecord):
             return None
 
     async def _open(self) -> AsyncResumingStream:
-        if self._stream is None:
-            self._stream = await self._open_stream()
-            if self._closed:
-                # In the meantime; the call has begun all the same.
-                self._stream.cancel()
-        return self._stream
+        # Several tasks may begin to read: the question is asked once.
+        async with self._opening:
+            if self._stream is None:
+                self._loop = asyncio.get_running_loop()
+                self._stream = await self._open_stream()
+                if self._closed:
+                    # In the meantime; the call has begun all the same.
+                    self._stream.cancel()
+            return self._stream
+
+    def __del__(self) -> None:
+        # In any thread, and perhaps after its event loop, with which the call has ended.
+        with contextlib.suppress(Exception):
+            if self._loop is not None and self._stream is not None:
+                self._loop.call_soon_threadsafe(self._stream.cancel)
