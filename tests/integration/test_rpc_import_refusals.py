@@ -1,8 +1,6 @@
 """ImportChat: what is refused, and that nothing of it is kept."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -18,18 +16,13 @@ from imports import (
     write_parts,
 )
 from llavachat.v1 import chat_pb2 as pb
-from llavachat_server.chats.importer import MAX_RUNNING, Importer
-from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.record import Chat
-from llavachat_server.chats.store import ChatQuery
-from llavachat_server.images.intake import ImageLimits, Intake, Picture
+from llavachat_server.chats.importer import MAX_RUNNING
 from pictures import draw_shape, encode, red_circle
 from rpc_calls import (
     failure,
     violation,
 )
-from scripted_engine import NUM_IMAGE_TOKENS, ScriptedEngine, shapes_prompts
-from store_records import make_import, make_picture
+from scripted_engine import ScriptedEngine
 
 PHOTO = encode(draw_shape("star", "blue", (700, 500)), "JPEG")
 
@@ -212,42 +205,3 @@ async def test_an_import_that_does_not_come_is_given_up(
     error = await failure(app.chat.ImportChat(endless(chat)))
     assert StatusCode.DEADLINE_EXCEEDED is error.code()
     assert "nothing of it was kept" in (error.details() or "")
-
-
-async def test_an_import_whose_caller_is_gone_leaves_nothing() -> None:
-    """Also when it was just being kept: nobody would know the chat's id."""
-    store = HeldStore()
-    importer = Importer(
-        store, Intake(ImageLimits()), shapes_prompts(), NUM_IMAGE_TOKENS, max_bytes=1000
-    )
-    chat = replace(make_import(make_picture(1), make_picture(2)), tenant="ada")
-    chat = replace(chat, turns=tuple(replace(turn, images=()) for turn in chat.turns))
-    taking = asyncio.ensure_future(importer.take(chat, no_files()))
-    await store.begun.wait()
-    taking.cancel()
-    store.go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await taking
-    assert () == (await store.list_chats("ada", ChatQuery())).chats
-    assert 3 == len((await importer.take(chat, no_files())).turns)
-    importer.close()
-
-
-class HeldStore(MemoryStore):
-    """Keeps a chat only when it is told to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
-
-    async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
-        """See `ChatStore.add_chat`."""
-        self.begun.set()
-        await self.go_on.wait()
-        await super().add_chat(chat, pictures)
-
-
-async def no_files() -> AsyncIterator[bytes]:
-    """A chat without pictures."""
-    for data in ():
-        yield data

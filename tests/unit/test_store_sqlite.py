@@ -5,10 +5,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -194,6 +196,34 @@ async def test_a_full_store_makes_room_by_erasing(
         assert long_end == (await full.get_chat("ada", chat.id)).turns[0]
     finally:
         full.close()
+
+
+async def test_an_import_that_is_cancelled_while_it_is_written_is_not_kept(
+    url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the store is closed before it is written."""
+    is_writing, may_write = threading.Event(), threading.Event()
+    write = writing.add_whole_chat
+
+    def write_slowly(*arguments: Any) -> None:
+        is_writing.set()
+        may_write.wait()
+        write(*arguments)
+
+    monkeypatch.setattr(writing, "add_whole_chat", write_slowly)
+    chat = make_chat(turns=(end(make_turn()),))
+    adding = asyncio.create_task(store.add_chat(chat, ()))
+    await asyncio.to_thread(is_writing.wait)
+    adding.cancel()
+    await asyncio.wait({adding})
+    closing = asyncio.create_task(asyncio.to_thread(store.close))
+    may_write.set()
+    await closing
+    again = SqlStore(url)
+    try:
+        assert () == (await again.list_chats("ada", ChatQuery())).chats
+    finally:
+        again.close()
 
 
 async def test_an_end_is_kept_whose_caller_was_cancelled(store: SqlStore) -> None:

@@ -58,13 +58,17 @@ class AuditedStore:
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         """See `ChatStore.add_chat`; the record is written first.
 
-        So no imported chat is ever kept without its line; a chat that could not be kept is
-        followed by its tombstone, also where its line found no room at once: that comes all the
-        same.
+        So no imported chat is ever kept without its line; that of a chat that could not be kept, or
+        whose caller is gone, is followed by its tombstone, also where the line found no room at
+        once: it comes all the same.
         """
         try:
             await self._append(describe_import(chat, with_content=self._with_content))
             await self._store.add_chat(chat, pictures)
+        except asyncio.CancelledError:
+            # Not awaited: whoever is cancelled twice would leave the line alone.
+            self._log.append(_tombstone(chat.tenant, chat.id))
+            raise
         except Exception:
             await self._bury(chat.tenant, chat.id)
             raise

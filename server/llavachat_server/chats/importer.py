@@ -10,10 +10,9 @@ import secrets
 from collections.abc import AsyncIterable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from llavachat_server.chats.errors import BadField, ChatError, ImportStalled, TooManyAtOnce
+from llavachat_server.chats.errors import BadField, ImportStalled, TooManyAtOnce
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.wording import tokenise
@@ -110,7 +109,7 @@ class Importer:
         try:
             pictures = await self._take_pictures(chat, files)
             taken = await self._settle(chat)
-            await self._keep(taken, pictures)
+            await self._store.add_chat(taken, pictures)
         finally:
             self._running.discard(chat.tenant)
         return taken
@@ -191,17 +190,6 @@ class Importer:
 
     def _tokenise(self, turns: tuple[Turn, ...], system_prompt: str | None) -> list[Turn]:
         return [tokenise(turn, self._prompts, system_prompt) for turn in turns]
-
-    async def _keep(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
-        keeping = asyncio.ensure_future(self._store.add_chat(chat, pictures))
-        try:
-            await asyncio.shield(keeping)
-        except asyncio.CancelledError:
-            # The caller is gone and nobody learns the chat's id.
-            with suppress(ChatError):
-                await keeping
-                await self._store.delete_chat(chat.tenant, chat.id)
-            raise
 
 
 def _too_many(limit: str, which: str) -> TooManyAtOnce:

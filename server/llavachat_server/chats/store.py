@@ -90,6 +90,9 @@ class ChatStore(Protocol):
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
         """Keep a whole chat whose turns have all ended, with its pictures, at once.
 
+        Whoever is cancelled in this leaves nothing: nobody learns the chat's id. It is not kept, or
+        is erased as soon as it can be.
+
         Raises:
             ChatFull: it has more turns than a chat may have.
             StoreFull: nothing more can be kept.

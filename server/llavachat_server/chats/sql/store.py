@@ -155,9 +155,15 @@ class SqlStore:
                     connection, chat, turn_rows, build_rows, files
                 ),
             )
+        except asyncio.CancelledError:
+            # Behind the writing, which may have begun. Nothing is awaited here, so that a second
+            # cancellation changes nothing, and a store that is closed now still does it.
+            self._erase_later(chat.tenant, chat.id)
+            raise
         except StoreUnavailable as error:
             # Its sender is told that nothing was kept, and does not know its id.
-            self._erase_later(error, chat.tenant, chat.id)
+            if error.may_be_done:
+                self._erase_later(chat.tenant, chat.id)
             raise
 
     async def begin_turn(
@@ -233,7 +239,8 @@ class SqlStore:
                 lambda connection: writing.erase_chat(connection, tenant, chat_id), makes_room=True
             )
         except StoreUnavailable as error:
-            self._erase_later(error, tenant, chat_id)
+            if error.may_be_done:
+                self._erase_later(tenant, chat_id)
             raise
 
     async def retire_chat(self, idle: IdleChat) -> bool:
@@ -297,12 +304,11 @@ class SqlStore:
             lambda connection: reading.read_own_bytes(connection, tenant, chat_id)
         )
 
-    def _erase_later(self, error: StoreUnavailable, tenant: str, chat_id: str) -> None:
+    def _erase_later(self, tenant: str, chat_id: str) -> None:
         """See to it that a chat is not there, where nobody knows whether it is."""
-        if error.may_be_done:
-            self._writer.submit(
-                lambda connection: writing.erase_chat(connection, tenant, chat_id), is_owed=True
-            )
+        self._writer.submit(
+            lambda connection: writing.erase_chat(connection, tenant, chat_id), is_owed=True
+        )
 
     async def _write_with_pictures(
         self,

@@ -1,0 +1,153 @@
+"""Imports whose callers are gone: nothing of them stays, and the audit record says so."""
+
+import asyncio
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit_records import read
+from held_writer import hold_writer
+from llavachat_server.chats.audit import AuditLog
+from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.importer import Importer, PictureFile
+from llavachat_server.chats.record import Chat
+from llavachat_server.chats.sql.store import SqlStore
+from llavachat_server.chats.store import ChatQuery
+from llavachat_server.images.intake import ImageLimits, Intake
+from scripted_engine import NUM_IMAGE_TOKENS, shapes_prompts
+from store_records import end, make_chat, make_turn
+
+
+@types.coroutine
+def tell_waits(
+    work: Coroutine[Any, Any, Any], tell: Callable[[Any], None]
+) -> Generator[Any, Any, Any]:
+    """Do a work, and tell of whatever it waits for."""
+    send, value = work.send, None
+    while True:
+        try:
+            awaited = send(value)
+        except StopIteration as done:
+            return done.value
+        tell(awaited)
+        try:
+            send, value = work.send, (yield awaited)
+        except BaseException as error:
+            send, value = work.throw, error
+
+
+async def no_files() -> AsyncIterator[PictureFile]:
+    """A chat without pictures."""
+    for data in ():
+        yield data
+
+
+class Imports:
+    """Imports into a store on SQLite with an audit record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "audit"
+        self.store, self.log = SqlStore(f"sqlite:///{folder}/chats.db"), AuditLog(self.folder)
+        self._importer = Importer(
+            AuditedStore(self.store, self.log),
+            Intake(ImageLimits()),
+            shapes_prompts(),
+            NUM_IMAGE_TOKENS,
+            max_bytes=1000,
+        )
+
+    def take(self) -> Coroutine[Any, Any, Chat]:
+        """Take a chat in."""
+        return self._importer.take(make_chat(turns=(end(make_turn()),)), no_files())
+
+    async def leave(self, place: int, num_between: int, *, is_late: bool) -> bool:
+        """Take a chat in whose caller is cancelled where it waits, and cancelled again.
+
+        Args:
+            place: how many waits are left alone before.
+            num_between: turns of the event loop between the two.
+            is_late: cancelled only once what it waits for is done.
+
+        Returns:
+            Whether it waited so often.
+        """
+        loop, num_waits, is_left = asyncio.get_running_loop(), 0, asyncio.Event()
+
+        def cancel_again(num_left: int) -> None:
+            if num_left:
+                loop.call_soon(cancel_again, num_left - 1)
+                return
+            taking.cancel()
+            is_left.set()
+
+        def cancel(_: object = None) -> None:
+            taking.cancel()
+            loop.call_soon(cancel_again, num_between)
+
+        def tell(awaited: Any) -> None:
+            nonlocal num_waits
+            num_waits += 1
+            if num_waits - 1 != place:
+                return
+            if is_late and awaited is not None:
+                awaited.add_done_callback(cancel)
+            else:
+                loop.call_soon(cancel)
+
+        taking: asyncio.Task[Chat] = asyncio.create_task(tell_waits(self.take(), tell))
+        # A writing that waits in the line is another than one that was done.
+        async with nullcontext() if is_late else hold_writer(self.store):
+            leaving = asyncio.create_task(is_left.wait())
+            await asyncio.wait({leaving, taking}, return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+        await asyncio.wait({taking})
+        assert taking.cancelled() == is_left.is_set()
+        return is_left.is_set()
+
+    async def settle(self) -> None:
+        """Wait for what was given to the writers."""
+        await asyncio.wrap_future(self.store._writer.submit(lambda _: None))
+        await asyncio.wrap_future(self.log.catch_up())
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._importer.close()
+        self.store.close()
+        self.log.close()
+
+
+@pytest.fixture
+def imports(tmp_path: Path) -> Iterator[Imports]:
+    """A store of its own."""
+    imports = Imports(tmp_path)
+    yield imports
+    imports.close()
+
+
+@pytest.mark.parametrize("num_between", range(4))
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_an_import_whose_caller_is_gone_leaves_nothing(
+    imports: Imports, num_between: int, *, is_late: bool
+) -> None:
+    """Wherever it is left, and however soon it is cancelled again: no chat, and a tombstone."""
+    num_waits = 0
+
+    def count(_: object) -> None:
+        nonlocal num_waits
+        num_waits += 1
+
+    kept = await tell_waits(imports.take(), count)
+    for place in range(num_waits):
+        assert await imports.leave(place, num_between, is_late=is_late), place
+    await imports.settle()
+    page = await imports.store.list_chats("ada", ChatQuery())
+    assert [kept.id] == [chat.id for chat in page.chats]
+    lines = [(line["event"], line["chat_id"]) for line in read(imports.folder)]
+    begun = [chat_id for event, chat_id in lines if event == "imported"]
+    assert len(begun) > 1
+    assert [("imported", kept.id)] + [
+        line for chat_id in begun[1:] for line in (("imported", chat_id), ("erased", chat_id))
+    ] == lines
