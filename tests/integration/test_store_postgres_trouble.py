@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app_in_process import run_app, until
 from chat_room import begun, collect, make_turns, text
 from held_writer import hold_writer
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats import audited
 from llavachat_server.chats.audit import AuditLog, list_files
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import NotFound, StoreUnavailable
@@ -372,6 +374,27 @@ async def test_an_erasure_whose_answer_is_lost_has_its_tombstone(
     assert ("erased", chat.id) == (line["event"], line["chat_id"])
     with pytest.raises(NotFound):
         await store.get_chat("ada", chat.id)
+
+
+async def test_a_retired_chat_whose_answer_is_lost_has_its_tombstone(
+    postgres_url: str, store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as the database can say that it is gone."""
+    monkeypatch.setattr(audited, "FULL_RETRY_SECONDS", 0.01)
+    log = AuditLog(tmp_path)
+    keeping = AuditedStore(store, log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn))
+    (idle,) = await store.find_idle(datetime.max.replace(tzinfo=UTC), 1)
+    lose_answer(store, postgres_url)
+    with pytest.raises(StoreUnavailable):
+        await keeping.retire_chat(idle)
+    assert keeping._retry is not None
+    await keeping._retry
+    log.close()
+    (line,) = (json.loads(line) for line in list_files(tmp_path)[0].read_text().splitlines())
+    assert ("erased", chat.id) == (line["event"], line["chat_id"])
 
 
 async def test_an_import_whose_answer_is_lost_is_not_kept(

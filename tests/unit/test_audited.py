@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from audit_records import full_disk, read
+from llavachat_server.chats import audited
 from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.record import RequestClaim
+from llavachat_server.chats.record import Chat, RequestClaim
 from llavachat_server.chats.store import IdleChat
-from store_records import end, make_chat, make_import, make_picture, make_turn
+from store_records import NOON, end, make_chat, make_import, make_picture, make_turn
 from unsure_store import UnsureStore
 
 
@@ -166,6 +167,64 @@ async def test_a_chat_that_is_retired_has_its_tombstone(tmp_path: Path, log: Aud
     assert await store.retire_chat(idle)
     _, line = read(tmp_path)
     assert ("erased", "ada", chat.id) == (line["event"], line["tenant"], line["chat_id"])
+
+
+class DoubtfulStore(MemoryStore):
+    """Retires a chat or does not, and does not know; then it is away for a moment."""
+
+    def __init__(self, *, is_done: bool) -> None:
+        super().__init__()
+        self._is_done = is_done
+        self._is_away = True
+
+    async def retire_chat(self, idle: IdleChat) -> bool:
+        """Fail."""
+        if self._is_done:
+            await super().retire_chat(idle)
+        raise StoreUnavailable(1.0, may_be_done=True)
+
+    async def get_opening(self, tenant: str, chat_id: str) -> Chat:
+        """Fail the first time."""
+        if self._is_away:
+            self._is_away = False
+            raise StoreUnavailable(1.0)
+        return await super().get_opening(tenant, chat_id)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_chat_that_may_be_retired_is_looked_for(
+    tmp_path: Path, log: AuditLog, monkeypatch: pytest.MonkeyPatch, *, is_done: bool
+) -> None:
+    """Once the database answers: it has a tombstone if it is gone, and else none."""
+    monkeypatch.setattr(audited, "FULL_RETRY_SECONDS", 0.0)
+    store = AuditedStore(DoubtfulStore(is_done=is_done), log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn))
+    kept = await store.get_chat("ada", chat.id)
+    with pytest.raises(StoreUnavailable):
+        await store.retire_chat(IdleChat("ada", chat.id, kept.updated_at, 1))
+    assert store._retry is not None
+    await store._retry
+    expected = ["turn", "erased"] if is_done else ["turn"]
+    assert expected == [line["event"] for line in read(tmp_path)]
+
+
+async def test_a_chat_that_may_be_retired_and_is_then_erased_has_one_tombstone(
+    tmp_path: Path, log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner's."""
+    monkeypatch.setattr(audited, "FULL_RETRY_SECONDS", 0.0)
+    store = AuditedStore(DoubtfulStore(is_done=False), log)
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn))
+    with pytest.raises(StoreUnavailable):
+        await store.retire_chat(IdleChat("ada", chat.id, NOON, 1))
+    await store.delete_chat("ada", chat.id)
+    assert store._retry is not None
+    await store._retry
+    assert ["turn", "erased"] == [line["event"] for line in read(tmp_path)]
 
 
 @pytest.mark.parametrize("with_content", [False, True])

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llavachat_server.chats.audit import AuditLog
-from llavachat_server.chats.errors import ChatError, StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import ChatError, NotFound, StoreFull, StoreUnavailable
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
@@ -40,6 +40,8 @@ class AuditedStore:
         self._request_ids: dict[str, str] = {}
         # Ends whose record found no room.
         self._held: list[tuple[str, str, Turn]] = []
+        # Chats that may have been retired.
+        self._doubtful: set[tuple[str, str]] = set()
         self._keeping = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
 
@@ -143,8 +145,18 @@ class AuditedStore:
         await self._bury(tenant, chat_id)
 
     async def retire_chat(self, idle: IdleChat) -> bool:
-        """See `ChatStore.retire_chat`; a tombstone stays, as that of `delete_chat` does."""
-        is_erased = await self._store.retire_chat(idle)
+        """See `ChatStore.retire_chat`; a tombstone stays, as that of `delete_chat` does.
+
+        Where the store does not know whether it erased the chat, it is looked for until that is
+        known: a chat that is still there may have been used meanwhile, and stays.
+        """
+        try:
+            is_erased = await self._store.retire_chat(idle)
+        except StoreUnavailable as error:
+            if error.may_be_done:
+                self._doubtful.add((idle.tenant, idle.id))
+                self._retry_later()
+            raise
         if is_erased:
             await self._bury(idle.tenant, idle.id)
         return is_erased
@@ -203,6 +215,7 @@ class AuditedStore:
 
     async def _bury(self, tenant: str, chat_id: str) -> None:
         """Leave a tombstone; where it finds no room, it is written once there is some."""
+        self._doubtful.discard((tenant, chat_id))
         try:
             await self._append(_tombstone(tenant, chat_id))
         except StoreFull:
@@ -213,10 +226,22 @@ class AuditedStore:
             self._retry = asyncio.create_task(self._keep_trying())
 
     async def _keep_trying(self) -> None:
-        while self._held or self._log.is_behind:
+        while self._held or self._log.is_behind or self._doubtful:
             await asyncio.sleep(FULL_RETRY_SECONDS)
             with suppress(StoreFull):
                 await self._catch_up()
+            with suppress(StoreUnavailable):
+                await self._look_for_doubtful()
+
+    async def _look_for_doubtful(self) -> None:
+        for tenant, chat_id in tuple(self._doubtful):
+            try:
+                await self._store.get_opening(tenant, chat_id)
+            except NotFound:
+                # Unless its owner has erased it meanwhile, whose tombstone is there.
+                if (tenant, chat_id) in self._doubtful:
+                    await self._bury(tenant, chat_id)
+            self._doubtful.discard((tenant, chat_id))
 
     async def _append(self, record: Mapping[str, Any]) -> None:
         await self._wait_for(self._log.append(record))
