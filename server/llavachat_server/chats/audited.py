@@ -230,7 +230,7 @@ class AuditedStore:
             await asyncio.sleep(FULL_RETRY_SECONDS)
             with suppress(StoreFull):
                 await self._catch_up()
-            with suppress(StoreUnavailable):
+            with suppress(ChatError):
                 await self._look_for_doubtful()
 
     async def _look_for_doubtful(self) -> None:
