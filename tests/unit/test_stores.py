@@ -104,6 +104,25 @@ def test_a_folder_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"audit: {tmp_path}/audit: No locks available" == str(caught.value)
 
 
+def test_nobody_else_can_open_what_is_kept(tmp_path: Path) -> None:
+    """Nor the locks, which whoever can read may hold; those of earlier releases neither."""
+    settings = load(["--state-folder", str(tmp_path)])
+    tmp_path.chmod(0o755)
+    (tmp_path / "audit").mkdir()
+    locks = [tmp_path / "chats.db.lock", tmp_path / "audit" / "lock"]
+    for lock in locks:
+        lock.touch()
+        lock.chmod(0o644)
+    opened = open_store(settings)
+    try:
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        modes = {path: path.stat().st_mode & 0o777 for path in files}
+    finally:
+        opened.close()
+    assert {*locks, tmp_path / "chats.db"} < modes.keys()
+    assert {0o600} == {*modes.values()}, modes
+
+
 async def begin_and_die(settings: Settings) -> tuple[str, str]:
     """A turn that runs when its server ends; the ids of its chat and of itself."""
     opened = open_store(settings)

@@ -8,7 +8,6 @@ found by `verify`, but for lines that are missing at the very end: note the last
 It must not know chats: a record is a mapping. It belongs to one process.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,9 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import IO, Any
+
+from llavachat_server.chats.lock_file import take_lock
 
 FIRST = "0" * 64
 """What the first line of all names as the hash before it."""
@@ -85,8 +86,7 @@ class AuditLog:
         self._is_torn = False
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock_file = (folder / "lock").open("a")
-            self._own(folder)
+            self._lock_file = _own(folder)
             self._previous, self._number = FIRST, 1
             files = list_files(folder)
             num_torn_bytes = 0
@@ -137,16 +137,6 @@ class AuditLog:
             self._write([])
         os.close(self._handle)
         self._lock_file.close()
-
-    def _own(self, folder: Path) -> None:
-        """Take the folder's lock; the kernel frees it however the process ends."""
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock_file.close()
-            raise AuditError(
-                f"audit: another server uses {folder}; stop it, or set another state_folder"
-            ) from None
 
     def _write_waiting(self) -> None:
         """Write all that has gathered, and flush it at once."""
@@ -213,6 +203,15 @@ class AuditLog:
         finally:
             os.close(folder)
         return handle
+
+
+def _own(folder: Path) -> IO[bytes]:
+    try:
+        return take_lock(folder / "lock")
+    except BlockingIOError:
+        raise AuditError(
+            f"audit: another server uses {folder}; stop it, or set another state_folder"
+        ) from None
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -6,7 +6,6 @@ store does is to end the turns of a process that died.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
 from llavachat_server.chats.errors import StoreDamaged
+from llavachat_server.chats.lock_file import take_lock
 from llavachat_server.chats.sql.schema import HEAD
 
 log = logging.getLogger("llavachat.store")
@@ -63,7 +63,7 @@ class Database:
     def __init__(self, url: str | URL, *, max_bytes: int | None = None) -> None:
         self.url = _read_url(url)
         self._max_bytes = max_bytes
-        self._lock_file: IO[str] | None = None
+        self._lock_file: IO[bytes] | None = None
         self.lost: Future[str] = Future()
         """Done, with a sentence for the log, once another server owns the database."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -118,14 +118,13 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
     def _own_file(self) -> None:
-        """Take the lock beside an SQLite file; the kernel frees it however the process ends."""
+        """Take the lock beside an SQLite file."""
         if not self.is_sqlite:
             return
         path = Path(self.url.database or "")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_file = path.with_name(path.name + ".lock").open("a")
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock_file = take_lock(path.with_name(path.name + ".lock"))
         except BlockingIOError:
             raise StoreError(
                 f"store: another server uses {path}; stop it, or set another state_folder"
