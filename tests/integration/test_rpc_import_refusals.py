@@ -16,7 +16,7 @@ from imports import (
     write_parts,
 )
 from llavachat.v1 import chat_pb2 as pb
-from llavachat_server.chats.importer import MAX_RUNNING
+from llavachat_server.chats.arrivals import MAX_RUNNING
 from pictures import draw_shape, encode, red_circle
 from rpc_calls import (
     failure,
@@ -196,12 +196,15 @@ async def test_a_few_imports_are_taken_in_at_a_time(
             assert StatusCode.RESOURCE_EXHAUSTED is refusal.code()  # noqa: PT017
 
 
+@pytest.mark.parametrize("limit", ["importer.BODY_SECONDS", "arrivals.PART_SECONDS"])
 async def test_an_import_that_does_not_come_is_given_up(
-    importing: tuple[RunningApp, pb.Chat, list[bytes]], monkeypatch: pytest.MonkeyPatch
+    importing: tuple[RunningApp, pb.Chat, list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
 ) -> None:
-    """A body that stalls ends at its time, with a sentence."""
+    """A body that stalls ends at its time, and so does a part; with a sentence."""
     app, chat, _ = importing
-    monkeypatch.setattr("llavachat_server.chats.importer.BODY_SECONDS", 0.05)
+    monkeypatch.setattr(f"llavachat_server.chats.{limit}", 0.05)
     error = await failure(app.chat.ImportChat(endless(chat)))
     assert StatusCode.DEADLINE_EXCEEDED is error.code()
     assert "nothing of it was kept" in (error.details() or "")

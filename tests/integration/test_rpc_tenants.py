@@ -8,7 +8,9 @@ import pytest
 from app_in_process import run_app, until
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from imports import endless, import_chat, read_chat
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats import arrivals
 from llavachat_server.rpc import gate
 from llavachat_server.rpc.places import Places
 from pictures import red_circle
@@ -128,3 +130,30 @@ async def test_tenants_are_apart(tmp_path: Path) -> None:
         )
         again = [reply.event async for reply in app.chat.StartChat(named, metadata=anna)]
         assert events[0].started.images[0].id == again[0].started.images[0].id
+
+
+async def test_imports_that_do_not_come_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tenants hold all places with a first message each; a third one's chat comes in."""
+    monkeypatch.setattr(arrivals, "LATE_SECONDS", 1e-9)
+    keys = write_keys(tmp_path, anna="k1", ben="k2", carl="k3")
+    async with run_app(ScriptedEngine(), "--keys-file", keys) as app:
+        request = pb.StartChatRequest(prompt="What?")
+        carl = bearer("k3")
+        replies = [reply async for reply in app.chat.StartChat(request, metadata=carl)]
+        chat = await read_chat(app.chat, replies[0].event.started.chat_id, metadata=carl)
+        running = app.app._importer._arrivals._running
+        held = []
+        for number, key in enumerate(("k1", "k2"), 1):
+            held.append(app.chat.ImportChat(endless(chat), metadata=bearer(key)))
+
+            async def count() -> int:
+                return sum(arrival.count_late_seconds() > 0 for arrival in running.values())
+
+            await until(count, lambda count, number=number: count == number)
+        taken = await import_chat(app.chat, chat, metadata=carl)
+        error = await failure(held[0])
+        held[1].cancel()
+    assert 1 == len(taken.turns)
+    assert StatusCode.DEADLINE_EXCEEDED is error.code()

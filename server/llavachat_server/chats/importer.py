@@ -7,12 +7,13 @@ look like, and every picture comes in by the intake. It must not know gRPC or to
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from llavachat_server.chats.errors import BadField, ImportStalled, TooManyAtOnce
+from llavachat_server.chats.arrivals import RETRY_SECONDS, Arrival, Arrivals
+from llavachat_server.chats.errors import BadField, ImportStalled
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.wording import tokenise
@@ -28,13 +29,8 @@ from llavachat_server.interfaces import TurnTokenizer
 MAX_FILE_BYTES = MAX_KEPT_SIDE_PIXELS**2 * 3 + 1024**2
 """The largest PNG that a server gives away: it may be larger than the JPEG that it once was."""
 
-MAX_RUNNING = 2
-"""Imports that are taken in side by side, one of each tenant: each holds its pictures."""
-
 BODY_SECONDS = 600.0
 """The longest that a body may take to arrive."""
-
-RETRY_SECONDS = 5.0
 
 _BATCH_TURNS = 32
 """Tokenised in one go; after each, an import whose caller is gone can end."""
@@ -78,7 +74,7 @@ class Importer:
         self._intake = intake
         self._prompts = prompts
         self._num_image_tokens = num_image_tokens
-        self._running: set[str] = set()
+        self._arrivals = Arrivals()
         # One thread, whoever imports: those who ask need the other cores.
         self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="import")
 
@@ -95,23 +91,17 @@ class Importer:
         Raises:
             BadField: a picture can not be taken, is missing or is not one of the chat's, or
                 words and pictures are too large together.
-            ImportStalled: the pictures did not come in time.
+            ImportStalled: the pictures did not come in time, or so late that another import took
+                the place.
             IntakeBusy, IntakeUnavailable: pictures can not be decoded now.
             ChatFull: it has more turns than a chat may have.
-            TooManyAtOnce: others are being taken in, or another one of this tenant.
+            TooManyAtOnce: others are being taken in and none is late, or another of this tenant.
             StoreFull: nothing more can be kept.
         """
-        if chat.tenant in self._running:
-            raise _too_many("one import of a tenant is taken in at a time", "it")
-        if len(self._running) >= MAX_RUNNING:
-            raise _too_many(f"{MAX_RUNNING} imports are taken in at a time", "one")
-        self._running.add(chat.tenant)
-        try:
-            pictures = await self._take_pictures(chat, files)
+        with self._arrivals.enter(chat.tenant) as arrival:
+            pictures = await self._take_pictures(chat, aiter(files), arrival)
             taken = await self._settle(chat)
             await self._store.add_chat(taken, pictures)
-        finally:
-            self._running.discard(chat.tenant)
         return taken
 
     def close(self) -> None:
@@ -119,7 +109,7 @@ class Importer:
         self._tokenising.shutdown(wait=False, cancel_futures=True)
 
     async def _take_pictures(
-        self, chat: Chat, files: AsyncIterable[PictureFile]
+        self, chat: Chat, files: AsyncIterator[PictureFile], arrival: Arrival
     ) -> tuple[Picture, ...]:
         named = {image.id for turn in chat.turns for image in turn.images}
         taken: dict[str, Picture] = {}
@@ -134,7 +124,8 @@ class Importer:
         index = 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                async for file in files:
+                while (file := await arrival.receive(files)) is not None:
+                    arrival.num_bytes += len(file.data)
                     field = f"{file.part}[{index}]"
                     picture = await self._take_picture(chat.tenant, field, file)
                     _check_picture(field, picture, named, taken.keys())
@@ -190,10 +181,6 @@ class Importer:
 
     def _tokenise(self, turns: tuple[Turn, ...], system_prompt: str | None) -> list[Turn]:
         return [tokenise(turn, self._prompts, system_prompt) for turn in turns]
-
-
-def _too_many(limit: str, which: str) -> TooManyAtOnce:
-    return TooManyAtOnce("imports", f"{limit}; try again when {which} has ended", RETRY_SECONDS)
 
 
 def _count_word_bytes(chat: Chat) -> int:
