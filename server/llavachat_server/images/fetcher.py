@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, suppress
 import httpcore2
 
 from llavachat_server.images.addresses import Address, AllowedHosts, BadAddress, is_public
-from llavachat_server.images.turnstile import Turnstile
+from llavachat_server.turnstile import Turnstile
 
 log = logging.getLogger("llavachat.images")
 

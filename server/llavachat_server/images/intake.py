@@ -31,8 +31,8 @@ from llavachat_server.images.picture import (
     kept_size,
 )
 from llavachat_server.images.process import DecoderBroken
-from llavachat_server.images.turnstile import LineFull, Turnstile
 from llavachat_server.images.worker import Worker, begin_workers
+from llavachat_server.turnstile import LineFull, Turnstile
 
 if TYPE_CHECKING:
     from llavachat_server.images.fetcher import Fetcher

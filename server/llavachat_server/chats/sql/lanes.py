@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 
 from llavachat_server.chats.errors import StoreUnavailable, TooManyAtOnce
 from llavachat_server.chats.sql.database import NUM_READERS
-from llavachat_server.images.turnstile import LineFull, Turnstile
+from llavachat_server.turnstile import LineFull, Turnstile
 
 T = TypeVar("T")
 

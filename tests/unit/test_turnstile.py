@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llavachat_server.images.turnstile import LineFull, Turnstile
+from llavachat_server.turnstile import LineFull, Turnstile
 
 
 def turnstile(num_places: int = 3, per_tenant: int = 2, max_waiting: int = 4) -> Turnstile:

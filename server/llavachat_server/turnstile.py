@@ -1,7 +1,7 @@
 """A few places that tenants take in turn, and a line of bounded length before them.
 
 Contract: no tenant holds all places, and one that asks for many waits behind itself, not before
-its neighbours. It must not know pictures. Used from one event loop.
+its neighbours. It must not know what for. Used from one event loop.
 """
 
 import asyncio
