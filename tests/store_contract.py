@@ -12,7 +12,7 @@ import pytest
 from llavachat_server.chats.errors import NotFound, TurnRunning
 from llavachat_server.chats.pixels import read_png
 from llavachat_server.chats.record import Chat, RequestClaim, TurnState
-from llavachat_server.chats.store import ChatQuery, ChatStore, IdleChat
+from llavachat_server.chats.store import MAX_PAGE_BYTES, ChatQuery, ChatStore, IdleChat
 from llavachat_server.values import FinishReason
 from store_records import NOON, end, make_chat, make_id, make_import, make_picture, make_turn
 
@@ -310,6 +310,20 @@ class StoreContract:
             with pytest.raises(NotFound) as caught:
                 await store.get_original("ada", image_id)
             assert "no file of such a picture is kept" == str(caught.value)
+
+    async def test_ends_a_page_early_where_its_chats_are_large(self, store: ChatStore) -> None:
+        """With the one that makes it so; the next page goes on behind it, and none is left out."""
+        system_prompt = "\U0001f600" * (MAX_PAGE_BYTES // 8)
+        chats = [make_chat(minutes=-number, system_prompt=system_prompt) for number in range(5)]
+        for chat in chats:
+            await store.begin_chat(chat, make_turn(), (), None)
+        pages, mark = [], None
+        while not pages or mark is not None:
+            page = await store.list_chats("ada", ChatQuery(limit=1000, after=mark))
+            pages.append([chat.id for chat in page.chats])
+            mark = page.next
+        ids = [chat.id for chat in chats]
+        assert [ids[:2], ids[2:4], ids[4:]] == pages
 
     async def test_lists_pages_by_last_use(self, store: ChatStore) -> None:
         """Pages together hold every chat once, the most recently used first."""

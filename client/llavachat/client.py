@@ -191,7 +191,8 @@ class Client:
         Args:
             labels: only chats that have all of these.
             updated_since, updated_before: only chats used in this time; with a time zone.
-            page_size: chats in one fetch, 1 to 1000; 0 for the server's choice.
+            page_size: chats in one fetch, 1 to 1000, or fewer where they are large; 0 for the
+                server's choice.
             timeout_seconds: the deadline of one fetch.
         """
         token, more = "", True

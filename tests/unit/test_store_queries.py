@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.sql import reading, schema
+from llavachat_server.chats.sql.reading import SHORT_CHATS
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery, PageMark
 from sqlalchemy import event
@@ -126,3 +127,23 @@ async def test_reading_a_chat_gives_way_between_turns(
     assert chat.turns == (await store.get_branch("ada", chat.id, None)).turns
     assert num_times == len(given)
     assert all(seconds > 0 for seconds in given)
+
+
+async def test_a_page_that_ends_early_is_not_read_to_its_end(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many chats are read a few at a time, and those alone that may be told."""
+    for number in range(3 * SHORT_CHATS):
+        await store.begin_chat(make_chat(minutes=number), make_turn(), (), None)
+
+    def read_page(limit: int) -> tuple[int, list[Any]]:
+        told: list[Any] = []
+        with store._database.reading.begin() as connection:
+            event.listen(connection, "before_cursor_execute", lambda *call: told.append(call[3]))
+            page = reading.read_page(connection, "ada", ChatQuery(limit=limit))
+        return len(page.chats), [SHORT_CHATS + 1 in values for values in told]
+
+    assert (3 * SHORT_CHATS, [True] * 3) == read_page(1000)
+    assert (SHORT_CHATS, [True]) == read_page(SHORT_CHATS)
+    monkeypatch.setattr("llavachat_server.chats.store.MAX_PAGE_BYTES", 1)
+    assert (1, [True]) == read_page(1000)

@@ -1375,7 +1375,9 @@ class ListChatsRequest(_message.Message):
     UPDATED_SINCE_FIELD_NUMBER: _builtins.int
     UPDATED_BEFORE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most: 1 to 1000. 0 asks for 50."""
+    """How many at most: 1 to 1000. 0 asks for 50. A page may hold fewer though more follow: it ends
+    once its texts take 1 MiB.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before. "": the first page."""
     @_builtins.property
@@ -1416,7 +1418,7 @@ class ListChatsResponse(_message.Message):
     CHATS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. "": this was the last."""
+    """Asks for the next page. "": this was the last; nothing else tells it."""
     @_builtins.property
     def chats(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chat]:
         """The chats, the most recently used first, without their turns."""

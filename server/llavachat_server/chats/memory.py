@@ -18,7 +18,7 @@ from llavachat_server.chats.errors import (
 )
 from llavachat_server.chats.pixels import write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
-from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, PageMark
+from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, fill_page
 from llavachat_server.images.intake import ImageInfo, Picture
 
 _FULL_RETRY_SECONDS = 5.0
@@ -138,10 +138,7 @@ class MemoryStore:
             key=_order,
             reverse=True,
         )
-        page = tuple(chat.summarise() for chat in chats[: query.limit])
-        more = len(chats) > len(page)
-        mark = PageMark(page[-1].updated_at, page[-1].id) if page and more else None
-        return ChatPage(page, mark)
+        return fill_page((chat.summarise() for chat in chats), query.limit)
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """See `ChatStore.delete_chat`."""

@@ -132,6 +132,11 @@ class ChatSummary:
     num_turns: int
     opening: str
 
+    def count_bytes(self) -> int:
+        """Of its texts, in UTF-8."""
+        texts = (self.system_prompt or "", self.opening, *self.labels, *self.labels.values())
+        return sum(len(text.encode()) for text in texts)
+
 
 @dataclass(frozen=True, slots=True)
 class Chat:

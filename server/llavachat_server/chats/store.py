@@ -12,7 +12,7 @@ Contract of every store:
 A store knows nothing of engines, streams or gRPC.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -20,6 +20,10 @@ from typing import Protocol
 from llavachat_server.chats.errors import StoreFull, StoreUnavailable
 from llavachat_server.chats.record import Chat, ChatSummary, RequestClaim, Turn
 from llavachat_server.images.intake import ImageInfo, Picture
+
+MAX_PAGE_BYTES = 1024**2
+"""A page ends once it has told so much, however many chats were asked for: a message is put
+together and packed on the event loop, where others wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,24 @@ class ChatPage:
 
     chats: tuple[ChatSummary, ...]
     next: PageMark | None
+
+
+def fill_page(found: Iterable[ChatSummary], limit: int) -> ChatPage:
+    """As many chats as a page may tell, one or more where there are any.
+
+    Args:
+        found: those that the page begins with, in order, and one that may follow them. It is read
+            no further than needed.
+        limit: how many at most.
+    """
+    page: list[ChatSummary] = []
+    num_bytes = 0
+    for chat in found:
+        if len(page) >= limit or num_bytes >= MAX_PAGE_BYTES:
+            return ChatPage(tuple(page), PageMark(page[-1].updated_at, page[-1].id))
+        page.append(chat)
+        num_bytes += chat.count_bytes()
+    return ChatPage(tuple(page), None)
 
 
 class ChatStore(Protocol):
@@ -165,7 +187,7 @@ class ChatStore(Protocol):
         ...
 
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
-        """Read a page of chats."""
+        """Read a page of chats, as `fill_page` ends it."""
         ...
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:

@@ -19,7 +19,7 @@ _MAX_CHAR_BYTES = 4
 """Of a character in UTF-8."""
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The largest reply is a page of a thousand chats, or one long chat; `whole_chat` holds to it."""
+"""The largest reply is one long chat; `whole_chat` holds to it. A page of chats ends before."""
 
 MAX_RUNNING_CALLS = 1024
 """In the whole server, health watches among them; the engine's own queue refuses long before."""
@@ -62,7 +62,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "grpc.max_send_message_length",
         MAX_REPLY_BYTES,
-        "a page of a thousand chats or one long chat; no reply is larger",
+        "one long chat; no reply is larger",
     ),
     Argument(
         "grpc.max_concurrent_streams", 128, "calls of one connection; the default has no limit"

@@ -1,8 +1,8 @@
 """What the store reads: each function is one transaction's worth of queries."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import sleep
 from typing import Any
@@ -31,7 +31,7 @@ from llavachat_server.chats.sql.schema import (
     turn_pictures,
     turns,
 )
-from llavachat_server.chats.store import ChatQuery, IdleChat, PageMark
+from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, PageMark, fill_page
 from llavachat_server.images.intake import ImageInfo
 
 MANY_CHATS = 1000
@@ -141,16 +141,9 @@ def count_turns(connection: Connection, tenant: str, chat_id: str) -> int:
     return connection.execute(query).scalar_one_or_none() or 0
 
 
-def read_page(
-    connection: Connection, tenant: str, query: ChatQuery
-) -> tuple[tuple[ChatSummary, ...], PageMark | None]:
+def read_page(connection: Connection, tenant: str, query: ChatQuery) -> ChatPage:
     """A page of summaries, and where it ended."""
-    rarest = _find_rarest(connection, tenant, query.labels)
-    found = connection.execute(_page_query(tenant, query, rarest)).mappings().all()
-    page = tuple(rows.read_summary(row) for row in found[: query.limit])
-    has_more = len(found) > len(page)
-    mark = PageMark(page[-1].updated_at, page[-1].id) if page and has_more else None
-    return page, mark
+    return fill_page(_read_summaries(connection, tenant, query), query.limit)
 
 
 def read_png(connection: Connection, tenant: str, image_id: str) -> tuple[ImageInfo, bytes]:
@@ -298,6 +291,25 @@ def _read_turns(
     return tuple(found)
 
 
+def _read_summaries(connection: Connection, tenant: str, query: ChatQuery) -> Iterator[ChatSummary]:
+    """Chats in order, one more than a page may have; read a few at a time, because the page may end
+    long before."""
+    rarest = _find_rarest(connection, tenant, query.labels)
+    num_left = query.limit + 1
+    while num_left:
+        query = replace(query, limit=min(num_left, SHORT_CHATS + 1))
+        num_found = 0
+        with connection.execute(_page_query(tenant, query, rarest)) as found:
+            for row in found.mappings():
+                last = rows.read_summary(row)
+                num_found += 1
+                yield last
+        if num_found < query.limit:
+            return
+        num_left -= num_found
+        query = replace(query, after=PageMark(last.updated_at, last.id))
+
+
 def _find_rarest(
     connection: Connection, tenant: str, wanted: Mapping[str, str]
 ) -> tuple[str, str] | None:
@@ -358,4 +370,4 @@ def _page_query(
             is_so = (other.c.name == label[0], other.c.value == label[1])
             # Compared with the leading label, so that a chat is read only once it is one.
             page = page.where(sa.exists().where(other.c.chat_key == labels.c.chat_key, *is_so))
-    return page.order_by(time.desc(), chat_id.desc()).limit(query.limit + 1)
+    return page.order_by(time.desc(), chat_id.desc()).limit(query.limit)

@@ -225,12 +225,11 @@ class SqlStore:
 
     async def list_chats(self, tenant: str, query: ChatQuery) -> ChatPage:
         """See `ChatStore.list_chats`."""
-        page, mark = await self._lanes.read_by_size(
+        return await self._lanes.read_by_size(
             tenant,
             lambda _: query.limit <= SHORT_CHATS,
             lambda connection: reading.read_page(connection, tenant, query),
         )
-        return ChatPage(page, mark)
 
     async def delete_chat(self, tenant: str, chat_id: str) -> None:
         """See `ChatStore.delete_chat`."""
