@@ -14,7 +14,8 @@ from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import Delta, FinishReason, ModelInfo, Queued, Sampling, Timings, Usage
 
 TITLE_CHARS = 80
-IMAGE_PART_BYTES = 1024 * 1024
+IMAGE_PART_BYTES = 256 * 1024
+"""Of the contract's 1 MiB: gRPC keeps a part that is not read as long as the call is there."""
 
 FINISH_REASONS = {
     FinishReason.EOS: pb.FINISH_REASON_EOS,

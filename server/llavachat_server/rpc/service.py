@@ -22,13 +22,13 @@ from llavachat_server.chats.live import LiveTurn, Started
 from llavachat_server.chats.question import Place, Question
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
-from llavachat_server.rpc import imported_chat, messages, requests
+from llavachat_server.rpc import imported_chat, messages, replies, requests
 from llavachat_server.rpc.auth import TENANT
 from llavachat_server.rpc.call import Refused, abort
 from llavachat_server.rpc.imported_chat import ChatLimits
 from llavachat_server.rpc.quota import QUOTA
 from llavachat_server.rpc.requests import RequestLimits
-from llavachat_server.rpc.status import INTERNAL, refusal
+from llavachat_server.rpc.status import INTERNAL, refusal, unread
 from llavachat_server.rpc.whole_chat import tell_chat
 from llavachat_server.values import EngineInfo
 
@@ -62,6 +62,10 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
 
     desk: Desk
 
+    def __init__(self) -> None:
+        self._pictures = replies.Replies("pictures")
+        self._messages = replies.Replies("chats and lists of chats")
+
     async def StartChat(  # type: ignore[override] # noqa: N802
         self, request: pb.StartChatRequest, context: Context
     ) -> None:
@@ -84,6 +88,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             chat_id = requests.required_id("chat_id", request.chat_id)
+            await self._messages.hold(TENANT.get())
             chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
             tell_prompt = self.desk.turns.raw_prompt if request.include_raw_prompts else None
             return await tell_chat(chat, self._image_tokens, tell_prompt)
@@ -110,7 +115,9 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     ) -> pb.ListChatsResponse:
         """See the contract."""
         async with answering(context):
-            page = await self.desk.store.list_chats(TENANT.get(), requests.chat_query(request))
+            query = requests.chat_query(request)
+            await self._messages.hold(TENANT.get())
+            page = await self.desk.store.list_chats(TENANT.get(), query)
             return pb.ListChatsResponse(
                 chats=[messages.chat_summary(chat) for chat in page.chats],
                 next_page_token=requests.page_token(page.next),
@@ -122,11 +129,8 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             image_id = requests.known_image_id("image_id", request.image_id)
-            store = self.desk.store
-            read = store.get_original if request.original else store.get_png
-            image, file = await read(TENANT.get(), image_id)
-            for part in messages.image_parts(image, self._image_tokens, file):
-                await context.write(part)
+            if not await self._send_picture(image_id, request.original, context):
+                raise Refused(unread(replies.WRITE_SECONDS))
 
     async def ImportChat(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ImportChatRequest], context: Context
@@ -135,6 +139,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             parts = aiter(request_iterator)
             chat = await imported_chat.receive_chat(parts, TENANT.get(), self.desk.chat_limits)
+            await self._messages.hold(TENANT.get())
             async with aclosing(imported_chat.receive_images(parts)) as images:
                 taken = await self.desk.importer.take(chat, images)
             return pb.ImportChatResponse(chat=messages.chat(taken, self._image_tokens))
@@ -231,6 +236,15 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         if is_new and (quota := QUOTA.get()) is not None:
             quota.note_turn(live)
         return live
+
+    async def _send_picture(self, image_id: str, is_original: bool, context: Context) -> bool:
+        """Whether it was read. Who ends the call has nothing of the file any more."""
+        store, tenant = self.desk.store, TENANT.get()
+        async with self._pictures.place(tenant):
+            read = store.get_original if is_original else store.get_png
+            image, file = await read(tenant, image_id)
+            parts = messages.image_parts(image, self._image_tokens, file)
+            return await replies.write_all(context.write, parts)
 
     async def _stream(
         self,

@@ -60,6 +60,9 @@ class Refusal:
 _RUNNING_RETRY_SECONDS = 1.0
 """When to ask a chat again that is answering: about a short answer's time."""
 
+_UNREAD_RETRY_SECONDS = 2.0
+"""When to ask again for what was not read: whoever reads again may come at once."""
+
 INTERNAL = Refusal(StatusCode.INTERNAL, "the server failed on this call", reason="internal")
 """For errors without a row."""
 
@@ -148,6 +151,12 @@ def too_slow(max_seconds: float) -> Refusal:
         (error_details_pb2.BadRequest(field_violations=[violation]),),
         "too_slow",
     )
+
+
+def unread(max_seconds: float) -> Refusal:
+    """DEADLINE_EXCEEDED: the caller does not take what it has asked for."""
+    message = f"a part of the reply was not read within {max_seconds:g} s"
+    return retry(StatusCode.DEADLINE_EXCEEDED, message, _UNREAD_RETRY_SECONDS, reason="unread")
 
 
 def _retry_later(code: StatusCode) -> Callable[[Any], Refusal]:
@@ -283,6 +292,7 @@ REASONS = frozenset(
         "too_slow",
         "unauthenticated",
         "unknown_method",
+        "unread",
     }
 )
 """Every reason that there is; a test walks the refusals."""
