@@ -238,7 +238,7 @@ def fixed_refusals() -> list[Refusal]:
     crowded = places.Places(max_of_tenant=0).refuse("anna")
     assert crowded is not None
     others = [status.too_slow(1.0), status.not_in_scope("m", ["chat"]), status.invalid("f", "x")]
-    return [*found, crowded, *others]
+    return [*found, crowded, *others, status.unread(1.0)]
 
 
 def test_every_refusal_has_a_reason() -> None:
