@@ -178,7 +178,7 @@ async def test_a_stopping_server_ends_what_waits_for_its_caller(
         importer: Any = app.app._importer
 
         async def count_imports() -> int:
-            return len(importer._running)
+            return len(importer._arrivals._running)
 
         async def count_waiting() -> int:
             return len(gate._places.list_waiting())
