@@ -5,7 +5,7 @@ its neighbours. It must not know what for. Used from one event loop.
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 
 
 class LineFull(Exception):
@@ -35,7 +35,10 @@ class Turnstile:
         self._max_waiting = max_waiting
         self._max_waiting_per_tenant = max_waiting_per_tenant
         self._inside: Counter[str] = Counter()
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        # When each tenant was last let in; kept while it is away, as in the engine's admission.
+        self._last_entry: dict[str, int] = {}
+        self._num_entered = 0
 
     async def enter(self, tenant: str) -> None:
         """Wait for a place. Whoever was let in calls `leave` once.
@@ -73,14 +76,12 @@ class Turnstile:
 
     def _next(self) -> "asyncio.Future[None] | None":
         """Let in who is next, if anybody may."""
-        for tenant in list(self._waiting):
+        for tenant in sorted(self._waiting, key=lambda each: self._last_entry.get(each, 0)):
             while self._may_enter(tenant) and tenant in self._waiting:
                 admission = self._waiting[tenant][0]
                 self._remove(tenant, admission)
                 if admission.cancelled():  # and not yet told that it is
                     continue
-                if tenant in self._waiting:
-                    self._waiting.move_to_end(tenant)
                 self._let_in(tenant)
                 return admission
         return None
@@ -91,6 +92,8 @@ class Turnstile:
     def _let_in(self, tenant: str) -> None:
         self._free -= 1
         self._inside[tenant] += 1
+        self._num_entered += 1
+        self._last_entry[tenant] = self._num_entered
 
     def _remove(self, tenant: str, admission: "asyncio.Future[None]") -> None:
         line = self._waiting.get(tenant)

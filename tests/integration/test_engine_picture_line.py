@@ -36,7 +36,7 @@ class HeldEncoder:
     def __init__(self, engine: BatchingEngine) -> None:
         self.begun = asyncio.Event()
         self.release = threading.Event()
-        self.num_encoded = 0
+        self.encoded: list[Image.Image] = []
         self._loop = asyncio.get_running_loop()
         self._fill = engine._backend.fill_slot
 
@@ -45,7 +45,12 @@ class HeldEncoder:
         self._loop.call_soon_threadsafe(self.begun.set)
         assert self.release.wait(60)
         self._fill(slot, picture)
-        self.num_encoded += 1
+        self.encoded.append(picture)
+
+    @property
+    def num_encoded(self) -> int:
+        """How many pictures are in their slots."""
+        return len(self.encoded)
 
 
 @asynccontextmanager
@@ -143,6 +148,39 @@ async def test_who_needs_no_new_place_does_not_wait_in_line(tmp_path: Path) -> N
 
     assert was_waiting
     assert (2, 2) == (len(end.token_ids), len(end_of_both.token_ids))
+
+
+async def test_a_neighbours_picture_does_not_stand_behind_all_of_anothers(tmp_path: Path) -> None:
+    """It is the next one, though the other has brought as many as fit before it."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+    *pictures, own = (draw_picture(seed) for seed in range(9))
+    line = engine._pictures._encoder._waiting
+
+    async def wait_for_line(num_waiting: int) -> None:
+        async with asyncio.timeout(20):
+            while sum(map(len, line.values())) < num_waiting:  # noqa: ASYNC110 - no event for it
+                await asyncio.sleep(0)
+
+    def ask_about(
+        name: str, tenant: str, *images: Image.Image
+    ) -> asyncio.Task[tuple[str, Finished]]:
+        request = build_request(engine, name, "What?", images, tenant=tenant, max_tokens=2)
+        return asyncio.create_task(ask(engine, request))
+
+    async with hold_encoder(engine) as encoder:
+        asked = [
+            ask_about(name, "greedy", *pictures[at : at + 4]) for name, at in (("a", 0), ("b", 4))
+        ]
+        await encoder.begun.wait()
+        await wait_for_line(7)
+        asked.append(ask_about("c", "neighbour", own))
+        await wait_for_line(8)
+    await asyncio.gather(*asked)
+    await engine.stop()
+
+    assert [1] == [at for at, picture in enumerate(encoder.encoded) if picture is own]
+    assert 9 == encoder.num_encoded
 
 
 async def wait_until_shared(engine: BatchingEngine) -> None:

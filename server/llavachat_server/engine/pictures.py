@@ -9,6 +9,7 @@ Belongs to one event loop; the model stays behind the backend.
 """
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -19,6 +20,7 @@ from PIL import Image
 from llavachat_server.engine.backend import Backend
 from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
 from llavachat_server.engine.run import Run
+from llavachat_server.turnstile import Turnstile
 from llavachat_server.values import EngineImage, EngineUnavailable, InvalidRequest
 
 ALIAS_RETRY_SECONDS = 60.0
@@ -88,8 +90,11 @@ class PictureDesk:
         """Monotonic time at which a picture was last encoded."""
         self._fillings: dict[int, _Filling] = {}
         # One picture at a time is the worker's, so that what else it is asked waits for that alone,
-        # and those behind it can still be given up.
-        self._encoder = asyncio.Lock()
+        # and those behind it can still be given up. By tenants in turn, because one may have
+        # brought as many as the bank has places.
+        self._encoder = Turnstile(
+            1, places_per_tenant=1, max_waiting=sys.maxsize, max_waiting_per_tenant=sys.maxsize
+        )
         self._aliases: dict[str, int] = {}
         self._has_news = asyncio.Event()
         # Who waits for slots, in order: else who needs many would wait as long as others need few.
@@ -180,7 +185,7 @@ class PictureDesk:
                     filling = self._fillings.get(slot.index)
                     # Another's may have failed, which tells nothing about this image.
                     if filling is None:
-                        filling = self._begin_filling(slot, image)
+                        filling = self._begin_filling(slot, image, run.request.tenant)
                         own.append(filling)
                     filling.runs.add(run)
                 await self._wait_for_news()
@@ -192,16 +197,19 @@ class PictureDesk:
             await self._leave_fillings(run)
         run.end_vision()
 
-    def _begin_filling(self, slot: Slot, image: EngineImage) -> _Filling:
+    def _begin_filling(self, slot: Slot, image: EngineImage, tenant: str) -> _Filling:
         filling = self._fillings[slot.index] = _Filling()
         # Others may come to wait for the same picture, so the task outlives whoever begins it.
-        filling.task = asyncio.create_task(self._fill_slot(filling, slot, image))
+        filling.task = asyncio.create_task(self._fill_slot(filling, slot, image, tenant))
         return filling
 
-    async def _fill_slot(self, filling: _Filling, slot: Slot, image: EngineImage) -> None:
+    async def _fill_slot(
+        self, filling: _Filling, slot: Slot, image: EngineImage, tenant: str
+    ) -> None:
         try:
             pixels = await read_pixels(image)
-            async with self._encoder:
+            await self._encoder.enter(tenant)
+            try:
                 # Asked here and not before: while others were encoded, all may have gone.
                 if not filling.is_wanted:
                     return
@@ -209,6 +217,8 @@ class PictureDesk:
                 await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
                 slot.is_filled = True
                 self.encoded_at_seconds = time.monotonic()
+            finally:
+                self._encoder.leave(tenant)
         except Exception as error:
             filling.error = error
         finally:
