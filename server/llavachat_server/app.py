@@ -47,6 +47,7 @@ from llavachat_server.ops.watch import Watch
 from llavachat_server.profiles import Profile
 from llavachat_server.ready_file import ReadyFile
 from llavachat_server.reloading import reload_settings
+from llavachat_server.rpc.access import IMPORT_CHAT, RULES, limit_import
 from llavachat_server.rpc.gate import Gate, GateState
 from llavachat_server.rpc.key_file import BadKeyFile, KeyFiles
 from llavachat_server.rpc.key_watch import watch_keys
@@ -139,8 +140,12 @@ class App:
         self._ready_file.check()
         keys = self._read_keys()
         floods = make_floods(self._settings, self._telemetry.note_flood)
+        imports = limit_import(self._settings.max_turns_per_chat, self._profile.max_images_per_turn)
         gate = self._gate = Gate(
-            lambda: keys.ring, observe=self._telemetry.note_call, on_spoilt=floods.note
+            lambda: keys.ring,
+            rules={**RULES, IMPORT_CHAT: imports},
+            observe=self._telemetry.note_call,
+            on_spoilt=floods.note,
         )
         note_use = UseNotes(self._watch.note_use)
         server = make_server(self._settings, self._profile, (gate, note_use))

@@ -1,14 +1,13 @@
 """One call that was let in: its request read within limits, and ended when it must.
 
 Every method is answered as a stream of requests, which looks the same on the wire: so the first
-message is read here, within its time, and one that can not be read is told to the caller in our
-words. gRPC's own answer to such a message holds an exception's text.
+message is read here, within its time, and by `incoming`.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,6 +15,7 @@ import grpc.aio
 
 from llavachat_server.rpc.access import Rule
 from llavachat_server.rpc.auth import Key
+from llavachat_server.rpc.incoming import Context, Requests
 from llavachat_server.rpc.notes import NOTES
 from llavachat_server.rpc.requests import InvalidField
 from llavachat_server.rpc.status import INTERNAL, Refusal, invalid, refusal, too_slow
@@ -23,13 +23,6 @@ from llavachat_server.rpc.status import INTERNAL, Refusal, invalid, refusal, too
 log = logging.getLogger("llavachat.rpc")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-_EXPECTED = "one message of the contract, in protobuf's encoding"
-
-
-class _Malformed:
-    """Stands for a message that can not be read."""
 
 
 class Call:
@@ -71,42 +64,49 @@ class Call:
         if handler is None:
             return None
         method: Any = handler
-        read, write = _tolerant(method.request_deserializer), method.response_serializer
+        write = method.response_serializer
         if method.response_streaming:
             answer = method.stream_stream if method.request_streaming else method.unary_stream
 
-            async def stream(requests: AsyncIterator[Any], context: Context) -> None:
-                async with self._guard(context):
-                    replies = answer(await self._take(method, requests), context)
-                    if not hasattr(replies, "__aiter__"):
-                        await replies
-                        return
-                    async with aclosing(replies):
-                        async for reply in replies:
-                            await context.write(reply)
+            async def stream(_: object, context: Context) -> None:
+                with dropping_frames():
+                    async with self._guard(context):
+                        replies = answer(await self._take(method, context), context)
+                        if not hasattr(replies, "__aiter__"):
+                            await replies
+                            return
+                        async with aclosing(replies):
+                            async for reply in replies:
+                                await context.write(reply)
 
-            return grpc.stream_stream_rpc_method_handler(stream, read, write)
+            return grpc.stream_stream_rpc_method_handler(stream, None, write)
 
         respond = method.stream_unary if method.request_streaming else method.unary_unary
 
-        async def unary(requests: AsyncIterator[Any], context: Context) -> Any:
-            async with self._guard(context):
-                return await respond(await self._take(method, requests), context)
+        async def unary(_: object, context: Context) -> Any:
+            with dropping_frames():
+                async with self._guard(context):
+                    return await respond(await self._take(method, context), context)
 
-        return grpc.stream_unary_rpc_method_handler(unary, read, write)
+        return grpc.stream_unary_rpc_method_handler(unary, None, write)
 
-    async def _take(self, method: Any, requests: AsyncIterator[Any]) -> Any:
+    async def _take(self, method: Any, context: Context) -> Any:
         """The request, or all of them as they come."""
+        requests = Requests(context, method.request_deserializer, self.rule)
         try:
             async with asyncio.timeout(self.rule.max_request_seconds):
-                first = await anext(aiter(requests), None)
+                first = await requests.take()
         except TimeoutError:
             raise Refused(too_slow(self.rule.max_request_seconds)) from None
         self._on_request(self)
-        if isinstance(first, _Malformed) or (first is None and not method.request_streaming):
-            raise Refused(invalid("request", _EXPECTED))
+        if first is None and not method.request_streaming:
+            raise Refused(invalid("request", "there is none"))
         self._has_request = True
-        return _go_on(first, requests) if method.request_streaming else first
+        if not method.request_streaming:
+            return first
+        if first is not None:
+            requests.put_back(first)
+        return requests
 
     def _guard(self, context: Context) -> "_Guard":
         return _Guard(self, context)
@@ -185,24 +185,15 @@ async def abort(context: Context, answer: Refusal) -> None:
         raise asyncio.CancelledError from None
 
 
-async def _go_on(first: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    if first is None:
-        return
-    yield first
-    async for request in requests:
-        if isinstance(request, _Malformed):
-            raise InvalidField("request", _EXPECTED)
-        yield request
+@contextmanager
+def dropping_frames() -> Iterator[None]:
+    """Around all of a call: let go of what its frames hold once it is aborted.
 
-
-def _tolerant(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    if read is None:
-        return None
-
-    def read_or_mark(data: bytes) -> Any:
-        try:
-            return read(data)
-        except Exception:  # whatever the library raises, and none of it is for the caller
-            return _Malformed()
-
-    return read_or_mark
+    gRPC keeps the AbortError as long as the call's context, which is in the frames of the error's
+    stack: a ring, in which each refused request, with all its pictures, stayed in memory until the
+    garbage collector came. gRPC raises the error by itself when the call returns.
+    """
+    try:
+        yield
+    except grpc.aio.AbortError as error:
+        error.__traceback__ = error.__context__ = None

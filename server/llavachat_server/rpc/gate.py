@@ -18,7 +18,7 @@ import grpc.aio
 from llavachat_server.observation import TRACE, CallReport, TraceContext
 from llavachat_server.rpc.access import HEALTH_WATCH, RULES, Rule, is_health
 from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing, Scope
-from llavachat_server.rpc.call import Call, Handler, abort
+from llavachat_server.rpc.call import Call, Handler, abort, dropping_frames
 from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
 from llavachat_server.rpc.notes import NOTES, CallNotes
 from llavachat_server.rpc.places import Places
@@ -228,7 +228,8 @@ class Gate(grpc.aio.ServerInterceptor):
         async def end(_: AsyncIterator[Any], context: Any) -> None:
             if refusal in (UNAUTHENTICATED, UNKNOWN_METHOD):
                 self._on_spoilt(context.peer())
-            await abort(context, refusal)
+            with dropping_frames():
+                await abort(context, refusal)
 
         return grpc.stream_stream_rpc_method_handler(end)
 

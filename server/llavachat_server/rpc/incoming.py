@@ -1,0 +1,75 @@
+"""The requests of one call as they come, each read within its method's limits.
+
+Contract: a request that is too long, would take too much memory or can not be read is refused in
+our words before anything is made of it; gRPC's own words would hold an exception's text. None is
+kept here once it is handed over: whoever asks for it holds it alone.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import grpc.aio
+
+from llavachat_server.rpc.access import SMALL_REQUEST_BYTES, Rule
+from llavachat_server.rpc.requests import InvalidField
+from llavachat_server.rpc.unpacked import Overfull, walk
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_EXPECTED = "one message of the contract, in protobuf's encoding"
+
+
+class Requests:
+    """See the module.
+
+    Args:
+        context: of the call.
+        read: makes a message of bytes; raises what it likes for those that are none.
+        rule: the method's.
+    """
+
+    def __init__(self, context: Context, read: Callable[[bytes], Any], rule: Rule) -> None:
+        self._context = context
+        self._read = read
+        self._rule = rule
+        self._put_back: list[Any] = []
+
+    def __aiter__(self) -> "Requests":
+        """All of them."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """See `take`."""
+        if self._put_back:
+            return self._put_back.pop()
+        if (request := await self.take()) is None:
+            raise StopAsyncIteration
+        return request
+
+    async def take(self) -> Any:
+        """Wait for the next one; None where none comes any more.
+
+        Raises:
+            InvalidField: it is none that this method takes.
+        """
+        data = await self._context.read()
+        return None if data is grpc.aio.EOF else await self._unpack(data)
+
+    def put_back(self, request: Any) -> None:
+        """Have the one that was taken come first once more."""
+        self._put_back.append(request)
+
+    async def _unpack(self, data: bytes) -> Any:
+        most, unpacked = self._rule.max_request_bytes, self._rule.unpacked
+        if most is not None and len(data) > most:
+            raise InvalidField("request", f"has {len(data):,} bytes; at most {most:,} here")
+        try:
+            if unpacked is not None and len(data) > SMALL_REQUEST_BYTES:
+                for _ in walk(data, unpacked.kind, unpacked.max_bytes):
+                    await asyncio.sleep(0)
+            return self._read(data)
+        except Overfull:
+            raise InvalidField("request", "has far more fields than any that is taken") from None
+        except Exception:  # whatever the library raises, and none of it is for the caller
+            raise InvalidField("request", _EXPECTED) from None
