@@ -64,7 +64,7 @@ fuzz: .venv/.fuzz ## throw bytes at the wire, the prompt builder and the picture
 		PYTHONPATH=tests $(BIN)/python -m fuzz $$target --seconds $(SECONDS) || exit 1; done
 
 test-attacks: .venv/.test ## attack a server over raw HTTP/2 while a neighbour works
-	$(SAY) "Attacks (about a minute)"
+	$(SAY) "Attacks (about two minutes)"
 	@$(BIN)/python -m pytest tests/attacks
 
 test-browser: .venv/.browser ## look at exported chats; needs chromium and chromium-driver

@@ -49,6 +49,37 @@ async def test_health_answers_in_our_words_too() -> None:
         assert "DecodeError" not in (error.details() or "")
 
 
+async def test_what_is_too_long_for_its_method_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused by its length, health checks too, and counts as a call that came to nothing."""
+    spoilt: list[str] = []
+    monkeypatch.setattr(
+        "llavachat_server.rpc.floods.Floods.note", lambda _, peer: spoilt.append(peer)
+    )
+    small = {name: rule for name, rule in access.RULES.items() if rule.max_request_bytes}
+    reflection = {name for name in small if "Reflection" in name}
+    assert {4096, 65_536} == {rule.max_request_bytes for rule in small.values()}
+    async with run_app(ScriptedEngine()) as app:
+        for name in small.keys() - reflection:
+            most = small[name].max_request_bytes or 0
+            call = app.channel.stream_stream(name)
+            # A number that nobody knows, again and again, which protobuf would read.
+            body = b"\xc0\x3e\x00" * (most // 3 + 1)
+            error = await failure(call(iter([body])))
+            assert StatusCode.INVALID_ARGUMENT is error.code(), (name, error.details())
+            assert f"request: has {len(body):,} bytes; at most {most:,} here" == error.details()
+        assert len(small) - len(reflection) == len(spoilt)
+
+
+@pytest.mark.parametrize("name", [name for name, rule in access.RULES.items() if rule.unpacked])
+async def test_what_would_take_much_memory_is_not_read(name: str) -> None:
+    """Two million empty entries are refused before they are made."""
+    async with run_app(ScriptedEngine()) as app:
+        call = app.channel.stream_stream(name)
+        error = await failure(call(iter([b"\xc2\x3e\x00" * 2_000_000])))
+        assert StatusCode.INVALID_ARGUMENT is error.code()
+        assert "request: has far more fields than any that is taken" == error.details()
+
+
 async def test_a_request_that_never_comes_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that is opened and left so gives its place back."""
     name = f"/{SERVICE.full_name}/GetChat"

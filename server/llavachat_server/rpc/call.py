@@ -191,9 +191,13 @@ def dropping_frames() -> Iterator[None]:
 
     gRPC keeps the AbortError as long as the call's context, which is in the frames of the error's
     stack: a ring, in which each refused request, with all its pictures, stayed in memory until the
-    garbage collector came. gRPC raises the error by itself when the call returns.
+    garbage collector came. So it is with a turn's error, which the turn keeps for those who follow
+    it. gRPC raises the AbortError by itself when the call returns.
     """
     try:
         yield
-    except grpc.aio.AbortError as error:
-        error.__traceback__ = error.__context__ = None
+    except grpc.aio.AbortError as aborted:
+        error: BaseException | None = aborted
+        while error is not None:
+            error.__traceback__ = None
+            error.__context__, error = None, error.__context__

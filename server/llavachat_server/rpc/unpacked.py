@@ -9,6 +9,7 @@ Contract: whatever protobuf would make memory for is counted, what it does not k
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
@@ -27,11 +28,16 @@ _BATCH_FIELDS = 1000
 """So many are walked in 1 ms; others have their turn then."""
 
 _MAX_VARINT_BYTES = 10
-_MAX_TAG = 2**32 - 1
+_MAX_NUMBER = 2**29 - 1
 """Source: protobuf's encoding, https://protobuf.dev/programming-guides/encoding/."""
 
+Fields: TypeAlias = Mapping[int, tuple[int, Descriptor | None]]
+"""What each field of a message costs and holds, by its tag on the wire."""
+
+_UNKNOWN: tuple[int, Descriptor | None] = (_READ_BYTES + _ENTRY_BYTES, None)
+
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
-_SIZES = {_VARINT: 0, _FIXED64: 8, 3: 0, 4: 0, _FIXED32: 4}
+_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _WIRE_TYPES = {
     FieldDescriptor.TYPE_DOUBLE: _FIXED64,
     FieldDescriptor.TYPE_FIXED64: _FIXED64,
@@ -62,7 +68,7 @@ def walk(data: bytes, kind: Descriptor, max_bytes: int) -> Iterator[None]:
         DecodeError: it is no message.
     """
     at, end, fields = 0, len(data), _describe(kind)
-    outer: list[tuple[int, Mapping[int, tuple[int, Descriptor | None]]]] = []
+    outer: list[tuple[int, Fields]] = []
     num_walked = 0
     while at < end or outer:
         if at == end:
@@ -83,21 +89,18 @@ def walk(data: bytes, kind: Descriptor, max_bytes: int) -> Iterator[None]:
         elif wire_type == _VARINT:
             size, (_, at) = 0, _read_varint(data, at)
         else:
-            size = _SIZES.get(wire_type, len(data))
+            # A group, which the contract has none of, is no message of it.
+            size = _FIXED_SIZES.get(wire_type, len(data))
         at += size
-        if at > end or tag > _MAX_TAG:
+        if at > end or not 0 < tag >> 3 <= _MAX_NUMBER:
             raise DecodeError
         num_walked += 1
         if num_walked % _BATCH_FIELDS == 0:
             yield
 
 
-_UNKNOWN: tuple[int, Descriptor | None] = (_READ_BYTES + _ENTRY_BYTES, None)
-
-
 @cache
-def _describe(kind: Descriptor) -> Mapping[int, tuple[int, Descriptor | None]]:
-    """What each field of a message costs and holds, by its tag on the wire."""
+def _describe(kind: Descriptor) -> Fields:
     fields = {}
     for field in kind.fields:
         cost, inner = _READ_BYTES, field.message_type
