@@ -31,7 +31,7 @@ QUESTION_UNPACKED_BYTES = 64 * 1024
 """16 pictures, 16 labels and 8 stop texts take 7 KiB."""
 _TURN_UNPACKED_BYTES = 4 * 1024
 _IMAGE_UNPACKED_BYTES = 400
-"""A turn with every field takes 3.1 KiB, and 350 bytes for each of its pictures."""
+"""A turn with every field takes 3 KiB, and 350 bytes for each of its pictures."""
 
 
 @dataclass(frozen=True, slots=True)
