@@ -153,12 +153,17 @@ class _Guard:
             answer = error.answer
         elif isinstance(error, InvalidField):
             answer = refusal(error)
+        elif isinstance(error, grpc.aio.InternalError):
+            # A write that gRPC could not do: the caller has gone, unread, and gRPC has not noticed
+            # yet. A stack for each would fill the log.
+            NOTES.get().is_left = True
+            raise asyncio.CancelledError from None
         elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             log.error("a call failed", exc_info=error)
             answer = INTERNAL
         if answer is not None:
             await abort(self._context, answer)
-        # As grpc's own servicer of health does for a service that there is not.
+        # As the servicer of health does for a service that there is not.
         elif isinstance(code := self._context.code(), grpc.StatusCode):
             NOTES.get().code = code
 
