@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from kept_kernels import share_kernels
+from llavachat import Client
 from llavachat_server.engine.native.apart import Kernels
 from llavachat_server.images.intake import ImageLimits, Intake
 from llavachat_server.images.worker import Worker
 from llavachat_server.ops import logs
-from scripted_service import ScriptedServer
+from PIL import Image
+from scripted_service import ScriptedServer, ScriptedService
 from server_process import ServerProcess, run_server
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
@@ -50,6 +52,27 @@ def scripted() -> Iterator[ScriptedServer]:
     running = ScriptedServer()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def service(scripted: ScriptedServer) -> ScriptedService:
+    """What the scripted service answers, and what it was asked."""
+    return scripted.service
+
+
+@pytest.fixture
+def client(scripted: ScriptedServer) -> Iterator[Client]:
+    """A client of the scripted service."""
+    with Client(scripted.address, timeout_seconds=20) as client:
+        yield client
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    """The path of a small picture."""
+    path = tmp_path / "red.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

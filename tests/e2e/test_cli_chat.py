@@ -17,12 +17,6 @@ PROMPT = ">"
 
 
 @pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was asked."""
-    return scripted.service
-
-
-@pytest.fixture
 def picture(tmp_path):
     """The path of a small picture."""
     path = tmp_path / "red.png"

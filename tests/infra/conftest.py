@@ -1,7 +1,7 @@
-"""Templates, synthesised in this process, once for each set of options."""
+"""Templates, synthesised in this process, once for each set of options; an emulated account."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import aws_cdk
 import pytest
 from cdk_nag import AwsSolutionsChecks
+from emulated.account import Account, run_account
 from llavachat_cdk import LlavaChatStack, Release, read_context
 
 Template = dict[str, Any]
@@ -47,6 +48,13 @@ def synthesise(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Sy
 def template(synthesise: Callable[..., Template]) -> Template:
     """What the defaults give."""
     return synthesise()
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[Account]:
+    """An account on a port of this machine."""
+    with run_account() as account:
+        yield account
 
 
 def find(template: Template, kind: str) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from conftest import Synthesise, Template, find, find_one, read_deployment, read_user_data
-from emulated.account import Account, run_account
+from emulated.account import Account
 
 SNAPSHOT = "snap-0123456789abcdef0"
 PLACED = {"vpc_id": "vpc-12345678", "subnet_id": "subnet-12345678", "zone": "us-east-1b"}
@@ -145,13 +144,6 @@ def test_what_keeps_the_chats_is_not_refused(
 ) -> None:
     """A snapshot need not be named for ever; the zone that was the region's first may be named."""
     assert [] == list_refusals(synthesise(**after), synthesise(**before))
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[Account]:
-    """An account in which volumes can be made."""
-    with run_account() as account:
-        yield account
 
 
 def deploy(account: Account, template: dict[str, Any], *, first: bool = False) -> str:

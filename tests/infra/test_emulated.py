@@ -2,14 +2,13 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 from emulated import stacks
-from emulated.account import Account, run_account
+from emulated.account import Account
 from llavachat_cdk.configuration import GPU_IMAGE_PARAMETER
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
@@ -32,13 +31,6 @@ def change(client: Any, kind: str, template: dict[str, Any], name: str = "change
         TemplateBody=json.dumps(template),
     )
     client.execute_change_set(StackName="stack", ChangeSetName=name)
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[Account]:
-    """An account on a port of this machine."""
-    with run_account() as account:
-        yield account
 
 
 class TestPlainMoto:

@@ -1,4 +1,4 @@
-"""Fixtures that tests of the engine share, and those of the store on PostgreSQL."""
+"""Fixtures that tests of the engine share, of the command line, and of the store on PostgreSQL."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from engine_reference import run_lively_engine
+from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.native.apart import Kernels
 from postgres import Postgres, find_programs, run_postgres
+from scripted_service import ScriptedServer
 
 
 @pytest_asyncio.fixture(
@@ -30,6 +32,15 @@ async def engine(
         yield engine
 
 
+@pytest.fixture
+def scripted_in_environment(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Commands of this process find the scripted service, and a state folder of the test's own."""
+    monkeypatch.setenv("LLAVACHAT_ADDRESS", scripted.address)
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """A server for one file's tests."""
@@ -44,3 +55,11 @@ def postgres() -> Iterator[Postgres]:
 def postgres_url(postgres: Postgres) -> str:
     """A new database."""
     return postgres.make_database()
+
+
+@pytest.fixture
+def store(postgres_url: str) -> Iterator[SqlStore]:
+    """An empty store."""
+    opened = SqlStore(postgres_url)
+    yield opened
+    opened.close()

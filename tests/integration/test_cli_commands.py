@@ -9,32 +9,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from llavachat.cli.app import run
 from llavachat.v1 import chat_pb2, error_details_pb2
-from PIL import Image
-from scripted_service import ScriptedServer, abort, deltas, finished, started
+from scripted_service import abort, deltas, finished, started
 
-
-@pytest.fixture
-def scripted(monkeypatch, tmp_path):
-    """A scripted service that the environment names, and a state folder of its own."""
-    server = ScriptedServer()
-    monkeypatch.setenv("LLAVACHAT_ADDRESS", server.address)
-    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path / "state"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was asked."""
-    return scripted.service
-
-
-@pytest.fixture
-def picture(tmp_path):
-    """The path of a small picture."""
-    path = tmp_path / "red.png"
-    Image.new("RGB", (4, 4), "red").save(path)
-    return str(path)
+pytestmark = pytest.mark.usefixtures("scripted_in_environment")
 
 
 def test_stdout_carries_the_answer_alone(service, picture, capsys):

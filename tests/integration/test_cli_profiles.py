@@ -13,7 +13,6 @@ from llavachat.cli.profiles import (
     write_key,
     write_profiles,
 )
-from PIL import Image
 from scripted_service import ScriptedServer
 
 
@@ -25,14 +24,6 @@ def state(monkeypatch, tmp_path):
     for name in ("ADDRESS", "SERVER", "PROFILE", "API_KEY", "TLS_CA_FILE", "TLS_PIN"):
         monkeypatch.delenv(f"LLAVACHAT_{name}", raising=False)
     return folder
-
-
-@pytest.fixture
-def picture(tmp_path):
-    """The path of a small picture."""
-    path = tmp_path / "red.png"
-    Image.new("RGB", (4, 4), "red").save(path)
-    return str(path)
 
 
 @pytest.fixture

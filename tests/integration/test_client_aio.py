@@ -26,19 +26,6 @@ from scripted_service import (
 RED = Image.new("RGB", (8, 8), "red")
 
 
-@pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was asked."""
-    return scripted.service
-
-
-@pytest.fixture
-def client(scripted):
-    """A client of that server."""
-    with Client(scripted.address, timeout_seconds=20) as client:
-        yield client
-
-
 async def test_the_twin_does_the_same(scripted, service):
     """AsyncClient: stream, ask, history, list, count, health, delete."""
     async with AsyncClient(scripted.address, timeout_seconds=20) as client:

@@ -20,19 +20,6 @@ from PIL import Image
 RED = Image.new("RGB", (8, 8), "red")
 
 
-@pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was asked."""
-    return scripted.service
-
-
-@pytest.fixture
-def client(scripted):
-    """A client of that server."""
-    with Client(scripted.address, timeout_seconds=20) as client:
-        yield client
-
-
 def test_a_chat_goes_on(client, service):
     """`chat.ask` names the chat; `parent` names a turn, by object or id."""
     reply = client.start(RED, "What is this?")

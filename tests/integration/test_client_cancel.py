@@ -20,22 +20,14 @@ from llavachat import (
 )
 from llavachat_server.values import FinishReason as EngineFinishReason
 from scripted_engine import Hold, ScriptedEngine
-from scripted_service import ScriptedServer, abort, answer_until_cancelled, deltas, started
+from scripted_service import abort, answer_until_cancelled, deltas, started
 
 
 @pytest.fixture
-def scripted():
-    """A scripted service on a port of its own, with an answer that does not end."""
-    server = ScriptedServer()
-    server.service.answer = answer_until_cancelled(server.service)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was told."""
-    return scripted.service
+def scripted(scripted):
+    """Its answer does not end."""
+    scripted.service.answer = answer_until_cancelled(scripted.service)
+    return scripted
 
 
 class Threads:

@@ -13,25 +13,12 @@ from llavachat.archive import read_archive, write_archive
 from llavachat.cli.app import run
 from llavachat.v1 import chat_pb2, error_details_pb2
 from PIL import Image
-from scripted_service import ScriptedServer, abort
+from scripted_service import abort
 
 RED = Image.new("RGB", (8, 6), "red")
 
 
-@pytest.fixture
-def scripted(monkeypatch, tmp_path):
-    """A scripted service that the environment names, and a state folder of its own."""
-    server = ScriptedServer()
-    monkeypatch.setenv("LLAVACHAT_ADDRESS", server.address)
-    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path / "state"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was asked."""
-    return scripted.service
+pytestmark = pytest.mark.usefixtures("scripted_in_environment")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from llavachat import (
-    Client,
     ContextTrimmed,
     Delta,
     Finished,
@@ -31,19 +30,6 @@ from scripted_service import (
 )
 
 RED = Image.new("RGB", (8, 8), "red")
-
-
-@pytest.fixture
-def service(scripted):
-    """What the server answers, and what it was asked."""
-    return scripted.service
-
-
-@pytest.fixture
-def client(scripted):
-    """A client of that server."""
-    with Client(scripted.address, timeout_seconds=20) as client:
-        yield client
 
 
 def test_an_answer_streams_and_tells_everything(client, service):

@@ -1,6 +1,5 @@
 """The store on a real PostgreSQL."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -20,14 +19,6 @@ from sqlalchemy.engine import make_url
 from store_contract import StoreContract
 from store_machine import compare_with_memory
 from store_records import end, make_chat, make_turn
-
-
-@pytest.fixture
-def store(postgres_url: str) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(postgres_url)
-    yield opened
-    opened.close()
 
 
 class TestPostgres(StoreContract):

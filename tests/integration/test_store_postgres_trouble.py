@@ -41,14 +41,6 @@ from sqlalchemy.exc import OperationalError
 from store_records import end, make_chat, make_import, make_picture, make_turn
 
 
-@pytest.fixture
-def store(postgres_url: str) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(postgres_url)
-    yield opened
-    opened.close()
-
-
 def end_sessions(postgres_url: str) -> None:
     """What a restart of PostgreSQL does to all that are connected to a database."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -248,11 +247,6 @@ async def test_a_turn_whose_end_is_not_kept_is_not_told_as_running() -> None:
 
 class TestCrash:
     """The process dies in the middle of an answer; another one opens what it left."""
-
-    @pytest.fixture
-    def url(self, tmp_path: Path) -> str:
-        """A new database."""
-        return f"sqlite:///{tmp_path}/chats.db"
 
     async def test_a_first_question_is_answered_by_its_repeat(self, url: str) -> None:
         """In the same chat, about the same picture, with the same parameters, once."""

@@ -1,7 +1,7 @@
 """Chats that are erased by their age and by what they take, on SQLite."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,6 @@ from llavachat_server.chats.store import ChatQuery, IdleChat
 from llavachat_server.settings import load
 from retention_history import check_retention, check_sizes_of_an_older_database
 from store_records import end, make_chat, make_turn
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(f"sqlite:///{tmp_path}/chats.db")
-    yield opened
-    opened.close()
 
 
 async def keep(store: SqlStore, age: timedelta, num_chars: int = 10) -> Chat:

@@ -12,15 +12,6 @@ from llavachat.cli.app import run
 from llavachat.cli.ask import split_arguments
 from llavachat.cli.failure import ExitCode, Failure, judge
 from llavachat.v1 import error_details_pb2
-from PIL import Image
-
-
-@pytest.fixture
-def picture(tmp_path):
-    """The path of a small picture."""
-    path = tmp_path / "red.png"
-    Image.new("RGB", (4, 4), "red").save(path)
-    return str(path)
 
 
 @pytest.fixture

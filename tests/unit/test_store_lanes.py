@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from llavachat_server.chats.errors import NotFound, StoreUnavailable, TooManyAtOnce
@@ -34,14 +33,6 @@ class Hold:
 def is_long(_: Connection) -> bool:
     """What says that a read is not short."""
     return False
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(f"sqlite:///{tmp_path}/chats.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

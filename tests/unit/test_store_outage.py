@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +12,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 AWAY, BACK = "the store does not answer", "the store answers again"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(f"sqlite:///{tmp_path}/chats.db")
-    yield opened
-    opened.close()
 
 
 def fail(connection: Connection) -> Any:

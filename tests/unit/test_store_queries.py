@@ -1,8 +1,6 @@
 """What SQLite reads to find a page of chats: one index, in its order, and no more."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,14 +19,6 @@ LABELS_INDEX = (
 )
 NOW_AND_THEN = {"updated_since": NOON, "updated_before": NOON + timedelta(days=1)}
 NEXT_PAGE = {"after": PageMark(NOON, "c")}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(f"sqlite:///{tmp_path}/chats.db")
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(

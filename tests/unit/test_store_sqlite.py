@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,14 +38,6 @@ from store_records import MODEL, NOON, end, make_chat, make_import, make_picture
 def url(tmp_path: Path) -> str:
     """A database that does not exist yet, in a folder that does not either."""
     return f"sqlite:///{tmp_path}/state/chats.db"
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(url)
-    yield opened
-    opened.close()
 
 
 class TestSqlite(StoreContract):

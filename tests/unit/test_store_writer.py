@@ -2,8 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from app_in_process import PATIENCE_SECONDS
@@ -11,14 +9,6 @@ from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.sql import writer
 from llavachat_server.chats.sql.store import SqlStore
 from sqlalchemy import Connection
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """An empty store."""
-    opened = SqlStore(f"sqlite:///{tmp_path}/chats.db")
-    yield opened
-    opened.close()
 
 
 def test_what_is_owed_is_kept_whatever_it_fails_with(
