@@ -1,6 +1,6 @@
 """What attacks on the wire cost a server and its neighbour: the table of docs/security.md.
 
-    python bench/attacks.py [ROW ...]     # all: 20 to 45 s a row
+    python -m bench.attacks [ROW ...]     # all: 20 to 45 s a row
 
 It needs the environment of `make test`, which has the attacker's HTTP/2.
 
@@ -26,14 +26,12 @@ import grpc
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-TESTS = Path(__file__).parent.parent / "tests"
-sys.path.insert(0, str(TESTS))
+from tests.server_process import run_server
 
 try:
-    from attacker import ATTACKS
+    from tests.attacker import ATTACKS
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed; run this in the environment of `make test`")
-from server_process import run_server  # noqa: E402
 
 ATTACK_SECONDS = 10.0
 ATTACKER_ADDRESS = "127.0.0.2"
@@ -107,7 +105,7 @@ def measure(name: str) -> str:
         chatter = Chatter(server.address)
         before = read_memory(process_id, "VmRSS")
         chatter.start()
-        command = [sys.executable, str(TESTS / "attacker.py"), attacker]
+        command = [sys.executable, "-m", "tests.attacker", attacker]
         command += [server.address, str(ATTACK_SECONDS), ATTACKER_ADDRESS]
         times, failures = [], 0
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:
@@ -142,7 +140,9 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
     assert {UNGUARDED, *ATTACKS} == set(ROWS)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.attacks", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all of them")
     wanted = parser.parse_args().rows or list(ROWS)
     if unknown := set(wanted) - set(ROWS):

@@ -1,7 +1,7 @@
 """Measures the batching core in process, by torch and by the kernels, beside transformers' two ways
 to generate.
 
-    python bench/engine.py --threads 1 --rounds 3 --clock cpu
+    python -m bench.engine --threads 1 --rounds 3 --clock cpu
 
 One LLaVA-shaped checkpoint with random weights (its decoder reads 107.9 MB a token), float32,
 greedy, eos ignored; every contender has a copy of its own, and the contenders take turns in
@@ -286,7 +286,7 @@ def measure_bandwidth(clock: Callable[[], float]) -> float:
 
 def main() -> None:
     """Run all rounds and print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")

@@ -1,6 +1,6 @@
 """What company does to the bits of an answer, and what exact mode does about it.
 
-    python bench/exactness.py [--chats 16] [--tokens 32]
+    python -m bench.exactness [--chats 16] [--tokens 32]
 
 In one process, on the embedded model's decoder and random prompts of 20 to 120 tokens: each is
 answered alone and then beside the others, with prefixes from before in the cache. Counted are the
@@ -96,7 +96,9 @@ def load_decoder(dtype: torch.dtype, *, tune: bool) -> Decoder:
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.exactness", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--chats", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=32)
     options = parser.parse_args()

@@ -1,13 +1,12 @@
 """What one greedy key costs another: the neighbour's latency alone, and beside forty questions.
 
-    python bench/fairness.py [SERVER'S FLAGS]
+    python -m bench.fairness [SERVER'S FLAGS]
 
 A server process on the embedded model with two keys. The neighbour asks one question after
 another, 32 tokens each; the greedy one has forty under way at any time, likewise.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from hashlib import sha256
@@ -20,10 +19,8 @@ import grpc
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from pictures import red_circle
-from server_process import run_server
+from tests.pictures import red_circle
+from tests.server_process import run_server
 
 NUM_QUESTIONS = 100
 NUM_GREEDY = 40
@@ -57,7 +54,9 @@ def tell(name: str, times: list[float]) -> None:
 def main() -> None:
     """Measure both."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="All flags go to the server."
+        prog="python -m bench.fairness",
+        description=__doc__.splitlines()[0],
+        epilog="All flags go to the server.",
     )
     flags_given = parser.parse_known_args()[1]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """What the decoder processes cost: a picture through the intake, beside decoding it here.
 
-    .venv/bin/python bench/intake.py
+    python -m bench.intake
 
 The kinds of pictures are interleaved, so that a busy moment hits both sides alike. Run it on a
 quiet machine.
@@ -85,5 +85,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m bench.intake", description=__doc__.splitlines()[0]
+    ).parse_args()
     asyncio.run(main())

@@ -183,7 +183,9 @@ def main() -> None:
         folder, max_chats, *port = sys.argv[2:]
         asyncio.run(answer_orders(Path(folder), int(max_chats), int(port[0]) if port else None))
         return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.layer", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--chats", default="1,4,8,16,32")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """What one key's long chat costs another: the neighbour's latency alone, and beside its reading.
 
-    python bench/long_chat.py [--turns 9000] [--crowd 8] [--questions 100] [--calls GetTurn,GetChat]
+    python -m bench.long_chat [--turns 9000] [--crowd 8] [--questions 100] [--calls GetTurn,GetChat]
 
 A server process on the embedded model with SQLite and two keys. The greedy one imports a chat of
 so many turns, and asks for it by one call after another, so many side by side; the neighbour opens
@@ -10,7 +10,6 @@ is that anybody calls at all, on these cores.
 
 import argparse
 import secrets
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,9 +25,7 @@ import grpc
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from server_process import run_server
+from tests.server_process import run_server
 
 MAX_BYTES = 128 * 1024**2
 SETTLE_SECONDS = 2.0
@@ -135,7 +132,7 @@ def tell(name: str, times: list[float], refused: Counter[str]) -> None:
 
 def main() -> None:
     """Measure all."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.long_chat", description=__doc__)
     parser.add_argument("--turns", type=int, default=9000)
     parser.add_argument("--crowd", type=int, default=8)
     parser.add_argument("--questions", type=int, default=100)

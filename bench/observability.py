@@ -1,6 +1,6 @@
 """What it costs a server to be watched, as a ratio to one that nobody watches.
 
-    python bench/observability.py [--rounds 30] [--talkers 8]
+    python -m bench.observability [--rounds 30] [--talkers 8]
 
 It needs the environment of `make test`: what measures, and the tests' receiver.
 
@@ -33,20 +33,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llavachat import Client
-from turns import ROOT_FOLDER, run_server
-
-sys.path.insert(0, str(ROOT_FOLDER / "tests"))
-
 from llavachat_server.ops import logs
 from llavachat_server.ops.export import Exports
 
+from tests.pictures import red_circle
+from tests.reports import make_report
+from tests.server_process import run_server
+
 try:
     from llavachat_server.ops.telemetry import Telemetry
-    from otlp_receiver import receive_by_grpc
+
+    from tests.otlp_receiver import receive_by_grpc
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is not installed; run this in the environment of `make test`")
-from pictures import red_circle
-from reports import make_report
 
 ANSWER_TOKENS = 64
 SCRAPE_SECONDS = 1.0
@@ -80,7 +79,9 @@ class Arm:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.observability", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=30, help="2 or more (default: 30)")
     parser.add_argument("--talkers", type=int, default=8)
     options = parser.parse_args()
@@ -89,7 +90,7 @@ def main() -> None:
     for name, microseconds in measure_reports():
         print(f"a report: {microseconds:6.1f} us of computing for {name}")
     with (
-        tempfile.TemporaryDirectory(dir=ROOT_FOLDER / "bench") as folder,
+        tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder,
         receive_by_grpc() as received,
         ThreadPoolExecutor(options.talkers) as pool,
         ExitStack() as stack,
@@ -100,14 +101,14 @@ def main() -> None:
         }
         arms: dict[str, Arm] = {}
         for name, environment in (("plain", {}), ("scraped", {}), ("traced", traced)):
-            flags = ["--store", "memory"]
-            if name != "plain":
-                flags += ["--metrics-listen", "127.0.0.1:0"]
+            flags = [] if name == "plain" else ["--metrics-listen", "127.0.0.1:0"]
             own = Path(folder) / name
-            address, process = stack.enter_context(run_server(own, *flags, environment=environment))
-            arms[name] = Arm(stack.enter_context(Client(address, timeout_seconds=600.0)), process)
+            own.mkdir()
+            server = stack.enter_context(run_server(own, *flags, environment=environment))
+            client = stack.enter_context(Client(server.address, timeout_seconds=600.0))
+            arms[name] = Arm(client, server.process.pid)
             if name != "plain":
-                stack.enter_context(scraping((own / "log").read_text()))
+                stack.enter_context(scraping(server.log.read_text()))
         names = list(arms)
         for number in range(options.rounds + 1):
             for name in (*names[number % 3 :], *names[: number % 3]):

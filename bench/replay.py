@@ -1,6 +1,6 @@
 """Do recorded answers come out again? Asks side by side, replays one at a time.
 
-    python bench/replay.py ADDRESS [--chats 16] [--temperature 1.0]
+    python -m bench.replay ADDRESS [--chats 16] [--temperature 1.0]
 
 The turns are answered in one another's company and replayed alone, so that a difference is what
 company did to the arithmetic. The server must run; its chats are erased again.
@@ -17,7 +17,9 @@ COLOURS = ("red", "green", "blue", "yellow")
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.replay", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("address")
     parser.add_argument("--chats", type=int, default=16)
     parser.add_argument("--temperature", type=float, default=1.0)

@@ -1,6 +1,6 @@
 """Measures the first start of a quantised model beside the next one: memory and time.
 
-    python bench/starts.py --rounds 3
+    python -m bench.starts --rounds 3
 
 Makes a LLaVA-shaped checkpoint with random weights once (0.9 GB in float16, in shards of 200 MB)
 and loads it in processes of their own, as the server does: unquantised, and in int8 and nf4 each
@@ -108,7 +108,7 @@ def _read_status() -> dict[str, int]:
 
 def main() -> None:
     """Print a table of medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.starts", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--measure", nargs=3, metavar=("FOLDER", "FORM", "SHELF"))
     options = parser.parse_args()

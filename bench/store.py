@@ -1,6 +1,6 @@
 """How long the store takes: commits, chats, pages, pictures.
 
-    python bench/store.py [--store sqlite|postgresql://...] [--chats 100000] [--folder FOLDER]
+    python -m bench.store [--store sqlite|postgresql://...] [--chats 100000] [--folder FOLDER]
 
 Prints a table. A turn costs the store two commits (its beginning and its end) and one reading of
 its chat; the share of a turn is that, by what a turn takes on the server that answers it.
@@ -44,7 +44,9 @@ ROOT_FOLDER = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.store", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--store", default="sqlite")
     parser.add_argument("--chats", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=300, help="turns timed one after another")

@@ -1,7 +1,7 @@
 """What keeping chats costs a turn, and whether a server's memory stays flat.
 
-    python bench/turns.py share [--turns 200]
-    python bench/turns.py memory [--turns 10000] [--counting]
+    python -m bench.turns share [--turns 200]
+    python -m bench.turns memory [--turns 10000] [--counting]
 
 `share` starts two servers on the embedded model, one that keeps its chats in memory and one in
 SQLite with an audit record, and asks them the same questions in turns. The store's share is what
@@ -17,20 +17,19 @@ import argparse
 import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 from llavachat import Client
 from PIL import Image
 
-ROOT_FOLDER = Path(__file__).resolve().parent.parent
+from tests.server_process import run_server
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
 ANSWER_TOKENS = 64
 NUM_TALKERS = 4
 CHAT_TURNS = 8
@@ -39,12 +38,14 @@ MAX_SEEDS = 200
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.turns", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("what", choices=("share", "memory"))
     parser.add_argument("--turns", type=int)
     parser.add_argument("--counting", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=ROOT_FOLDER / "bench") as folder:
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
         if options.what == "share":
             measure_share(Path(folder), options.turns or 200)
         else:
@@ -56,9 +57,11 @@ def measure_share(folder: Path, num_turns: int) -> None:
     keeping = ("--store", "sqlite", "--state-folder", str(folder / "state"))
     with ExitStack() as stack:
         clients = {}
-        for name, flags in (("memory", ("--store", "memory")), ("sqlite", keeping)):
-            address, _ = stack.enter_context(run_server(folder / name, *flags))
-            clients[name] = stack.enter_context(Client(address, timeout_seconds=120.0))
+        for name, flags in (("memory", ()), ("sqlite", keeping)):
+            own = folder / name
+            own.mkdir()
+            server = stack.enter_context(run_server(own, *flags))
+            clients[name] = stack.enter_context(Client(server.address, timeout_seconds=120.0))
         totals: dict[str, list[float]] = {name: [] for name in clients}
         outsides: dict[str, list[float]] = {name: [] for name in clients}
         seeds = find_seeds(clients["memory"])
@@ -107,14 +110,20 @@ def ask_one(client: Client, seed: int) -> tuple[float, float, int]:
 def measure_memory(folder: Path, num_turns: int, *, is_counting: bool) -> None:
     """Talk, and look at the server's memory every now and then."""
     flags = ("--store", "sqlite", "--state-folder", str(folder / "state"))
-    with run_server(folder / "server", *flags, is_counting=is_counting) as (address, process):
+    paths = [str(TESTS), str(TESTS / "system"), os.environ.get("PYTHONPATH", "")]
+    counting = {
+        "program": ("-c", COUNTING_PROGRAM),
+        "environment": {"PYTHONPATH": os.pathsep.join(paths)},
+    }
+    with run_server(folder, *flags, **(counting if is_counting else {})) as server:
+        process = server.process.pid
         numbers = count(1)
         began = time.perf_counter()
         samples: list[tuple[int, float]] = []
 
         def talk(seed: int) -> None:
             chance = random.Random(seed)
-            with Client(address, timeout_seconds=120.0) as client:
+            with Client(server.address, timeout_seconds=120.0) as client:
                 while (number := next(numbers)) <= num_turns:
                     number = talk_once(client, chance, number)
 
@@ -150,46 +159,6 @@ def read_memory(process: int) -> float:
     status = Path(f"/proc/{process}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
-
-
-@contextmanager
-def run_server(
-    folder: Path,
-    *flags: str,
-    is_counting: bool = False,
-    environment: Mapping[str, str] | None = None,
-) -> Iterator[tuple[str, int]]:
-    """A server in a process of its own: its address and process id."""
-    folder.mkdir()
-    ready = folder / "ready"
-    words = ["--listen", "127.0.0.1:0", "--ready-file", str(ready), *flags]
-    program = ["-m", "llavachat_server"]
-    path = os.environ.get("PYTHONPATH", "")
-    if is_counting:
-        program = ["-c", COUNTING_PROGRAM]
-        path = os.pathsep.join(
-            [str(ROOT_FOLDER / "tests"), str(ROOT_FOLDER / "tests/system"), path]
-        )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, *program, *words],
-            stderr=log,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": path,
-                **(environment or {}),
-            },
-        )
-    try:
-        while not ready.exists():
-            if process.poll() is not None:
-                raise SystemExit((folder / "log").read_text())
-            time.sleep(0.02)
-        yield ready.read_text().strip(), process.pid
-    finally:
-        process.terminate()
-        process.wait()
 
 
 COUNTING_PROGRAM = """

@@ -1,11 +1,11 @@
-"""A real server process for tests: started, waited for, stopped, and asked how it ended."""
+"""A real server process, for tests and measurements: started, waited for, asked how it ended."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,10 @@ class ServerProcess:
 
 @contextmanager
 def run_server(
-    folder: Path, *flags: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", "llavachat_server"),
 ) -> Iterator[ServerProcess]:
     """Start a server on a free port of this machine and wait until it serves.
 
@@ -55,9 +58,10 @@ def run_server(
         folder: for its log and its ready file.
         flags: more of the server's flags.
         environment: more of its variables.
+        program: what Python runs.
     """
     ready, log = folder / "ready", folder / "server.log"
-    command = [sys.executable, "-m", "llavachat_server", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, *program, "--listen", "127.0.0.1:0"]
     command += ["--ready-file", str(ready), "--store", "memory", *flags]
     # One thread: a test machine has few cores, and two would wait for each other.
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
