@@ -86,24 +86,16 @@ class Chatter(Thread):
             self.times.append(time.perf_counter() - began)
 
 
-def read_memory(process_id: int, name: str) -> int:
-    """A process's VmRSS or VmHWM in bytes."""
-    status = Path(f"/proc/{process_id}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith(name)]
-    return int(line.split()[1]) * 1024
-
-
 def measure(name: str) -> str:
     """One row of the table."""
     load = os.getloadavg()[0]
     flags = ("--flood-exempt", "127.0.0.0/8") if name == UNGUARDED else ()
     attacker = name.removesuffix("_unguarded")
     with tempfile.TemporaryDirectory() as folder, run_server(Path(folder), *flags) as server:
-        process_id = server.process.pid
         stub = server.stub()
         stub.GetServerInfo(pb.GetServerInfoRequest())
         chatter = Chatter(server.address)
-        before = read_memory(process_id, "VmRSS")
+        before = server.count_resident_bytes()
         chatter.start()
         command = [sys.executable, "-m", "tests.attacker", attacker]
         command += [server.address, str(ATTACK_SECONDS), ATTACKER_ADDRESS]
@@ -120,9 +112,9 @@ def measure(name: str) -> str:
             blows = int(attack.stdout.read()) if attack.stdout else 0
         chatter.ended.set()
         chatter.join()
-        high = read_memory(process_id, "VmHWM") - before
+        high = server.count_peak_bytes() - before
         time.sleep(1.0)
-        after = read_memory(process_id, "VmRSS") - before
+        after = server.count_resident_bytes() - before
         failures += chatter.num_failed
         code = server.stop()
     p99 = quantiles(times, n=100)[98]

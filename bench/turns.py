@@ -116,10 +116,9 @@ def measure_memory(folder: Path, num_turns: int, *, is_counting: bool) -> None:
         "environment": {"PYTHONPATH": os.pathsep.join(paths)},
     }
     with run_server(folder, *flags, **(counting if is_counting else {})) as server:
-        process = server.process.pid
         numbers = count(1)
         began = time.perf_counter()
-        samples: list[tuple[int, float]] = []
+        samples: list[tuple[int, int]] = []
 
         def talk(seed: int) -> None:
             chance = random.Random(seed)
@@ -140,25 +139,18 @@ def measure_memory(folder: Path, num_turns: int, *, is_counting: bool) -> None:
                     break
                 chat.ask(f"Count on from {number}.", max_tokens=4).read()
                 if number % (num_turns // 10) == 0:
-                    samples.append((number, read_memory(process)))
+                    samples.append((number, server.count_resident_bytes()))
             if chance.random() < 0.1:
                 client.delete_chat(chat.id)
             return number
 
         with ThreadPoolExecutor(NUM_TALKERS) as pool:
             list(pool.map(talk, range(NUM_TALKERS)))
-        samples.append((num_turns, read_memory(process)))
+        samples.append((num_turns, server.count_resident_bytes()))
         seconds = time.perf_counter() - began
-    for number, mebibytes in sorted(samples):
-        print(f"after {number:6} turns: {mebibytes:7.1f} MiB")
+    for number, num_bytes in sorted(samples):
+        print(f"after {number:6} turns: {num_bytes / 2**20:7.1f} MiB")
     print(f"{num_turns / seconds:.0f} turns per second")
-
-
-def read_memory(process: int) -> float:
-    """Resident MiB. Source: proc(5)."""
-    status = Path(f"/proc/{process}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 COUNTING_PROGRAM = """

@@ -19,7 +19,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def resident_bytes(*pids: int) -> int:
+def count_own_bytes(*pids: int) -> int:
     """Memory of their own that processes and their children have in RAM, counted once where they
     share it. Pages of files are the kernel's: how many count as whose changes with whoever else
     on the machine has the same library open."""
@@ -118,7 +118,7 @@ class Gauge:
         self.before = self.most = 0
 
     def __enter__(self) -> "Gauge":
-        self.before = self.most = resident_bytes(self._pid)
+        self.before = self.most = count_own_bytes(self._pid)
         self._thread.start()
         return self
 
@@ -128,7 +128,7 @@ class Gauge:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.01):
-            self.most = max(self.most, resident_bytes(self._pid))
+            self.most = max(self.most, count_own_bytes(self._pid))
 
     @property
     def grown_mib(self) -> float:

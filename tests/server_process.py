@@ -44,6 +44,20 @@ class ServerProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
 
+    def count_resident_bytes(self) -> int:
+        """The memory that it holds now."""
+        return self._read_bytes("VmRSS")
+
+    def count_peak_bytes(self) -> int:
+        """The most memory that it has held."""
+        return self._read_bytes("VmHWM")
+
+    def _read_bytes(self, name: str) -> int:
+        # proc_pid_status(5).
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith(name)]
+        return int(line.split()[1]) * 1024
+
 
 @contextmanager
 def run_server(

@@ -54,13 +54,6 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def resident_bytes(process_id: int) -> int:
-    """The memory that a process holds now."""
-    status = Path(f"/proc/{process_id}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) * 1024
-
-
 def _persist(call: Callable[[], T]) -> T:
     """Call again where a full line dropped the call, as llavachat's client does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -105,7 +98,7 @@ class Neighbour:
 def test_the_server_and_its_neighbours_outlive(attacked: ServerProcess, name: str) -> None:
     """While the attack goes on the neighbour is answered, and so is a newcomer after it."""
     neighbour = Neighbour(attacked.address)
-    before = resident_bytes(attacked.process.pid)
+    before = attacked.count_resident_bytes()
     command = [sys.executable, str(Path(__file__).parent.parent / "attacker.py"), name]
     command += [attacked.address, str(ATTACK_SECONDS), ATTACKER_ADDRESS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attack:
@@ -122,7 +115,7 @@ def test_the_server_and_its_neighbours_outlive(attacked: ServerProcess, name: st
     newcomer = Neighbour(attacked.address)
     assert newcomer.ask() < PATIENCE_SECONDS
     newcomer.close()
-    assert resident_bytes(attacked.process.pid) - before < GROWTH_BYTES
+    assert attacked.count_resident_bytes() - before < GROWTH_BYTES
 
 
 def test_exhausted_descriptors_end_nothing(tmp_path: Path) -> None:

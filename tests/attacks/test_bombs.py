@@ -39,18 +39,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         assert 0 == running.stop(), running.log.read_text()[-3000:]
 
 
-def read_bytes(server: ServerProcess, name: str) -> int:
-    """The memory of the server: VmRSS now, or VmHWM at its peak."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith(name)]
-    return int(line.split()[1]) * 1024
-
-
 @contextmanager
 def bearing(server: ServerProcess, num_bytes: int) -> Iterator[None]:
     """Meanwhile the server grows by less than so much, and a neighbour is answered."""
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
-    before = read_bytes(server, "VmRSS")
+    before = server.count_resident_bytes()
     over, times, stub = threading.Event(), [], server.stub()
 
     def ask() -> None:
@@ -66,7 +59,7 @@ def bearing(server: ServerProcess, num_bytes: int) -> Iterator[None]:
     finally:
         over.set()
         neighbour.join()
-    assert read_bytes(server, "VmHWM") - before < num_bytes
+    assert server.count_peak_bytes() - before < num_bytes
     assert median(times) < NEIGHBOUR_SECONDS
     assert max(times) < PATIENCE_SECONDS
 

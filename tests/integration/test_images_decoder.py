@@ -23,8 +23,8 @@ from processes import (
     MIB,
     Gauge,
     children,
+    count_own_bytes,
     is_there,
-    resident_bytes,
     shared_memory_bytes,
 )
 
@@ -87,11 +87,11 @@ async def test_large_pictures_leave_nothing_behind(intake: Intake) -> None:
     """After the largest that is taken, the memory that it needed is given back."""
     data = encode(draw_shape("star", "red", (5000, 5000)), "JPEG")
     await intake.start_all()
-    before = resident_bytes(*intake.process_ids)
+    before = count_own_bytes(*intake.process_ids)
     assert (4096, 4096) == (await intake.take(data)).pixels.size
     for _ in range(6):
         await intake.take(red_circle())
-    assert resident_bytes(*intake.process_ids) - before < 20 * MIB
+    assert count_own_bytes(*intake.process_ids) - before < 20 * MIB
     assert shared_memory_bytes("llavachat-picture") < 20 * MIB
 
 

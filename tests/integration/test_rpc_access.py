@@ -63,13 +63,6 @@ async def test_client_certificates_are_demanded_where_an_authority_is_given() ->
             assert StatusCode.UNAVAILABLE is caught.value.code()
 
 
-def resident_bytes(process_id: int) -> int:
-    """The most memory that a process has held."""
-    status = Path(f"/proc/{process_id}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 async def test_an_uninvited_caller_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
     """Thirty calls of 16 MiB at once without a key cost a fraction of one round of bodies; so do
@@ -82,7 +75,7 @@ async def test_an_uninvited_caller_is_refused_before_its_body_is_read(tmp_path: 
             stub = chat_pb2_grpc.ChatServiceStub(channel)
             # What the first call of a process costs in any case is not what is measured.
             assert StatusCode.UNAUTHENTICATED is await stub.StartChat(pb.StartChatRequest()).code()
-            before = resident_bytes(server.process.pid)
+            before = server.count_peak_bytes()
             calls = [stub.StartChat(body) for _ in range(30)]
             codes = await asyncio.gather(*[call.code() for call in calls])
             assert {StatusCode.UNAUTHENTICATED} == set(codes)
@@ -92,7 +85,7 @@ async def test_an_uninvited_caller_is_refused_before_its_body_is_read(tmp_path: 
             stub = chat_pb2_grpc.ChatServiceStub(plain)
             imports = [stub.ImportChat.future(iter(parts)) for _ in range(30)]
             assert {StatusCode.UNAUTHENTICATED} == {call.code() for call in imports}
-        grown = resident_bytes(server.process.pid) - before
+        grown = server.count_peak_bytes() - before
         assert 0 == server.stop()
     # 480 MiB were on their way; a server that reads bodies first grows by more than all of it, and
     # one that lets the sender run ahead by up to 60.
