@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llavachat_server.chats.audit import AuditError, AuditLog
-from llavachat_server.chats.audited import FULL_RETRY_SECONDS, AuditedStore
+from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import StoreFull
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.retention import KeptChats
-from llavachat_server.chats.store import ChatStore
+from llavachat_server.chats.store import FULL_RETRY_SECONDS, ChatStore
 from llavachat_server.folders import find_state_folder
 from llavachat_server.settings import Settings
 

@@ -35,6 +35,14 @@ class Quantization(Enum):
     NF4 = "nf4"
 
 
+MAX_TEMPERATURE = 2.0
+MAX_REPETITION_PENALTY = 2.0
+MAX_SEED = 2**64 - 1
+MAX_STOPS = 8
+MAX_STOP_CHARS = 64
+"""Bounds of ``GenerationParams`` in the contract; those of a profile are not among them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How an answer is drawn; every value resolved, none left to a default.

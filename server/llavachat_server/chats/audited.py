@@ -18,10 +18,14 @@ from typing import Any
 from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.errors import ChatError, NotFound, StoreFull, StoreUnavailable
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
-from llavachat_server.chats.store import ChatPage, ChatQuery, ChatStore, IdleChat
+from llavachat_server.chats.store import (
+    FULL_RETRY_SECONDS,
+    ChatPage,
+    ChatQuery,
+    ChatStore,
+    IdleChat,
+)
 from llavachat_server.images.intake import ImageInfo, Picture
-
-FULL_RETRY_SECONDS = 5.0
 
 
 class AuditedStore:

@@ -18,10 +18,14 @@ from llavachat_server.chats.errors import (
 )
 from llavachat_server.chats.pixels import write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
-from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat, fill_page
+from llavachat_server.chats.store import (
+    FULL_RETRY_SECONDS,
+    ChatPage,
+    ChatQuery,
+    IdleChat,
+    fill_page,
+)
 from llavachat_server.images.intake import ImageInfo, Picture
-
-_FULL_RETRY_SECONDS = 5.0
 
 
 class MemoryStore:
@@ -104,7 +108,7 @@ class MemoryStore:
 
     def explain_debt(self) -> StoreFull | StoreUnavailable:
         """See `ChatStore.explain_debt`. It owes none: an end takes no room of its own."""
-        return StoreUnavailable(_FULL_RETRY_SECONDS)
+        return StoreUnavailable(FULL_RETRY_SECONDS)
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """See `ChatStore.get_chat`."""
@@ -218,7 +222,7 @@ class MemoryStore:
         original_bytes = sum(len(picture.original or b"") for picture in pictures)
         if sum(new.values()) + original_bytes > self._max_picture_bytes:
             # Not in an empty store either: the chats need not be looked through.
-            raise StoreFull(_FULL_RETRY_SECONDS)
+            raise StoreFull(FULL_RETRY_SECONDS)
         num_bytes = self._picture_bytes + original_bytes
         num_bytes += sum(size for key, size in new.items() if key not in self._pictures)
         idle = (
@@ -231,7 +235,7 @@ class MemoryStore:
         ):
             oldest = next(idle, None)
             if oldest is None:
-                raise StoreFull(_FULL_RETRY_SECONDS)
+                raise StoreFull(FULL_RETRY_SECONDS)
             going[oldest] = None
             num_bytes -= self._count_freed(oldest, going.keys(), new.keys())
         for key in going:

@@ -25,6 +25,9 @@ MAX_PAGE_BYTES = 1024**2
 """A page ends once it has told so much, however many chats were asked for: a message is put
 together and packed on the event loop, where others wait for it."""
 
+FULL_RETRY_SECONDS = 5.0
+"""When to try again what could not be kept: by then somebody may have made room."""
+
 
 @dataclass(frozen=True, slots=True)
 class PageMark:

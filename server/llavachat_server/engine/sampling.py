@@ -9,16 +9,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llavachat_server.values import InvalidRequest, Sampling
+from llavachat_server.values import (
+    MAX_REPETITION_PENALTY,
+    MAX_SEED,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TEMPERATURE,
+    InvalidRequest,
+    Sampling,
+)
 
 if TYPE_CHECKING:
     from llavachat_server.engine.batching.sequence import Draw
-
-MAX_TEMPERATURE = 2.0
-MAX_REPETITION_PENALTY = 2.0
-MAX_SEED = 2**64 - 1
-MAX_STOP_TEXTS = 8
-MAX_STOP_CHARS = 64
 
 
 def validate_sampling(sampling: Sampling, *, max_tokens: int, vocab_size: int) -> None:
@@ -60,7 +62,7 @@ def validate_sampling(sampling: Sampling, *, max_tokens: int, vocab_size: int) -
             f"must be over 0 and at most {MAX_REPETITION_PENALTY:g}",
         ),
         (0 <= sampling.seed <= MAX_SEED, "seed", "must be 0 to 2^64 - 1"),
-        (len(sampling.stop) <= MAX_STOP_TEXTS, "stop", f"at most {MAX_STOP_TEXTS} texts"),
+        (len(sampling.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} texts"),
         (
             all(1 <= len(text) <= MAX_STOP_CHARS for text in sampling.stop),
             "stop",

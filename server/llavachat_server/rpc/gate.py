@@ -50,7 +50,6 @@ class Gate(grpc.aio.ServerInterceptor):
 
     Args:
         find_keys: who may call at this moment; None lets everybody in, as one tenant.
-        quotas: counts what each key uses.
         rules: how each method is guarded; what is not there is refused.
         observe: gets a report of each call that has ended; it must not raise.
         on_spoilt: gets the connection, as gRPC names it, of each call that had no readable request
@@ -60,14 +59,13 @@ class Gate(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         find_keys: Callable[[], KeyRing | None],
-        quotas: Quotas | None = None,
         rules: Mapping[str, Rule] = RULES,
         observe: Callable[[CallReport], None] = lambda _: None,
         on_spoilt: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state = GateState.STARTING
         self._drains = False
-        self.quotas = quotas or Quotas()
+        self.quotas = Quotas()
         self._find_keys = find_keys
         self._rules = rules
         self._observe = observe

@@ -17,8 +17,7 @@ from typing import Any
 
 from llavachat_server.drafts import draft_of
 from llavachat_server.rpc.auth import BadKey, Key, KeyRing, Scope
-
-Stamp = tuple[int, int, int]
+from llavachat_server.rpc.stamp import Stamp, read_stamp
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -95,7 +94,7 @@ class KeyFiles:
         return is_changed
 
     def _look(self) -> tuple[Stamp | None, ...]:
-        return tuple(_stamp(path) for path in self._paths)
+        return tuple(read_stamp(path) for path in self._paths)
 
     def _read(self) -> dict[Path, list[Key]]:
         """The keys of each file that is there."""
@@ -233,14 +232,6 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
 def _words(line: str) -> list[str]:
     words = line.split()
     return [] if words and words[0].startswith("#") else words
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _is_there(path: Path) -> bool:

@@ -25,19 +25,21 @@ from llavachat_server.chats.question import (
 from llavachat_server.chats.store import ChatQuery, PageMark
 from llavachat_server.images.intake import ADDRESSES_ARE_OFF
 from llavachat_server.images.picture import MAX_FRAMES
+from llavachat_server.values import (
+    MAX_REPETITION_PENALTY,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TEMPERATURE,
+)
 
 MAX_REQUEST_ID_CHARS = 128
-MAX_STOPS = 8
-MAX_STOP_CHARS = 64
 MAX_LABELS = 16
 MAX_LABEL_CHARS = 64
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 50
-MAX_TEMPERATURE = 2.0
 LEAST_TEMPERATURE = 9.999999e-7
 """0.000001, as a message's 32 bits round it. Less counts as 0: scores that are divided by it would
 pass the largest number there is."""
-MAX_REPETITION_PENALTY = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OVERFLOW = {

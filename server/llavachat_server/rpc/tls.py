@@ -15,9 +15,11 @@ from typing import TypeVar
 
 import grpc
 
+from llavachat_server.rpc.stamp import Stamp, read_stamp
+
 log = logging.getLogger("llavachat")
 
-_Stamps = tuple[tuple[int, int, int] | None, ...]
+_Stamps = tuple[Stamp | None, ...]
 _Read = TypeVar("_Read")
 
 
@@ -115,7 +117,7 @@ class Certificates:
         return found
 
     def _look(self) -> _Stamps:
-        return tuple(_stamp(path) for path in self._paths())
+        return tuple(read_stamp(path) for path in self._paths())
 
     def _paths(self) -> list[Path]:
         given = (self._cert_file, self._key_file, self._client_ca_file)
@@ -161,11 +163,3 @@ def _check_authority(path: Path) -> None:
         raise BadCertificate(f"{path} holds no PEM certificate") from error
     except OSError as error:
         raise BadCertificate(f"{path}: {error.strerror}") from error
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

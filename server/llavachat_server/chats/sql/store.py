@@ -32,8 +32,8 @@ from llavachat_server.chats.sql.originals import Original, count_original_bytes,
 from llavachat_server.chats.sql.outage import Outage
 from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_CHATS, SHORT_TURNS, CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
-from llavachat_server.chats.sql.writing import FULL_RETRY_SECONDS, PictureFiles, PictureMissing
-from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat
+from llavachat_server.chats.sql.writing import PictureFiles, PictureMissing
+from llavachat_server.chats.store import FULL_RETRY_SECONDS, ChatPage, ChatQuery, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
 
 A = TypeVar("A")

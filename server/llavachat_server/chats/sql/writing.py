@@ -30,8 +30,6 @@ from llavachat_server.chats.store import IdleChat
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import FinishReason
 
-FULL_RETRY_SECONDS = 5.0
-
 
 @dataclass(frozen=True, slots=True)
 class PictureFiles:
