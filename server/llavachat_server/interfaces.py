@@ -84,7 +84,7 @@ class Engine(Protocol):
         Closing the iterator (``aclose``) or cancelling its task cancels the request.
 
         Raises:
-            InvalidRequest, ContextFull, QueueFull, EngineUnavailable: before the first event, and
+            InvalidField, ContextFull, QueueFull, EngineUnavailable: before the first event, and
                 whatever can be told from the request and the line before anything is awaited.
             EngineFailed: at any time.
         """

@@ -226,19 +226,24 @@ class Finished:
 EngineEvent = Queued | Delta | Finished
 
 
-class EngineError(Exception):
-    """The engine refused or failed a request. The message is fit for the caller's eyes."""
-
-
 @dataclass
-class InvalidRequest(EngineError):
-    """A value is out of range. `field` is its name in the contract, `expected` what is allowed."""
+class InvalidField(Exception):
+    """A field of a request is wrong, whoever finds it.
+
+    Args:
+        field: its path in the request, as in "images[0].data".
+        expected: what would be right; fit for the caller's eyes, as is the path.
+    """
 
     field: str
     expected: str
 
     def __str__(self) -> str:
         return f"{self.field}: {self.expected}"
+
+
+class EngineError(Exception):
+    """The engine refused or failed a request. The message is fit for the caller's eyes."""
 
 
 @dataclass

@@ -15,7 +15,8 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.engine.prompt import PromptBuilder, SpecialTokens
 from llavachat_server.images.intake import BadImage, ImageLimits, check_header, decode
 from llavachat_server.rpc import requests
-from llavachat_server.rpc.requests import InvalidField, RequestLimits
+from llavachat_server.rpc.requests import RequestLimits
+from llavachat_server.values import InvalidField
 from tokenizers import Tokenizer
 
 _FOLDER = Path(llavachat_server.__file__).parent / "models" / "shapes"

@@ -17,7 +17,7 @@ from llavachat_server.values import (
     EngineRequest,
     Finished,
     FinishReason,
-    InvalidRequest,
+    InvalidField,
     Queued,
     QueueFull,
 )
@@ -192,8 +192,8 @@ def spoil(engine: BatchingEngine, name: str) -> EngineRequest:
         ("grey", "images"),
         ("no time", "time_limit_seconds"),
         ("no name", "request_id"),
-        ("too hot", "temperature"),
-        ("top_k", "top_k"),
+        ("too hot", "params.temperature"),
+        ("top_k", "params.top_k"),
     ],
 )
 async def test_what_would_kill_the_loop_is_refused(
@@ -204,7 +204,7 @@ async def test_what_would_kill_the_loop_is_refused(
     await asyncio.wait({first}, timeout=0)
     # A picture that is none is seen when its pixels are read, all else in the first step.
     assert first.done() or name == "grey"
-    with pytest.raises(InvalidRequest) as refusal:
+    with pytest.raises(InvalidField) as refusal:
         await first
 
     assert field == refusal.value.field
@@ -216,7 +216,7 @@ async def test_two_requests_of_one_name(engine: BatchingEngine) -> None:
     """The second is refused while the first runs, and the first goes on."""
     first = asyncio.create_task(ask(engine, build_request(engine, "twin", "Twin?", max_tokens=60)))
     await asyncio.sleep(0)
-    with pytest.raises(InvalidRequest) as refusal:
+    with pytest.raises(InvalidField) as refusal:
         await ask(engine, build_request(engine, "twin", "Twin?"))
     assert "request_id" == refusal.value.field
     _, end = await first

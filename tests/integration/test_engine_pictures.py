@@ -21,7 +21,7 @@ from llavachat_server.values import (
     EngineImage,
     EngineRequest,
     EngineUnavailable,
-    InvalidRequest,
+    InvalidField,
 )
 from PIL import Image
 
@@ -101,7 +101,7 @@ async def test_pixels_are_read_only_where_their_features_are_missing(tmp_path: P
     assert expected == await look()
     assert 3 == num_reads
     grey = replace(at_hand, request_id="grey", images=(EngineImage("grey", picture.convert("L")),))
-    with pytest.raises(InvalidRequest, match="RGB"):
+    with pytest.raises(InvalidField, match="RGB"):
         await ask(engine, grey)
     await engine.stop()
 

@@ -237,9 +237,9 @@ def test_everything_was_told_of(written: dict[str, str]) -> None:
     assert '"event": "turn"' in written["the log"]
     assert '"event": "call refused"' in written["the log"]
     assert 'llavachat_turns_total{finish_reason="max_tokens"}' in written["the figures"]
-    assert 'llavachat_refusals_total{reason="bad_field"} 0.0' not in written["the figures"]
+    assert 'llavachat_refusals_total{reason="invalid_field"} 0.0' not in written["the figures"]
     assert "gen_ai.conversation.id" in written["the spans"]
-    assert "bad_field" in written["the spans"]
+    assert "invalid_field" in written["the spans"]
     assert "llavachat.tokens" in written["the metrics"]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llavachat_server.chats.errors import BadField, NotFound, StoreUnavailable, TurnRunning
+from llavachat_server.chats.errors import NotFound, StoreUnavailable, TurnRunning
 from llavachat_server.chats.live import Ended, LiveTurn, Started, TurnEvent
 from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.question import (
@@ -27,6 +27,7 @@ from llavachat_server.values import (
     Delta,
     EngineFailed,
     FinishReason,
+    InvalidField,
     Quantization,
     Queued,
     Sampling,
@@ -212,7 +213,7 @@ async def test_wrong_places_are_refused() -> None:
         await turns.resume("another", started.chat_id, started.turn_id, 0)
     with pytest.raises(NotFound):
         await turns.resume(TENANT, started.chat_id, "0" * 32, 0)
-    with pytest.raises(BadField, match="has 4 characters"):
+    with pytest.raises(InvalidField, match="has 4 characters"):
         await turns.resume(TENANT, started.chat_id, started.turn_id, 5)
 
 

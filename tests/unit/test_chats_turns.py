@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from chat_room import TENANT, Room, begun, collect, follow_in_background, text
 from llavachat_server.chats.errors import (
-    BadField,
     ChatError,
     NotFound,
     RequestReused,
@@ -35,6 +34,7 @@ from llavachat_server.values import (
     EngineFailed,
     EngineRequest,
     FinishReason,
+    InvalidField,
     QueueFull,
     Sampling,
 )
@@ -248,7 +248,7 @@ async def test_a_turn_that_is_not_finished_is_no_parent() -> None:
     await hold.said.wait()
     room.engine.cancel(live.turn_id)
     await reader
-    with pytest.raises(BadField) as caught:
+    with pytest.raises(InvalidField) as caught:
         await room.ask(Question(Place(live.chat_id, live.turn_id), "And?"))
     assert "parent_turn_id" == caught.value.field
 
@@ -295,7 +295,7 @@ async def test_a_bad_picture_is_named_by_its_place() -> None:
     """The error carries the path of the field and the intake's sentence; nothing was asked."""
     room = Room()
     sources = (ImageSource(data=red_circle()), ImageSource(data=b"%PDF-1.4"))
-    with pytest.raises(BadField) as caught:
+    with pytest.raises(InvalidField) as caught:
         await room.ask(Question(NewChat(), "What?", sources))
     assert "images[1].data" == caught.value.field
     assert "this is a PDF" in caught.value.expected
@@ -364,7 +364,7 @@ async def test_counting_agrees_with_what_asking_used() -> None:
 async def test_counting_refuses_what_asking_would_refuse() -> None:
     """A bad or unknown picture is refused by counting as well."""
     room = Room()
-    with pytest.raises(BadField):
+    with pytest.raises(InvalidField):
         await room.turns.count(TENANT, Question(NewChat(), "What?", (ImageSource(b"%PDF"),)))
     unknown = (ImageSource(image_id="0" * 64),)
     with pytest.raises(NotFound):

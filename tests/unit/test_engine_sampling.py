@@ -13,7 +13,7 @@ from llavachat_server.engine.native.sampling import ArraySampler
 from llavachat_server.engine.sampling import Sampler, validate_sampling
 from llavachat_server.engine.tensors import noise as tensor_noise
 from llavachat_server.engine.tensors.sampling import SeenTokens, TensorSampler, perturb_scores
-from llavachat_server.values import InvalidRequest, Sampling
+from llavachat_server.values import InvalidField, Sampling
 
 VOCABULARY = 50
 
@@ -75,10 +75,10 @@ def make_scores(rows: int, seed: int = 0) -> torch.Tensor:
     ],
 )
 def test_values_out_of_range_are_named(change: dict[str, object], field: str) -> None:
-    """The field is the contract's, and the message says what is allowed."""
-    with pytest.raises(InvalidRequest) as refusal:
+    """The path is the contract's, and the message says what is allowed."""
+    with pytest.raises(InvalidField) as refusal:
         validate_sampling(replace(GOOD, **change), max_tokens=100, vocab_size=VOCABULARY)  # type: ignore[arg-type]
-    assert field == refusal.value.field
+    assert f"params.{field}" == refusal.value.field
     assert refusal.value.expected
 
 

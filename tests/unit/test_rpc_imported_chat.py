@@ -11,7 +11,8 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.chats.record import TurnState
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.imported_chat import ChatLimits, read_chat
-from llavachat_server.rpc.requests import InvalidField, RequestLimits
+from llavachat_server.rpc.requests import RequestLimits
+from llavachat_server.values import InvalidField
 from store_records import NOON, make_import, make_picture
 
 LIMITS = ChatLimits(

@@ -15,7 +15,6 @@ from llavachat_server.chats.question import ImageSource, NewChat, OverflowPolicy
 from llavachat_server.chats.store import PageMark
 from llavachat_server.rpc.requests import (
     MAX_LABELS,
-    InvalidField,
     RequestLimits,
     chat_query,
     continue_question,
@@ -24,7 +23,7 @@ from llavachat_server.rpc.requests import (
     required_id,
     start_question,
 )
-from llavachat_server.values import Sampling
+from llavachat_server.values import InvalidField, Sampling
 
 LIMITS = RequestLimits(max_prompt_chars=100, max_images_per_turn=2, max_tokens=50, vocab_size=1280)
 IMAGE_ID = "ab" * 32

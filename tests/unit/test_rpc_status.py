@@ -13,7 +13,7 @@ from grpc import StatusCode
 from llavachat_server import values
 from llavachat_server.chats import errors as chats
 from llavachat_server.images import addresses, intake, picture
-from llavachat_server.rpc import gate, places, quota, requests, status
+from llavachat_server.rpc import gate, places, quota, status
 from llavachat_server.rpc.auth import Key
 from llavachat_server.rpc.status import DETAILS_KEY, INTERNAL, REASONS, ROWS, Refusal, refusal
 
@@ -30,7 +30,7 @@ def error_classes(module: ModuleType) -> list[type[Exception]]:
     ]
 
 
-@pytest.mark.parametrize("module", [values, chats, picture, addresses, intake, requests])
+@pytest.mark.parametrize("module", [values, chats, picture, addresses, intake])
 def test_every_error_has_a_row(module: ModuleType) -> None:
     """An error class without a row would reach callers as INTERNAL: none may be forgotten."""
     assert set() == set(error_classes(module)) - set(ROWS) - BASES
@@ -39,7 +39,7 @@ def test_every_error_has_a_row(module: ModuleType) -> None:
 
 ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
     (
-        requests.InvalidField("params.top_k", "0 to 5"),
+        values.InvalidField("params.top_k", "0 to 5"),
         StatusCode.INVALID_ARGUMENT,
         error_details_pb2.BadRequest,
     ),
@@ -47,16 +47,6 @@ ERRORS: list[tuple[Exception, StatusCode, type[Message] | None]] = [
     (addresses.BadAddress("odd"), StatusCode.INVALID_ARGUMENT, error_details_pb2.BadRequest),
     (intake.IntakeBusy(1.0), StatusCode.RESOURCE_EXHAUSTED, error_details_pb2.RetryInfo),
     (intake.IntakeUnavailable(1.0), StatusCode.UNAVAILABLE, error_details_pb2.RetryInfo),
-    (
-        chats.BadField("images[0].data", "odd"),
-        StatusCode.INVALID_ARGUMENT,
-        error_details_pb2.BadRequest,
-    ),
-    (
-        values.InvalidRequest("top_k", "0 to 5"),
-        StatusCode.INVALID_ARGUMENT,
-        error_details_pb2.BadRequest,
-    ),
     (chats.NotFound("chat", "c"), StatusCode.NOT_FOUND, error_details_pb2.ResourceInfo),
     (
         chats.TurnImported(),
@@ -141,13 +131,9 @@ def test_each_error_gets_its_code_and_detail(
 
 
 def test_fields_are_named_by_their_path() -> None:
-    """BadRequest carries the path in the request, also for what the engine refused."""
-    ((violation),) = detail(requests.InvalidField("images[1].data", "odd")).field_violations
+    """BadRequest carries the path in the request."""
+    ((violation),) = detail(values.InvalidField("images[1].data", "odd")).field_violations
     assert ("images[1].data", "odd") == (violation.field, violation.description)
-    ((violation),) = detail(values.InvalidRequest("top_k", "0 to 5")).field_violations
-    assert "params.top_k" == violation.field
-    ((violation),) = detail(values.InvalidRequest("prompt", "not empty")).field_violations
-    assert "prompt" == violation.field
 
 
 def test_retries_say_when() -> None:

@@ -2,7 +2,6 @@
 
     ChatError
     +-- NotFound          no such chat, turn or picture of this tenant
-    +-- BadField          a picture or turn that is named can not be used so
     +-- TurnRunning       one turn at a time in a chat
     +-- RequestReused     the request_id was used with another body
     +-- TurnImported      an imported turn can not be replayed
@@ -18,7 +17,8 @@
     +-- StoreDamaged      what is kept can not be read, or not all of it
     +-- ShuttingDown      the server ended the turn because it is stopping
 
-The engine's own errors (`values.EngineError`) pass through unchanged.
+What is named and can not be used so, a picture or a turn, is a `values.InvalidField`. The engine's
+own errors (`values.EngineError`) pass through unchanged.
 """
 
 from dataclasses import dataclass
@@ -44,17 +44,6 @@ class NotFound(ChatError):
         if self.kind == "original":
             return "no file of such a picture is kept"
         return f"there is no such {self.kind}"
-
-
-@dataclass
-class BadField(ChatError):
-    """A value can not be used. `field` is its path in the request, as in "images[0].data"."""
-
-    field: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.expected}"
 
 
 class TurnRunning(ChatError):

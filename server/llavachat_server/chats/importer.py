@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from llavachat_server.chats.arrivals import RETRY_SECONDS, Arrival, Arrivals
-from llavachat_server.chats.errors import BadField, ImportStalled
+from llavachat_server.chats.errors import ImportStalled
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.wording import tokenise
@@ -25,6 +25,7 @@ from llavachat_server.images.intake import (
     kept_size,
 )
 from llavachat_server.interfaces import TurnTokenizer
+from llavachat_server.values import InvalidField
 
 MAX_FILE_BYTES = MAX_KEPT_SIDE_PIXELS**2 * 3 + 1024**2
 """The largest PNG that a server gives away: it may be larger than the JPEG that it once was."""
@@ -89,7 +90,7 @@ class Importer:
             The chat as it is kept.
 
         Raises:
-            BadField: a picture can not be taken, is missing or is not one of the chat's, or
+            InvalidField: a picture can not be taken, is missing or is not one of the chat's, or
                 words and pictures are too large together.
             ImportStalled: the pictures did not come in time, or so late that another import took
                 the place.
@@ -116,7 +117,7 @@ class Importer:
         # Tens of megabytes, at most.
         num_bytes = await asyncio.to_thread(_count_word_bytes, chat)
         if num_bytes > self._max_bytes:
-            raise BadField(
+            raise InvalidField(
                 "chat",
                 f"its words take {num_bytes:,} bytes; at most {self._max_bytes:,} in one chat, "
                 "its pixels included",
@@ -131,7 +132,7 @@ class Importer:
                     _check_picture(field, picture, named, taken.keys())
                     num_bytes += picture.num_bytes + len(picture.original or b"")
                     if num_bytes > self._max_bytes:
-                        raise BadField(
+                        raise InvalidField(
                             field,
                             f"words and pixels of the chat up to here take {num_bytes:,} bytes; "
                             f"at most {self._max_bytes:,} in one chat",
@@ -147,7 +148,7 @@ class Importer:
         try:
             picture = await self._intake.take(file.data, tenant=tenant, max_bytes=MAX_FILE_BYTES)
         except BadImage as error:
-            raise BadField(field, str(error)) from error
+            raise InvalidField(field, str(error)) from error
         # A PNG that a server made of the pixels is nobody's file.
         return picture if file.is_original else replace(picture, original=None)
 
@@ -193,13 +194,13 @@ def _check_picture(
     field: str, picture: Picture, named: AbstractSet[str], taken: AbstractSet[str]
 ) -> None:
     if picture.info.id not in named:
-        raise BadField(
+        raise InvalidField(
             field,
             f"no turn names this picture, whose id is {picture.info.id}; send the pixels as "
             "GetImage told them without `original`",
         )
     if picture.info.id in taken:
-        raise BadField(field, f"the picture {picture.info.id} came before; send each once")
+        raise InvalidField(field, f"the picture {picture.info.id} came before; send each once")
 
 
 def _check_told(chat: Chat, pictures: Mapping[str, Picture]) -> None:
@@ -209,10 +210,12 @@ def _check_told(chat: Chat, pictures: Mapping[str, Picture]) -> None:
             field = f"chat.turns[{position}].images[{number}]"
             picture = pictures.get(image.id)
             if picture is None:
-                raise BadField(f"{field}.id", "its picture did not come; send it after the chat")
+                raise InvalidField(
+                    f"{field}.id", "its picture did not come; send it after the chat"
+                )
             told, size = (image.width_pixels, image.height_pixels), picture.pixels.size
             if size not in (told, kept_size(*told)):
-                raise BadField(
+                raise InvalidField(
                     f"{field}.width_pixels",
                     f"{told[0]} x {told[1]} pixels are told, and the picture has "
                     f"{size[0]} x {size[1]}",

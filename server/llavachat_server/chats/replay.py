@@ -12,7 +12,6 @@ from typing import cast
 
 from llavachat_server.chats.context import ContextBuilder
 from llavachat_server.chats.errors import (
-    BadField,
     NotFound,
     ReplayCut,
     ReplayOverLimit,
@@ -33,6 +32,7 @@ from llavachat_server.values import (
     EngineRequest,
     Finished,
     FinishReason,
+    InvalidField,
     Sampling,
 )
 
@@ -107,7 +107,7 @@ class Replayer:
             TurnImported: the turn was answered elsewhere.
             OtherTokenizer: the turn's ids are another tokenizer's.
             ReplayOverLimit: the turn is longer than one may be today.
-            BadField: the turn has no answer to compare with.
+            InvalidField: the turn has no answer to compare with.
             EngineError: the model can not answer.
             ReplayCut: the time was over before a token differed.
             ShuttingDown: the server stops before the end.
@@ -132,7 +132,7 @@ class Replayer:
         if turn.imported:
             raise TurnImported
         if not turn.answer_ids:
-            raise BadField("turn_id", "this turn has no recorded answer to compare with")
+            raise InvalidField("turn_id", "this turn has no recorded answer to compare with")
         if self._is_stopped:
             # Before the engine knows of it, which could not be told to end it.
             raise ShuttingDown(STOP_RETRY_SECONDS)

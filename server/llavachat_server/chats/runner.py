@@ -88,7 +88,7 @@ class TurnRunner:
             The last event, for the caller to tell once the chat's place is free again.
 
         Raises:
-            BadField, NotFound, IntakeBusy, IntakeUnavailable, StoreFull, EngineError: the turn
+            InvalidField, NotFound, IntakeBusy, IntakeUnavailable, StoreFull, EngineError: the turn
                 was refused, or failed.
             ShuttingDown: it was ended because the server stops.
         """

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llavachat_server.chats.errors import BadField
 from llavachat_server.chats.question import NewChat, Place
 from llavachat_server.chats.record import Chat, Turn, TurnState
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import ImageInfo
+from llavachat_server.values import InvalidField
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ async def read_setting(
 
     Raises:
         NotFound: no such chat or turn.
-        BadField: the parent was cut short.
+        InvalidField: the parent was cut short.
     """
     if isinstance(where, NewChat):
         return _new_setting(tenant, where.system_prompt, where.labels, new_chat_id)
@@ -51,7 +51,7 @@ async def read_setting(
         # Nothing is finished: the first question is asked again.
         return Setting(await store.get_opening(tenant, where.chat_id), False, ())
     if chat.turns[-1].state is not TurnState.FINISHED:
-        raise BadField("parent_turn_id", "this turn is not finished; name one that is")
+        raise InvalidField("parent_turn_id", "this turn is not finished; name one that is")
     return Setting(chat, False, chat.turns)
 
 

@@ -8,17 +8,11 @@ from dataclasses import replace
 
 from PIL import Image
 
-from llavachat_server.chats.errors import (
-    BadField,
-    NotFound,
-    StoreDamaged,
-    StoreUnavailable,
-    TooManyAtOnce,
-)
+from llavachat_server.chats.errors import NotFound, StoreDamaged, StoreUnavailable, TooManyAtOnce
 from llavachat_server.chats.question import ImageSource
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.images.intake import BadAddress, BadImage, Intake, Picture
-from llavachat_server.values import EngineFailed, EngineImage, EngineUnavailable
+from llavachat_server.values import EngineFailed, EngineImage, EngineUnavailable, InvalidField
 
 
 async def take_new(intake: Intake, tenant: str, index: int, source: ImageSource) -> Picture:
@@ -31,14 +25,14 @@ async def take_new(intake: Intake, tenant: str, index: int, source: ImageSource)
         source: the file or its address.
 
     Raises:
-        BadField: it can not be taken.
+        InvalidField: it can not be taken.
         IntakeBusy, IntakeUnavailable: not now.
     """
     data = await _read(intake, tenant, index, source)
     try:
         picture = await intake.take(data, tenant=tenant)
     except BadImage as error:
-        raise BadField(_field(index, source), str(error)) from error
+        raise InvalidField(_field(index, source), str(error)) from error
     num_frames = max(picture.info.num_frames, source.num_frames)
     return replace(picture, info=replace(picture.info, num_frames=num_frames))
 
@@ -47,13 +41,13 @@ async def check_new(intake: Intake, tenant: str, index: int, source: ImageSource
     """Check such a picture's header; see `take_new`.
 
     Raises:
-        BadField, IntakeBusy, IntakeUnavailable: see `take_new`.
+        InvalidField, IntakeBusy, IntakeUnavailable: see `take_new`.
     """
     data = await _read(intake, tenant, index, source)
     try:
         await intake.check(data, tenant=tenant)
     except BadImage as error:
-        raise BadField(_field(index, source), str(error)) from error
+        raise InvalidField(_field(index, source), str(error)) from error
 
 
 def use_kept(store: ChatStore, tenant: str, image_id: str) -> EngineImage:
@@ -78,7 +72,7 @@ async def _read(intake: Intake, tenant: str, index: int, source: ImageSource) ->
     try:
         return await intake.fetch(source.url, tenant=tenant)
     except BadAddress as error:
-        raise BadField(_field(index, source), str(error)) from error
+        raise InvalidField(_field(index, source), str(error)) from error
 
 
 def _field(index: int, source: ImageSource) -> str:

@@ -19,7 +19,6 @@ from llavachat_server.chats.context import ContextBuilder, TokenCount
 from llavachat_server.chats.current import CurrentChats
 from llavachat_server.chats.eraser import Eraser
 from llavachat_server.chats.errors import (
-    BadField,
     NotFound,
     PromptNeverSeen,
     RequestReused,
@@ -42,6 +41,7 @@ from llavachat_server.observation import TurnReport, name_error
 from llavachat_server.values import (
     Delta,
     FinishReason,
+    InvalidField,
     Sampling,
 )
 
@@ -132,7 +132,7 @@ class Turns:
 
         Raises:
             NotFound: no such chat or turn.
-            BadField: the answer does not have so many characters.
+            InvalidField: the answer does not have so many characters.
             StoreFull, StoreUnavailable: the turn has ended, but its end could not be kept yet.
         """
         live = self._running.get((tenant, chat_id))
@@ -146,7 +146,9 @@ class Turns:
                 # More may have been told than was kept: the process died in between.
                 return live
         if char_offset > len(live.answer):
-            raise BadField("char_offset", f"the answer has {len(live.answer)} characters so far")
+            raise InvalidField(
+                "char_offset", f"the answer has {len(live.answer)} characters so far"
+            )
         return live
 
     async def cancel_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
@@ -188,7 +190,7 @@ class Turns:
         """Count the tokens of a question without asking it.
 
         Raises:
-            NotFound, BadField: as for `ask`.
+            NotFound, InvalidField: as for `ask`.
         """
         setting = await read_setting(self._store, tenant, question.where)
         for index, source in enumerate(question.images):

@@ -38,7 +38,7 @@ from llavachat_server.values import (
     EngineRequest,
     EngineUnavailable,
     FinishReason,
-    InvalidRequest,
+    InvalidField,
 )
 
 _log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ class BatchingEngine:
         if not self._keeper.is_accepting:
             raise EngineUnavailable(RETRY_SECONDS)
         if request.request_id in self._runs:
-            raise InvalidRequest("request_id", "must not be that of a running request")
+            raise InvalidField("request_id", "must not be that of a running request")
         self._gate.check(request)
         self._admission.check_room(self._estimate_wait(), request.tenant)
         run = Run(
@@ -267,7 +267,7 @@ class BatchingEngine:
             while run.number is None and not run.is_over:
                 await self._keeper.wait()
                 self._try_to_submit(run, token_ids)
-        except EngineError as error:
+        except (EngineError, InvalidField) as error:
             run.fail(error)
         except Exception:
             _log.exception("a request failed before it reached the generation loop")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llavachat_server.engine.prompt import SpecialTokens
 from llavachat_server.engine.sampling import validate_sampling
-from llavachat_server.values import ContextFull, EngineRequest, InvalidRequest
+from llavachat_server.values import ContextFull, EngineRequest, InvalidField
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Gate:
         """Let a good request pass.
 
         Raises:
-            InvalidRequest: names the field and what is allowed.
+            InvalidField: names the field and what is allowed.
             ContextFull: the prompt leaves no room for one token.
         """
         if not request.request_id:
-            raise InvalidRequest("request_id", "must not be empty")
+            raise InvalidField("request_id", "must not be empty")
         limit = request.time_limit_seconds
         if not (math.isfinite(limit) and limit > 0):
-            raise InvalidRequest("time_limit_seconds", "must be over 0")
+            raise InvalidField("time_limit_seconds", "must be over 0")
         validate_sampling(request.sampling, max_tokens=self.max_tokens, vocab_size=self.vocab_size)
         self._check_token_ids(request)
         self._check_images(request)
@@ -56,27 +56,25 @@ class Gate:
     def _check_token_ids(self, request: EngineRequest) -> None:
         ids = request.token_ids
         if len(ids) < 2 or ids[0] != self.special.bos:
-            raise InvalidRequest(
+            raise InvalidField(
                 "token_ids", "must begin with the beginning-of-sequence token and go on"
             )
         padding = self.silent_ids - {self.special.image, self.special.bos}
         for token_id in ids:
             if type(token_id) is not int or not 0 <= token_id < self.vocab_size:
-                raise InvalidRequest(
-                    "token_ids", f"must be whole numbers 0 to {self.vocab_size - 1}"
-                )
+                raise InvalidField("token_ids", f"must be whole numbers 0 to {self.vocab_size - 1}")
             if token_id in padding:
-                raise InvalidRequest("token_ids", "must not hold padding")
+                raise InvalidField("token_ids", "must not hold padding")
         if ids[-1] == self.special.image:
-            raise InvalidRequest("token_ids", "must not end with a picture")
+            raise InvalidField("token_ids", "must not end with a picture")
 
     def _check_images(self, request: EngineRequest) -> None:
         num_places = request.token_ids.count(self.special.image)
         if num_places != len(request.images):
-            raise InvalidRequest(
+            raise InvalidField(
                 "images",
                 f"the prompt has {num_places} places for pictures, "
                 f"and {len(request.images)} pictures came",
             )
         if len(request.images) > self.max_images:
-            raise InvalidRequest("images", f"at most {self.max_images} pictures")
+            raise InvalidField("images", f"at most {self.max_images} pictures")

@@ -21,7 +21,7 @@ from llavachat_server.engine.backend import Backend
 from llavachat_server.engine.bank import ImageBank, ImageKey, Slot
 from llavachat_server.engine.run import Run
 from llavachat_server.turnstile import Turnstile
-from llavachat_server.values import EngineImage, EngineUnavailable, InvalidRequest
+from llavachat_server.values import EngineImage, EngineUnavailable, InvalidField
 
 ALIAS_RETRY_SECONDS = 60.0
 
@@ -33,12 +33,12 @@ async def read_pixels(image: EngineImage) -> Image.Image:
     """The pixels of a picture, RGB.
 
     Raises:
-        InvalidRequest: they are not.
+        InvalidField: they are not.
         EngineError: they can not be read.
     """
     pixels = await image.pixels() if callable(image.pixels) else image.pixels
     if pixels.mode != "RGB" or min(pixels.size) < 1:
-        raise InvalidRequest("images", "must be RGB pictures of at least one pixel")
+        raise InvalidField("images", "must be RGB pictures of at least one pixel")
     return pixels
 
 

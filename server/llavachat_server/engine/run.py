@@ -19,6 +19,7 @@ from llavachat_server.values import (
     EngineRequest,
     Finished,
     FinishReason,
+    InvalidField,
     Phase,
     Queued,
     Timings,
@@ -80,7 +81,7 @@ class Run:
         self._position: int | None = None
         self._unread = ""
         self._unread_offset = 0
-        self._end: Finished | EngineError | None = None
+        self._end: Finished | EngineError | InvalidField | None = None
         # A bare future: an asyncio.Event asks the system for the process's id at every wait.
         self._reader: asyncio.Future[None] | None = None
 
@@ -169,7 +170,7 @@ class Run:
             )
         )
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: EngineError | InvalidField) -> None:
         """Settle the end as an error."""
         if not self.is_over:
             self._settle(error)
@@ -178,7 +179,7 @@ class Run:
         """The events, `Finished` last.
 
         Raises:
-            EngineError: the run failed; what came before has been read.
+            EngineError, InvalidField: the run failed; what came before has been read.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -188,7 +189,7 @@ class Run:
             elif self._unread:
                 text, self._unread = self._unread, ""
                 yield Delta(text, self._unread_offset)
-            elif isinstance(self._end, EngineError):
+            elif isinstance(self._end, Exception):
                 raise self._end
             elif self._end is not None:
                 yield self._end
@@ -206,7 +207,7 @@ class Run:
         self._num_chars += len(text)
         self._wake_reader()
 
-    def _settle(self, end: Finished | EngineError) -> None:
+    def _settle(self, end: Finished | EngineError | InvalidField) -> None:
         self._end = end
         self._position = None
         if self.timer is not None:

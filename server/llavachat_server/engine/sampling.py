@@ -15,7 +15,7 @@ from llavachat_server.values import (
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TEMPERATURE,
-    InvalidRequest,
+    InvalidField,
     Sampling,
 )
 
@@ -32,7 +32,7 @@ def validate_sampling(sampling: Sampling, *, max_tokens: int, vocab_size: int) -
         vocab_size: the upper end of `top_k`.
 
     Raises:
-        InvalidRequest: names the field and what is allowed.
+        InvalidField: names the field and what is allowed.
     """
     rules = (
         (
@@ -71,7 +71,7 @@ def validate_sampling(sampling: Sampling, *, max_tokens: int, vocab_size: int) -
     )
     for is_met, field, expected in rules:
         if not is_met:
-            raise InvalidRequest(field=field, expected=expected)
+            raise InvalidField(f"params.{field}", expected)
 
 
 GOLDEN = 0x9E3779B97F4A7C15

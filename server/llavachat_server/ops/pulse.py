@@ -28,6 +28,7 @@ from llavachat_server.values import (
     EngineRequest,
     Finished,
     FinishReason,
+    InvalidField,
     Sampling,
 )
 
@@ -90,7 +91,7 @@ class WatchedEngine(EngineRelay):
             time_limit_seconds=time_limit_seconds,
         )
         # Full: then others are being answered, and their steps are the pulse.
-        with suppress(EngineError):
+        with suppress(EngineError, InvalidField):
             async with aclosing(self._watch(request)) as stream:
                 async for _ in stream:
                     pass

@@ -17,8 +17,8 @@ from llavachat_server.rpc.access import Rule
 from llavachat_server.rpc.auth import Key
 from llavachat_server.rpc.incoming import Context, Requests
 from llavachat_server.rpc.notes import NOTES
-from llavachat_server.rpc.requests import InvalidField
 from llavachat_server.rpc.status import INTERNAL, Refusal, invalid, refusal, too_slow
+from llavachat_server.values import InvalidField
 
 log = logging.getLogger("llavachat.rpc")
 

@@ -20,8 +20,8 @@ from llavachat_server.chats.record import WHOLE, Chat, Turn, TurnState
 from llavachat_server.images.picture import HEIC_MEDIA_TYPE, MAX_FRAMES, MEDIA_TYPES, ImageInfo
 from llavachat_server.rpc import requests
 from llavachat_server.rpc.messages import FINISH_REASONS, TURN_STATES
-from llavachat_server.rpc.requests import InvalidField, RequestLimits
-from llavachat_server.values import ModelInfo, Quantization, Sampling, Timings, Usage
+from llavachat_server.rpc.requests import RequestLimits
+from llavachat_server.values import InvalidField, ModelInfo, Quantization, Sampling, Timings, Usage
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import grpc.aio
 
 from llavachat_server.rpc.access import SMALL_REQUEST_BYTES, Rule
-from llavachat_server.rpc.requests import InvalidField
 from llavachat_server.rpc.unpacked import Overfull, walk
+from llavachat_server.values import InvalidField
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

@@ -19,6 +19,7 @@ from llavachat_server.values import (
     EngineEvent,
     EngineRequest,
     Finished,
+    InvalidField,
 )
 
 _END_SECONDS = 5.0
@@ -71,7 +72,7 @@ class MeteredEngine(EngineRelay):
         num_tokens: int | None = None
         try:
             self._engine.cancel(request_id)
-            with suppress(TimeoutError, EngineError):
+            with suppress(TimeoutError, EngineError, InvalidField):
                 async with asyncio.timeout(_END_SECONDS):
                     async for event in events:
                         if isinstance(event, Delta):

@@ -30,6 +30,7 @@ from llavachat_server.values import (
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TEMPERATURE,
+    InvalidField,
 )
 
 MAX_REQUEST_ID_CHARS = 128
@@ -49,17 +50,6 @@ _OVERFLOW = {
 }
 
 N = TypeVar("N", int, float)
-
-
-@dataclass
-class InvalidField(Exception):
-    """A field of a request is wrong. `field` is its path, `expected` says what would be right."""
-
-    field: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.expected}"
 
 
 @dataclass(frozen=True, slots=True)

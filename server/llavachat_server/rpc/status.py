@@ -18,7 +18,6 @@ from llavachat_server.chats import errors as chats
 from llavachat_server.images import addresses, intake, picture
 from llavachat_server.observation import name_error
 from llavachat_server.rpc.messages import duration
-from llavachat_server.rpc.requests import InvalidField
 
 DETAILS_KEY = "grpc-status-details-bin"
 """Source: gRPC's richer error model, https://grpc.io/docs/guides/error/."""
@@ -188,12 +187,6 @@ def _request_reused(error: chats.RequestReused) -> Refusal:
     )
 
 
-def _engine_field(error: values.InvalidRequest) -> Refusal:
-    sampling = values.Sampling.__dataclass_fields__
-    path = f"params.{error.field}" if error.field in sampling else error.field
-    return invalid(path, error.expected)
-
-
 def _not_found(error: chats.NotFound) -> Refusal:
     resource = error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.id)
     if not error.with_server:
@@ -247,12 +240,11 @@ def _precondition(kind: str, subject: str = "turn_id") -> Callable[[Any], Refusa
 
 
 ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
-    InvalidField: lambda error: invalid(error.field, error.expected),
+    values.InvalidField: lambda error: invalid(error.field, error.expected),
     picture.BadImage: lambda error: invalid("images", str(error)),
     addresses.BadAddress: lambda error: invalid("images", str(error)),
     intake.IntakeBusy: _limit("images"),
     intake.IntakeUnavailable: _retry_later(StatusCode.UNAVAILABLE),
-    chats.BadField: lambda error: invalid(error.field, error.expected),
     chats.NotFound: _not_found,
     chats.TurnRunning: _turn_running,
     chats.RequestReused: _request_reused,
@@ -268,7 +260,6 @@ ROWS: dict[type[Exception], Callable[[Any], Refusal]] = {
     chats.StoreUnavailable: _retry_later(StatusCode.UNAVAILABLE),
     chats.StoreDamaged: _plain(StatusCode.DATA_LOSS),
     chats.ShuttingDown: _retry_later(StatusCode.UNAVAILABLE),
-    values.InvalidRequest: _engine_field,
     values.ContextFull: _context_full,
     values.QueueFull: _limit("queue"),
     values.EngineUnavailable: _retry_later(StatusCode.UNAVAILABLE),

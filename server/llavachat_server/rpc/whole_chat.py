@@ -13,7 +13,7 @@ from llavachat_server.chats.errors import OtherTokenizer, PromptNeverSeen
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.rpc import messages
 from llavachat_server.rpc.limits import MAX_REPLY_BYTES
-from llavachat_server.rpc.requests import InvalidField
+from llavachat_server.values import InvalidField
 
 TellPrompt = Callable[[Chat, Turn, Mapping[str, Turn]], str]
 """The raw prompt of a turn of a chat; gets its turns by their ids."""
