@@ -38,6 +38,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 """What gRPC knows of a call."""
 
 
+_OF_GRPC = (grpc.aio.AbortError, grpc.aio.InternalError)
+"""A call that is refused already, and a write for a caller who has gone: `call` knows what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """All that the service speaks with; there once the model is loaded."""
@@ -291,7 +295,7 @@ class answering:  # noqa: N801
         traceback: TracebackType | None,
     ) -> None:
         """End the call, if there was an error of ours."""
-        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+        if not isinstance(error, Exception) or isinstance(error, _OF_GRPC):
             return
         answer = error.answer if isinstance(error, Refused) else refusal(error)
         if answer is None:
