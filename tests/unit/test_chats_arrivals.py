@@ -8,6 +8,7 @@ import pytest
 from llavachat_server.chats import arrivals
 from llavachat_server.chats.arrivals import LATE_SECONDS, MAX_RUNNING, Arrivals
 from llavachat_server.chats.errors import ImportStalled, TooManyAtOnce
+from llavachat_server.chats.importer import BODY_SECONDS, MAX_FILE_BYTES
 
 PATIENCE_SECONDS = 5.0
 
@@ -31,6 +32,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(arrivals, "monotonic", clock)
     return clock
+
+
+def test_the_largest_part_comes_in_its_time() -> None:
+    """Over a line that is not late, and within the time of the whole body."""
+    assert arrivals.PART_SECONDS * arrivals._BYTES_PER_SECOND >= MAX_FILE_BYTES
+    assert arrivals.PART_SECONDS <= BODY_SECONDS
 
 
 class Sender:

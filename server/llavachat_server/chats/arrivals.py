@@ -18,8 +18,9 @@ T = TypeVar("T")
 MAX_RUNNING = 2
 """Imports that are taken in side by side, one of each tenant: each holds its pictures."""
 
-PART_SECONDS = 120.0
-"""The longest that one part may take to arrive, as any request with pictures."""
+PART_SECONDS = 420.0
+"""The longest that one part may take to arrive: the largest picture at 1 Mbit/s, and patience. Who
+sends nothing is ended earlier, where another wants its place."""
 
 LATE_SECONDS = 10.0
 """Who is later than this makes room for another import."""
