@@ -57,6 +57,7 @@ from llavachat_server.rpc.service import ChatService
 from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
+from llavachat_server.values import MAX_TURNS_PER_CHAT
 from llavachat_server.warming import warm_up
 
 log = logging.getLogger("llavachat")
@@ -140,7 +141,7 @@ class App:
         self._ready_file.check()
         keys = self._read_keys()
         floods = make_floods(self._settings, self._telemetry.note_flood)
-        imports = limit_import(self._settings.max_turns_per_chat, self._profile.max_images_per_turn)
+        imports = limit_import(MAX_TURNS_PER_CHAT, self._profile.max_images_per_turn)
         gate = self._gate = Gate(
             lambda: keys.ring,
             rules={**RULES, IMPORT_CHAT: imports},

@@ -37,6 +37,7 @@ from llavachat_server.network import (
     read_networks,
 )
 from llavachat_server.ops.telemetry import TelemetryMissing, check_installed
+from llavachat_server.values import MAX_TURNS_PER_CHAT
 
 ENVIRONMENT_PREFIX = "LLAVACHAT_"
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -170,7 +171,10 @@ class Settings(BaseSettings):
         description="keep pictures' files as they came, with all their metadata, beside the pixels",
     )
     max_turns_per_chat: int = Field(
-        10_000, ge=1, le=10_000, description="turns of one chat, asked or imported"
+        MAX_TURNS_PER_CHAT,
+        ge=1,
+        le=MAX_TURNS_PER_CHAT,
+        description="turns of one chat, asked or imported",
     )
     max_import_bytes: int = Field(
         256 * 1024**2,

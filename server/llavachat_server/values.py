@@ -35,6 +35,9 @@ class Quantization(Enum):
     NF4 = "nf4"
 
 
+MAX_TURNS_PER_CHAT = 10_000
+"""The most that a server can be set to let a chat have."""
+
 MAX_TEMPERATURE = 2.0
 MAX_REPETITION_PENALTY = 2.0
 MAX_SEED = 2**64 - 1

@@ -17,6 +17,7 @@ from imports import (
 )
 from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.chats.arrivals import MAX_RUNNING
+from llavachat_server.rpc.access import SMALL_REQUEST_BYTES
 from pictures import draw_shape, encode, red_circle
 from rpc_calls import (
     failure,
@@ -51,6 +52,24 @@ async def test_a_wrong_field_is_named_and_nothing_is_kept(
     chat.turns[0].images[0].width_pixels = 9
     field = "chat.turns[0].images[0].width_pixels"
     await refused(app, chat, pictures, field, "9 x 320 pixels are told")
+
+
+@pytest.mark.parametrize("num_turns", [12, 250])
+async def test_a_chat_of_more_turns_than_this_server_takes_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, num_turns: int
+) -> None:
+    """Also one so long that it is measured before it is read; it is no part of a flood."""
+    spoilt: list[str] = []
+    monkeypatch.setattr(
+        "llavachat_server.rpc.floods.Floods.note", lambda _, peer: spoilt.append(peer)
+    )
+    async with run_app(ScriptedEngine("A red circle."), "--max-turns-per-chat", "10") as app:
+        chat = await read_chat(app.chat, await app.start("x" * 1000))
+        chat.turns.extend([chat.turns[0]] * (num_turns - 1))
+        assert (num_turns > 200) is (chat.ByteSize() > SMALL_REQUEST_BYTES)
+        expected = f"{num_turns} turns; at most 10 in a chat"
+        await refused(app, chat, [], "chat.turns", expected)
+    assert [] == spoilt
 
 
 async def refused(

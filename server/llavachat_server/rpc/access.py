@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor
 from llavachat.v1 import chat_pb2 as pb
 
 from llavachat_server.rpc.auth import Scope
+from llavachat_server.values import MAX_TURNS_PER_CHAT
 
 _SERVICE = "/llavachat.v1.ChatService/"
 _HEALTH = "/grpc.health.v1.Health/"
@@ -74,7 +75,8 @@ def limit_import(max_turns: int, max_images: int) -> Rule:
     """The rule of ImportChat, whose first message holds a chat.
 
     Args:
-        max_turns: of the chat.
+        max_turns: of the chat. Not as many as a server lets one have, but as any may: a chat of more
+            than that is an honest one, of another server, and is told so once it is read.
         max_images: of a question; one that opens its chat anew has the opening's besides.
     """
     of_turn = _TURN_UNPACKED_BYTES + 2 * max_images * _IMAGE_UNPACKED_BYTES
@@ -98,7 +100,7 @@ RULES: dict[str, Rule] = {
     f"{_SERVICE}ListChats": Rule(_CHAT),
     f"{_SERVICE}CancelTurn": Rule(_CHAT, drains=True),
     f"{_SERVICE}GetImage": Rule(_CHAT),
-    IMPORT_CHAT: limit_import(max_turns=10_000, max_images=4),
+    IMPORT_CHAT: limit_import(MAX_TURNS_PER_CHAT, max_images=4),
     f"{_SERVICE}DeleteChat": Rule(_CHAT),
     f"{_SERVICE}CountTokens": _large(Unpacked(pb.CountTokensRequest.DESCRIPTOR)),
     # Any key may learn what answers here: a monitor needs the release, an operator the device.
