@@ -22,7 +22,8 @@ from llavachat._wire.status import read_rpc_error
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 from llavachat_server import listener
-from llavachat_server.rpc import limits
+from llavachat_server.chats.errors import StoreUnavailable
+from llavachat_server.rpc import limits, service
 from scripted_engine import Hold, ScriptedEngine
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -207,3 +208,23 @@ async def test_an_idle_connection_s_end_is_not_noticed(monkeypatch: Patch) -> No
         assert (await client.server_info()).device
         await client._channel._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         assert (await client.server_info()).device
+
+
+@pytest.mark.parametrize(("waited_seconds", "num_calls"), [(0.0, 1), (60.0, 4)])
+async def test_what_the_server_has_waited_for_is_not_tried_again(
+    monkeypatch: Patch, waited_seconds: float, num_calls: int
+) -> None:
+    """By its own word: each try would wait as long again. A store that fails at once is tried."""
+    monkeypatch.setattr(service, "WAITED_SECONDS", waited_seconds)
+    calls: list[str] = []
+
+    async def fail(tenant: str, _: object) -> None:
+        calls.append(tenant)
+        raise StoreUnavailable(2.0)
+
+    async with run_app(ScriptedEngine()) as app, AsyncClient(app.address) as client:
+        monkeypatch.setattr(app.app._service.desk.store, "list_chats", fail)
+        with pytest.raises(ServerUnavailable) as caught:
+            [chat async for chat in client.chats()]
+    assert num_calls == len(calls)
+    assert 2.0 == caught.value.retry_after_seconds

@@ -75,8 +75,8 @@ def limit_import(max_turns: int, max_images: int) -> Rule:
     """The rule of ImportChat, whose first message holds a chat.
 
     Args:
-        max_turns: of the chat. Not as many as a server lets one have, but as any may: a chat of more
-            than that is an honest one, of another server, and is told so once it is read.
+        max_turns: of the chat. As many as any server lets one have, not as this one: an honest chat
+            of another server is told of its turns once it is read.
         max_images: of a question; one that opens its chat anew has the opening's besides.
     """
     of_turn = _TURN_UNPACKED_BYTES + 2 * max_images * _IMAGE_UNPACKED_BYTES

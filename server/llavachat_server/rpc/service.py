@@ -7,7 +7,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ import grpc.aio
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
 
-from llavachat_server.chats.errors import NotFound
+from llavachat_server.chats.errors import NotFound, StoreUnavailable
 from llavachat_server.chats.importer import Importer
 from llavachat_server.chats.live import LiveTurn, Started
 from llavachat_server.chats.question import Place, Question
@@ -33,6 +34,10 @@ from llavachat_server.rpc.whole_chat import tell_chat
 from llavachat_server.values import EngineInfo
 
 log = logging.getLogger("llavachat.rpc")
+
+WAITED_SECONDS = 3.0
+"""So long a client's gRPC goes on trying by itself. Whoever waited longer for a store that does not
+answer is told not to: four tries at a silent database took a minute and a half."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """What gRPC knows of a call."""
@@ -284,9 +289,11 @@ class answering:  # noqa: N801
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._began_at = 0.0
 
     async def __aenter__(self) -> None:
-        """Nothing to prepare."""
+        """Note the time."""
+        self._began_at = monotonic()
 
     async def __aexit__(
         self,
@@ -301,4 +308,6 @@ class answering:  # noqa: N801
         if answer is None:
             log.error("a call failed", exc_info=error)
             answer = INTERNAL
+        if isinstance(error, StoreUnavailable):
+            answer = replace(answer, is_waited=monotonic() - self._began_at >= WAITED_SECONDS)
         await abort(self._context, answer)

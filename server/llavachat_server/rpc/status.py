@@ -22,18 +22,24 @@ from llavachat_server.rpc.messages import duration
 DETAILS_KEY = "grpc-status-details-bin"
 """Source: gRPC's richer error model, https://grpc.io/docs/guides/error/."""
 
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""When to retry; below 0: not at all. Source: gRPC A6, "gRPC Retry Design", "Pushback"."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """How a call ends: a status, a sentence for the caller, and details for programs.
 
     `reason` is for the operator: one of a few short names, the same for all refusals of a kind.
+    `is_waited` where the server has waited before it refused, for longer than a client's gRPC goes
+    on trying: at each further try it would wait as long again.
     """
 
     code: StatusCode
     message: str
     details: tuple[Message, ...] = ()
     reason: str = ""
+    is_waited: bool = False
 
     @property
     def retry_after_seconds(self) -> float | None:
@@ -43,8 +49,12 @@ class Refusal:
                 return float(detail.retry_delay.ToTimedelta().total_seconds())
         return None
 
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """The trailer that carries the details; empty without any."""
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The trailers: the details, where there are any, and that gRPC is not to try again."""
+        pushback = ((_PUSHBACK_KEY, "-1"),) if self.is_waited else ()
+        return (*self._details_trailer(), *pushback)
+
+    def _details_trailer(self) -> tuple[tuple[str, bytes], ...]:
         if not self.details:
             return ()
         boxes = []
