@@ -12,8 +12,10 @@ from attacker import Connection, data
 from grpc import StatusCode
 from imports import endless, read_chat
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats.errors import StoreUnavailable
 from llavachat_server.images.picture import ImageInfo
 from llavachat_server.rpc import replies
+from llavachat_server.rpc.auth import OPEN_TENANT
 from llavachat_server.rpc.replies import PLACES_PER_TENANT
 from rpc_calls import bearer, details, end, failure, write_keys
 from scripted_engine import ScriptedEngine
@@ -26,6 +28,10 @@ UNARY = {
     "GetChat": lambda chat_id: pb.GetChatRequest(chat_id=chat_id),
     "ListChats": lambda _: pb.ListChatsRequest(),
 }
+
+
+READS = {"GetChat": "get_chat", "ListChats": "list_chats"}
+"""What each asks of the store."""
 
 
 class File(bytes):
@@ -106,7 +112,7 @@ async def test_who_does_not_read_pictures_keeps_its_own_waiting(
         await until(count, lambda count: count == PLACES_PER_TENANT)
         error = await failure(ask_for_picture(app, ANNA))
         assert StatusCode.RESOURCE_EXHAUSTED is error.code()
-        assert (error.details() or "").startswith("4 pictures are sent to a tenant at a time")
+        assert (error.details() or "").startswith("4 pictures are being put together or sent")
         assert 16 * 1024**2 == await read(ask_for_picture(app, BEN))
         assert not (await app.chat.ListChats(pb.ListChatsRequest(), metadata=ANNA)).chats
         for call in calls:
@@ -125,6 +131,61 @@ async def ask_or_fail(app: RunningApp) -> int:
         return await read(ask_for_picture(app, ANNA))
     except Exception:
         return 0
+
+
+@pytest.mark.parametrize("method", UNARY)
+async def test_who_waits_behind_a_slow_store_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """What is being put together is nobody's fault who reads."""
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.1)
+    async with run_app(ScriptedEngine()) as app:
+        store: Any = app.app._service.desk.store
+        chat = make_chat(OPEN_TENANT, turns=(end_turn(make_turn("x" * 100_000)),))
+        await store.add_chat(chat, ())
+        read = getattr(store, READS[method])
+
+        async def read_slowly(*arguments: Any) -> Any:
+            await asyncio.sleep(0.3)
+            return await read(*arguments)
+
+        monkeypatch.setattr(store, READS[method], read_slowly)
+        ask = getattr(app.chat, method)
+        calls = [ask(UNARY[method](chat.id)) for _ in range(2 * PLACES_PER_TENANT)]
+        assert len(calls) == len(await asyncio.gather(*calls))
+
+
+@pytest.mark.parametrize("method", UNARY)
+async def test_a_store_that_is_away_is_told_to_all_who_wait(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """They do not wait for it one after the other, and are not told of replies."""
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.05)
+    num_calls, num_asked, is_away = 2 * PLACES_PER_TENANT, 0, asyncio.Event()
+
+    async def fail(*_: Any) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        await is_away.wait()
+        raise StoreUnavailable(2.0)
+
+    async with run_app(ScriptedEngine()) as app:
+        monkeypatch.setattr(app.app._service.desk.store, READS[method], fail)
+        ask = getattr(app.chat, method)
+        calls = [
+            asyncio.create_task(failure(ask(UNARY[method]("0" * 32)))) for _ in range(num_calls)
+        ]
+        waits = app.app._service._messages._waits
+
+        async def count() -> int:
+            return num_asked + sum(map(len, waits.values()))
+
+        await until(count, lambda count: count == num_calls)
+        num_began = num_asked
+        is_away.set()
+        errors = await asyncio.gather(*calls)
+        assert [StatusCode.UNAVAILABLE] * num_calls == [error.code() for error in errors]
+        assert num_began == num_asked
 
 
 def count_places(app: RunningApp) -> int:
@@ -180,8 +241,12 @@ async def test_a_message_that_nobody_reads_keeps_its_place(
 
         error = await failure(ask("anna", ANNA))
         assert StatusCode.RESOURCE_EXHAUSTED is error.code()
-        assert "4 chats and lists of chats are sent to a tenant" in (error.details() or "")
+        assert "4 chats and lists of chats are being put together or sent" in (
+            error.details() or ""
+        )
         assert 200_000 < (await ask("ben", BEN)).ByteSize()
+        none = pb.ListChatsRequest(labels={"of": "nothing"})
+        assert not (await app.chat.ListChats(none, metadata=ANNA)).chats, "small, and no place"
         assert PLACES_PER_TENANT == await count()
         silent.close()
         await until(count, lambda count: count == 0)

@@ -41,7 +41,7 @@ Errors
   |   lets a turn be                                    |   PreconditionFailure               |
   | a turn is already running in this chat              | ABORTED                             |
   | request_id used before with another body            | ALREADY_EXISTS                      |
-  | queue full, rate or concurrency limit, disk full    | RESOURCE_EXHAUSTED + RetryInfo      |
+  | a limit of queue, rate, calls or replies, disk full | RESOURCE_EXHAUSTED + RetryInfo      |
   | missing, wrong or revoked key                       | UNAUTHENTICATED                     |
   | the key's scopes do not open this method            | PERMISSION_DENIED                   |
   | the model failed on this question                   | INTERNAL                            |

@@ -97,10 +97,12 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             chat_id = requests.required_id("chat_id", request.chat_id)
-            await self._messages.hold(TENANT.get())
-            chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
             tell_prompt = self.desk.turns.raw_prompt if request.include_raw_prompts else None
-            return await tell_chat(chat, self._image_tokens, tell_prompt)
+            async with self._messages.place(TENANT.get()) as place:
+                chat = await self.desk.turns.get_chat(TENANT.get(), chat_id)
+                response = await tell_chat(chat, self._image_tokens, tell_prompt)
+                place.keep(response.ByteSize())
+            return response
 
     async def GetTurn(  # noqa: N802
         self, request: pb.GetTurnRequest, context: Context
@@ -125,12 +127,14 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             query = requests.chat_query(request)
-            await self._messages.hold(TENANT.get())
             page = await self.desk.store.list_chats(TENANT.get(), query)
-            return pb.ListChatsResponse(
+            response = pb.ListChatsResponse(
                 chats=[messages.chat_summary(chat) for chat in page.chats],
                 next_page_token=requests.page_token(page.next),
             )
+            # A page is small enough to wait for its place in memory; a chat may not be.
+            await self._messages.hold(TENANT.get(), response.ByteSize())
+            return response
 
     async def GetImage(  # type: ignore[override] # noqa: N802
         self, request: pb.GetImageRequest, context: Context
@@ -148,10 +152,12 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         async with answering(context):
             parts = aiter(request_iterator)
             chat = await imported_chat.receive_chat(parts, TENANT.get(), self.desk.chat_limits)
-            await self._messages.hold(TENANT.get())
-            async with aclosing(imported_chat.receive_images(parts)) as images:
-                taken = await self.desk.importer.take(chat, images)
-            return pb.ImportChatResponse(chat=messages.chat(taken, self._image_tokens))
+            async with self._messages.place(TENANT.get()) as place:
+                async with aclosing(imported_chat.receive_images(parts)) as images:
+                    taken = await self.desk.importer.take(chat, images)
+                response = pb.ImportChatResponse(chat=messages.chat(taken, self._image_tokens))
+                place.keep(response.ByteSize())
+            return response
 
     async def DeleteChat(  # noqa: N802
         self, request: pb.DeleteChatRequest, context: Context
@@ -249,11 +255,11 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
     async def _send_picture(self, image_id: str, is_original: bool, context: Context) -> bool:
         """Whether it was read. Who ends the call has nothing of the file any more."""
         store, tenant = self.desk.store, TENANT.get()
-        async with self._pictures.place(tenant):
+        async with self._pictures.place(tenant) as place:
             read = store.get_original if is_original else store.get_png
             image, file = await read(tenant, image_id)
             parts = messages.image_parts(image, self._image_tokens, file)
-            return await replies.write_all(context.write, parts)
+            return await replies.write_all(context.write, parts, place.note_part)
 
     async def _stream(
         self,
