@@ -101,7 +101,7 @@ class Chat:
             NotFound: the server does not know it (any more).
         """
         operation = requests.get_chat(self._id, include_raw_prompts=include_raw_prompts)
-        return self._client._call(operation, timeout_seconds)
+        return self._client._read(operation, timeout_seconds)
 
     def turn(
         self,

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 from llavachat._channel import Channel
 from llavachat._resuming import ResumingStream
 from llavachat._wire import exchange, requests
+from llavachat._wire.line import Line
 from llavachat._wire.resumption import Resumption
 from llavachat._wire.streams import EventStream
 from llavachat.archive import read_archive
@@ -23,7 +24,7 @@ from llavachat.connection import (
     check_timeout,
     read_environment,
 )
-from llavachat.errors import DeadlineExceeded, ServerUnavailable
+from llavachat.errors import DeadlineExceeded, LimitReached, ServerUnavailable
 from llavachat.images import Images, Picture, load_pictures
 from llavachat.reply import Reply
 from llavachat.types import ChatRecord, ImageInfo, OverflowPolicy, ServerInfo, TokenCount
@@ -59,7 +60,8 @@ class Client:
         restart_seconds: how long a question that has not begun is asked again while no server is
             there, 0 or more; 0 leaves it with gRPC's own tries, about 3 seconds. None: as
             `resume_seconds`. A client that was never answered, whose address may be wrong, goes
-            by gRPC's alone.
+            by gRPC's alone. As long is asked again for chats and pictures that the server refuses
+            for others on their way to the same user.
         allow_insecure: send the key in clear text.
 
     Raises:
@@ -204,7 +206,7 @@ class Client:
                 updated_since=updated_since,
                 updated_before=updated_before,
             )
-            page = self._call(operation, timeout_seconds)
+            page = self._read(operation, timeout_seconds)
             yield from page.chats
             token = page.next_page_token
             more = bool(token)
@@ -228,7 +230,7 @@ class Client:
             NotFound: no chat of yours has it.
         """
         image_id = image.id if isinstance(image, ImageInfo) else image
-        parts = self._open(exchange.get_image(image_id), timeout_seconds)
+        parts = self._read_all(exchange.get_image(image_id), timeout_seconds)
         return exchange.join_image(parts)
 
     def original(self, image: ImageInfo | str, *, timeout_seconds: float | None = None) -> Picture:
@@ -243,8 +245,8 @@ class Client:
                 `ServerInfo.keeps_originals`.
         """
         image_id = image.id if isinstance(image, ImageInfo) else image
-        parts = self._open(exchange.get_original(image_id), timeout_seconds)
-        return exchange.join_original(list(parts))
+        parts = self._read_all(exchange.get_original(image_id), timeout_seconds)
+        return exchange.join_original(parts)
 
     def import_chat(self, source: str | bytes, *, timeout_seconds: float | None = None) -> Chat:
         """Bring a chat to this server that was exported as JSON, from here or elsewhere.
@@ -357,6 +359,26 @@ class Client:
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         return self._channel.call(operation, self._timeout(timeout_seconds), metadata)
+
+    def _read(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
+        return self._repeat(
+            lambda left_seconds: self._channel.call(operation, left_seconds), timeout_seconds
+        )
+
+    def _read_all(self, operation: requests.Operation[T], timeout_seconds: float | None) -> list[T]:
+        return self._repeat(
+            lambda left_seconds: list(self._channel.stream(operation, left_seconds, None)),
+            timeout_seconds,
+        )
+
+    def _repeat(self, ask: Callable[[float], T], timeout_seconds: float | None) -> T:
+        line = Line(self._timeout(timeout_seconds), self._connection.patience_seconds)
+        while True:
+            try:
+                return ask(line.left_seconds)
+            except LimitReached as error:
+                wait_seconds = line.plan(error)
+            time.sleep(wait_seconds)
 
     def _restart_seconds(self) -> float:
         return self._connection.patience_seconds if self._channel.has_reached_server else 0.0

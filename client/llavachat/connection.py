@@ -127,7 +127,8 @@ class Connection:
         resume_seconds: how long an answer whose connection was lost is tried to go on with; 0
             does not try.
         restart_seconds: how long a question that has not begun is asked again while a server that
-            was there before is away; 0 does not try. None: as `resume_seconds`.
+            was there before is away, and what is read while the server sends as much as it may to
+            the same user; 0 does not try. None: as `resume_seconds`.
         allow_insecure: send the key in clear text. For networks that encrypt by other means.
 
     Raises:

@@ -93,6 +93,7 @@ class StatusDetails:
         retry_after_seconds: how long the server asks to wait. None: it did not say.
         resource: what was not found, (kind, id).
         quotas: the limits that were reached, in words.
+        quota_subjects: what they are limits of, such as "replies"; one for each.
     """
 
     message: str = ""
@@ -101,6 +102,7 @@ class StatusDetails:
     retry_after_seconds: float | None = None
     resource: tuple[str, str] | None = None
     quotas: tuple[str, ...] = ()
+    quota_subjects: tuple[str, ...] = ()
 
 
 class StatusError(LlavaChatError):

@@ -175,6 +175,7 @@ def _read_resource_info(value: bytes, found: dict[str, Any]) -> None:
 def _read_quota_failure(value: bytes, found: dict[str, Any]) -> None:
     detail = error_details_pb2.QuotaFailure.FromString(value)
     found["quotas"] = tuple(item.description for item in detail.violations)
+    found["quota_subjects"] = tuple(item.subject for item in detail.violations)
 
 
 _READERS: dict[str, Callable[[bytes, dict[str, Any]], None]] = {

@@ -102,7 +102,7 @@ class AsyncChat:
             NotFound: the server does not know it (any more).
         """
         operation = requests.get_chat(self._id, include_raw_prompts=include_raw_prompts)
-        return await self._client._call(operation, timeout_seconds)
+        return await self._client._read(operation, timeout_seconds)
 
     async def turn(
         self,

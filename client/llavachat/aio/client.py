@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from llavachat._channel import AsyncChannel
 from llavachat._resuming import AsyncResumingStream
 from llavachat._wire import exchange, requests
+from llavachat._wire.line import Line
 from llavachat._wire.resumption import Resumption
 from llavachat._wire.streams import AsyncEventStream
 from llavachat.aio.chat import AsyncChat
@@ -25,7 +26,7 @@ from llavachat.connection import (
     check_timeout,
     read_environment,
 )
-from llavachat.errors import DeadlineExceeded, ServerUnavailable
+from llavachat.errors import DeadlineExceeded, LimitReached, ServerUnavailable
 from llavachat.images import Images, Picture, load_pictures
 from llavachat.types import ChatRecord, ImageInfo, OverflowPolicy, ServerInfo, TokenCount
 
@@ -59,7 +60,8 @@ class AsyncClient:
         restart_seconds: how long a question that has not begun is asked again while no server is
             there, 0 or more; 0 leaves it with gRPC's own tries, about 3 seconds. None: as
             `resume_seconds`. A client that was never answered, whose address may be wrong, goes
-            by gRPC's alone.
+            by gRPC's alone. As long is asked again for chats and pictures that the server refuses
+            for others on their way to the same user.
         allow_insecure: send the key in clear text.
 
     Raises:
@@ -206,7 +208,7 @@ class AsyncClient:
                 updated_since=updated_since,
                 updated_before=updated_before,
             )
-            page = await self._call(operation, timeout_seconds)
+            page = await self._read(operation, timeout_seconds)
             for record in page.chats:
                 yield record
             token = page.next_page_token
@@ -233,8 +235,8 @@ class AsyncClient:
             NotFound: no chat of yours has it.
         """
         image_id = image.id if isinstance(image, ImageInfo) else image
-        parts = self._open(exchange.get_image(image_id), timeout_seconds)
-        return exchange.join_image([part async for part in parts])
+        parts = await self._read_all(exchange.get_image(image_id), timeout_seconds)
+        return exchange.join_image(parts)
 
     async def original(
         self, image: ImageInfo | str, *, timeout_seconds: float | None = None
@@ -250,8 +252,8 @@ class AsyncClient:
                 `ServerInfo.keeps_originals`.
         """
         image_id = image.id if isinstance(image, ImageInfo) else image
-        parts = self._open(exchange.get_original(image_id), timeout_seconds)
-        return exchange.join_original([part async for part in parts])
+        parts = await self._read_all(exchange.get_original(image_id), timeout_seconds)
+        return exchange.join_original(parts)
 
     async def import_chat(
         self, source: str | bytes, *, timeout_seconds: float | None = None
@@ -386,6 +388,31 @@ class AsyncClient:
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> T:
         return await self._channel.call(operation, self._timeout(timeout_seconds), metadata)
+
+    async def _read(self, operation: requests.Operation[T], timeout_seconds: float | None) -> T:
+        return await self._repeat(
+            lambda left_seconds: self._channel.call(operation, left_seconds), timeout_seconds
+        )
+
+    async def _read_all(
+        self, operation: requests.Operation[T], timeout_seconds: float | None
+    ) -> list[T]:
+        async def collect(left_seconds: float) -> list[T]:
+            stream = self._channel.stream(operation, left_seconds, None)
+            return [part async for part in stream]
+
+        return await self._repeat(collect, timeout_seconds)
+
+    async def _repeat(
+        self, ask: Callable[[float], Awaitable[T]], timeout_seconds: float | None
+    ) -> T:
+        line = Line(self._timeout(timeout_seconds), self._connection.patience_seconds)
+        while True:
+            try:
+                return await ask(line.left_seconds)
+            except LimitReached as error:
+                wait_seconds = line.plan(error)
+            await asyncio.sleep(wait_seconds)
 
     def _restart_seconds(self) -> float:
         return self._connection.patience_seconds if self._channel.has_reached_server else 0.0
