@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from app_in_process import RunningApp, run_app, until
 from attacker import Connection, data
@@ -96,6 +97,30 @@ async def test_pictures_that_nobody_reads_are_let_go(
             assert StatusCode.DEADLINE_EXCEEDED is error.code()
             assert "a part of the reply was not read within 0.2 s" == error.details()
             assert ["RetryInfo"] == [type(detail).__name__ for detail in details(error)]
+
+
+async def test_a_write_for_who_has_left_leaves_no_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gRPC says so now and then; one caller could fill the log with errors not the server's."""
+
+    failed = asyncio.Event()
+
+    async def fail(*_: object) -> bool:
+        failed.set()
+        raise grpc.aio.InternalError("Failed grpc_call_start_batch")
+
+    monkeypatch.setattr(replies, "write_all", fail)
+    async with run(tmp_path) as (app, _):
+        call = ask_for_picture(app, ANNA)
+        await failed.wait()
+
+        async def count_calls() -> int:
+            return len(app.app._gate._places.list_calls())
+
+        await until(count_calls, lambda num_calls: num_calls == 0)
+        call.cancel()
+    assert [] == [each for each in caplog.records if each.exc_info]
 
 
 async def test_who_does_not_read_pictures_keeps_its_own_waiting(

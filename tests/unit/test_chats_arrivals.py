@@ -86,7 +86,7 @@ async def test_the_latest_makes_room_for_another(clock: Clock) -> None:
     (sender, arrived, other), *_, (_, _, latest) = await fill(places)
     clock.now = LATE_SECONDS
     arrived.clear()
-    sender.parts.put_nowait(bytes(10_000_000))
+    sender.parts.put_nowait(bytes(25_000_000))
     await arrived.wait()
     with places.enter("new"):
         with pytest.raises(ImportStalled):
@@ -108,7 +108,7 @@ async def test_who_is_not_late_keeps_its_place(clock: Clock) -> None:
             pass
         for sender, arrived, _ in senders:
             arrived.clear()
-            sender.parts.put_nowait(bytes(10_000_000))
+            sender.parts.put_nowait(bytes(25_000_000))
             await arrived.wait()
         clock.now += 2 * LATE_SECONDS
     await end([task for *_, task in senders])

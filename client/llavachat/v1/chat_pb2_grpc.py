@@ -172,7 +172,7 @@ class ChatServiceServicer(object):
 
     def GetImage(self, request, context):
         """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB. One
-        that is not read for 30 s ends the call: DEADLINE_EXCEEDED.
+        that is not read for 120 s ends the call: DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

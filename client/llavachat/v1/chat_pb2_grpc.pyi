@@ -119,7 +119,7 @@ class ChatServiceStub:
     """
     GetImage: _grpc.UnaryStreamMultiCallable[_chat_pb2.GetImageRequest, _chat_pb2.GetImageResponse]
     """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB. One
-    that is not read for 30 s ends the call: DEADLINE_EXCEEDED.
+    that is not read for 120 s ends the call: DEADLINE_EXCEEDED.
     """
     ImportChat: _grpc.StreamUnaryMultiCallable[_chat_pb2.ImportChatRequest, _chat_pb2.ImportChatResponse]
     """Takes a chat that was exported, from this server or another, with its pictures.
@@ -171,7 +171,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """
     GetImage: _aio.UnaryStreamMultiCallable[_chat_pb2.GetImageRequest, _chat_pb2.GetImageResponse]  # type: ignore[assignment]
     """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB. One
-    that is not read for 30 s ends the call: DEADLINE_EXCEEDED.
+    that is not read for 120 s ends the call: DEADLINE_EXCEEDED.
     """
     ImportChat: _aio.StreamUnaryMultiCallable[_chat_pb2.ImportChatRequest, _chat_pb2.ImportChatResponse]  # type: ignore[assignment]
     """Takes a chat that was exported, from this server or another, with its pictures.
@@ -274,7 +274,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.GetImageResponse], _abc.AsyncIterator[_chat_pb2.GetImageResponse]]:
         """Returns a picture of the tenant's chats, as the model saw it, in parts of at most 1 MiB. One
-        that is not read for 30 s ends the call: DEADLINE_EXCEEDED.
+        that is not read for 120 s ends the call: DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod

@@ -22,8 +22,10 @@ PART_SECONDS = 420.0
 """The longest that one part may take to arrive: the largest picture at 1 Mbit/s, and patience. Who
 sends nothing is ended earlier, where another wants its place."""
 
-LATE_SECONDS = 10.0
-"""Who is later than this makes room for another import."""
+LATE_SECONDS = 90.0
+"""Who is later than this makes room for another import. A part is not counted before it has come
+whole, and one of 10 MiB, the most that a picture's file has unless set otherwise, takes 84 s at
+1 Mbit/s."""
 
 RETRY_SECONDS = 5.0
 

@@ -154,10 +154,10 @@ class _Guard:
         elif isinstance(error, InvalidField):
             answer = refusal(error)
         elif isinstance(error, grpc.aio.InternalError):
-            # A write that gRPC could not do: the caller has gone, unread, and gRPC has not noticed
-            # yet. A stack for each would fill the log.
-            NOTES.get().is_left = True
-            raise asyncio.CancelledError from None
+            # A write that gRPC could not do, nearly always because the caller has gone: a stack for
+            # each would fill the log.
+            log.debug("a write failed", exc_info=error)
+            answer = INTERNAL
         elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             log.error("a call failed", exc_info=error)
             answer = INTERNAL

@@ -28,8 +28,9 @@ SMALL_REPLY_BYTES = 64 * 1024
 WAIT_SECONDS = 20.0
 """The longest that a call stands in line while nothing moves, as for a thread that reads."""
 
-WRITE_SECONDS = 30.0
-"""The longest that one part of a picture may stay unread: 256 KiB at 70 kbit/s."""
+WRITE_SECONDS = 120.0
+"""The longest that one part of a picture may stay unread: four of 256 KiB, one of each place, share
+a line of 70 kbit/s."""
 
 _RETRY_SECONDS = 2.0
 

@@ -44,7 +44,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 _OF_GRPC = (grpc.aio.AbortError, grpc.aio.InternalError)
-"""A call that is refused already, and a write for a caller who has gone: `call` knows what to do."""
+"""A call that is refused already, a write for a caller who has gone: `call` knows what to do."""
 
 
 @dataclass(frozen=True, slots=True)
