@@ -56,6 +56,17 @@ def test_nothing_is_written_over(database: Path, copy: Path) -> None:
     assert before == list_files(database.parent) | {"copy": copy.read_bytes()}
 
 
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_no_copy_is_written_beside_another_ones_log(
+    database: Path, tmp_path: Path, ending: str
+) -> None:
+    """Whoever opened the copy would take that for its own, and lose chats or find it damaged."""
+    (tmp_path / f"copy{ending}").write_bytes(b"another's")
+    with pytest.raises(CopyError, match=f"copy{ending} is there already; name another file"):
+        back_up(database, tmp_path / "copy")
+    assert {f"copy{ending}", database.parent.name} == {path.name for path in tmp_path.iterdir()}
+
+
 def test_a_copy_that_finds_no_room_is_none(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +133,35 @@ def test_what_was_there_is_kept_each_time(database: Path, copy: Path) -> None:
     names = ["chats.db.before-restore-1", "chats.db.before-restore-2"]
     assert [database.with_name(name) for name in names] == kept
     assert {"chats.db", *names} == set(list_files(database.parent))
+
+
+def test_what_is_put_aside_meets_no_other_ones_log(database: Path, copy: Path) -> None:
+    """As where the one of before was removed, and its log was forgotten."""
+    left = {
+        f"chats.db.before-restore-{number}{ending}": b"another's"
+        for number, ending in enumerate(("-wal", "-shm", "-journal"), start=1)
+    }
+    for name, content in left.items():
+        database.with_name(name).write_bytes(content)
+    before = database.read_bytes()
+    assert (1, database.with_name("chats.db.before-restore-4")) == restore(database, copy)
+    files = list_files(database.parent)
+    del files["chats.db"]
+    assert left | {"chats.db.before-restore-4": before} == files
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-journal"])
+def test_what_belongs_to_the_database_of_before_goes_with_it(
+    database: Path, copy: Path, ending: str
+) -> None:
+    """Aside, or away where it is gone itself: else it would spoil the copy."""
+    for is_there in (True, False):
+        database.with_name(f"chats.db{ending}").write_bytes(b"of before")
+        if not is_there:
+            database.unlink()
+        restore(database, copy)
+    names = ["chats.db", "chats.db.before-restore-1", f"chats.db.before-restore-1{ending}"]
+    assert names == sorted(list_files(database.parent))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from llavachat_server.chats.sql.database import (
 _LOG, _SHARED_MEMORY, _JOURNAL = "-wal", "-shm", "-journal"
 """What SQLite keeps beside a database. Source: https://www.sqlite.org/tempfiles.html."""
 
+_ENDINGS = ("", _LOG, _SHARED_MEMORY, _JOURNAL)
+
 
 _ADVICE = 'see "Backup and restore" in docs/store.md'
 
@@ -36,7 +38,8 @@ def back_up(path: Path, target: Path) -> int:
 
     Args:
         path: the database.
-        target: becomes the copy; nothing may be there.
+        target: becomes the copy; nothing may be there, nor beside it what SQLite would read as the
+            copy's.
 
     Returns:
         How many chats the copy has.
@@ -47,8 +50,8 @@ def back_up(path: Path, target: Path) -> int:
     """
     if not path.is_file():
         raise CopyError(f"there is no {path.name} in {path.parent}")
-    if os.path.lexists(target):
-        raise CopyError(f"{target} is there already; name another file")
+    for file in _list_there(target):
+        raise CopyError(f"{file} is there already; name another file")
     with _drafting(target) as draft:
         # May write, since it takes in the log of a server that was killed.
         num_chats = _copy(path, "mode=rw", draft)
@@ -129,8 +132,8 @@ def _drafting(target: Path) -> Iterator[Path]:
     try:
         yield draft
     finally:
-        for ending in ("", _LOG, _SHARED_MEMORY, _JOURNAL):
-            _beside(draft, ending).unlink(missing_ok=True)
+        for file in _list_there(draft):
+            file.unlink()
 
 
 @contextmanager
@@ -156,18 +159,26 @@ def _give_to_owner(file: Path, folder: Path) -> None:
 
 
 def _put_aside(path: Path) -> Path | None:
-    """Rename the database with its log, which would be taken for that of the next one."""
+    """Rename the database with its log, which would be taken for that of the next one.
+
+    For the same reason it gets no name whose database was removed and whose log was left.
+    """
     _beside(path, _SHARED_MEMORY).unlink(missing_ok=True)
-    log = _beside(path, _LOG)
     if not path.exists():
-        log.unlink(missing_ok=True)
+        for file in _list_there(path):
+            file.unlink()
         return None
     names = (_beside(path, f".before-restore-{number}") for number in count(1))
-    kept = next(name for name in names if not name.exists())
-    path.rename(kept)
-    if log.exists():
-        log.rename(_beside(kept, _LOG))
+    kept = next(name for name in names if not _list_there(name))
+    for file in _list_there(path):
+        file.rename(_beside(kept, file.name.removeprefix(path.name)))
     return kept
+
+
+def _list_there(path: Path) -> list[Path]:
+    """What there is of a database: its file, and what SQLite has left beside it."""
+    files = (_beside(path, ending) for ending in _ENDINGS)
+    return [file for file in files if os.path.lexists(file)]
 
 
 def _beside(path: Path, ending: str) -> Path:
