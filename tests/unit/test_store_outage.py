@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from app_in_process import PATIENCE_SECONDS
 from llavachat_server.chats.errors import StoreUnavailable
 from llavachat_server.chats.sql.outage import Outage
 from llavachat_server.chats.sql.store import SqlStore
@@ -48,6 +51,29 @@ async def test_an_outage_is_told_once(store: SqlStore, caplog: pytest.LogCapture
         assert ("ERROR", AWAY, True) == told(caplog)[-1]
     fields = [getattr(line, "fields", {}) for line in caplog.records]
     assert {"what": "writing", "why": "no such table: nowhere"} == fields[-1]
+
+
+def test_two_who_are_answered_at_once_tell_it_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Though both have found that the database did not answer."""
+    both_look, num_looks = threading.Barrier(2), 0
+
+    class Failing(set[str]):
+        def __contains__(self, what: object) -> bool:
+            nonlocal num_looks
+            is_in = super().__contains__(what)
+            num_looks += 1
+            if num_looks <= 2:
+                both_look.wait(PATIENCE_SECONDS)
+            return is_in
+
+    outage = Outage()
+    outage._failing = Failing({"reading"})
+    with (
+        caplog.at_level(logging.INFO, "llavachat.store"),
+        ThreadPoolExecutor(2) as readers,
+    ):
+        assert [None, None] == list(readers.map(outage.note_answer, ["reading"] * 2))
+    assert [("INFO", BACK, False)] == told(caplog)
 
 
 def test_why_is_one_line_without_values(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,10 @@ class Outage:
         if what not in self._failing:
             return
         with self._lock:
-            self._failing.discard(what)
+            if what not in self._failing:
+                # Another one was first, and has told it.
+                return
+            self._failing.remove(what)
             is_over = not self._failing
         if is_over:
             log.info("the store answers again")
