@@ -1,15 +1,19 @@
 """A database that is not as it was written: known at the start and at work, and told in a line."""
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from app_in_process import PATIENCE_SECONDS, until
 from llavachat_server.chats.errors import StoreDamaged
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.sources import use_kept
+from llavachat_server.chats.sql import writer, writing
 from llavachat_server.chats.sql.database import StoreError, sqlite_url
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery
@@ -126,6 +130,42 @@ async def test_a_text_that_is_none_is_damage(
         assert "Could not decode to UTF-8 column 'prompt'" == record.__dict__["fields"]["why"]
     finally:
         store.close()
+
+
+async def test_an_end_that_met_damage_is_kept_once_that_is_mended(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again and again, told once, and nobody waits for it but its own chat."""
+    monkeypatch.setattr(writer, "OWED_RETRY_SECONDS", 0.01)
+    end_turn, num_tries = writing.end_turn, 0
+
+    def count(*args: Any) -> None:
+        nonlocal num_tries
+        num_tries += 1
+        end_turn(*args)
+
+    monkeypatch.setattr(writing, "end_turn", count)
+    store, chat, turn = SqlStore(sqlite_url(path)), make_chat(), make_turn()
+    try:
+        await store.begin_chat(chat, turn, (), None)
+        with closing(sqlite3.connect(path)) as file:
+            (used,) = file.execute("SELECT updated_at FROM chats").fetchone()
+            with file:
+                file.execute("UPDATE chats SET updated_at = CAST(x'ff' AS TEXT)")
+            with pytest.raises(StoreDamaged):
+                await store.finish_turn("ada", chat.id, end(turn))
+            assert StoreDamaged() == store.explain_debt()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while num_tries < 4:
+                    await store.begin_chat(make_chat(), make_turn(), (), None)
+            with file:
+                file.execute("UPDATE chats SET updated_at = ? WHERE id = ?", (used, chat.id))
+        await until(lambda: store.get_turn("ada", chat.id, turn.id), lambda kept: kept == end(turn))
+        await store.begin_turn("ada", chat.id, make_turn(), (), None)
+    finally:
+        store.close()
+    told = [each.message for each in caplog.records if each.levelno >= logging.ERROR]
+    assert ["the store is damaged"] == told
 
 
 async def test_damaged_pixels_are_named(path: Path, kept: tuple[Chat, Turn, Picture]) -> None:

@@ -16,7 +16,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llavachat_server.chats.audit import AuditLog
-from llavachat_server.chats.errors import ChatError, NotFound, StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import (
+    ChatError,
+    NotFound,
+    StoreDamaged,
+    StoreFull,
+    StoreUnavailable,
+)
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.store import (
     FULL_RETRY_SECONDS,
@@ -108,7 +114,7 @@ class AuditedStore:
             raise
         await self._store.finish_turn(tenant, chat_id, turn)
 
-    def explain_debt(self) -> StoreFull | StoreUnavailable:
+    def explain_debt(self) -> StoreFull | StoreUnavailable | StoreDamaged:
         """See `ChatStore.explain_debt`; or its record finds no room."""
         if self._held or self._log.is_behind:
             return StoreFull(FULL_RETRY_SECONDS)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from llavachat_server.chats.errors import StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import StoreDamaged, StoreFull, StoreUnavailable
 from llavachat_server.chats.record import Chat, ChatSummary, RequestClaim, Turn
 from llavachat_server.images.intake import ImageInfo, Picture
 
@@ -147,11 +147,11 @@ class ChatStore(Protocol):
 
         Raises:
             NotFound: the chat was deleted meanwhile, or the turn was never kept.
-            StoreFull, StoreUnavailable: not now; the end is kept once it can be.
+            StoreFull, StoreUnavailable, StoreDamaged: not now; the end is kept once it can be.
         """
         ...
 
-    def explain_debt(self) -> StoreFull | StoreUnavailable:
+    def explain_debt(self) -> StoreFull | StoreUnavailable | StoreDamaged:
         """Why an end that `finish_turn` could not keep is not kept yet."""
         ...
 

@@ -133,7 +133,8 @@ class Turns:
         Raises:
             NotFound: no such chat or turn.
             InvalidField: the answer does not have so many characters.
-            StoreFull, StoreUnavailable: the turn has ended, but its end could not be kept yet.
+            StoreFull, StoreUnavailable, StoreDamaged: the turn has ended, but its end could not be
+                kept yet.
         """
         live = self._running.get((tenant, chat_id))
         if live is None or live.turn_id != turn_id:
@@ -159,7 +160,8 @@ class Turns:
 
         Raises:
             NotFound: no such chat or turn.
-            StoreFull, StoreUnavailable: the turn has ended, but its end could not be kept yet.
+            StoreFull, StoreUnavailable, StoreDamaged: the turn has ended, but its end could not be
+                kept yet.
         """
         live = self._running.get((tenant, chat_id))
         if live is not None and live.turn_id == turn_id:

@@ -187,13 +187,13 @@ class SqlStore:
         """See `ChatStore.finish_turn`.
 
         Raises:
-            StoreFull, StoreUnavailable: not now; the end is kept as soon as it can be.
+            StoreFull, StoreUnavailable, StoreDamaged: not now; the end is kept once it can be.
         """
         await self._write(
             lambda connection: writing.end_turn(connection, tenant, chat_id, turn), is_owed=True
         )
 
-    def explain_debt(self) -> StoreFull | StoreUnavailable:
+    def explain_debt(self) -> StoreFull | StoreUnavailable | StoreDamaged:
         """See `ChatStore.explain_debt`."""
         return self._writer.owed_refusal
 
@@ -369,7 +369,10 @@ class SqlStore:
         )
 
 
-def _translate(note_away: Callable[[DBAPIError], None], error: Exception) -> Exception:
+def _translate(
+    note_away: Callable[[DBAPIError], None], error: Exception, is_told: bool = False
+) -> Exception:
+    """What an error means to a caller. `is_told`: the log has this damage, which is met again."""
     if isinstance(error, NotOwned):
         # Told by `lost`, for the server to end.
         return StoreUnavailable(GONE_RETRY_SECONDS)
@@ -378,9 +381,10 @@ def _translate(note_away: Callable[[DBAPIError], None], error: Exception) -> Exc
     if is_full(error):
         return StoreFull(FULL_RETRY_SECONDS)
     if is_damaged(error):
-        # Some are followed by what was said in a chat.
-        why = str(error.orig).partition(" with text ")[0]
-        log.error("the store is damaged", extra={"fields": {"why": why}})
+        if not is_told:
+            # Some are followed by what was said in a chat.
+            why = str(error.orig).partition(" with text ")[0]
+            log.error("the store is damaged", extra={"fields": {"why": why}})
         return StoreDamaged()
     if is_away(error):
         note_away(error)

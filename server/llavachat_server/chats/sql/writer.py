@@ -5,8 +5,8 @@ not answer to the commit, it says so (`StoreUnavailable.may_be_done`). Works run
 which they were given. However many wait, one flush to the disk serves them all; one that fails
 spoils no other, unless the database made it wait too long: then none of them waits once more. What
 is owed is done at last: where it finds no room or no database, it is tried again by itself, and
-everything else waits behind it, but for what makes room. Where it fails by a fault of ours it is
-told and tried again as well, and nobody waits behind it.
+everything else waits behind it, but for what makes room. Where it meets damage, or fails by a fault
+of ours, it is told once and tried again as well, and nobody waits behind it.
 """
 
 import logging
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from llavachat_server.chats.errors import ChatError, StoreFull, StoreUnavailable
+from llavachat_server.chats.errors import ChatError, StoreDamaged, StoreFull, StoreUnavailable
 from llavachat_server.chats.sql.database import has_waited
 
 log = logging.getLogger("llavachat.store")
@@ -47,9 +47,13 @@ class _Job:
 
 @dataclass(slots=True)
 class _Debt:
-    """What is owed, and before when, by `time.monotonic`, it is not tried again."""
+    """What is owed, and before when, by `time.monotonic`, it is not tried again.
+
+    `is_told`: the log has it that this can not be written.
+    """
 
     work: Callable[[Connection], Any]
+    is_told: bool
     due_at_seconds: float = 0.0
 
 
@@ -58,14 +62,15 @@ class Writer:
 
     Args:
         engine: begins a transaction that may write.
-        translate: what an error means to a caller; what it does not know it gives back.
+        translate: what an error means to a caller; what it does not know it gives back. It tells
+            the log of damage, unless its second argument says that this is told.
         note_answer: called after each transaction that the database has committed.
     """
 
     def __init__(
         self,
         engine: Engine,
-        translate: Callable[[Exception], Exception],
+        translate: Callable[[Exception, bool], Exception],
         note_answer: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -73,7 +78,9 @@ class Writer:
         self._note_answer = note_answer
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._owed: list[_Debt] = []
-        self.owed_refusal: StoreFull | StoreUnavailable = StoreUnavailable(OWED_RETRY_SECONDS)
+        self.owed_refusal: StoreFull | StoreUnavailable | StoreDamaged = StoreUnavailable(
+            OWED_RETRY_SECONDS
+        )
         """Why what is owed was not done when it was tried last."""
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -157,7 +164,7 @@ class Writer:
                 results = [_try(connection, job) for job in jobs]
                 is_whole = True
         except Exception as error:
-            meaning = self._translate(error)
+            meaning = self._translate(error, False)
             is_gone = not has_begun or is_whole or getattr(error, "connection_invalidated", False)
             if isinstance(meaning, StoreUnavailable) and (is_gone or has_waited(error)):
                 # Each by itself would wait for the database once more; and what may be done must
@@ -182,14 +189,17 @@ class Writer:
 
     def _refuse(self, job: _Job, error: Exception) -> None:
         if job.is_owed and _may_pass(error):
-            self._owed.append(_Debt(job.work))
+            self._owed.append(_Debt(job.work, is_told=isinstance(error, StoreDamaged)))
             self._note_refusal(error)
         if not job.done.cancelled():
             job.done.set_exception(error)
 
     def _note_refusal(self, error: Exception) -> None:
-        kind = StoreFull if isinstance(error, StoreFull) else StoreUnavailable
-        self.owed_refusal = kind(OWED_RETRY_SECONDS)
+        if isinstance(error, StoreDamaged):
+            self.owed_refusal = StoreDamaged(error.what)
+        else:
+            kind = StoreFull if isinstance(error, StoreFull) else StoreUnavailable
+            self.owed_refusal = kind(OWED_RETRY_SECONDS)
 
     def _pay(self) -> None:
         """Do what is owed, each in a transaction of its own.
@@ -204,13 +214,14 @@ class Writer:
                     debt.work(connection)
                 self._note_answer()
             except Exception as error:
-                meaning = self._translate(error)
+                meaning = self._translate(error, debt.is_told)
                 if _may_pass(meaning):
                     self._note_refusal(meaning)
                     if isinstance(meaning, NOT_NOW):
                         raise meaning from error
-                    if not debt.due_at_seconds:
+                    if not debt.is_told and not isinstance(meaning, StoreDamaged):
                         log.error("what was owed can not be written", exc_info=meaning)
+                    debt.is_told = True
                     debt.due_at_seconds = now + OWED_RETRY_SECONDS
                     continue
             self._owed.remove(debt)
@@ -219,10 +230,10 @@ class Writer:
 def _may_pass(error: Exception) -> bool:
     """Whether a work that failed so may be done later: all but what it refuses by itself.
 
-    What nobody thought of may be the database's passing mood; a turn that never ends would lock
-    its chat for good.
+    What nobody thought of may be the database's passing mood, and damage an index that is made
+    anew; a turn that never ends would lock its chat for good.
     """
-    return isinstance(error, NOT_NOW) or not isinstance(error, ChatError)
+    return isinstance(error, (*NOT_NOW, StoreDamaged)) or not isinstance(error, ChatError)
 
 
 def _is_wanted(job: _Job) -> bool:
