@@ -1,6 +1,7 @@
 """``llavachat-server store backup FILE | restore FILE``: copies of the chats.
 
-Exit codes: 0 done, 1 could not be done, and all is as it was, 2 wrong use.
+Exit codes: 0 done, 1 could not be done, and all is as it was, 2 wrong use, 130 stopped by Ctrl-C,
+and nothing is half done.
 """
 
 import argparse
@@ -13,6 +14,9 @@ from llavachat_server.flags import SettingsError
 from llavachat_server.output import NotSaid, describe, say
 from llavachat_server.settings import read
 from llavachat_server.stores import DATABASE_NAME, database_file
+
+_INTERRUPTED = 130
+"""What a shell says of a program that SIGINT has ended."""
 
 _ELSEWHERE = {
     "memory": "store: memory keeps nothing that could be copied",
@@ -39,6 +43,9 @@ def run(words: Sequence[str]) -> int:
         print(f"llavachat-server: done, but stdout can not be written: {error}", file=sys.stderr)  # noqa: T201
     except OSError as error:
         print(f"llavachat-server: {describe(error)}", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
+        print("llavachat-server: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201
+        return _INTERRUPTED
     else:
         return 0
     return 1

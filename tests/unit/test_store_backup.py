@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -188,6 +189,46 @@ def test_what_is_elsewhere_is_not_copied(
     assert "" == said.out
     assert said.err.startswith(f"llavachat-server: store: {why}")
     assert "secret" not in said.err
+
+
+def ctrl_c(*_: object) -> None:
+    """What a terminal sends, to this process."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("action", ["backup", "restore"])
+def test_ctrl_c_is_no_stack(
+    database: Path,
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    action: str,
+) -> None:
+    """One line and the shell's exit code; nothing is left of the copy."""
+    before = list_files(database.parent)
+    monkeypatch.setattr(backup, "_count_chats", ctrl_c)
+    file = copy.with_name("another") if action == "backup" else copy
+    assert 130 == main(["store", action, str(file), "--state-folder", str(database.parent)])
+    assert ("", "llavachat-server: stopped by Ctrl-C\n") == tuple(capsys.readouterr())
+    assert before == list_files(database.parent)
+    assert {database.parent, copy} == set(copy.parent.iterdir())
+
+
+def test_ctrl_c_waits_while_there_is_no_database(
+    database: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the server's next start would find none, and begin one without chats."""
+    put_aside = backup._put_aside
+
+    def interrupt(path: Path) -> Path | None:
+        kept = put_aside(path)
+        ctrl_c()
+        return kept
+
+    monkeypatch.setattr(backup, "_put_aside", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        restore(database, copy)
+    assert {"chats.db", "chats.db.before-restore-1"} == set(list_files(database.parent))
 
 
 def test_the_command_tells_what_is_wrong(

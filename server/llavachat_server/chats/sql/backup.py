@@ -7,6 +7,7 @@ none beside it. Nothing here knows settings.
 
 import fcntl
 import os
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -83,8 +84,9 @@ def restore(path: Path, source: Path) -> tuple[int, Path | None]:
         has_log = _beside(source, _LOG).exists()
         num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
         _give_to_owner(draft, path.parent)
-        kept = _put_aside(path)
-        draft.replace(path)
+        with _uninterrupted():
+            kept = _put_aside(path)
+            draft.replace(path)
     _flush_folder(path.parent)
     return num_chats, kept
 
@@ -149,6 +151,16 @@ def _owning(path: Path) -> Iterator[None]:
         raise CopyError(f"a server uses {path}; stop it first") from None
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back: between two names there is no database, and a server would begin one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _give_to_owner(file: Path, folder: Path) -> None:
