@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -191,11 +192,20 @@ def test_what_is_elsewhere_is_not_copied(
     assert "secret" not in said.err
 
 
+@pytest.fixture
+def at_a_terminal() -> Iterator[None]:
+    """SIGINT is taken as there; who runs tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c(*_: object) -> None:
     """What a terminal sends, to this process."""
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("at_a_terminal")
 @pytest.mark.parametrize("action", ["backup", "restore"])
 def test_ctrl_c_is_no_stack(
     database: Path,
@@ -214,6 +224,7 @@ def test_ctrl_c_is_no_stack(
     assert {database.parent, copy} == set(copy.parent.iterdir())
 
 
+@pytest.mark.usefixtures("at_a_terminal")
 def test_ctrl_c_waits_while_there_is_no_database(
     database: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
