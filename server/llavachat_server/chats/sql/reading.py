@@ -47,7 +47,8 @@ _GIVE_WAY_TURNS = 16
 _GIVE_WAY_SECONDS = 0.0001
 """Python's lock is given up so often and so long while turns are read: whoever else wants it, an
 answer's event loop first of all, would wait 5 ms each time that it does, Python's switch interval,
-and here waits for 16 turns, less than 1 ms. 9,000 turns take some 0.1 s longer."""
+and here waits for 16 turns, less than 1 ms. To read 9,000 turns takes 0.5 s
+with it and 0.34 without, medians of five on two cores."""
 
 _BUILD_COLUMNS = tuple(
     builds.c[name]
