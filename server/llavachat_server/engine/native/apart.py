@@ -117,7 +117,7 @@ def describe_machine() -> str:
     flags = [
         line
         for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith(("model name", "flags", "Features"))
+        if line.startswith(("vendor_id", "cpu family", "model", "flags", "Features"))
     ]
     about = "\n".join(sorted(set(flags)))
     compilers = [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]

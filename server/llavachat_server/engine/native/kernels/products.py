@@ -30,9 +30,11 @@ TILE_PANELS = 2 if MAX_TILE_ROWS == MOST_TILE_ROWS else 1
 """Panels that one product of many rows computes. With AVX-512 a row's element is read for each
 multiplication by a panel's line, and reading is what would hold them up."""
 
-FEW_ROWS = 5
-"""Up to so many rows memory is the brake, and a panel's line is read once in a step: it is asked
-for `LINES_AHEAD` lines before, past the caches that hold what is read again."""
+FEW_ROWS = 5 if binding.get_host_cpu_name().startswith("znver") else 0
+"""Up to so many rows memory is the brake, and a panel's line is read once in a step: AMD's Zen is
+asked for it `LINES_AHEAD` lines before, past the caches that hold what is read again. Intel's
+processors fetch few lines at a time so: one row took a thread of Emerald Rapids 12 to 15 ms, and
+takes 3.6 to 4.4 where the next panel is asked for, as with many rows."""
 LINES_AHEAD = 16
 
 WIDE_PANELS = 4
