@@ -191,6 +191,11 @@ class TestMended:
                 Placement={"AvailabilityZone": "us-east-1c"},
             )
 
+    def test_a_group_that_is_not_there_has_no_tries(self, account: Account) -> None:
+        """An error, as other clients of Auto Scaling provide for, and no empty list."""
+        with pytest.raises(ClientError, match=r"ValidationError.*name not found"):
+            account.client("autoscaling").describe_scaling_activities(AutoScalingGroupName="none")
+
     def test_everybody_has_the_machine_image(self, account: Account) -> None:
         """As in every account of AWS."""
         parameter = account.client("ssm").get_parameter(Name=GPU_IMAGE_PARAMETER)["Parameter"]

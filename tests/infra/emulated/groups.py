@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from moto.autoscaling.exceptions import ValidationError
 from moto.autoscaling.models import FakeAutoScalingGroup
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.core.responses import ActionResult
@@ -44,6 +45,11 @@ def bring_machines(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def describe_scaling_activities(self: AutoScalingResponse) -> Any:
-    """The tries that failed, the newest first."""
-    group = self.autoscaling_backend.autoscaling_groups.get(self._get_param("AutoScalingGroupName"))
+    """The tries that failed, the newest first; an error where there is no such group."""
+    name = self._get_param("AutoScalingGroupName")
+    group = self.autoscaling_backend.autoscaling_groups.get(name)
+    if group is None:
+        raise ValidationError(
+            f"AutoScalingGroup name not found - AutoScalingGroup {name} not found"
+        )
     return ActionResult({"Activities": getattr(group, "tries", [])})

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Collection
 
+from botocore.exceptions import ClientError
+
 from llavachat.cli.deploy.account import Account
 from llavachat.cli.deploy.stack import Deployment, need_deployment
 from llavachat.cli.failure import ExitCode, Failure
@@ -88,8 +90,18 @@ def refuse_changing(deployment: Deployment) -> None:
 
 
 def list_refusals(account: Account, group: str) -> dict[str, str]:
-    """Why tries to bring a spot machine failed, by the try's id, the newest first."""
-    answer = account.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=group)
+    """Why tries to bring a spot machine failed, by the try's id, the newest first.
+
+    A group that is not there, or not yet, has tried nothing.
+    """
+    try:
+        answer = account.client("autoscaling").describe_scaling_activities(
+            AutoScalingGroupName=group
+        )
+    except ClientError as error:
+        if error.response["Error"].get("Code") == "ValidationError":
+            return {}
+        raise
     return {
         activity["ActivityId"]: str(activity.get("StatusMessage", "no reason is given"))
         for activity in answer["Activities"]
