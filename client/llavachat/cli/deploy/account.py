@@ -82,4 +82,7 @@ def explain(error: ClientError) -> Failure:
         hint = " The credentials are wrong or have expired; sign in again."
     elif "AccessDenied" in code or code == "UnauthorizedOperation":
         hint = " The credentials lack that right."
+    elif code == "InsufficientInstanceCapacity":
+        # AWS's sentence names other zones, where a machine that stands can not go.
+        hint = " Try later, or see 'Another zone' in docs/deploy.md."
     return Failure(f"AWS refused {error.operation_name}: {message}.{hint}")

@@ -1,9 +1,10 @@
 """``llavachat down``: everything that was deployed goes, after a question."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 
 from llavachat.cli.deploy.account import Account
 from llavachat.cli.deploy.credentials import forget_profile
@@ -17,6 +18,8 @@ CHATS_TAG = "llavachat:chats"
 """On the chats' volumes and their daily snapshots; the value is the deployment's name."""
 
 _WAIT = {"Delay": 3, "MaxAttempts": 600}
+_BEGINNINGS = tuple(f"{act}_IN_PROGRESS" for act in ("REVIEW", "CREATE", "UPDATE", "DELETE"))
+"""What a stack is in when a change of it begins. Those of a rollback belong to the same change."""
 
 
 def down(account: Account, name: str, *, yes: bool) -> ExitCode:
@@ -27,7 +30,10 @@ def down(account: Account, name: str, *, yes: bool) -> ExitCode:
     """
     deployment = need_deployment(account, name)
     refuse_changing(deployment)
-    say(describe_loss(account, deployment))
+    if deployment.has_nothing:
+        say(f"{name} was drawn up in {account.region} and never made; there is nothing to lose.")
+    else:
+        say(describe_loss(account, deployment))
     if not yes:
         if not sys.stdin.isatty():
             raise wrong_use("Nobody can be asked here; give --yes to remove it all the same.")
@@ -80,9 +86,9 @@ def delete_stack(account: Account, name: str) -> None:
     try:
         stacks.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig=_WAIT)
     except WaiterError:
+        reason = find_reason(account, name) or "CloudFormation gives no reason."
         raise Failure(
-            f"{name} could not be removed whole: {find_reason(account, name)} "
-            "Mend that and run `llavachat down` again."
+            f"{name} could not be removed whole: {reason} Mend that and run `llavachat down` again."
         ) from None
 
 
@@ -117,10 +123,39 @@ def read_deletion_policy(account: Account, name: str) -> str:
     return ""
 
 
-def find_reason(account: Account, name: str) -> str:
-    """The newest reason that CloudFormation gave for a failure."""
-    events = account.client("cloudformation").describe_stack_events(StackName=name)
-    for event in events["StackEvents"]:
-        if event["ResourceStatus"].endswith("_FAILED") and event.get("ResourceStatusReason"):
-            return f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
-    return "CloudFormation gives no reason."
+def find_reason(account: Account, name: str, *, after: str = "") -> str:
+    """What failed first in the newest change of a stack; "" where CloudFormation tells of nothing.
+
+    Args:
+        after: id of the newest event before that change, see `find_newest_event`.
+    """
+    reason = ""
+    for event in _list_events(account, name):
+        if event["EventId"] == after:
+            break
+        told = event.get("ResourceStatusReason", "")
+        if told and event["ResourceStatus"].endswith("_FAILED"):
+            # They come newest first, and the rest was cancelled for what failed first.
+            reason = f"{event['LogicalResourceId']}: {told}"
+        own = event.get("PhysicalResourceId") == event["StackId"]
+        if own and event["ResourceStatus"] in _BEGINNINGS:
+            break
+    return reason
+
+
+def find_newest_event(account: Account, name: str) -> str:
+    """Id of the newest event of a stack; "" where there is no such stack."""
+    try:
+        newest = next(_list_events(account, name), None)
+    except ClientError as error:
+        if error.response["Error"].get("Code") == "ValidationError":
+            return ""
+        raise
+    return str(newest["EventId"]) if newest else ""
+
+
+def _list_events(account: Account, name: str) -> Iterator[dict[str, Any]]:
+    """The newest first. A page has 100, and a rollback alone may tell more than that."""
+    pages = account.client("cloudformation").get_paginator("describe_stack_events")
+    for page in pages.paginate(StackName=name):
+        yield from page["StackEvents"]

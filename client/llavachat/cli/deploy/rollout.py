@@ -7,7 +7,7 @@ from itertools import dropwhile, takewhile
 from llavachat.cli.deploy import doctor
 from llavachat.cli.deploy.account import Account
 from llavachat.cli.deploy.assembly import CdkRun
-from llavachat.cli.deploy.down import delete_stack, find_reason
+from llavachat.cli.deploy.down import delete_stack, find_newest_event, find_reason
 from llavachat.cli.deploy.logs import Tail
 from llavachat.cli.deploy.power import list_refusals, stop, wake
 from llavachat.cli.deploy.stack import Deployment, find_deployment, need_deployment
@@ -20,6 +20,8 @@ DEFAULT_TYPE = "g5.xlarge"
 POLL_SECONDS = 1.0
 _NO_CAPACITY = ("InsufficientInstanceCapacity", "do not have sufficient", "no Spot capacity")
 """EC2's code and its sentence, and that for spare capacity; CloudFormation passes them on."""
+_NO_BUDGETS = "To enable budgets for your account"
+"""AWS's words to an account whose organization has not let it have any."""
 _REFUSED = "llavachat cannot be deployed like this:"
 """What the app says before it names each wrong option."""
 _APP_ENDED = ": Subprocess exited"
@@ -163,6 +165,7 @@ def deploy(
     """
     began = time.monotonic()
     install = Tail(account, f"/llavachat/{name}/install", int(time.time() * 1000))
+    before = find_newest_event(account, name)
     words = ["deploy", name, "--require-approval", "never", "--progress", "events"]
     run = CdkRun(account, app, words, {**options, "stack_name": name}, ignore)
     last = refusal = ""
@@ -194,8 +197,12 @@ def deploy(
         if sign in said:
             return next(line for line in run.lines if sign in line)
     if find_deployment(account, name) is not None:
-        reason = find_reason(account, name)
-        return f"{reason} The machine's last word: {last}" if last else reason
+        reason = find_reason(account, name, after=before)
+        if _NO_BUDGETS in reason:
+            reason += " With `-o budget_usd=0` it is deployed without a budget."
+        if reason:
+            return f"{reason} The machine's last word: {last}" if last else reason
+    # It ended before CloudFormation began: the change itself was refused, or a right is missing.
     return " ".join(list(run.lines)[-5:])
 
 

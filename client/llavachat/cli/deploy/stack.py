@@ -58,7 +58,12 @@ class Deployment:
     @property
     def changes(self) -> bool:
         """Whether CloudFormation is at work on it."""
-        return self.status.endswith("_IN_PROGRESS")
+        return self.status.endswith("_IN_PROGRESS") and not self.has_nothing
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether its first change was drawn up, and never begun: nothing ends that by itself."""
+        return self.status == "REVIEW_IN_PROGRESS"
 
     @property
     def lacks_machine(self) -> bool:
