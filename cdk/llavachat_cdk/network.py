@@ -100,5 +100,6 @@ class Network(Construct):
             for port in (ec2.Port.udp(53), ec2.Port.tcp(53)):
                 group.add_egress_rule(ec2.Peer.ipv4(f"{server}/32"), port, f"DNS by {server}")
         if "ubuntu" in options.ami_parameter:
-            group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(80), "Ubuntu's packages")
+            # EC2 takes no apostrophe in these descriptions.
+            group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(80), "packages of Ubuntu")
         return group

@@ -1,6 +1,8 @@
 """What the default template holds, and what each option changes in it."""
 
+import re
 import subprocess
+from typing import Any
 
 import pytest
 from conftest import Synthesise, Template, find, find_one, flatten, read_deployment, read_user_data
@@ -37,6 +39,29 @@ def test_a_networks_own_dns_servers_may_be_asked(synthesise: Synthesise) -> None
         (rule["CidrIp"], rule["IpProtocol"], rule["FromPort"])
         for rule in group["Properties"]["SecurityGroupEgress"]
     ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"allowed_cidrs": ["10.1.0.0/16"]},
+        {"ami_parameter": GPU_IMAGE_PARAMETER.replace("amazon-linux-2023", "ubuntu-24.04")},
+        {**EXISTING, "dns_servers": ["10.0.0.2"]},
+    ],
+)
+def test_ec2_takes_every_description_of_a_rule(
+    synthesise: Synthesise, options: dict[str, Any]
+) -> None:
+    """It refuses letters that other services take, an apostrophe among them.
+
+    Source: EC2, AuthorizeSecurityGroupEgress, "Valid descriptions are ...".
+    """
+    group = find_one(synthesise(**options), "AWS::EC2::SecurityGroup")["Properties"]
+    rules = group["SecurityGroupEgress"] + group.get("SecurityGroupIngress", [])
+    texts = [group["GroupDescription"], *(rule["Description"] for rule in rules)]
+    allowed = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}")
+    assert [] == [text for text in texts if not allowed.fullmatch(text)]
 
 
 def test_named_networks_may_call_the_service_port(synthesise: Synthesise) -> None:
