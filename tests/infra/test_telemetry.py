@@ -26,6 +26,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     agent.chmod(0o755)
     monkeypatch.setattr(telemetry, "AGENT", agent)
     monkeypatch.setattr(telemetry, "SETTINGS", tmp_path / "agent.json")
+    monkeypatch.setattr(telemetry, "GPU_TOOL", agent)
     return folder
 
 
@@ -46,6 +47,15 @@ def test_servers_are_counted_once_one_answers(told: Path) -> None:
         "CloudWatch agent started, not counting servers yet",
         "CloudWatch agent started",
     ] == said
+
+
+def test_no_gpu_is_asked_for_where_nothing_can_ask_it(
+    told: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The agent would end over it, and send no logs either: an image for machines without a GPU."""
+    monkeypatch.setattr(telemetry, "GPU_TOOL", tmp_path / "nvidia-smi")
+    telemetry.watch_server(VALUES, [].append)
+    assert {"disk", "mem", "procstat"} == list_plugins(told / "0")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ SETTINGS = Path("/etc/llavachat/agent.json")
 AGENT_SECONDS = 60
 PROCESSES = "procstat"
 """The plugin that counts the server's processes; it counts none, too."""
+GPU = "nvidia_gpu"
+GPU_TOOL = Path("/usr/bin/nvidia-smi")
+"""What that plugin asks, GPU or not. An agent that is told of the plugin and does not find the tool
+ends at once, logs and all. Source: its own `checkRightForBinariesFileWithInputPlugins`."""
 
 
 def set_up(values: dict[str, str], say: Callable[[str], None]) -> None:
@@ -62,6 +66,8 @@ def start_agent(values: dict[str, str], say: Callable[[str], None], without: str
     """
     settings = json.loads(Template((HERE / "agent.json").read_text()).safe_substitute(values))
     settings["metrics"]["metrics_collected"].pop(without, None)
+    if not GPU_TOOL.exists():
+        settings["metrics"]["metrics_collected"].pop(GPU, None)
     words = [str(AGENT), "-a", "fetch-config", "-m", "ec2", "-s", "-c", f"file:{SETTINGS}"]
     try:
         SETTINGS.write_text(json.dumps(settings, indent=2) + "\n")
