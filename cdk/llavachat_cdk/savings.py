@@ -43,11 +43,11 @@ class Snapshots(Construct):
                             actions=["ec2:CreateSnapshot", "ec2:CreateSnapshots"],
                             resources=[snapshots],
                         ),
+                        # As in AWS's own policy for this. That DLM marks a snapshot in the call
+                        # that makes it, and never after, is promised nowhere; one that bears no
+                        # mark would never expire.
                         iam.PolicyStatement(
-                            sid="Mark",
-                            actions=["ec2:CreateTags"],
-                            resources=[snapshots],
-                            conditions={"StringEquals": {"ec2:CreateAction": "CreateSnapshot"}},
+                            sid="Mark", actions=["ec2:CreateTags"], resources=[snapshots]
                         ),
                         iam.PolicyStatement(
                             sid="Expire",
@@ -57,7 +57,11 @@ class Snapshots(Construct):
                         ),
                         iam.PolicyStatement(
                             sid="Look",
-                            actions=["ec2:DescribeVolumes", "ec2:DescribeSnapshots"],
+                            actions=[
+                                "ec2:DescribeInstances",
+                                "ec2:DescribeVolumes",
+                                "ec2:DescribeSnapshots",
+                            ],
                             resources=["*"],
                         ),
                     ]
