@@ -217,7 +217,8 @@ class Options(BaseModel):
     )
     system_gib: int = describe(
         100,
-        "Size of the system's volume; at least that of the image.",
+        "Size of the system's volume; at least that of the image, which is 75 GiB for the default "
+        "one as of September 2026.",
         allowed="30 to 1000 GiB",
         cost="8.00, also while stopped (0.08 per GiB)",
         ge=30,
@@ -233,8 +234,8 @@ class Options(BaseModel):
     )
     budget_usd: int = describe(
         100,
-        "A monthly budget that warns at 80 % and when 100 % is forecast; 0 makes none. It counts "
-        "the whole account.",
+        "A monthly budget that warns at 80 % and when 100 % is forecast; 0 makes none, for an "
+        "account that its organization lets have no budgets. It counts the whole account.",
         allowed="0 to 100000",
         ge=0,
         le=100_000,
