@@ -14,7 +14,7 @@ MACHINE = ROOT / "cdk" / "llavachat_cdk" / "machine"
 sys.path.insert(0, str(MACHINE))
 
 from firstboot import __main__ as main  # noqa: E402
-from firstboot import account, credentials, handover, limit, telemetry  # noqa: E402
+from firstboot import account, credentials, handover, limit, sessions, telemetry  # noqa: E402
 
 ARNS = ("key", "certificate")
 DEPLOYMENT = {
@@ -82,6 +82,7 @@ def make_boot(
     patch.setattr(main, "Journal", lambda *_: Words())
     put_in_place(patch, call)
     patch.setattr(credentials, "bring", lambda *_: None)
+    patch.setattr(sessions, "try_again", lambda: None)
     patch.setattr(telemetry, "set_up", lambda *_: None)
     patch.setattr(main.volume, "find_device", lambda *_: Path("/dev/none"))
     patch.setattr(main.volume, "mount", lambda *_: None)

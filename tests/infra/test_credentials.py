@@ -1,19 +1,20 @@
 """The certificate that clients find in the secret is the one that is served."""
 
 import json
+import os
 import ssl
 import subprocess
 from pathlib import Path
 
 import pytest
-from boots import main, make_boot, make_release, say_nothing
+from boots import main, make_boot, make_release, refuse_all, say_nothing
 from cloud import Cloud
 from llavachat_cdk import read_context
 
-from firstboot import account, credentials  # isort: skip
+from firstboot import account, credentials, sessions  # isort: skip
 
-BRING = credentials.bring
-"""Itself: a first boot without a machine leaves it out."""
+BRING, TRY_AGAIN = credentials.bring, sessions.try_again
+"""Themselves: a first boot without a machine leaves them out."""
 
 
 @pytest.fixture
@@ -23,6 +24,54 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(credentials, "read_secret", kept.__getitem__)
     monkeypatch.setattr(credentials, "write_secret", kept.__setitem__)
     return kept
+
+
+def make_program(folder: Path, name: str, script: str) -> None:
+    """A program of that name that runs this script."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(("refused", "succeeds"), [(20, True), (100, False)])
+def test_rights_that_come_late_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: int, succeeds: bool
+) -> None:
+    """The role's policy was made moments before the machine; in the end, a refusal is one."""
+    answer = json.dumps({"SecretString": "abc"})
+    make_program(
+        tmp_path / "bin",
+        "aws",
+        f"echo >>{tmp_path}/tries\n"
+        f"test $(wc -l <{tmp_path}/tries) -gt {refused} || {{ echo AccessDenied >&2; exit 254; }}\n"
+        f"echo '{answer}'",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr(account.time, "sleep", lambda _: None)
+    if succeeds:
+        assert "abc" == credentials.read_secret("key")
+    else:
+        with pytest.raises(account.CallFailed, match="AccessDenied"):
+            credentials.read_secret("key")
+
+
+def test_session_manager_is_tried_again_once_the_rights_are_in_force(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its agent would wait for half an hour after a refusal; without one, nothing fails."""
+    make_program(tmp_path / "bin", "systemctl", f'echo "$@" >>{tmp_path}/told; exit 5')
+    boot = make_boot(monkeypatch, tmp_path, Cloud().call, tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr(sessions, "try_again", TRY_AGAIN)
+    monkeypatch.setattr(main, "prepare", lambda *_: None)
+    monkeypatch.setattr(credentials, "bring", refuse_all)
+    with pytest.raises(account.CallFailed):
+        boot.prepare()
+    assert not (tmp_path / "told").exists()
+    monkeypatch.setattr(credentials, "bring", lambda *_: None)
+    boot.prepare()
+    expected = [f"try-restart --no-block {unit}" for unit in sessions.UNITS]
+    assert expected == (tmp_path / "told").read_text().splitlines()
 
 
 def boot_with(

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from firstboot import credentials, limit, safekeeping, telemetry, volume
+from firstboot import credentials, limit, safekeeping, sessions, telemetry, volume
 from firstboot.account import CallFailed, call, read_instance_id
 from firstboot.handover import Handover
 from firstboot.journal import Journal
@@ -88,6 +88,8 @@ class FirstBoot:
         self.made = credentials.bring(
             CREDENTIALS, it["api_key"], it["certificate"], it["domain"], say
         )
+        # What has read secrets has its rights.
+        sessions.try_again()
         self.journal.enter("telemetry")
         telemetry.set_up(self.list_telemetry(), say)
         self.journal.enter("prepare")

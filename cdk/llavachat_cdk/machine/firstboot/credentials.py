@@ -14,10 +14,16 @@ VALID_DAYS = 3650
 RENEW_SECONDS = 90 * 24 * 3600
 """A certificate that ends sooner than this is made anew by the next machine."""
 
+READ_ATTEMPTS = 30
+"""Some 90 seconds: the role's policy was made moments before the machine, and may take that long to
+be in force everywhere. Source: IAM User Guide, "Changes that I make are not always immediately
+visible"."""
+
 
 def read_secret(arn: str) -> str:
     """The secret's text."""
-    answer = call("secretsmanager", "get-secret-value", "--secret-id", arn)
+    words = ("--secret-id", arn)
+    answer = call("secretsmanager", "get-secret-value", *words, attempts=READ_ATTEMPTS)
     return str(answer["SecretString"])
 
 
