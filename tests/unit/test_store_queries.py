@@ -102,6 +102,18 @@ async def test_a_branch_is_walked_by_indexes(store: SqlStore) -> None:
     assert 2 == len(branches)
 
 
+async def test_the_cut_turns_are_found_without_the_others(store: SqlStore) -> None:
+    """A start does not read all that was ever said."""
+    told: list[tuple[str, tuple[Any, ...]]] = []
+    with store._database.reading.begin() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *call: told.append(call[2:4]))
+        reading.read_running(connection)
+        ((statement, values),) = tuple(told)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        scans = [row[3] for row in plan if row[3].startswith("SCAN")]
+    assert ["SCAN turns USING INDEX ix_turns_running"] == scans
+
+
 @pytest.mark.parametrize(("num_turns", "num_times"), [(15, 0), (16, 1), (40, 2)])
 async def test_reading_a_chat_gives_way_between_turns(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch, num_turns: int, num_times: int

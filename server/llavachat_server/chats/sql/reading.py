@@ -8,7 +8,7 @@ from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Connection, FromClause, RowMapping, Select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select
 
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.record import (
@@ -77,25 +77,27 @@ class CutTurn:
 def read_running(connection: Connection) -> tuple[CutTurn, ...]:
     """The turns that run; before the first one is begun, those that were cut."""
     query = (
-        sa.select(chats.c.tenant, chats.c.id, turns.c.id.label("turn_id"))
-        .join(turns, turns.c.chat_key == chats.c.key)
+        sa.select(turns.c.key, chats.c.tenant, chats.c.id, turns.c.id.label("turn_id"))
+        .join_from(turns, chats, chats.c.key == turns.c.chat_key)
         .where(turns.c.state == TurnState.RUNNING.value)
-        .order_by(turns.c.key)
     )
-    return tuple(CutTurn(row.tenant, row.id, row.turn_id) for row in connection.execute(query))
+    # Asked for in this order, SQLite would read all turns there are instead of the running ones'
+    # index and sort nothing.
+    found = sorted(connection.execute(query), key=lambda row: int(row.key))
+    return tuple(CutTurn(row.tenant, row.id, row.turn_id) for row in found)
 
 
 def read_chat(connection: Connection, tenant: str, chat_id: str) -> Chat:
     """A chat with all its turns."""
     chat = _find_chat(connection, tenant, chat_id)
-    return rows.read_chat(chat, _read_turns(connection, turns, turns.c.chat_key == chat["key"]))
+    return rows.read_chat(chat, _read_turns(connection, turns.c.chat_key == chat["key"]))
 
 
 def read_opening(connection: Connection, tenant: str, chat_id: str) -> Chat:
     """A chat with its first turn alone."""
     chat = _find_chat(connection, tenant, chat_id)
     is_first = sa.and_(turns.c.chat_key == chat["key"], turns.c.position == 0)
-    return rows.read_chat(chat, _read_turns(connection, turns, is_first))
+    return rows.read_chat(chat, _read_turns(connection, is_first))
 
 
 def read_branch(connection: Connection, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
@@ -120,7 +122,8 @@ def read_branch(connection: Connection, tenant: str, chat_id: str, turn_id: str 
             parents.c.chat_key == chat["key"], parents.c.id == branch.c.parent_id
         )
     )
-    found = _read_turns(connection, turns.join(branch, branch.c.key == turns.c.key), sa.true())
+    # Joined with it, newer SQLite (3.46, not 3.40) would read the pictures of all chats.
+    found = _read_turns(connection, turns.c.key.in_(sa.select(branch.c.key)))
     if not found:
         raise NotFound("turn", leaf_id)
     return rows.read_chat(chat, found)
@@ -130,7 +133,7 @@ def read_turn(connection: Connection, tenant: str, chat_id: str, turn_id: str) -
     """One turn."""
     chat = _find_chat(connection, tenant, chat_id)
     is_it = sa.and_(turns.c.chat_key == chat["key"], turns.c.id == turn_id)
-    found = _read_turns(connection, turns, is_it)
+    found = _read_turns(connection, is_it)
     if not found:
         raise NotFound("turn", turn_id)
     return found[0]
@@ -250,15 +253,8 @@ def _find_picture(
     return row
 
 
-def _read_turns(
-    connection: Connection, those: FromClause, which: ColumnElement[bool]
-) -> tuple[Turn, ...]:
-    """Turns in the order in which they were asked.
-
-    Args:
-        those: `turns`, or what it is joined with so that no others are looked at.
-        which: of them.
-    """
+def _read_turns(connection: Connection, which: ColumnElement[bool]) -> tuple[Turn, ...]:
+    """Turns in the order in which they were asked."""
     links = (
         sa.select(
             turn_pictures.c.turn_key,
@@ -268,8 +264,7 @@ def _read_turns(
             turn_pictures.c.media_type,
             turn_pictures.c.num_frames,
         )
-        .select_from(those)
-        .join(turn_pictures, turn_pictures.c.turn_key == turns.c.key)
+        .join_from(turns, turn_pictures, turn_pictures.c.turn_key == turns.c.key)
         .join(pictures, pictures.c.key == turn_pictures.c.picture_key)
         .where(which)
         .order_by(turn_pictures.c.turn_key, turn_pictures.c.position)
@@ -279,8 +274,7 @@ def _read_turns(
         images[row["turn_key"]].append(rows.read_image(row))
     query = (
         sa.select(turns, *_BUILD_COLUMNS)
-        .select_from(those)
-        .join(builds, builds.c.key == turns.c.build_key)
+        .join_from(turns, builds, builds.c.key == turns.c.build_key)
         .where(which)
         .order_by(turns.c.position)
     )
