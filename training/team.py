@@ -114,6 +114,9 @@ ALONE = Team()
 def run_team(size: int, work: Callable[..., None], *arguments: Any) -> None:
     """Run ``work(team, *arguments)`` in ``size`` processes, or in this one if that is 1.
 
+    Of torch's builds with CUDA, no process that has computed gradients can be forked: its children
+    could compute none. So a run's team is made before anything is learnt.
+
     Raises:
         RuntimeError: a process failed; the others were ended.
     """

@@ -99,7 +99,8 @@ async def test_steps_that_were_not_recorded_are_told(
 
     assert told["figures"]["single"] > 0
     (trouble,) = told["told"]["troubles"]
-    assert trouble.startswith("steps are not recorded: RuntimeError: ")
+    # What follows are the words of this torch's build, with CUDA or without.
+    assert trouble.startswith("steps are not recorded: ")
     text = write_report({**EMPTY, "models": {"tiny/int8": {ENGINE: [told], GENERATE: []}}})
     assert "| tiny, int8 | llavachat, impaired | generate() |" in text
     assert f"llavachat was not at its best: {trouble}" in text

@@ -21,11 +21,15 @@ from scripted_engine import NUM_IMAGE_TOKENS, shapes_prompts
 from store_records import end, make_chat, make_turn
 
 
+async def tell_waits(work: Coroutine[Any, Any, Any], tell: Callable[[Any], None]) -> Any:
+    """Do a work, and tell of whatever it waits for."""
+    return await _pass_waits(work, tell)
+
+
 @types.coroutine
-def tell_waits(
+def _pass_waits(
     work: Coroutine[Any, Any, Any], tell: Callable[[Any], None]
 ) -> Generator[Any, Any, Any]:
-    """Do a work, and tell of whatever it waits for."""
     send, value = work.send, None
     while True:
         try:
