@@ -1,8 +1,10 @@
 """Measures the first start of a quantised model beside the next one: memory and time.
 
     python -m bench.starts --rounds 3
+    python -m bench.starts --rounds 1 --size 13b --dtype float16 --forms int8,nf4 --folder /data
 
-Makes a LLaVA-shaped checkpoint with random weights once (0.9 GB in float16, in shards of 200 MB)
+Makes a LLaVA-shaped checkpoint with random weights once (0.9 GB in float16, in shards of 200 MB, or
+one in the shapes of LLaVA-1.5 7B or 13B, of 14 and 26 GB)
 and loads it in processes of their own, as the server does: unquantised, and in int8 and nf4 each
 without a copy of the quantised weights (the first start writes one) and with it, and
 asks one question of 16 tokens. Memory is the process's peak resident set beyond what it held before
@@ -33,8 +35,12 @@ from llavachat_server.engine.tensors.runner import Decoder, Runner
 from llavachat_server.values import Quantization
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from bench.gpu.checkpoint import make_checkpoint as make_full_checkpoint
+from bench.gpu.sizes import SIZES
+
 _SHAPES = Path(llavachat_server.__file__).parent / "models" / "shapes"
 _MIB = 1024**2
+SMALL = "440m"
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -62,7 +68,7 @@ def make_checkpoint(folder: Path) -> None:
     model.save_pretrained(folder, max_shard_size="200MB")
 
 
-def measure(folder: str, form: str, shelf: str) -> None:
+def measure(folder: str, form: str, shelf: str, dtype: str) -> None:
     """Load in this process, and print what it took."""
     before = _read_status()
     began = time.perf_counter()
@@ -70,6 +76,7 @@ def measure(folder: str, form: str, shelf: str) -> None:
         model=folder,
         quantization=Quantization(form),
         quantized_folder=shelf or None,
+        dtype=dtype,
         num_threads=1,
     )
     stages: dict[str, float] = {}
@@ -110,37 +117,50 @@ def main() -> None:
     """Print a table of medians."""
     parser = argparse.ArgumentParser(prog="python -m bench.starts", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", choices=(SMALL, *SIZES), default=SMALL)
+    parser.add_argument("--dtype", default="auto", help="of what is not quantised")
+    parser.add_argument("--forms", default="none,int8,nf4", help="some of none, int8 and nf4")
+    parser.add_argument("--folder", type=Path, help="where there is room; the system's otherwise")
     parser.add_argument("--measure", nargs=3, metavar=("FOLDER", "FORM", "SHELF"))
     options = parser.parse_args()
     if options.measure:
-        measure(*options.measure)
+        measure(*options.measure, options.dtype)
         return
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
         folder = Path(place) / "model"
-        make_checkpoint(folder)
+        if options.size == SMALL:
+            make_checkpoint(folder)
+        else:
+            make_full_checkpoint(SIZES[options.size], folder, "cpu")
         rows: dict[str, list[dict[str, float]]] = {}
         for number in range(options.rounds):
-            rows.setdefault("none", []).append(_start(folder, "none", ""))
-            for form in ("int8", "nf4"):
-                shelf = str(Path(place) / f"shelf{number}")
-                rows.setdefault(f"{form}, no copy kept", []).append(_start(folder, form, ""))
-                rows.setdefault(f"{form}, first start", []).append(_start(folder, form, shelf))
-                rows.setdefault(f"{form}, next start", []).append(_start(folder, form, shelf))
-            shutil.rmtree(Path(place) / f"shelf{number}")
+            for form in options.forms.split(","):
+                if form == "none":
+                    found = _start(folder, form, "", options.dtype)
+                    rows.setdefault("unquantised", []).append(found)
+                    continue
+                shelf = Path(place) / f"shelf{number}"
+                for name in ("no copy kept", "first start", "next start"):
+                    kept = "" if name == "no copy kept" else str(shelf)
+                    found = _start(folder, form, kept, options.dtype)
+                    rows.setdefault(f"{form}, {name}", []).append(found)
+                shutil.rmtree(shelf)
     print("| start | s | of it writing the copy | peak MiB | of its own at the end, MiB |")
     print("| --- | --- | --- | --- | --- |")
-    for name, found in rows.items():
+    for name, found_rows in rows.items():
         cells = [
-            statistics.median(row[key] for row in found)
+            statistics.median(row[key] for row in found_rows)
             for key in ("seconds", "writing", "peak_mib", "own_mib")
         ]
-        print(f"| {name} | {cells[0]:.1f} | {cells[1]:.1f} | {cells[2]:.0f} | {cells[3]:.0f} |")
+        print(f"| {name} | {cells[0]:.1f} | {cells[1]:.1f} | {cells[2]:,.0f} | {cells[3]:,.0f} |")
 
 
-def _start(folder: Path, form: str, shelf: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", str(folder), form, shelf]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _start(folder: Path, form: str, shelf: str, dtype: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "bench.starts", "--dtype", dtype, "--measure"]
+    command += [str(folder), form, shelf]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])
+    print(form, shelf and "with a copy", found, file=sys.stderr, flush=True)
     return found
 
 
