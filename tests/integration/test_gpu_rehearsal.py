@@ -158,6 +158,19 @@ def test_a_recorded_step_waits_for_its_tokens_alone(gpu: Gpu) -> None:
     assert {"event": 2, "a copy to the host": 1} == kinds
 
 
+def test_a_core_that_is_closed_leaves_nothing(gpu: Gpu) -> None:
+    """Whoever may still hold it: the next one's cache and graphs need the memory."""
+    backend = load("cuda", dtype="float16")
+    before = gpu.live_bytes()
+    core = backend.make_core()
+    during = gpu.live_bytes()
+    core.close()
+    gc.collect()
+
+    assert before < during
+    assert before == gpu.live_bytes()
+
+
 async def test_the_whole_engine_comes_through_failures(
     gpu: Gpu, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -126,8 +126,11 @@ class Core:
         self._scheduler.pool.forget_owner(owner)
 
     def close(self) -> None:
-        """Let go of the model's cache, whose memory another core may need; `step` no more."""
-        del self._runner
+        """Let go of what another core may need the memory of; `step` no more.
+
+        Of the cache, and of what draws were recorded with.
+        """
+        del self._runner, self._sampler
 
     def step(self, meanwhile: Callable[[], None] = lambda: None) -> list[Output]:
         """Compute one batch; a report for each job that got a token or ended.
