@@ -171,6 +171,20 @@ def test_a_core_that_is_closed_leaves_nothing(gpu: Gpu) -> None:
     assert before == gpu.live_bytes()
 
 
+@pytest.mark.parametrize("said", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_kernels_that_find_no_room_are_a_matter_of_memory(said: str, gpu: Gpu) -> None:
+    """Which a smaller cache mends; and not of the kernel for pages, which is not given up."""
+
+    def fail(name: str) -> BaseException | None:
+        return RuntimeError(said) if name.startswith("aten::mm") else None
+
+    backend = load("cuda", dtype="float16")
+    gpu.fail = fail
+    with pytest.raises(MemoryError):
+        backend.make_core()
+    assert "paged" == backend.loaded.placement.attention
+
+
 async def test_the_whole_engine_comes_through_failures(
     gpu: Gpu, caplog: pytest.LogCaptureFixture
 ) -> None:

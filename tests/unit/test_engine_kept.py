@@ -175,6 +175,7 @@ def test_a_process_without_handles_says_nothing_of_the_copy(desk: Desk) -> None:
         (OSError(12, "Cannot allocate memory"), True),
         (OSError(5, "Input/output error"), False),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("out of memory"), False),

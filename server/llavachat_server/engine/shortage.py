@@ -3,9 +3,10 @@
 import errno
 
 _SHORT = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-_TORCH_SAYS = ("out of memory", "can't allocate memory")
-"""Of a GPU, from torch or from the driver, when it is opened or later; and of a processor. Source:
-`CUDACachingAllocator.cpp`, `cudaGetErrorString` and `alloc_cpu.cpp` in torch and CUDA."""
+_TORCH_SAYS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Of a GPU, from torch, from the driver, when it is opened or later, or from cuBLAS; and of a
+processor. Source: `CUDACachingAllocator.cpp`, `cudaGetErrorString`, `alloc_cpu.cpp` and
+`CUDABlas.cpp` in torch and CUDA."""
 
 
 def is_shortage(error: BaseException | None) -> bool:

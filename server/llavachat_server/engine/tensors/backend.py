@@ -19,6 +19,7 @@ from llavachat_server.engine.llava.weights import copy_out
 from llavachat_server.engine.placement import Placement, place_in_pieces
 from llavachat_server.engine.progress import Progress
 from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.shortage import is_shortage
 from llavachat_server.engine.tensors.attention import PieceAttention
 from llavachat_server.engine.tensors.cache import count_free_bytes, make_cache
 from llavachat_server.engine.tensors.embedding import VirtualEmbedding
@@ -187,9 +188,10 @@ class TensorBackend(Backend):
     def _find_trouble(self, attention: PagedAttention) -> str:
         try:
             compute_trial(self.decoder, attention)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_shortage(error):
+                # Not always torch's own error: a library may find no room for its kernels.
+                raise MemoryError from error
             _log.exception("the kernel for pages fails on this GPU")
             # Not the exception itself, which holds the cache.
             return f"no attention in pages: {describe_error(error)}"
@@ -198,9 +200,9 @@ class TensorBackend(Backend):
     def _check_steps(self, attention: PieceAttention | PagedAttention, num_rows: int) -> None:
         try:
             compute_trial(self.decoder, attention, num_rows)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_shortage(error):
+                raise MemoryError from error
             raise LoadingError(
                 f"the model can not be computed on this GPU: {describe_error(error)}"
             ) from error
