@@ -6,6 +6,7 @@ With `_wire`, the only modules that touch generated code or gRPC. What goes in i
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import grpc.experimental
 from llavachat._deadline import Deadline
 from llavachat._process import Home
 from llavachat._wire.diagnosis import is_doubtful, look_closer, tell_key
+from llavachat._wire.ended import EndedCalls
 from llavachat._wire.options import (
     build_credentials,
     build_metadata,
@@ -64,6 +66,9 @@ class Channel:
         """True once a server has answered a call."""
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
+        self._listing = threading.Lock()
+        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+        self._ended = EndedCalls()
         # What is wrong with the files is told now, though a pinned server is asked later.
         build_credentials(connection)
 
@@ -81,7 +86,10 @@ class Channel:
             InvalidRequest: the metadata can not be sent.
         """
         call = self._begin(operation, timeout_seconds, metadata)
-        return EventStream(call, operation, self._hearing, self._home)
+        stream = EventStream(call, operation, self._hearing, self._home, self._ended)
+        with self._listing:
+            self._streams.add(stream)
+        return stream
 
     def call(
         self,
@@ -106,6 +114,12 @@ class Channel:
         """Close the connection for good; running calls end."""
         self._is_closed = True
         if self._channel is not None and self._home.is_here:
+            # Before gRPC ends them, which would keep those that nobody reads to the end.
+            with self._listing:
+                streams = list(self._streams)
+            for stream in streams:
+                stream.cancel()
+            self._ended.close()
             self._channel.close()
 
     def _begin(
@@ -116,6 +130,8 @@ class Channel:
     ) -> Any:
         deadline = Deadline(timeout_seconds)
         self._open(deadline)
+        with self._listing:
+            self._ended.release()
         sent = build_metadata(self._connection, metadata)
         with self._telling_errors():
             return getattr(self._stub, operation.method)(
@@ -311,5 +327,18 @@ class AsyncChannel:
                 if credentials
                 else grpc.aio.insecure_channel(address, options=options)
             )
+            _untie(self._channel)
             self._stub = ChatServiceStub(self._channel)
         return self._channel
+
+
+def _untie(channel: Any) -> None:
+    """Have calls end with whoever holds them.
+
+    Since 1.83 gRPC ties each into a ring, by a callback that takes it off the channel's list: its
+    request and its answer, pictures and whole chats, stay until the garbage collector comes, and
+    one that is forgotten goes on (github.com/grpc/grpc/issues/43462). The list holds calls weakly,
+    and needs no callback.
+    """
+    if hasattr(channel, "_register_call") and hasattr(channel, "_active_calls"):
+        channel._register_call = channel._active_calls.add

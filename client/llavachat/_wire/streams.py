@@ -1,5 +1,6 @@
 """The events of one streamed call in two forms; what a channel begins, and a reply reads."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from llavachat._process import Home
+from llavachat._wire.ended import CallReader, EndedCalls
 from llavachat._wire.requests import Operation
 
 T = TypeVar("T")
@@ -21,11 +23,15 @@ Finish = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 class EventStream:
     """The events of one answer; `Operation.read` has made them values."""
 
-    def __init__(self, call: Any, operation: Operation[T], guard: Guard, home: Home) -> None:
+    def __init__(
+        self, call: Any, operation: Operation[T], guard: Guard, home: Home, ended: EndedCalls
+    ) -> None:
         self._call = call
+        self._reader = CallReader(call)
         self._read = operation.read
         self._guard = guard
         self._home = home
+        self._ended = ended
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -39,7 +45,7 @@ class EventStream:
         """
         while True:
             with self._guard():
-                response = next(self._call, None)
+                response = self._reader.read()
             if response is None:
                 raise StopIteration
             if (event := self._read(response)) is not None:
@@ -49,6 +55,11 @@ class EventStream:
         """End the call; what becomes of its turn is the server's to decide."""
         if self._home.is_here:
             self._call.cancel()
+            self._ended.add(self._reader)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.cancel()
 
 
 class AsyncEventStream:

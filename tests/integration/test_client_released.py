@@ -1,0 +1,138 @@
+"""Calls that have ended leave nothing behind in the client, however they ended."""
+
+import asyncio
+import gc
+import threading
+import time
+
+import grpc.aio
+import pytest
+from llavachat import AsyncClient, Client, InvalidRequest
+from scripted_service import abort, deltas, started
+
+PATIENCE_SECONDS = 30.0
+
+
+def count_calls() -> int:
+    """Calls of streams by threads that gRPC's core still holds, by the class that it has for one;
+    nothing else tells."""
+    gc.collect()
+    return sum(type(each).__name__ == "_CallState" for each in gc.get_objects())
+
+
+def list_async_calls() -> list[object]:
+    """Calls of asyncio that anything holds."""
+    return [each for each in gc.get_objects() if isinstance(each, grpc.aio.Call)]
+
+
+def await_calls(client: Client, number: int) -> None:
+    """Call once more, and wait until gRPC holds so many calls: it is told of on a thread."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    client.server_info()
+    while number != (found := count_calls()) and time.monotonic() < deadline:
+        time.sleep(0.01)  # of a thread's end nobody is told
+    assert number == found
+
+
+def go_on(_, context):
+    """An answer that ends with its call."""
+    has_ended = threading.Event()
+    yield started()
+    yield from deltas("So far")
+    if context.add_callback(has_ended.set):
+        has_ended.wait(PATIENCE_SECONDS)
+
+
+def leave_block(client: Client) -> None:
+    """An answer that is stopped in the middle."""
+    with client.start(None, "Go on.") as reply:
+        next(iter(reply))
+
+
+def forget(client: Client) -> None:
+    """An answer of which a part is read."""
+    next(iter(client.start(None, "Go on.")))
+
+
+def read_nothing(client: Client) -> None:
+    """A question whose answer nobody looks at."""
+    client.start(None, "Go on.")
+
+
+def close_elsewhere(client: Client) -> None:
+    """An answer that one thread reads and another closes."""
+    reply = client.start(None, "Go on.")
+    has_begun = threading.Event()
+
+    def read() -> None:
+        for _ in reply:
+            has_begun.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert has_begun.wait(PATIENCE_SECONDS)
+    reply.close()
+    reader.join(PATIENCE_SECONDS)
+
+
+ENDS = [leave_block, forget, read_nothing, close_elsewhere]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_grpc_lets_go_of_an_ended_stream(end, client, service):
+    """gRPC itself would keep each until the process ends, with the question's pictures."""
+    service.answer = go_on
+    before = count_calls()
+    running = client.start(None, "Go on.")
+    next(iter(running))
+    assert before + 1 == count_calls()
+    for _ in range(3):
+        end(client)
+    await_calls(client, before + 1)
+    running.close()
+    del running
+    await_calls(client, before)
+
+
+def test_grpc_lets_go_of_a_refused_stream(client, service):
+    """Whoever is told why nothing comes has read the end."""
+
+    def refuse(_, context):
+        abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no")
+        yield
+
+    service.answer = refuse
+    before = count_calls()
+    with pytest.raises(InvalidRequest):
+        client.start(None, "What is this?").read()
+    assert before == count_calls()
+
+
+def test_a_closed_client_leaves_no_stream(scripted, service):
+    """Also of an answer that somebody had until then, and that nobody reads to its end."""
+    service.answer = go_on
+    before = count_calls()
+    with Client(scripted.address) as client:
+        reply = client.start(None, "Go on.")
+        next(iter(reply))
+    del reply
+    assert before == count_calls()
+    client.close()
+
+
+async def test_async_calls_end_with_their_callers(scripted, picture):
+    """No collector has to come: it comes late, and a call may hold pictures or a whole chat."""
+    async with AsyncClient(scripted.address) as client:
+        await client.server_info()
+        gc.collect()
+        gc.disable()
+        try:
+            reply = client.start(picture, "What is this?")
+            assert "A red circle." == await reply.read()
+            await reply.chat.record()
+            assert [] != list_async_calls()
+            del reply
+            await asyncio.sleep(0)
+            assert [] == list_async_calls()
+        finally:
+            gc.enable()
