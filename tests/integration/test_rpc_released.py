@@ -3,16 +3,19 @@
 The callers here send bytes, so that every request that is found is the server's.
 """
 
+import asyncio
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import pytest
-from app_in_process import RunningApp, run_app
+from app_in_process import RunningApp, run_app, until
 from google.protobuf.message import Message
 from grpc import StatusCode
 from llavachat.v1 import chat_pb2 as pb
+from llavachat_server.chats.question import Question
+from llavachat_server.values import EngineEvent, EngineFailed, EngineRequest
 from rpc_calls import end, failure
 from scripted_engine import Hold, ScriptedEngine
 
@@ -101,3 +104,65 @@ async def test_a_call_that_was_left_lets_go() -> None:
             left.cancel()
             hold.release.set()
     assert [] == held
+
+
+class LateFailure(ScriptedEngine):
+    """Fails once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked, self.may_fail = asyncio.Event(), asyncio.Event()
+        self.fails = False
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+        """See `Engine.generate`; the first answers, for the server's start, are whole."""
+        if self.fails:
+            self.is_asked.set()
+            await self.may_fail.wait()
+            raise EngineFailed
+        async for event in super().generate(request):
+            yield event
+
+
+def list_questions() -> list[Question]:
+    """All that anything holds."""
+    return [each for each in gc.get_objects() if type(each) is Question]
+
+
+async def until_left(app: RunningApp) -> None:
+    """Wait until nobody follows the turn that runs."""
+    (live,) = app.app._turns._tasks
+
+    async def follows() -> bool:
+        return live.is_followed
+
+    await until(follows, lambda is_followed: not is_followed)
+
+
+async def until_over(app: RunningApp) -> None:
+    """Wait until no turn runs."""
+
+    async def count_turns() -> int:
+        return len(app.app._turns._tasks)
+
+    await until(count_turns, lambda number: number == 0)
+
+
+async def test_a_turn_that_fails_for_nobody_lets_go() -> None:
+    """Its caller left before, so that no call has its error, whose frames hold the question."""
+    engine = LateFailure()
+    async with run_app(engine) as app:
+        engine.fails = True
+        before = list_questions()
+        gc.collect()
+        gc.disable()
+        try:
+            left = call(app, "StartChat", QUESTION)
+            await engine.is_asked.wait()
+            left.cancel()
+            await until_left(app)
+            engine.may_fail.set()
+            await until_over(app)
+            assert len(before) == len(list_questions())
+        finally:
+            gc.enable()

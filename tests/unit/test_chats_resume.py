@@ -122,6 +122,21 @@ async def test_a_waiting_reader_is_told_its_place_again(monkeypatch: pytest.Monk
     assert [Queued(2), Delta("A", 0), END] == await read(live)
 
 
+async def test_who_leaves_before_an_error_is_told_leaves_no_frames() -> None:
+    """They hold the question, and the turn holds the error: a ring with all its pictures."""
+    live, error = LiveTurn("", lambda _: None), ValueError("no model")
+    live.publish(Delta("A", 0))
+    events = live.follow()
+    await anext(events)
+    try:
+        raise error
+    except ValueError:
+        live.fail(error)
+    assert error.__traceback__ is not None
+    await events.aclose()
+    assert error.__traceback__ is None
+
+
 async def test_a_dropped_reader_may_come_back_within_the_grace_period() -> None:
     """The turn goes on meanwhile, and the rest comes from where the reader was."""
     hold = Hold("A red circle")

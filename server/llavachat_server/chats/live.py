@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from llavachat_server.frames import drop_frames
 from llavachat_server.images.intake import ImageInfo
 from llavachat_server.values import Delta, FinishReason, ModelInfo, Queued, Sampling, Timings, Usage
 
@@ -111,6 +112,8 @@ class LiveTurn:
         """End without `Ended`: followers get `error` after what came before it."""
         self._error = error
         self._is_over = True
+        if not self.is_followed:
+            drop_frames(error)
         self._tell()
 
     async def follow(self, char_offset: int = 0) -> AsyncGenerator[TurnEvent, None]:
@@ -128,7 +131,7 @@ class LiveTurn:
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
-        position = 0
+        position, is_told = 0, False
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -148,11 +151,15 @@ class LiveTurn:
                     self._waiting.remove(news)
                     position -= 1
             if self._error is not None:
+                is_told = True
                 raise self._error
         finally:
             self._num_followers -= 1
             if self._num_followers == 0 and not self._is_over:
                 self._part()
+            elif self._num_followers == 0 and not is_told:
+                # Whoever is told may want the stack, and lets go of it.
+                drop_frames(self._error)
 
     def _part(self) -> None:
         """The last follower has left."""

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from llavachat_server.frames import drop_frames
 from llavachat_server.rpc.access import Rule
 from llavachat_server.rpc.auth import Key
 from llavachat_server.rpc.incoming import Context, Requests
@@ -202,7 +203,4 @@ def dropping_frames() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AbortError as aborted:
-        error: BaseException | None = aborted
-        while error is not None:
-            error.__traceback__ = None
-            error.__context__, error = None, error.__context__
+        drop_frames(aborted)
