@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-import time
 
 import grpc.aio
 import pytest
@@ -25,13 +24,12 @@ def list_async_calls() -> list[object]:
     return [each for each in gc.get_objects() if isinstance(each, grpc.aio.Call)]
 
 
-def await_calls(client: Client, number: int) -> None:
-    """Call once more, and wait until gRPC holds so many calls: it is told of on a thread."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def call_again(client: Client) -> None:
+    """Call once more, and wait for what is let go of meanwhile."""
     client.server_info()
-    while number != (found := count_calls()) and time.monotonic() < deadline:
-        time.sleep(0.01)  # of a thread's end nobody is told
-    assert number == found
+    letting_go = client._channel._ended._thread
+    letting_go.join(PATIENCE_SECONDS)
+    assert not letting_go.is_alive()
 
 
 def go_on(_, context):
@@ -88,10 +86,12 @@ def test_grpc_lets_go_of_an_ended_stream(end, client, service):
     assert before + 1 == count_calls()
     for _ in range(3):
         end(client)
-    await_calls(client, before + 1)
+    call_again(client)
+    assert before + 1 == count_calls()
     running.close()
     del running
-    await_calls(client, before)
+    call_again(client)
+    assert before == count_calls()
 
 
 def test_grpc_lets_go_of_a_refused_stream(client, service):
