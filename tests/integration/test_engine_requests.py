@@ -1,6 +1,7 @@
 """Requests side by side: how they stream, what they share, and what is told of them."""
 
 import asyncio
+import gc
 import itertools
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from engine_reference import (
     settle,
 )
 from llavachat_server.engine.engine import BatchingEngine
+from llavachat_server.engine.run import Run
 from llavachat_server.values import (
     ContextFull,
     Delta,
@@ -54,6 +56,19 @@ async def test_a_slow_reader_holds_nobody_up(engine: BatchingEngine) -> None:
     assert isinstance(events[0], Delta)
     assert expected == first.text + events[0].text
     assert len(first.text) == events[0].char_offset
+
+
+async def test_a_request_ends_with_its_caller(engine: BatchingEngine) -> None:
+    """No collector has to come, which counts objects and not their bytes: a request has pixels."""
+    await settle(engine)
+    gc.collect()
+    gc.disable()
+    try:
+        await ask(engine, build_request(engine, "whole", "What?", [draw_picture(1)]))
+        await settle(engine)
+        assert [] == [each for each in gc.get_objects() if type(each) is Run]
+    finally:
+        gc.enable()
 
 
 async def test_usage_and_timings(engine: BatchingEngine) -> None:

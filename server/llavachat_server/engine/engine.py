@@ -320,6 +320,7 @@ class BatchingEngine:
                 self._keeper.loop.cancel(run.number)
         elif run.ticket is not None and not run.ticket.is_admitted:
             self._admission.leave(run.ticket)
+            self._untie(run)
         else:
             # It is being prepared, and `_drive` will notice.
             self._pictures.wake()
@@ -336,6 +337,14 @@ class BatchingEngine:
         self._pictures.release(run)
         assert run.ticket is not None
         self._admission.leave(run.ticket)
+        self._untie(run)
+
+    @staticmethod
+    def _untie(run: Run) -> None:
+        """Have a run end with whoever holds it: its ticket tells it, and so holds it, and the
+        pixels of its pictures would stay until the garbage collector comes."""
+        assert run.ticket is not None
+        run.ticket.on_admitted, run.ticket.on_moved = lambda: None, lambda _: None
 
     def _take_reports(self, reports: list[Report]) -> None:
         for report in reports:
