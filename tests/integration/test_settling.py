@@ -29,6 +29,38 @@ def test_what_is_there_is_permanent_and_what_is_free_is_given_back() -> None:
     assert "True True True\nTrue\n" == done.stdout, done.stderr
 
 
+REPLY = """
+import threading
+from llavachat_server.settling import begin_start
+
+def held():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+begin_start()
+b"x" * 30_000_000
+before, kept = held(), []
+
+def reply():
+    pieces = []
+    for _ in range(10):
+        pieces.append(b"x" * 6_000_000)
+        kept.append(bytearray(1000))
+
+thread = threading.Thread(target=reply)
+thread.start()
+thread.join()
+print(held() - before < 20_000)
+"""
+
+
+def test_what_is_large_goes_back_when_it_is_free() -> None:
+    """After a larger one, and with small pieces between that stay; by itself glibc keeps it."""
+    words = [sys.executable, "-c", REPLY]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert "True\n" == done.stdout, done.stderr
+
+
 SERVE = """
 import gc, os, signal, sys, threading, time
 from llavachat_server.__main__ import main
