@@ -327,18 +327,5 @@ class AsyncChannel:
                 if credentials
                 else grpc.aio.insecure_channel(address, options=options)
             )
-            _untie(self._channel)
             self._stub = ChatServiceStub(self._channel)
         return self._channel
-
-
-def _untie(channel: Any) -> None:
-    """Have calls end with whoever holds them.
-
-    Since 1.83 gRPC ties each into a ring, by a callback that takes it off the channel's list: its
-    request and its answer, pictures and whole chats, stay until the garbage collector comes, and
-    one that is forgotten goes on (github.com/grpc/grpc/issues/43462). The list holds calls weakly,
-    and needs no callback.
-    """
-    if hasattr(channel, "_register_call") and hasattr(channel, "_active_calls"):
-        channel._register_call = channel._active_calls.add

@@ -1,12 +1,11 @@
 """Calls that have ended leave nothing behind in the client, however they ended."""
 
-import asyncio
 import gc
 import threading
 
-import grpc.aio
+import grpc
 import pytest
-from llavachat import AsyncClient, Client, InvalidRequest
+from llavachat import Client, InvalidRequest
 from scripted_service import abort, deltas, started
 
 PATIENCE_SECONDS = 30.0
@@ -17,11 +16,6 @@ def count_calls() -> int:
     nothing else tells."""
     gc.collect()
     return sum(type(each).__name__ == "_CallState" for each in gc.get_objects())
-
-
-def list_async_calls() -> list[object]:
-    """Calls of asyncio that anything holds."""
-    return [each for each in gc.get_objects() if isinstance(each, grpc.aio.Call)]
 
 
 def call_again(client: Client) -> None:
@@ -118,21 +112,3 @@ def test_a_closed_client_leaves_no_stream(scripted, service):
     del reply
     assert before == count_calls()
     client.close()
-
-
-async def test_async_calls_end_with_their_callers(scripted, picture):
-    """No collector has to come: it comes late, and a call may hold pictures or a whole chat."""
-    async with AsyncClient(scripted.address) as client:
-        await client.server_info()
-        gc.collect()
-        gc.disable()
-        try:
-            reply = client.start(picture, "What is this?")
-            assert "A red circle." == await reply.read()
-            await reply.chat.record()
-            assert [] != list_async_calls()
-            del reply
-            await asyncio.sleep(0)
-            assert [] == list_async_calls()
-        finally:
-            gc.enable()
