@@ -2,21 +2,24 @@
 
 A small file in a format that the server reads goes as it is, byte for byte (metadata too).
 Everything else is re-encoded: what is larger than the model can use, turned by its EXIF
-orientation, animated, or in a format that the server does not read. Knows no gRPC.
+orientation, animated, or in a format that the server does not read. HEIC and AVIF that can not be
+read here go as they are too: the server may read them, and says so if not. Knows no gRPC.
 """
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llavachat._download import MAX_DOWNLOAD_BYTES, download
+from llavachat._kinds import describe_refusal, find_modern_type
 from llavachat.errors import ImageError
 from llavachat.types import ImageInfo
 
@@ -46,28 +49,16 @@ _MEDIA_TYPES = {
 # Formats that Pillow decodes by itself: those that run other programs (EPS) stay out.
 _READABLE = (*_MEDIA_TYPES, "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
 _SCALABLE = {"RGB", "L", "YCbCr", "CMYK"}
-_LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"}
-
-_OTHER_FILES = (
-    (b"%PDF", "a PDF"),
-    (b"PK\x03\x04", "a ZIP archive or an office document"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x7fELF", "a program"),
-    (b"RIFF", "a sound or a video"),
-    (b"ID3", "a sound"),
-    (b"OggS", "a sound or a video"),
-    (b"\x1aE\xdf\xa3", "a video"),
-    (b"%!PS", "a PostScript document"),
-    (b"{", "text"),
-)
+_LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture ready to be sent: `data` is a whole file of `media_type`.
 
-    `num_frames` is how many frames or pages its source has, counted up to 10,000; the model looks
-    at the first alone.
+    `width_pixels` and `height_pixels` are 0 where they are not known: those of HEIC or AVIF that
+    can not be read here. `num_frames` is how many frames or pages its source has, counted up to
+    10,000; the model looks at the first alone.
     """
 
     data: bytes
@@ -121,7 +112,9 @@ def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS)
 
     Returns:
         The picture: the very bytes where they can go as they are, else encoded anew (PNG where
-        it is lossless and small, JPEG, or WebP where a large picture has transparency).
+        it is lossless and small, JPEG, or WebP where a large picture has transparency). HEIC
+        without pillow-heif, and AVIF where Pillow lacks it, are the very bytes whatever their
+        size: the server judges them.
 
     Raises:
         ImageError: it can not be read or fetched, is no picture, or is damaged.
@@ -138,8 +131,13 @@ def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS)
     return _prepare(name, data, max_side_pixels)
 
 
+def is_address(text: str) -> bool:
+    """True for what is fetched by http(s) rather than opened as a file."""
+    return text.lower().startswith(("http://", "https://"))
+
+
 def _read(source: ImageSource) -> tuple[str, bytes]:
-    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+    if isinstance(source, str) and is_address(source):
         return source, download(source)
     if isinstance(source, bytes | bytearray):
         return "The data", bytes(source)
@@ -189,6 +187,8 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
         raise ImageError(f"{name} is empty.")
     with _refusing_damage(name):
         image = _open(name, data)
+        if isinstance(image, Picture):
+            return image
         as_is = (
             image.format in _MEDIA_TYPES
             and max(image.size) <= max_side_pixels
@@ -207,11 +207,30 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
 _ORIENTATION = 0x0112  # EXIF tag
 
 
-def _open(name: str, data: bytes) -> Image.Image:
+def _open(name: str, data: bytes) -> Image.Image | Picture:
     try:
         return Image.open(io.BytesIO(data), formats=_list_readable())
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is {_name_content(data)}; send JPEG, PNG, WebP or GIF.") from None
+        pass
+    media_type = find_modern_type(data)
+    if media_type is None:
+        raise ImageError(f"{name} is {describe_refusal(data)}.")
+    image = _open_heic(data) if media_type == "image/heic" else None
+    # What is not read here may be read there, and the server says what it takes instead.
+    return image or Picture(data, media_type, 0, 0)
+
+
+def _open_heic(data: bytes) -> Image.Image | None:
+    """Open HEIC by pillow-heif; None where that is not installed."""
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        return None
+    # Not by registering it with Pillow, whose formats are the caller's own affair.
+    image = cast(Image.Image, cast(Any, HeifImageFile)(io.BytesIO(data)))
+    if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
+    return image
 
 
 @contextlib.contextmanager
@@ -239,7 +258,7 @@ def _list_readable() -> tuple[str, ...]:
 
 def _count_frames(image: Image.Image) -> int:
     """How many frames an opened file has, which stays at its first."""
-    if image.format == "MPO":  # a photograph, with previews and depths
+    if image.format in {"MPO", "HEIF"}:  # a photograph, with previews and depths
         return 1
     num_frames = getattr(image, "n_frames", 1)
     image.seek(0)
@@ -298,26 +317,6 @@ def _save(image: Image.Image, image_format: str, **options: object) -> bytes:
         image.getexif().clear()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
-
-
-def _name_content(data: bytes) -> str:
-    head = data[:512].lstrip()
-    lower = head.lower()
-    if lower.startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    if b"<svg" in lower:
-        return "an SVG drawing"
-    if data[4:8] == b"ftyp":
-        is_heif = data[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"avif"}
-        return "a HEIC or AVIF picture that can not be read here" if is_heif else "a video"
-    for magic, kind in _OTHER_FILES:
-        if head.startswith(magic):
-            return kind
-    try:
-        head.decode()
-    except UnicodeDecodeError:
-        return "not a picture that can be read"
-    return "text" if head else "not a picture"
 
 
 def _refuse_size(name: str) -> str:

@@ -179,6 +179,11 @@ OTHERS = (
     ),
     Evil("JPEG XL", lambda: b"\xff\x0a\xfa\x1f", "this is a JPEG XL picture"),
     Evil("JPEG 2000", lambda: b"\0\0\0\x0cjP  \r\n\x87\n", "this is a JPEG 2000 picture"),
+    Evil(
+        "DICOM",
+        lambda: bytes(128) + b"DICM\2\0",
+        "this is a DICOM file; export its picture as PNG or JPEG",
+    ),
     Evil("Photoshop", lambda: b"8BPS\0\1", "this is a Photoshop file"),
     Evil("Base64", lambda: b"iVBORw0KGgoAAAANSUhEUg==", "this is Base64 text"),
     Evil("an address", lambda: b"https://example.org/cat.png", "this is an address, not the pict"),

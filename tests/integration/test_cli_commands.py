@@ -5,10 +5,12 @@ import json
 import sys
 
 import grpc
+import pillow_heif
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from llavachat.cli.app import run
 from llavachat.v1 import chat_pb2, error_details_pb2
+from PIL import Image
 from scripted_service import abort, deltas, finished, started
 
 pytestmark = pytest.mark.usefixtures("scripted_in_environment")
@@ -277,6 +279,23 @@ def test_a_talk_without_a_terminal(service, picture, monkeypatch, capsys):
     assert ("turn-1", "turn-1") == (second.parent_turn_id, again.parent_turn_id)
     assert not second.params.HasField("temperature")
     assert 0.8 == pytest.approx(again.params.temperature)
+
+
+def test_a_picture_that_the_server_alone_may_read(service, monkeypatch, tmp_path, capsys):
+    """HEIC without its library is sent as it is; its size is not known, and it is not shown."""
+    path = tmp_path / "photo.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(path)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = io.BytesIO(f"/image {path}\nWhat?\n".encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines))
+    assert 0 == run(["chat"])
+    assert path.read_bytes() == service.requests[-1].images[0].data
+    output = capsys.readouterr()
+    assert f"image/heic, {path.stat().st_size / 1024:.0f} KiB" in output.err
+    assert "▀" not in output.out
 
 
 def test_a_first_question_is_asked_again_at_the_root(service, picture, monkeypatch):

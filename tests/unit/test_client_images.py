@@ -2,9 +2,12 @@
 
 import io
 import struct
+import sys
 from pathlib import Path
 
+import pillow_heif
 import pytest
+from llavachat import images
 from llavachat.errors import ImageError
 from llavachat.images import MAX_SIDE_PIXELS, Picture, list_sources, load_picture, load_pictures
 from llavachat.types import ImageInfo
@@ -177,6 +180,60 @@ def test_sixteen_bits_are_read_in_either_order(mode):
         assert [0, 65, 127, 255] == pytest.approx(read_row(sent), abs=1)
 
 
+@pytest.fixture
+def photograph():
+    """A HEIC file of 40 x 20 pixels, red and blue."""
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(halves()).save(buffer, format="HEIF")
+    return buffer.getvalue()
+
+
+def test_heic_is_read_where_its_library_is(photograph):
+    """It is sent as other pictures are, and Pillow's own formats stay the caller's affair."""
+    picture = load_picture(photograph)
+    assert ("image/jpeg", 40, 20) == (
+        picture.media_type,
+        picture.width_pixels,
+        picture.height_pixels,
+    )
+    left, right = (decode(picture).getpixel((x, 10)) for x in (5, 35))
+    assert left[0] > 220 > 40 > left[2]
+    assert right[2] > 220 > 40 > right[0]
+    assert "HEIF" not in Image.OPEN
+
+
+def test_damaged_heic_is_told(photograph, monkeypatch):
+    """As of any other picture; so is one with too many pixels."""
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        load_picture(photograph[:-50])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match="megapixels"):
+        load_picture(photograph)
+
+
+def test_heic_goes_as_it_is_without_its_library(photograph, monkeypatch):
+    """The server may have it."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert Picture(photograph, "image/heic", 0, 0) == load_picture(photograph)
+
+
+@pytest.mark.parametrize(
+    ("brands", "media_type"),
+    [
+        (b"avif\0\0\0\0avifmif1", "image/avif"),
+        (b"mif1\0\0\0\0mif1avif", "image/avif"),
+        (b"mif1\0\0\0\0mif1heic", "image/heic"),
+        (b"msf1\0\0\0\0msf1hevc", "image/heic"),
+    ],
+)
+def test_what_pillow_does_not_read_is_the_servers_to_judge(monkeypatch, brands, media_type):
+    """HEIC and AVIF by what they say that they are, where neither can be read here."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(images, "_list_readable", lambda: ("PNG",))
+    data = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + b"mdat"
+    assert Picture(data, media_type, 0, 0) == load_picture(data)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -251,6 +308,11 @@ def test_one_several_or_none():
         ),
         ("clip.mp4", b"\0\0\0\x20ftypisom", "clip.mp4 is a video; send JPEG, PNG, WebP or GIF."),
         ("empty.png", b"", "empty.png is empty."),
+        (
+            "scan.dcm",
+            bytes(128) + b"DICM\x02\0",
+            "scan.dcm is a DICOM file; export its picture as PNG or JPEG, and send that.",
+        ),
     ],
 )
 def test_what_is_no_picture_is_named(tmp_path, monkeypatch, name, content, sentence):

@@ -222,9 +222,10 @@ class Talk:
             self._note(describe_usage(self._reply))
 
     def _show(self, picture: Picture) -> None:
-        size = f"{picture.width_pixels} x {picture.height_pixels} pixels"
-        self._note(f"{picture.media_type}, {size}, {len(picture.data) / 1024:.0f} KiB")
-        if can_show(self._screen):
+        is_read = picture.width_pixels > 0  # else the server alone may read it
+        size = f", {picture.width_pixels} x {picture.height_pixels} pixels" if is_read else ""
+        self._note(f"{picture.media_type}{size}, {len(picture.data) / 1024:.0f} KiB")
+        if is_read and can_show(self._screen):
             with Image.open(io.BytesIO(picture.data)) as image:
                 self._screen.print(draw_thumbnail(image))
 

@@ -23,6 +23,9 @@ write."""
 _MAX_BRANDS_BYTES = 256
 """That are looked at. Files name about five, of four bytes each."""
 
+_DICOM = b"DICM"
+"""Follows 128 bytes of anything. Source: DICOM PS3.10, section 7.1."""
+
 _TEXT_SAMPLE_BYTES = 512
 
 _MAX_GIF_BLOCKS = 200_000
@@ -51,6 +54,8 @@ def sniff(data: bytes) -> str:
         return "WEBP"
     if is_heic(data):
         return "HEIF"
+    if data[128:132] == _DICOM:
+        raise BadImage("this is a DICOM file; export its picture as PNG or JPEG, and send that")
     name = _other_kind(data)
     if name is None:
         raise BadImage(f"the file is not a picture of a known kind; {WANTED}")
