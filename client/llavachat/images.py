@@ -10,13 +10,14 @@ import contextlib
 import io
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from llavachat._download import MAX_DOWNLOAD_BYTES, download
 from llavachat._kinds import describe_refusal, find_modern_type
@@ -200,6 +201,9 @@ def _prepare(name: str, data: bytes, max_side_pixels: int) -> Picture:
             image.load()
             return Picture(data, _MEDIA_TYPES[str(image.format)], *image.size)
         num_frames = _count_frames(image)
+        if image.format == "PPM" and image.mode == "I":
+            # Pillow has stretched what it read to 16 bits, and holds it in 32.
+            image = image.convert("I;16")
         picture = _encode(image, max_side_pixels, lossless=image.format not in _LOSSY)
         return replace(picture, num_frames=num_frames)
 
@@ -288,8 +292,7 @@ def _encode(image: Image.Image, max_side_pixels: int, *, lossless: bool) -> Pict
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """RGB, or RGBA where something shows through."""
     if image.mode.startswith("I;16"):
-        # Of these, the big-endian ones do not tell their extremes.
-        image = image.convert("I")
+        image = _keep_higher_bytes(image)
     if image.mode in {"I", "F"}:
         # Pillow's own conversion clips instead of scaling.
         low, high = cast(tuple[float, float], image.getextrema())
@@ -300,6 +303,21 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     clear = image if image.mode == "RGBA" else image.convert("RGBA")
     lowest, _ = cast(tuple[int, int], clear.getchannel("A").getextrema())
     return clear if lowest < 255 else clear.convert("RGB")
+
+
+def _keep_higher_bytes(image: Image.Image) -> Image.Image:
+    """16-bit grey in 8 bits, as the server does it: whatever values there are, white is 65,535."""
+    data, clear = image.tobytes(), image.info.get("transparency")
+    planes = [Image.frombytes("L", image.size, data[start::2]) for start in (0, 1)]
+    is_big = image.mode.endswith("B") or (image.mode.endswith("N") and sys.byteorder == "big")
+    high, low = planes if is_big else reversed(planes)
+    if not isinstance(clear, int):
+        return high
+    # One value is clear: that alone, not all those that look like it in 8 bits.
+    parts = zip((high, low), divmod(clear, 256), strict=True)
+    masks = [plane.point([255 * (each == part) for each in range(256)]) for plane, part in parts]
+    alpha = ImageChops.invert(ImageChops.darker(*masks))
+    return Image.merge("LA", (high, alpha))
 
 
 def _find_white(low: float, high: float, *, is_float: bool) -> float:

@@ -11,6 +11,8 @@ from llavachat import images
 from llavachat.errors import ImageError
 from llavachat.images import MAX_SIDE_PIXELS, Picture, list_sources, load_picture, load_pictures
 from llavachat.types import ImageInfo
+from llavachat_server.images.decoding import decode as read_by_server
+from llavachat_server.images.picture import ImageLimits
 from PIL import Image
 
 INFO = ImageInfo("ab" * 32, 1, 1, 64, "image/png")
@@ -178,6 +180,47 @@ def test_sixteen_bits_are_read_in_either_order(mode):
     for source in sources:
         sent = decode(load_picture(source)).convert("L")
         assert [0, 65, 127, 255] == pytest.approx(read_row(sent), abs=1)
+
+
+GREYS = (0, 1, 100, 255, 256, 4095, 0x8000, 0xFFFF)
+"""Of 16 bits; a picture of the first four alone is dark, not one of 8 bits."""
+
+
+def bands(values, width):
+    """A 16-bit grey picture, a band for each value."""
+    row = b"".join(value.to_bytes(2, "little") * (width // len(values)) for value in values)
+    return Image.frombytes("I;16", (width, 8), row * 8)
+
+
+def read_bands(picture, number):
+    """The middle of each band."""
+    size = picture.width // number
+    return [picture.getpixel((index * size + size // 2, 4)) for index in range(number)]
+
+
+@pytest.mark.parametrize("values", [GREYS, GREYS[:4]])
+@pytest.mark.parametrize("clear", [None, 255, 0x80FF])
+def test_sixteen_bits_come_out_as_the_server_reads_them(values, clear):
+    """A large PNG that is encoded here as one that goes as it is: by the upper byte, whatever
+    values there are, and with the one clear value clear."""
+    options = {} if clear is None else {"transparency": clear}
+    small = load_picture(encode(bands(values, 800), "PNG", **options))
+    large = load_picture(encode(bands(values, 1600), "PNG", **options))
+    assert (800, 1344) == (small.width_pixels, large.width_pixels)
+    seen = [
+        read_bands(read_by_server(each.data, ImageLimits()).pixels, len(values))
+        for each in (small, large)
+    ]
+    assert seen[0] == seen[1]
+    expected = [255 if value == clear else value >> 8 for value in values]
+    assert [(grey,) * 3 for grey in expected] == seen[1]
+
+
+def test_a_portable_grey_map_has_its_sixteen_bits():
+    """Pillow stretches these to 16 bits in a mode of 32."""
+    samples = b"".join(value.to_bytes(2, "big") for value in (0, 100, 200, 255))
+    sent = decode(load_picture(b"P5 4 1 65535\n" + samples)).convert("L")
+    assert [0, 0, 0, 0] == read_row(sent)
 
 
 @pytest.fixture
