@@ -51,7 +51,7 @@ class Chat:
         top_k: int | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | None = (),
         overflow: OverflowPolicy | None = None,
         request_id: str | None = None,
         metadata: Mapping[str, str | bytes] | None = None,

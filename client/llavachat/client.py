@@ -134,7 +134,7 @@ class Client:
         top_k: int | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | None = (),
         overflow: OverflowPolicy | None = None,
         request_id: str | None = None,
         metadata: Mapping[str, str | bytes] | None = None,

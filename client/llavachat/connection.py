@@ -5,9 +5,11 @@ Pure: it opens no file and no socket, and knows no gRPC.
 
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +81,17 @@ def check_timeout(timeout_seconds: float) -> float:
     Raises:
         ConfigurationError: it is 0, negative or not a number.
     """
-    if not timeout_seconds > 0:
+    if not (_is_number(timeout_seconds) and timeout_seconds > 0):
         raise ConfigurationError(
-            f"timeout_seconds is {timeout_seconds}; it must be over 0 (math.inf for no deadline)."
+            f"timeout_seconds is {timeout_seconds!r}; it must be a number of seconds over 0 "
+            "(math.inf for no deadline)."
         )
     return timeout_seconds
+
+
+def _is_number(value: object) -> bool:
+    # numpy's are real numbers too; True is none.
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def find_metadata_fault(metadata: object) -> str | None:
@@ -152,6 +160,7 @@ class Connection:
     allow_insecure: bool = False
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         object.__setattr__(self, "address", parse_address(self.address))
         if self.tls_pin == "":
             object.__setattr__(self, "tls_pin", None)
@@ -195,6 +204,21 @@ class Connection:
             raise ConfigurationError("resume_seconds must be 0 (never) or more.")
         if self.restart_seconds is not None and not 0 <= self.restart_seconds < math.inf:
             raise ConfigurationError("restart_seconds must be 0 (never) or more.")
+
+    def _check_kinds(self) -> None:
+        for name in ("address", "api_key", "tls_server_name", "tls_pin"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) or (value is None and name != "address")):
+                # Not its value: a key may have come as bytes.
+                raise ConfigurationError(f"{name} must be text, not {type(value).__name__}.")
+        for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str | os.PathLike)):
+                raise ConfigurationError(f"{name} must be a path, not {type(value).__name__}.")
+        for name in ("max_message_bytes", "keepalive_seconds", "resume_seconds", "restart_seconds"):
+            value = getattr(self, name)
+            if not (_is_number(value) or (value is None and name == "restart_seconds")):
+                raise ConfigurationError(f"{name} is {value!r}; it must be a number.")
 
     @property
     def patience_seconds(self) -> float:

@@ -142,11 +142,33 @@ def test_what_can_not_work_is_refused(arguments):
         Connection(**arguments)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf])
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf, "5", None, True])
 def test_wrong_deadlines_are_refused(seconds):
     """A deadline is over 0."""
     with pytest.raises(ConfigurationError):
         check_timeout(seconds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"timeout_seconds": "5"}, "timeout_seconds is '5'; it must be a number of seconds over 0"),
+        ({"timeout_seconds": None}, "timeout_seconds is None; it must be a number"),
+        ({"keepalive_seconds": "30"}, "keepalive_seconds is '30'; it must be a number."),
+        ({"resume_seconds": None}, "resume_seconds is None; it must be a number."),
+        ({"restart_seconds": "1"}, "restart_seconds is '1'; it must be a number."),
+        ({"max_message_bytes": "1e6"}, "max_message_bytes is '1e6'; it must be a number."),
+        ({"address": None}, "address must be text, not NoneType."),
+        ({"api_key": b"secret"}, "api_key must be text, not bytes."),
+        ({"tls_pin": 7}, "tls_pin must be text, not int."),
+        ({"tls_ca_file": 7}, "tls_ca_file must be a path, not int."),
+    ],
+)
+def test_what_is_of_another_kind_is_told(arguments, sentence):
+    """By the library's own error, which says what would be right."""
+    with pytest.raises(ConfigurationError) as refusal:
+        Connection(**arguments)
+    assert str(refusal.value).startswith(sentence)
 
 
 def test_the_environment_is_read():

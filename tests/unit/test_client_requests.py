@@ -36,8 +36,8 @@ def go_on(chat_id, **changes):
 
 def list_chats(**changes):
     """A ListChats operation."""
-    arguments = {"labels": None, "updated_since": None, "updated_before": None}
-    return requests.list_chats(page_size=1, page_token="", **{**arguments, **changes})
+    arguments = {"page_size": 1, "labels": None, "updated_since": None, "updated_before": None}
+    return requests.list_chats(page_token="", **{**arguments, **changes})
 
 
 def test_what_is_not_given_is_not_sent():
@@ -231,6 +231,25 @@ def test_times_that_can_not_be_told_are_refused(time):
             list_chats(**{name: time})
 
 
+@pytest.mark.parametrize("labels", [["a"], "a=b", 7, (), {"a": None}, {None: "a"}, {"a": 1}])
+def test_what_is_no_labels_is_refused(labels):
+    """Texts by texts, and nothing that protobuf or Python itself would stumble over."""
+    for make in (start, list_chats):
+        with pytest.raises(InvalidRequest, match=r"^labels must be (a mapping|text)") as refusal:
+            make(labels=labels)
+        assert ("labels", NOT_SENT) == (
+            refusal.value.violations[0].field,
+            refusal.value.violations[0].reason,
+        )
+
+
+@pytest.mark.parametrize("size", ["5", 2.0, True, None, -1, 1001])
+def test_what_is_no_size_of_a_page_is_refused(size):
+    """A whole number, as far as the contract goes."""
+    with pytest.raises(InvalidRequest, match=r"^page_size must be a whole number, 1 to 1000 "):
+        list_chats(page_size=size)
+
+
 @pytest.mark.parametrize("overflow", ["error", 1, []])
 def test_what_is_no_policy_is_refused(overflow):
     """Neither its word nor its number is one."""
@@ -243,3 +262,15 @@ def test_a_single_stop_text_may_stand_alone():
     """A text is not taken for a list of its characters."""
     params = requests.collect_params(None, None, None, None, None, None, "END")
     assert ("END",) == params.stop
+
+
+def test_no_stop_text_may_be_none():
+    """As with every other parameter, None is not given."""
+    assert () == requests.collect_params(None, None, None, None, None, None, None).stop
+
+
+@pytest.mark.parametrize("stop", [7, 1.5, b"END", {"a": "b"}, [b"END"], [None]])
+def test_what_is_no_stop_text_is_refused(stop):
+    """One text or several."""
+    with pytest.raises(InvalidRequest, match=r"^stop must be (a text or several|text)\b"):
+        start(params=requests.collect_params(None, None, None, None, None, None, stop))

@@ -25,8 +25,20 @@ def check_id(name: str, value: str) -> str:
 
 def check_labels(labels: Mapping[str, str] | None) -> dict[str, str]:
     """Let labels through."""
-    pairs = (labels or {}).items()
-    return {check_text("labels", key): check_text("labels", value) for key, value in pairs}
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping):
+        expected = "must be a mapping of texts to texts, such as {'job': '7'}"
+        raise refuse("labels", expected, labels)
+    pairs = labels.items()
+    return {check_each("labels", key): check_each("labels", value) for key, value in pairs}
+
+
+def check_each(name: str, value: str) -> str:
+    """Let one of several texts through, of which none may be missing."""
+    if value is None:
+        raise refuse(name, "must be text, not None")
+    return check_text(name, value)
 
 
 def check_text(name: str, text: Text) -> Text:

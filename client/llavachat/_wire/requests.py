@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from llavachat._wire import responses
 from llavachat._wire.checks import (
+    check_each,
     check_id,
     check_labels,
     check_prompt,
@@ -65,11 +66,17 @@ def collect_params(
     top_k: int | None,
     repetition_penalty: float | None,
     seed: int | None,
-    stop: Sequence[str],
+    stop: Sequence[str] | None,
 ) -> Params:
-    """The keyword arguments of a question as one value; a single stop text may stand alone."""
-    texts = (stop,) if isinstance(stop, str) else tuple(stop)
-    return Params(max_tokens, temperature, top_p, top_k, repetition_penalty, seed, texts)
+    """The keyword arguments of a question as one value; a single stop text may stand alone.
+
+    Raises:
+        InvalidRequest: `stop` is no texts.
+    """
+    texts = (stop,) if isinstance(stop, str) else () if stop is None else stop
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise refuse("stop", "must be a text or several", stop)
+    return Params(max_tokens, temperature, top_p, top_k, repetition_penalty, seed, tuple(texts))
 
 
 def pick_latest_turn(record: ChatRecord) -> str:
@@ -206,8 +213,9 @@ def list_chats(
     updated_before: datetime | None,
 ) -> Operation[ChatPage]:
     """ListChats: one page."""
-    if not 0 <= page_size <= 1000:
-        raise refuse("page_size", "must be 1 to 1000 (0 asks for the server's own size)")
+    if not (is_int(page_size) and 0 <= page_size <= 1000):
+        expected = "must be a whole number, 1 to 1000 (0 asks for the server's own size)"
+        raise refuse("page_size", expected, page_size)
     request = chat_pb2.ListChatsRequest(
         page_size=page_size,
         page_token=page_token,
@@ -275,7 +283,7 @@ def write_params(params: Params) -> chat_pb2.GenerationParams:
         top_k=params.top_k,
         repetition_penalty=params.repetition_penalty,
         seed=params.seed,
-        stop=[check_text("stop", text) for text in params.stop],
+        stop=[check_each("stop", text) for text in params.stop],
     )
 
 
