@@ -4,6 +4,7 @@
 
     LlavaChatError
     ├── ConfigurationError        a client that can not work: address, TLS, fork (ValueError)
+    │   └── CertificateRefused    the server's certificate is not the pinned one, or unusable
     ├── ImageError                a picture that can not be read or sent         (ValueError)
     ├── ArchiveError              an exported chat that can not be read          (ValueError)
     ├── NotStartedYet             a reply was asked for what it does not know yet
@@ -44,6 +45,11 @@ class LlavaChatError(Exception):
 class ConfigurationError(LlavaChatError, ValueError):
     """The client can not work as configured, address, TLS, key or a size, or where it is used: in a
     process that was forked since, or in a second event loop."""
+
+
+class CertificateRefused(ConfigurationError):
+    """The server's certificate is not the one that `tls_pin` names, or is and can not be used. The
+    pin may be of an earlier certificate; else somebody may stand between."""
 
 
 class ImageError(LlavaChatError, ValueError):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from llavachat import AsyncClient, CannotConnect, Client, DeadlineExceeded
+from llavachat import AsyncClient, CannotConnect, CertificateRefused, Client, DeadlineExceeded
+from llavachat.cli.app import run
 from scripted_service import ScriptedServer
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
@@ -106,6 +107,34 @@ def call(request):
             return await CALLS[name](client, seconds)
 
     return run
+
+
+async def test_another_certificate_is_an_error_of_its_own(secure):
+    """By which a script tells it from a pin that is mistyped; the message names the one shown."""
+    wrong = "sha256:" + "0" * 64
+    with Client(secure.address, tls_pin=wrong) as client, pytest.raises(CertificateRefused) as told:
+        client.server_info()
+    assert PIN in str(told.value)
+    async with AsyncClient(secure.address, tls_pin=wrong) as client:
+        with pytest.raises(CertificateRefused):
+            await client.server_info()
+
+
+@pytest.mark.parametrize(
+    ("trust", "code", "sentence"),
+    [
+        (("--pin", "sha256:" + "0" * 64), 3, "not the one in --pin"),
+        (("--ca-file", str(CERTIFICATES / "client.pem")), 3, "certificate is signed by an"),
+        (("--pin", "sha256:0"), 2, "--pin is 'sha256:0'"),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_has_its_exit_code(
+    secure, picture, capsys, monkeypatch, tmp_path, trust, code, sentence
+):
+    """Not that of a mistyped command."""
+    monkeypatch.setenv("LLAVACHAT_STATE_DIR", str(tmp_path))
+    assert code == run(["ask", "-a", secure.address, *trust, picture, "What?"])
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -183,7 +183,7 @@ def test_every_error_has_a_sentence_and_a_code(cls):
     """Connection trouble is 3, the user's own mistakes are 2, the server's word is 1."""
     failure = judge(_make(cls))
     expected = ExitCode.FAILED
-    if issubclass(cls, errors.ServerUnavailable):
+    if issubclass(cls, errors.ServerUnavailable | errors.CertificateRefused):
         expected = ExitCode.UNAVAILABLE
     elif issubclass(cls, errors.ConfigurationError | errors.ImageError | errors.ArchiveError):
         expected = ExitCode.USAGE

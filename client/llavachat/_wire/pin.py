@@ -15,7 +15,7 @@ from llavachat._deadline import Deadline, connect
 from llavachat._wire.files import load_own_certificate
 from llavachat._wire.status import tell_late
 from llavachat.connection import Connection, split_address
-from llavachat.errors import CannotConnect, ConfigurationError
+from llavachat.errors import CannotConnect, CertificateRefused
 
 CONNECT_SECONDS = 10.0
 """The longest that a server may take to show its certificate, where the call has longer."""
@@ -45,14 +45,15 @@ def fetch_pinned(connection: Connection, deadline: Deadline) -> PinnedServer:
     Raises:
         CannotConnect: nothing answers there, or it does not speak TLS.
         DeadlineExceeded: there was no answer in time.
-        ConfigurationError: it is another certificate, or one that can not be used; or ours is.
+        CertificateRefused: it is another certificate, or one that can not be used.
+        ConfigurationError: our own can not be used.
     """
     host, _ = split_address(connection.address)
     with _connect(connection, deadline, _any_context(connection)) as unchecked:
         der = unchecked.getpeercert(binary_form=True) or b""
     pin = f"sha256:{hashlib.sha256(der).hexdigest()}"
     if not any(hmac.compare_digest(pin, known) for known in connection.tls_pins):
-        raise ConfigurationError(
+        raise CertificateRefused(
             f"The server at {connection.address} shows a certificate with the pin {pin}, which is "
             "not the one in tls_pin. If its certificate was changed, ask whoever did; else "
             "somebody stands between."
@@ -62,7 +63,7 @@ def fetch_pinned(connection: Connection, deadline: Deadline) -> PinnedServer:
         shown: Any = checked.getpeercert()
     names = [name for _, name in shown.get("subjectAltName", ())]
     if not names:
-        raise ConfigurationError(
+        raise CertificateRefused(
             f"The certificate at {connection.address} holds no name (subjectAltName); gRPC can "
             "not use it."
         )
@@ -102,7 +103,7 @@ def _connect(connection: Connection, deadline: Deadline, context: ssl.SSLContext
         plain = connect(host, port, min(left_seconds, CONNECT_SECONDS))
         return context.wrap_socket(plain, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
-        raise ConfigurationError(
+        raise CertificateRefused(
             f"The certificate at {address} is the pinned one but can not be used: "
             f"{error.verify_message}."
         ) from None

@@ -4,7 +4,7 @@
 name. Needs the extra `cli`.
 
 Exit codes: 0 it worked; 1 the server refused or failed; 2 wrong use (a flag, a missing file, no
-picture); 3 no server answers, or it is not ready; 130 stopped by Ctrl-C.
+picture); 3 no server that is trusted answers, or it is not ready; 130 stopped by Ctrl-C.
 """
 
 import sys

@@ -24,7 +24,7 @@ app = typer.Typer(
     name="llavachat",
     help="Ask about pictures: the command line of llavachat.",
     epilog="Exit codes: 0 it worked; 1 the server refused or failed; 2 wrong use; 3 no server "
-    "answers or it is not ready; 130 stopped by Ctrl-C.",
+    "that is trusted answers, or it is not ready; 130 stopped by Ctrl-C.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},

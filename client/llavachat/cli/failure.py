@@ -8,6 +8,7 @@ from llavachat.errors import (
     ArchiveError,
     AuthenticationFailed,
     CannotConnect,
+    CertificateRefused,
     ConfigurationError,
     ImageError,
     InvalidRequest,
@@ -46,6 +47,9 @@ def judge(error: LlavaChatError) -> Failure:
     """The client's error as a command's: its sentence, what to do about it, the exit code."""
     message = put(error)
     match error:
+        case CertificateRefused():
+            # Nobody has mistyped: whoever answers there is not the one that is trusted.
+            return Failure(message, ExitCode.UNAVAILABLE)
         case ConfigurationError() | ImageError() | ArchiveError():
             return Failure(message, ExitCode.USAGE)
         case InvalidRequest() if any(each.reason == NOT_SENT for each in error.violations):
