@@ -107,6 +107,17 @@ def test_a_question_from_stdin(service, picture, monkeypatch):
     assert "Größe?" == service.requests[0].prompt
 
 
+def test_a_question_about_two_pictures_from_stdin(service, picture, tmp_path, monkeypatch):
+    """`echo "What has changed?" | llavachat ask a.png b.png` sends both."""
+    second = tmp_path / "second.png"
+    Image.new("RGB", (4, 4), "blue").save(second)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What has changed?\n")))
+    assert 0 == run(["ask", picture, str(second)])
+    (request,) = service.requests
+    assert ("What has changed?", 2) == (request.prompt, len(request.images))
+    assert second.read_bytes() == request.images[1].data
+
+
 def test_a_question_from_stdin_that_is_no_utf_8_is_told(service, picture, monkeypatch, capsys):
     """`printf 'caf\\xe9?' | llavachat ask x.png`, where the locale takes every byte."""
     stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9?"), "utf-8", errors="surrogateescape")

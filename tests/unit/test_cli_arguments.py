@@ -41,6 +41,39 @@ def test_stdin_is_a_picture_or_the_question(picture, no_terminal):
     assert ((picture,), "From stdin?") == split_arguments([picture], continued=False)
 
 
+def test_several_pictures_are_one_questions(picture, tmp_path, no_terminal):
+    """`echo question | llavachat ask a.png b.png`: the last is a picture too, a file or an
+    address."""
+    second = tmp_path / "second.png"
+    second.write_bytes(b"")
+    for last in (str(second), "https://x.example/b.png"):
+        sys.stdin.seek(0)
+        assert ((picture, last), "From stdin?") == split_arguments([picture, last], continued=False)
+
+
+def test_a_picture_of_ones_home_is_a_picture(picture, tmp_path, no_terminal, monkeypatch):
+    """In quotes, where no shell has written its folder out."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (("~/red.png",), "From stdin?") == split_arguments(["~/red.png"], continued=False)
+
+
+@pytest.mark.parametrize("continued", [True, False])
+@pytest.mark.parametrize("before", [[], ["a.png"]])
+def test_a_missing_picture_is_no_question(no_terminal, continued, before):
+    """What is called as a picture is not asked, also where the chat goes on."""
+    with pytest.raises(Failure, match=r"^missing\.JPG does not exist\.$") as failure:
+        split_arguments([*before, "missing.JPG"], continued=continued)
+    assert ExitCode.USAGE is failure.value.code
+
+
+def test_a_question_may_end_as_a_picture_is_called():
+    """Words before it make it a question."""
+    question = "Is it more like a.png or b.png"
+    assert ((), question) == split_arguments([question], continued=True)
+    with pytest.raises(Failure, match=r"no file with the name my photo\.jpg"):
+        split_arguments(["my photo.jpg"], continued=False)
+
+
 def test_an_empty_question_is_none(picture, no_terminal):
     """`ask x.png "$QUESTION"`, where the variable is empty: stdin is it, and "" no picture."""
     assert ((picture,), "From stdin?") == split_arguments([picture, ""], continued=False)
@@ -67,6 +100,12 @@ def test_what_is_no_question_is_told(terminal, arguments, sentence):
     with pytest.raises(Failure, match=sentence) as failure:
         split_arguments(arguments, continued=False)
     assert ExitCode.USAGE is failure.value.code
+
+
+def test_at_a_terminal_pictures_alone_are_no_question(terminal, picture):
+    """Nobody waits for a question that the last picture was taken for."""
+    with pytest.raises(Failure, match="There is no question"):
+        split_arguments([picture, picture], continued=False)
 
 
 def test_a_question_longer_than_a_file_name(terminal):

@@ -18,9 +18,15 @@ from llavachat.cli.output import (
 )
 from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.client import Client
-from llavachat.images import ImageSource
+from llavachat.images import ImageSource, is_address
 from llavachat.reply import Reply
 from llavachat.types import FinishReason
+
+_ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".heic", ".heif", ".avif", ".jp2"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".ico", ".ppm", ".pgm", ".pbm", ".tga", ".dcm", ".svg"),
+)
+"""Of files that somebody may take for the picture."""
 
 _UNFINISHED = {
     FinishReason.CANCELLED,  # by somebody else: Ctrl-C does not come here
@@ -62,21 +68,25 @@ def split_arguments(
 ) -> tuple[tuple[ImageSource, ...], str]:
     """Which arguments are pictures, and which is the question.
 
-    The last is the question and what stands before it are pictures, "-" being stdin. Without a
-    question among them, stdin is it.
+    The last is the question and what stands before it are pictures, "-" being stdin. Where the
+    last is a picture too, a file that is there or an address, stdin is the question.
 
     Raises:
         Failure: there is no question, or no picture for it.
     """
     names, prompt = list(arguments[:-1]), arguments[-1] if arguments else ""
-    if not prompt or (len(arguments) == 1 and _is_picture(prompt)):
+    if not prompt or _is_picture(prompt):
         # "" is no question, and no picture either.
         names += [prompt] if prompt else []
         if sys.stdin.isatty() or "-" in names:
             raise wrong_use("There is no question. Use: llavachat ask PICTURE QUESTION.")
         prompt = read_text().strip()
+    elif _names_picture(prompt) and len(prompt.split()) == 1:
+        raise wrong_use(f"{prompt} does not exist.")
     if not prompt.strip():
         raise wrong_use("The question is blank. Use: llavachat ask PICTURE QUESTION.")
+    if not names and not continued and _names_picture(prompt):
+        raise wrong_use(f"There is no picture, and no file with the name {prompt}.")
     if not names and not continued:
         raise wrong_use(
             "There is no picture. Use: llavachat ask PICTURE QUESTION, or -c to go on with the "
@@ -145,9 +155,14 @@ def _write(client: Client, reply: Reply, *, as_json: bool, show_usage: bool) -> 
 
 
 def _is_picture(argument: str) -> bool:
-    if argument == "-" or argument.lower().startswith(("http://", "https://")):
+    if argument == "-" or is_address(argument):
         return True
     try:
-        return Path(argument).is_file()
-    except OSError:  # a question longer than any file's name
+        return Path(argument).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # longer than any file's name, a NUL, ~ of nobody
         return False
+
+
+def _names_picture(argument: str) -> bool:
+    """True for what would be a picture's name, whether there is such a file or not."""
+    return argument.lower().endswith(_ENDINGS)
