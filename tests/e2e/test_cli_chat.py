@@ -234,6 +234,18 @@ def test_a_terminal_is_not_shown_what_it_would_obey(talk, service, picture, argu
     assert [] == [sign for sign in ("\x1b]", "\x9b", "\x7f", "\u202e") if sign in terminal.raw]
 
 
+def test_ids_can_be_copied_from_a_narrow_terminal(talk, service):
+    """The question is cut, and how often and when it was used are told."""
+    chat_id = "3f0c9a1e-5b1d-4c55-9d0a-7c1f2e3d4a5b"
+    service.chats[chat_id] = chat_pb2.Chat(id=chat_id, title="What is it? " * 9, num_turns=12)
+    terminal = talk("chats", COLUMNS="60")
+    assert 0 == terminal.wait()
+    _, line = terminal.text.strip().split("\n")
+    assert line.startswith(f"{chat_id}    12 ")
+    assert line.endswith("…")
+    assert 60 == len(line)
+
+
 def test_no_color_means_none(talk, picture):
     """With NO_COLOR there are no colours and no thumbnail."""
     terminal = talk("chat", picture, NO_COLOR="1")

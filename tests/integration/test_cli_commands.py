@@ -2,18 +2,34 @@
 
 import io
 import json
+import os
 import sys
+from datetime import UTC, datetime
 
 import grpc
 import pillow_heif
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from llavachat.cli.app import run
+from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.v1 import chat_pb2, error_details_pb2
 from PIL import Image
 from scripted_service import abort, deltas, finished, started
 
 pytestmark = pytest.mark.usefixtures("scripted_in_environment")
+
+
+def keep_chats(service, number):
+    """Have a service keep some chats."""
+    for each in range(number):
+        list(service.tell(chat_pb2.StartChatRequest(prompt=f"Question {each}"), None))
+
+
+def answer_at_terminal(monkeypatch, line):
+    """Have somebody type a line."""
+    stdin = io.StringIO(line)
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", stdin)
 
 
 def test_stdout_carries_the_answer_alone(service, picture, capsys):
@@ -251,11 +267,101 @@ def test_chats_are_listed(service, capsys):
         list(service.tell(chat_pb2.StartChatRequest(prompt=f"Question\n{number}"), None))
     assert 0 == run(["chats", "-n", "2"])
     assert "chat-1\t1\t\tQuestion 0\nchat-2\t1\t\tQuestion 1\n" == capsys.readouterr().out
+    assert 0 == run(["chats", "-n", "3"])
+    assert "" == capsys.readouterr().err
     assert 0 == run(["chats", "--json", "-l", "a=b"])
     listed = json.loads(capsys.readouterr().out)
     assert ["chat-1", "chat-2", "chat-3"] == [chat["id"] for chat in listed]
     assert "turns" not in listed[0]
     assert {"a": "b"} == dict(service.requests[-1].labels)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_that_there_are_more_chats_is_told(service, capsys, form):
+    """On stderr, whatever stdout carries; `--all` lists them."""
+    keep_chats(service, 61)
+    assert 0 == run(["chats", *form])
+    output = capsys.readouterr()
+    assert 20 == output.out.count("chat-")
+    assert (
+        "These are the 20 chats used last; there are more: see --limit and --all.\n" == output.err
+    )
+    assert 0 == run(["chats", "--all", *form])
+    output = capsys.readouterr()
+    assert (61, "") == (output.out.count("chat-"), output.err)
+
+
+def test_a_coloured_pipe_is_a_pipe(service, capsys, monkeypatch):
+    """FORCE_COLOR is about colours: a line is a chat, without a headline."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    keep_chats(service, 2)
+    assert 0 == run(["chats"])
+    assert ["chat-1", "chat-2"] == [
+        line.split("\t")[0] for line in capsys.readouterr().out.splitlines()
+    ]
+
+
+def test_chats_of_a_time_are_listed(service):
+    """A time without a zone is of this machine's."""
+    assert 0 == run(["chats", "--since", "2026-11-30", "--before", "2026-11-30T18:00:00Z"])
+    request = service.requests[-1]
+    assert datetime(2026, 11, 30).astimezone() == request.updated_since.ToDatetime(UTC)
+    assert datetime(2026, 11, 30, 18, tzinfo=UTC) == request.updated_before.ToDatetime(UTC)
+
+
+def test_all_chats_of_a_label_are_erased(service, capsys, monkeypatch):
+    """More than a list shows, and how many they were; one that went meanwhile is passed over."""
+    keep_chats(service, 61)
+    write_last_chat(os.environ["LLAVACHAT_ADDRESS"], "chat-61")
+    find = service._find
+
+    def lose_one(chat_id, context):
+        service.chats.pop("chat-2", None)
+        return find(chat_id, context)
+
+    monkeypatch.setattr(service, "_find", lose_one)
+    assert 0 == run(["chats", "-l", "patient=17", "--delete", "--yes"])
+    assert ("", "60 chats are erased.\n") == capsys.readouterr()
+    assert {} == service.chats
+    assert read_last_chat(os.environ["LLAVACHAT_ADDRESS"]) is None
+    (listing,) = [each for each in service.requests if isinstance(each, chat_pb2.ListChatsRequest)]
+    assert {"patient": "17"} == dict(listing.labels)
+    assert 0 == run(["chats", "--all", "--delete"])
+    assert "There are no such chats.\n" == capsys.readouterr().err
+
+
+def test_nothing_is_erased_unasked(service, capsys, monkeypatch):
+    """At a terminal it is asked first; where nobody can be, `--yes` is wanted."""
+    keep_chats(service, 3)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert 2 == run(["chats", "--all", "--delete"])
+    assert "Nobody can be asked here; give --yes to erase 3 chats." in capsys.readouterr().err
+    for answer in ("\n", "n\n", ""):
+        answer_at_terminal(monkeypatch, answer)
+        assert 1 == run(["chats", "--all", "--delete"])
+        expected = "Erase 3 chats for good? [y/N] Nothing was erased.\n"
+        assert expected == capsys.readouterr().err
+    assert 3 == len(service.chats)
+    answer_at_terminal(monkeypatch, "y\n")
+    assert 0 == run(["chats", "--all", "--delete"])
+    assert capsys.readouterr().err.endswith("3 chats are erased.\n")
+    assert {} == service.chats
+
+
+def test_how_many_were_erased_is_told_at_a_failure(service, capsys, monkeypatch):
+    """What is left can be seen, and erased by the same command."""
+    keep_chats(service, 3)
+    find = service._find
+
+    def fail_at_last(chat_id, context):
+        if chat_id == "chat-3":
+            abort(context, grpc.StatusCode.INTERNAL, "the disk failed")
+        return find(chat_id, context)
+
+    monkeypatch.setattr(service, "_find", fail_at_last)
+    assert 1 == run(["chats", "--all", "--delete", "-y"])
+    expected = "2 of 3 chats are erased.\nllavachat: The disk failed.\n"
+    assert expected == capsys.readouterr().err
 
 
 def test_a_chat_is_shown_and_erased(service, picture, capsys):

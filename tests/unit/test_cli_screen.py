@@ -6,6 +6,7 @@ import pytest
 from llavachat._reply import ReplyRecord
 from llavachat.cli import state
 from llavachat.cli.characters import spell
+from llavachat.cli.chats import lay_out
 from llavachat.cli.demo import PICTURE
 from llavachat.cli.output import describe_end, describe_usage, to_object
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
@@ -20,6 +21,7 @@ from llavachat.types import (
     Usage,
 )
 from PIL import Image
+from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
 
@@ -138,6 +140,34 @@ def test_an_answer_as_an_object():
         plain["usage"]["completion_tokens"],
     )
     assert 0.0514 == plain["timings"]["first_token_seconds"]
+
+
+ROW = ("3f0c9a1e-5b1d-4c55-9d0a-7c1f2e3d4a5b", "12", "12 min ago", "What is there, 写真の中に?")
+
+
+@pytest.mark.parametrize(
+    ("width", "headers", "line"),
+    [
+        (100, "ID TURNS USED FIRST QUESTION", " ".join(("   ".join(ROW[:2]), *ROW[2:]))),
+        (60, "ID TURNS USED FIRST…", f"{ROW[0]}    12 12 min ago What …"),
+        (54, "ID TURNS USED", f"{ROW[0]}    12 12 min ago"),
+        (50, "ID TURNS", f"{ROW[0]}    12"),
+        (41, "ID", ROW[0]),
+        (20, "ID", ROW[0]),
+    ],
+)
+def test_a_narrow_list_of_chats_keeps_its_ids(width, headers, line):
+    """The question gives way first, then when it was used, then the turns; never the ID."""
+    first, second = lay_out([ROW], width)
+    assert (headers.split(), line.split()) == (first.split(), second.split())
+    assert all(cell_len(each) <= max(width, len(ROW[0])) for each in (first, second))
+
+
+def test_columns_stand_below_one_another():
+    """Numbers to the right, all else to the left, by what a terminal makes of each character."""
+    lines = lay_out([ROW, (ROW[0], "3", "just now", "And?")], 100)
+    for texts in (("FI", "What", "And"), ("S US", "2 12", "3 ju")):
+        assert 1 == len({line.index(text) for line, text in zip(lines, texts, strict=True)})
 
 
 def test_spelling_keeps_what_texts_are_made_of():

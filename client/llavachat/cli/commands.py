@@ -15,6 +15,8 @@ from llavachat.cli.options import (
     Json,
     ServerOptions,
     collect_question,
+    parse_labels,
+    parse_time,
 )
 
 
@@ -89,20 +91,51 @@ def chats(
     raw: Annotated[
         bool, typer.Option("--raw", help="Print the latest prompt as the model saw it.")
     ] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="Erase the chat.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="List so many.")] = 20,
+    delete: Annotated[
+        bool,
+        typer.Option("--delete", help="Erase the chat, or all that are chosen by the following."),
+    ] = False,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", "-l", metavar="KEY=VALUE", help="List chats with this label."),
+        typer.Option(
+            "--label",
+            "-l",
+            metavar="KEY=VALUE",
+            help="Chats with this label; repeated, with all of them.",
+        ),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Chats last used at this time or later: 2026-11-30, or 2026-11-30T18:00, local "
+            "unless it names a time zone.",
+        ),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Chats last used before this time.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="List so many. [default: 20]")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="List all.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Erase without asking.")] = False,
     *,
     server: ServerOptions,
 ) -> int:
-    """List chats, show one, or erase one."""
+    """List chats, show one, or erase some."""
+    from llavachat.cli.chats import Choice
     from llavachat.cli.chats import chats as run_chats
 
+    choice = Choice(
+        labels=parse_labels(label),
+        since=parse_time("--since", since),
+        before=parse_time("--before", before),
+        limit=limit,
+        all=all_,
+    )
     return run_chats(
-        chat_id, server, as_json=as_json, raw=raw, delete=delete, limit=limit, labels=label
+        chat_id, server, as_json=as_json, raw=raw, delete=delete, yes=yes, choice=choice
     )
 
 

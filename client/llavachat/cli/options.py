@@ -5,6 +5,7 @@ A dataclass whose fields are options is a group, see `groups`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any
 
@@ -230,6 +231,26 @@ def parse_labels(labels: Sequence[str] | None) -> dict[str, str]:
         Failure: one of them is not a pair.
     """
     return parse_pairs("--label", "KEY=VALUE", labels)
+
+
+def parse_time(option: str, text: str | None) -> datetime | None:
+    """A date, which is its first moment, or a time; in ISO's form. None stays None.
+
+    Returns:
+        With its time zone: this machine's, where the text names none.
+
+    Raises:
+        Failure: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return time if time.tzinfo is not None else time.astimezone()
+    except (ValueError, OverflowError):
+        raise wrong_use(
+            f"{option} {text!r} is no time; give one such as 2026-11-30 or 2026-11-30T18:00."
+        ) from None
 
 
 def parse_pairs(
