@@ -31,6 +31,8 @@ class Format(Enum):
 
 _INT32_MAX = 2**31 - 1
 """The contract's numbers end here; a model's own limits are lower, and the server tells them."""
+_MAX_STOPS, _MAX_STOP_CHARS = 8, 64
+"""Source: `stop` of GenerationParams in the contract."""
 
 
 def _over_zero(high: float) -> Callable[[float | None], float | None]:
@@ -42,6 +44,17 @@ def _over_zero(high: float) -> Callable[[float | None], float | None]:
         return value
 
     return check
+
+
+def _check_stops(texts: list[str] | None) -> list[str] | None:
+    if texts is not None and len(texts) > _MAX_STOPS:
+        raise typer.BadParameter(f"{len(texts)} texts are given; at most {_MAX_STOPS} are taken.")
+    for text in texts or ():
+        if not 1 <= len(text) <= _MAX_STOP_CHARS:
+            raise typer.BadParameter(
+                f"{text!r} has {len(text)} characters; it must have 1 to {_MAX_STOP_CHARS}."
+            )
+    return texts
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -176,7 +189,12 @@ class AnswerOptions:
     ] = None
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TEXT", help="End the answer before this text; may be repeated."),
+        typer.Option(
+            metavar="TEXT",
+            callback=_check_stops,
+            help="End the answer before this text, of 1 to 64 characters; may be repeated, up to "
+            "8 times.",
+        ),
     ] = None
     overflow: Annotated[
         Overflow | None,
