@@ -431,6 +431,7 @@ def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
     """Markdown or JSON by the name; what is no place for a file is told."""
     monkeypatch.chdir(tmp_path)
     lines = b"/save\nWhat?\n/save 'my chat.md'\n/save talk.json\n/save talk.html\n/save\n"
+    lines += b"/save talk.JSON\n/save talk.htm\n/save talk.txt\n"
     lines += b"/save no/where.md\n/save ~nosuchuser/x.md\n/save a\0b.md\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert 0 == run(["chat", picture])
@@ -438,6 +439,9 @@ def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
     assert "What?" == json.loads((tmp_path / "talk.json").read_text())["turns"][0]["prompt"]
     assert (tmp_path / "chat-chat-1.md").exists()
     assert (tmp_path / "talk.html").read_text().startswith("<!doctype html>")
+    assert "What?" == json.loads((tmp_path / "talk.JSON").read_text())["turns"][0]["prompt"]
+    assert (tmp_path / "talk.htm").read_text().startswith("<!doctype html>")
+    assert "**You:** What?" in (tmp_path / "talk.txt").read_text()
     errors = capsys.readouterr().err
     assert "There is nothing to save yet." in errors
     assert "no/where.md can not be written: No such file or directory." in errors

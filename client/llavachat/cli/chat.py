@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -22,7 +21,7 @@ from rich.text import Text
 from llavachat.cli.ask import find_last_chat
 from llavachat.cli.characters import spell
 from llavachat.cli.conversation import Conversation
-from llavachat.cli.exchange import write_file
+from llavachat.cli.exchange import read_ending, write_file
 from llavachat.cli.failure import ExitCode, Failure, judge, wrong_use
 from llavachat.cli.options import QuestionOptions, ServerOptions
 from llavachat.cli.output import (
@@ -40,7 +39,7 @@ from llavachat.client import Client
 from llavachat.errors import LlavaChatError
 from llavachat.images import Picture
 from llavachat.reply import Reply
-from llavachat.types import Delta, ExportFormat, FinishReason, Queued
+from llavachat.types import Delta, FinishReason, Queued
 
 HELP = """\
 /image PATH   add a picture (or an http(s) address) to the next question
@@ -195,8 +194,7 @@ class Talk:
             self._note("There is nothing to save yet.")
             return
         name = name or f"chat-{chat_id[:8]}.md"
-        formats: dict[str, ExportFormat] = {".json": "json", ".html": "html"}
-        text = self._client.chat(chat_id).export(formats.get(Path(name).suffix, "markdown"))
+        text = self._client.chat(chat_id).export(read_ending(name) or "markdown")
         try:
             path = write_file(name, text)
         except Failure as failure:

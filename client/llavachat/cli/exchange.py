@@ -69,13 +69,19 @@ def choose_format(output: str | None) -> ExportFormat:
     """
     if output in (None, "-"):
         return "markdown"
-    ending = Path(output or "").suffix.lower()
-    if ending not in _ENDINGS:
+    wanted = read_ending(output or "")
+    if wanted is None:
         raise wrong_use(
             f"{output} does not say in which format; end it in .md, .json or .html, or give "
             "--format."
         )
-    return _ENDINGS[ending]
+    return wanted
+
+
+def read_ending(name: str) -> ExportFormat | None:
+    """The format that the end of a file's name asks for, in whatever case. None: it asks for none
+    of them."""
+    return _ENDINGS.get(Path(name).suffix.lower())
 
 
 def write_file(name: str, text: str) -> Path:
