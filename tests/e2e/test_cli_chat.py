@@ -246,6 +246,26 @@ def test_ids_can_be_copied_from_a_narrow_terminal(talk, service):
     assert 60 == len(line)
 
 
+def test_notes_are_folded_between_words(talk, service, picture):
+    """At the terminal's width; the second column of /help stays one."""
+    terminal = talk("chat", picture, COLUMNS="60", NO_COLOR="1")
+    terminal.expect(PROMPT)
+    terminal.send("/help\r")
+    terminal.expect("/image PATH   add a picture (or an http(s) address) to the\n")
+    terminal.expect("              next question\n")
+    terminal.expect(PROMPT)
+    terminal.send("What?\r")
+    terminal.expect("A red circle.")
+    terminal.expect(PROMPT)
+    terminal.send("/usage\r")
+    terminal.expect("104 tokens asked")
+    terminal.expect("context left")
+    terminal.expect(PROMPT)
+    usage = terminal.text[terminal.text.index("104 tokens asked") :].split("\n")
+    assert all(len(line) <= 60 for line in usage[:3])
+    assert "first token" in " ".join(usage[:2])
+
+
 def test_no_color_means_none(talk, picture):
     """With NO_COLOR there are no colours and no thumbnail."""
     terminal = talk("chat", picture, NO_COLOR="1")

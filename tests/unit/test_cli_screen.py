@@ -8,7 +8,7 @@ from llavachat.cli import state
 from llavachat.cli.characters import spell
 from llavachat.cli.chats import lay_out
 from llavachat.cli.demo import PICTURE
-from llavachat.cli.output import describe_end, describe_usage, to_object
+from llavachat.cli.output import describe_end, describe_usage, fold, to_object
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
 from llavachat.types import (
     Delta,
@@ -168,6 +168,22 @@ def test_columns_stand_below_one_another():
     lines = lay_out([ROW, (ROW[0], "3", "just now", "And?")], 100)
     for texts in (("FI", "What", "And"), ("S US", "2 12", "3 ju")):
         assert 1 == len({line.index(text) for line, text in zip(lines, texts, strict=True)})
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [
+        ("to the next question", 13, "to the next\nquestion"),
+        ("/save  writes the chat", 20, "/save  writes the\n       chat"),
+        ("   12.3 s  stage", 13, "   12.3 s\nstage"),
+        ("  one two three", 13, "  one two\n  three"),
+        ("Saved to /a/long/path/of/it.md.", 13, "Saved to\n/a/long/path/of/it.md."),
+        ("a\n\nb", 13, "a\n\nb"),
+    ],
+)
+def test_lines_are_folded_between_words(text, width, expected):
+    """A second column stays one, where there is room; what is to be copied stays whole."""
+    assert expected == fold(text, width)
 
 
 def test_spelling_keeps_what_texts_are_made_of():

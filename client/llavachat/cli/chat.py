@@ -28,6 +28,7 @@ from llavachat.cli.output import (
     describe_end,
     describe_frames,
     describe_usage,
+    note,
     open_stderr,
     open_stdout,
     write,
@@ -41,7 +42,11 @@ from llavachat.images import Picture
 from llavachat.reply import Reply
 from llavachat.types import Delta, FinishReason, Queued
 
-HELP = """\
+_STOPPING = (
+    "Ctrl-C stops an answer and keeps what came; it also stops /image and /save. A stopped answer "
+    "is not part of later questions."
+)
+HELP = f"""\
 /image PATH   add a picture (or an http(s) address) to the next question
 /retry        ask the last question again, with some randomness
 /save [FILE]  write the chat to FILE: Markdown, or JSON or HTML where its name ends so
@@ -49,8 +54,7 @@ HELP = """\
 /help         this
 /quit         leave; so does Ctrl-D
 
-Ctrl-C stops an answer and keeps what came; it also stops /image and /save. A stopped answer is not
-part of later questions."""
+{_STOPPING}"""
 
 _REFRESH_PER_SECOND = 12
 
@@ -228,7 +232,7 @@ class Talk:
                 self._screen.print(draw_thumbnail(image))
 
     def _note(self, text: str) -> None:
-        self._notes.print(Text(spell(text), style="dim"))
+        note(self._notes, spell(text))
 
 
 @contextmanager

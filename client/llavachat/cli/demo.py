@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llavachat.cli.failure import ExitCode
-from llavachat.cli.output import describe_end, describe_usage, open_stderr, open_stdout
+from llavachat.cli.output import describe_end, describe_usage, note, open_stderr, open_stdout
 from llavachat.cli.serve import find_server_command
 from llavachat.cli.server_process import ServerProcess
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
@@ -39,20 +39,20 @@ def demo() -> ExitCode:
     command = find_server_command()
     console, notes = open_stdout(), open_stderr()
     began = time.monotonic()
-    notes.print("Starting a server with the embedded model", style="bold")
+    note(notes, "Starting a server with the embedded model", style="bold")
 
     def tell_stage(seconds: float, stage: str) -> None:
-        notes.print(Text(f"  {seconds:5.1f} s  {stage}", style="dim"))
+        note(notes, f"  {seconds:5.1f} s  {stage}")
 
     with ServerProcess(command, tell_stage) as server:
-        notes.print(f"Serving on {server.address} after {server.start_seconds:.1f} s")
+        note(notes, f"Serving on {server.address} after {server.start_seconds:.1f} s", style="")
         with Client(server.address, timeout_seconds=60) as client:
             _show_picture(console)
             first = client.start(PICTURE, QUESTION, temperature=0)
             is_whole = _tell(console, notes, QUESTION, first)
             second = first.chat.ask(FOLLOW_UP, temperature=0)
             is_whole = _tell(console, notes, FOLLOW_UP, second) and is_whole
-    notes.print(Text(f"Server stopped. {time.monotonic() - began:.1f} s in all.", style="dim"))
+    note(notes, f"Server stopped. {time.monotonic() - began:.1f} s in all.")
     return ExitCode.OK if is_whole else ExitCode.FAILED
 
 
@@ -73,9 +73,9 @@ def _tell(console: Console, notes: Console, question: str, reply: Reply) -> bool
             console.print(text, end="", markup=False, soft_wrap=True)
             console.file.flush()
     console.print()
-    notes.print(Text(f"       {describe_usage(reply)}", style="dim"))
+    note(notes, f"       {describe_usage(reply)}")
     if end := describe_end(reply):
-        notes.print(end)
+        note(notes, end, style="")
     return bool(reply.text.strip()) and reply.finish_reason in {
         FinishReason.EOS,
         FinishReason.STOP_SEQUENCE,

@@ -1,10 +1,13 @@
 """The words about an answer: its tokens and times, for people and for programs."""
 
+import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, cast
 
 from rich.console import Console
+from rich.text import Text
 
 from llavachat.cli.characters import spell_for
 from llavachat.cli.streams import Guarded, give_up, put
@@ -12,10 +15,40 @@ from llavachat.reply import Reply
 from llavachat.transcript import to_plain
 from llavachat.types import FinishReason, ImageInfo
 
+_SET_OFF = re.compile(r" *(?:\S+(?: \S+)*? {2,})?")
+"""What stands before the second column of a line that has one."""
+
 
 def open_stderr() -> Console:
     """Where everything goes that is not the answer. Obeys NO_COLOR and FORCE_COLOR."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(console: Console, text: str, *, style: str = "dim") -> None:
+    """Put lines on `open_stderr`, folded between words where a terminal would fold within them."""
+    if console.file.isatty():
+        text = fold(text, console.width)
+    console.print(Text(text, style=style))
+
+
+def fold(text: str, width: int) -> str:
+    """Lines that fit a width where their words do; a longer word, such as a path, stays whole.
+
+    What was set off by two spaces or more, such as what a command does, stays set off.
+    """
+    folded = []
+    for line in text.split("\n"):
+        set_off = _SET_OFF.match(line)
+        column = set_off.end() if set_off else 0
+        folded += textwrap.wrap(
+            line,
+            width,
+            # A column that leaves no room is none.
+            subsequent_indent=" " * (column if column < width // 2 else 0),
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(folded)
 
 
 def open_stdout() -> Console:
