@@ -67,6 +67,8 @@ class Database:
         self.lost: Future[str] = Future()
         """Done, with a sentence for the log, once another server owns the database."""
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.had_log = False
+        """Whether an SQLite file's write-ahead log was there: its server was killed."""
         try:
             self._own_file()
             if not self.is_sqlite:
@@ -129,6 +131,7 @@ class Database:
             raise StoreError(
                 f"store: another server uses {path}; stop it, or set another state_folder"
             ) from None
+        self.had_log = path.with_name(path.name + "-wal").exists()
         # Made here, so that nobody else can read it, not even for a moment.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection
@@ -20,6 +21,7 @@ from llavachat_server.chats.errors import ChatFull, StoreDamaged, StoreFull, Sto
 from llavachat_server.chats.pixels import DamagedPixels, read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
+from llavachat_server.chats.sql.checkpoints import Checkpoints
 from llavachat_server.chats.sql.database import (
     Database,
     NotOwned,
@@ -85,6 +87,13 @@ class SqlStore:
             partial(outage.note_answer, "reading"),
         )
         self._packers = ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="store-packer")
+        self._checkpoints: Checkpoints | None = None
+        if self._database.is_sqlite:
+            path = Path(self._database.url.database or "")
+            self._checkpoints = Checkpoints(path, self._writer.submit_aside)
+            if self._database.had_log:
+                # Its server may have been killed just after an erasure.
+                self._checkpoints.note_erasure()
         try:
             self.cut_turns = self._cancel_running(datetime.now(UTC), tell_cut)
             """Turns that ran when the process before this one died."""
@@ -102,9 +111,13 @@ class SqlStore:
 
     def close(self) -> None:
         """Write what was given so far, and let go of the database. Blocks, but not for ever."""
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         has_written = self._writer.close(CLOSE_SECONDS)
         if not has_written:
             log.error("the store is left as it is")
+        elif self._checkpoints is not None:
+            self._checkpoints.join(CLOSE_SECONDS)
         self._lanes.close(waits=has_written)
         self._packers.shutdown(wait=has_written, cancel_futures=not has_written)
         self._database.close()
@@ -235,7 +248,8 @@ class SqlStore:
         """See `ChatStore.delete_chat`."""
         try:
             await self._write(
-                lambda connection: writing.erase_chat(connection, tenant, chat_id), makes_room=True
+                self._erasing(lambda connection: writing.erase_chat(connection, tenant, chat_id)),
+                makes_room=True,
             )
         except StoreUnavailable as error:
             if error.may_be_done:
@@ -245,7 +259,8 @@ class SqlStore:
     async def retire_chat(self, idle: IdleChat) -> bool:
         """See `ChatStore.retire_chat`."""
         return await self._write(
-            lambda connection: writing.retire_chat(connection, idle), makes_room=True
+            self._erasing(lambda connection: writing.retire_chat(connection, idle)),
+            makes_room=True,
         )
 
     async def get_picture(self, tenant: str, image_id: str) -> Picture:
@@ -306,8 +321,21 @@ class SqlStore:
     def _erase_later(self, tenant: str, chat_id: str) -> None:
         """See to it that a chat is not there, where nobody knows whether it is."""
         self._writer.submit(
-            lambda connection: writing.erase_chat(connection, tenant, chat_id), is_owed=True
+            self._erasing(lambda connection: writing.erase_chat(connection, tenant, chat_id)),
+            is_owed=True,
         )
+
+    def _erasing(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
+        """A work after which what was erased goes out of the write-ahead log as well."""
+
+        def erase(connection: Connection) -> T:
+            done = work(connection)
+            # Not committed yet; the log is cut behind that, on the same thread.
+            if self._checkpoints is not None:
+                self._checkpoints.note_erasure()
+            return done
+
+        return erase
 
     async def _write_with_pictures(
         self,

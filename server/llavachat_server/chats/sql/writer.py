@@ -45,6 +45,14 @@ class _Job:
     done: "Future[Any]" = field(default_factory=Future)
 
 
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """What is done between two transactions."""
+
+    work: Callable[[], Any]
+    done: "Future[Any]" = field(default_factory=Future)
+
+
 @dataclass(slots=True)
 class _Debt:
     """What is owed, and before when, by `time.monotonic`, it is not tried again.
@@ -76,7 +84,7 @@ class Writer:
         self._engine = engine
         self._translate = translate
         self._note_answer = note_answer
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | _Aside | None] = SimpleQueue()
         self._owed: list[_Debt] = []
         self.owed_refusal: StoreFull | StoreUnavailable | StoreDamaged = StoreUnavailable(
             OWED_RETRY_SECONDS
@@ -106,6 +114,12 @@ class Writer:
         self._jobs.put(job)
         return job.done
 
+    def submit_aside(self, work: Callable[[], T]) -> "Future[T]":
+        """Have something done between two transactions, after all that was submitted before."""
+        aside = _Aside(work)
+        self._jobs.put(aside)
+        return aside.done
+
     def close(self, max_seconds: float | None = None) -> bool:
         """Do what was given so far, and end.
 
@@ -121,15 +135,19 @@ class Writer:
         while is_open:
             gathered = self._gather()
             is_open = None not in gathered
-            self._commit([job for job in gathered if job is not None and _is_wanted(job)])
+            jobs = [job for job in gathered if isinstance(job, _Job)]
+            self._commit([job for job in jobs if _is_wanted(job)])
+            for aside in gathered:
+                if isinstance(aside, _Aside):
+                    _do_aside(aside)
         for debt in self._owed:
             debt.due_at_seconds = 0.0
         with suppress(*NOT_NOW):
             self._pay()
 
-    def _gather(self) -> list[_Job | None]:
+    def _gather(self) -> list[_Job | _Aside | None]:
         """What waits; nothing when it is time to try again what is owed."""
-        gathered: list[_Job | None] = []
+        gathered: list[_Job | _Aside | None] = []
         with suppress(Empty):
             gathered.append(self._jobs.get(timeout=OWED_RETRY_SECONDS if self._owed else None))
             while len(gathered) < MAX_BATCH:
@@ -239,6 +257,15 @@ def _may_pass(error: Exception) -> bool:
 def _is_wanted(job: _Job) -> bool:
     """Whether somebody waits for it; what is owed is done for its own sake."""
     return job.done.set_running_or_notify_cancel() or job.is_owed
+
+
+def _do_aside(aside: _Aside) -> None:
+    if not aside.done.set_running_or_notify_cancel():
+        return
+    try:
+        aside.done.set_result(aside.work())
+    except Exception as error:
+        aside.done.set_exception(error)
 
 
 def _try(connection: Connection, job: _Job) -> Any:
