@@ -196,8 +196,8 @@ class Settings(BaseSettings):
     )
     audit: Literal["off", "hashes", "content"] | None = Field(
         None,
-        description="a record of every turn, with hashes of what was said or the words themselves "
-        "(default: hashes; off with store memory)",
+        description="a record of every turn, with hashes of what was said or the words themselves, "
+        "which stay in it when their chat is erased (default: hashes; off with store memory)",
     )
     abandon_grace_seconds: float = Field(
         3.0, ge=0, le=3600, description="how long a turn goes on whose reader is gone"

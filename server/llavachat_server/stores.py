@@ -77,6 +77,11 @@ def open_store(settings: Settings) -> OpenedStore:
             close()
         raise
     if audit is not None:
+        if settings.audit == "content":
+            log.warning(
+                "the audit record keeps what is said, also of chats that are erased",
+                extra={"fields": {"folder": str(audit_folder(settings))}},
+            )
         store = AuditedStore(store, audit, with_content=settings.audit == "content")
 
     def close_all() -> None:

@@ -3,6 +3,7 @@
 Nothing here may import torch, gRPC, or another module of the server.
 """
 
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,14 @@ from PIL import Image
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 """A hub's id of a model, OWNER/NAME. Neither begins with a dot: ``./model`` is a folder."""
+
+
+def hash_request_id(request_id: str) -> str:
+    """A caller's own id of a request as what is never erased may name it; "" for none.
+
+    The id may be a file's name, and so somebody's: whoever knows it finds it again by this.
+    """
+    return hashlib.sha256(request_id.encode()).hexdigest() if request_id else ""
 
 
 class FinishReason(Enum):

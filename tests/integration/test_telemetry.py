@@ -23,7 +23,7 @@ from llavachat.v1 import chat_pb2 as pb
 from llavachat_server.measuring import make_telemetry
 from llavachat_server.ops.telemetry import Telemetry
 from llavachat_server.settings import load
-from llavachat_server.values import QueueFull
+from llavachat_server.values import QueueFull, hash_request_id
 from nvml_library import COMPILER, WITHOUT_COMPILER, build_library
 from otlp_receiver import (
     PATIENCE_SECONDS,
@@ -46,6 +46,14 @@ def read_lines(log: Path, event: str) -> list[dict[str, Any]]:
     """The log's lines of one event."""
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     return [line for line in lines if event == line["event"]]
+
+
+def find_line(server: ServerProcess, request_id: str) -> dict[str, Any]:
+    """The line of the turn that a request became."""
+    wanted = hash_request_id(request_id)
+    lines = read_lines(server.log, "turn")
+    (line,) = [line for line in lines if wanted == line.get("request_id_sha256")]
+    return line
 
 
 # The real server on the embedded model.
@@ -163,9 +171,7 @@ def test_a_turn_is_traced_and_logged_under_the_caller_s_trace(
             seed=7,
         )
         reply.read()
-    (line,) = (
-        line for line in read_lines(watched.log, "turn") if "traced-turn" == line["request_id"]
-    )
+    line = find_line(watched, "traced-turn")
     assert (TRACE_ID, reply.chat_id, reply.turn_id) == (
         line["trace_id"],
         line["chat_id"],
@@ -186,9 +192,9 @@ def test_a_turn_is_traced_and_logged_under_the_caller_s_trace(
         assert span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= whole.end_time_unix_nano
     attributes = read_attributes(whole)
-    assert (reply.usage.completion_tokens, "traced-turn", 7, ["eos"]) == (
+    assert (reply.usage.completion_tokens, hash_request_id("traced-turn"), 7, ["eos"]) == (
         attributes["gen_ai.usage.output_tokens"],
-        attributes["llavachat.request.id"],
+        attributes["llavachat.request.id_sha256"],
         attributes["gen_ai.request.seed"],
         attributes["gen_ai.response.finish_reasons"],
     )
@@ -199,7 +205,7 @@ def test_a_line_has_what_the_client_was_told(watched: ServerProcess) -> None:
     with Client(watched.address) as client:
         reply = client.start(None, "What do you know?", request_id="one-line")
         reply.read()
-    (line,) = (line for line in read_lines(watched.log, "turn") if "one-line" == line["request_id"])
+    line = find_line(watched, "one-line")
     usage, timings = reply.usage, reply.timings
     assert {
         "text_tokens": usage.text_tokens,

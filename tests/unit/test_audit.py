@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import os
 from concurrent.futures import wait
 from pathlib import Path
@@ -17,7 +18,7 @@ from llavachat_server.chats.audit import FIRST, AuditLog, list_files, verify
 from llavachat_server.chats.audited import AuditedStore
 from llavachat_server.chats.errors import NotFound, StoreFull, StoreUnavailable
 from llavachat_server.chats.memory import MemoryStore
-from llavachat_server.chats.record import Turn, TurnState
+from llavachat_server.chats.record import RequestClaim, Turn, TurnState
 from scripted_engine import ScriptedEngine
 from store_contract import StoreContract
 from store_records import end, make_chat, make_import, make_picture, make_turn
@@ -368,6 +369,37 @@ class TestAuditedStore(StoreContract):
     def store(self, tmp_path: Path) -> AuditedStore:
         """An empty store."""
         return AuditedStore(MemoryStore(), AuditLog(tmp_path))
+
+
+@pytest.mark.parametrize("with_content", [False, True])
+async def test_every_turn_is_recorded_with_what_it_was_asked_under(
+    tmp_path: Path, with_content: bool
+) -> None:
+    """The system prompt and the caller's id of the request: words as well, the follow-up's, too."""
+    log = AuditLog(tmp_path)
+    # As a release wrote it that named requests by the callers' words.
+    log.append({"event": "turn", "request_id": "an older one"}).result(PATIENCE_SECONDS)
+    store = AuditedStore(MemoryStore(), log, with_content=with_content)
+    chat, first = make_chat(system_prompt="Speak of canaries."), make_turn()
+    second = make_turn(parent_id=first.id)
+    claims = [
+        RequestClaim("ada", f"job-7/canary-{n}.png", "b" * 64, chat.id, turn.id)
+        for n, turn in enumerate((first, second))
+    ]
+    await store.begin_chat(chat, first, (), claims[0])
+    await store.finish_turn("ada", chat.id, end(first))
+    await store.begin_turn("ada", chat.id, second, (), claims[1])
+    await store.finish_turn("ada", chat.id, end(second))
+    log.close()
+    _, *lines = read(tmp_path)
+    names = ("request_id", "system_prompt")
+    expected = [(claim.request_id, "Speak of canaries.") for claim in claims]
+    told = [tuple(line.get(name) for name in names) for line in lines]
+    assert (expected if with_content else [(None, None)] * 2) == told
+    hashes = [hashlib.sha256(claim.request_id.encode()).hexdigest() for claim in claims]
+    assert hashes == [line["request_id_sha256"] for line in lines]
+    assert with_content == ("canar" in list_files(tmp_path)[0].read_text())
+    assert (3, None) == (verify(tmp_path).num_lines, verify(tmp_path).fault)
 
 
 @pytest.mark.parametrize("with_content", [False, True])

@@ -49,7 +49,7 @@ async def test_a_turns_line_has_every_field(tmp_path: Path, log: AuditLog) -> No
         "chat_id": chat.id,
         "turn_id": turn.id,
         "parent_turn_id": first.id,
-        "request_id": "request 7",
+        "request_id_sha256": sha256("request 7"),
         "asked_at": "2026-03-01T12:02:00.123456+00:00",
         "state": "finished",
         "finish_reason": "eos",
@@ -136,8 +136,8 @@ async def test_a_request_is_remembered_until_its_turn_ends(tmp_path: Path, log: 
     claim = RequestClaim("ada", "a request", "b" * 64, chat.id, turn.id)
     await store.begin_chat(chat, turn, (), claim)
     await store.finish_turn("ada", chat.id, end(turn))
-    assert {} == store._request_ids
-    assert ["a request"] == [line["request_id"] for line in read(tmp_path)]
+    assert {} == store._asked
+    assert [sha256("a request")] == [line["request_id_sha256"] for line in read(tmp_path)]
 
 
 async def test_a_request_that_may_be_kept_is_in_the_line_of_its_end(
@@ -151,7 +151,7 @@ async def test_a_request_that_may_be_kept_is_in_the_line_of_its_end(
     with pytest.raises(StoreUnavailable):
         await store.begin_chat(chat, turn, (), claim)
     await store.finish_turn("ada", chat.id, end(turn))
-    assert ["a request"] == [line["request_id"] for line in read(tmp_path)]
+    assert [sha256("a request")] == [line["request_id_sha256"] for line in read(tmp_path)]
 
 
 async def test_a_chat_that_is_retired_has_its_tombstone(tmp_path: Path, log: AuditLog) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from llavachat_server.observation import TraceContext, TurnReport
 from llavachat_server.ops.tracing import SPAN_NAMES, trace_turn
+from llavachat_server.values import hash_request_id
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -122,7 +123,7 @@ def test_attributes_are_the_conventions_own(traced: Traced) -> None:
         "gen_ai.usage.cache_read.input_tokens": 32,
         "gen_ai.usage.output_tokens": 5,
         "llavachat.images": 1,
-        "llavachat.request.id": "request-1",
+        "llavachat.request.id_sha256": hash_request_id("request-1"),
         "llavachat.tenant": "a-tenant",
     } == attributes
     assert "a stop text" not in str([span.to_json() for span in traced.spans])

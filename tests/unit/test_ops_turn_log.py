@@ -1,5 +1,6 @@
 """The line that the log has for a turn: its level, and each of its fields."""
 
+import hashlib
 import logging
 from typing import Any
 
@@ -9,7 +10,7 @@ from llavachat_server.ops.turn_log import log_turn
 from reports import SPAN_ID, TRACE_ID, make_report
 
 ANSWERED: dict[str, Any] = {
-    "request_id": "request-1",
+    "request_id_sha256": hashlib.sha256(b"request-1").hexdigest(),
     "tenant": "a-tenant",
     "chat_id": "c" * 32,
     "turn_id": "d" * 32,
@@ -54,7 +55,7 @@ def test_a_turn_without_a_picture_or_a_trace_has_no_field_of_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nor one of a request id that it did not have; a number of 0 is told."""
-    absent = ("intake_seconds", "trace_id", "span_id", "request_id")
+    absent = ("intake_seconds", "trace_id", "span_id", "request_id_sha256")
     fields = {name: value for name, value in ANSWERED.items() if name not in absent}
     expected = (logging.INFO, "turn", {**fields, "num_images": 0})
     assert expected == read_line(caplog, make_report(num_images=0, request_id=""), "", "")
@@ -65,7 +66,7 @@ def test_a_failed_turn_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     report = make_report(
         finish_reason=None, error="engine_failed", usage=None, timings=None, phases=()
     )
-    names = ("request_id", "tenant", "chat_id", "turn_id", "trace_id", "span_id", "model")
+    names = ("request_id_sha256", "tenant", "chat_id", "turn_id", "trace_id", "span_id", "model")
     fields = {name: ANSWERED[name] for name in names} | {
         "error": "engine_failed",
         "num_images": 1,
@@ -87,7 +88,15 @@ def test_a_refused_question_is_told_to_who_looks_closely(caplog: pytest.LogCaptu
         timings=None,
         phases=(),
     )
-    names = ("request_id", "tenant", "trace_id", "span_id", "model", "num_images", "total_seconds")
+    names = (
+        "request_id_sha256",
+        "tenant",
+        "trace_id",
+        "span_id",
+        "model",
+        "num_images",
+        "total_seconds",
+    )
     fields = {name: ANSWERED[name] for name in names} | {
         "error": "queue_full",
         "commit_seconds": 0,

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import logging
 from datetime import datetime
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_the_state_folder_is_systemds_or_the_users(
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/unit:{tmp_path}/other")
     assert tmp_path / "unit" == find_state_folder(load([]))
     assert tmp_path == find_state_folder(load(["--state-folder", str(tmp_path)]))
+
+
+@pytest.mark.parametrize("mode", ["hashes", "content"])
+def test_a_record_that_erasing_leaves_words_in_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    """At the start, and only then: `hashes` keeps none."""
+    with caplog.at_level(logging.WARNING):
+        open_store(load(["--state-folder", str(tmp_path), "--audit", mode])).close()
+    event = "the audit record keeps what is said, also of chats that are erased"
+    assert (mode == "content") == (event in caplog.text)
 
 
 async def test_by_default_chats_last_and_are_accounted_for(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Contract: as the store within; and a turn's end and a chat's erasure are in the audit record
 before the caller is told; the line of an erasure that finds no room there follows once there is
-some. Records name pictures, answers and weights by their hashes; the words themselves only where
-`with_content` says so.
+some. Records name pictures, answers, weights and callers' own ids of requests by their hashes; the
+words themselves only where `with_content` says so. Nothing in a record is ever erased.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ from llavachat_server.chats.store import (
     IdleChat,
 )
 from llavachat_server.images.intake import ImageInfo, Picture
+from llavachat_server.values import hash_request_id
 
 
 class AuditedStore:
@@ -40,14 +41,16 @@ class AuditedStore:
     Args:
         store: keeps.
         log: the audit record.
-        with_content: write questions and answers as well, not their hashes alone.
+        with_content: write questions, answers, system prompts and ids of requests as well, not
+            hashes alone.
     """
 
     def __init__(self, store: ChatStore, log: AuditLog, *, with_content: bool = False) -> None:
         self._store = store
         self._log = log
         self._with_content = with_content
-        self._request_ids: dict[str, str] = {}
+        # Of turns that run, by their ids.
+        self._asked: dict[str, _Asked] = {}
         # Ends whose record found no room.
         self._held: list[tuple[str, str, Turn]] = []
         # Chats that may have been retired.
@@ -64,7 +67,7 @@ class AuditedStore:
     ) -> None:
         """See `ChatStore.begin_chat`."""
         await self._catch_up()
-        with self._remembering(turn, claim):
+        with self._remembering(turn, _Asked.of(claim, chat)):
             await self._store.begin_chat(chat, turn, pictures, claim)
 
     async def add_chat(self, chat: Chat, pictures: tuple[Picture, ...]) -> None:
@@ -95,7 +98,9 @@ class AuditedStore:
     ) -> None:
         """See `ChatStore.begin_turn`."""
         await self._catch_up()
-        with self._remembering(turn, claim):
+        # Looked up where it is to be told alone: it costs a read.
+        chat = await self._store.get_opening(tenant, chat_id) if self._with_content else None
+        with self._remembering(turn, _Asked.of(claim, chat)):
             await self._store.begin_turn(tenant, chat_id, turn, pictures, claim)
 
     async def finish_turn(self, tenant: str, chat_id: str, turn: Turn) -> None:
@@ -104,8 +109,15 @@ class AuditedStore:
         Otherwise a server that dies in between would leave an ended turn without its record, and
         tell it to who asks again. So the end is not kept as long as its record finds no room.
         """
-        request_id = self._request_ids.pop(turn.id, "")
-        record = describe_turn(tenant, chat_id, turn, request_id, with_content=self._with_content)
+        asked = self._asked.pop(turn.id, _Asked())
+        record = describe_turn(
+            tenant,
+            chat_id,
+            turn,
+            asked.request_id,
+            asked.system_prompt,
+            with_content=self._with_content,
+        )
         try:
             await self._append(record)
         except StoreFull:
@@ -193,20 +205,16 @@ class AuditedStore:
         return await self._store.find_claim(tenant, request_id)
 
     @contextmanager
-    def _remembering(self, turn: Turn, claim: RequestClaim | None) -> Iterator[None]:
-        """Keep a turn's request for the record of its end, if the turn is kept or may be."""
+    def _remembering(self, turn: Turn, asked: "_Asked") -> Iterator[None]:
+        """Keep how a turn was asked for the record of its end, if the turn is kept or may be."""
         try:
             yield
         except StoreUnavailable as error:
             if not error.may_be_done:
                 raise
-            self._remember(turn, claim)
+            self._asked[turn.id] = asked
             raise
-        self._remember(turn, claim)
-
-    def _remember(self, turn: Turn, claim: RequestClaim | None) -> None:
-        if claim is not None:
-            self._request_ids[turn.id] = claim.request_id
+        self._asked[turn.id] = asked
 
     async def _catch_up(self) -> None:
         """Refuse what would add to a record that has no room; keep the ends that waited for it."""
@@ -263,8 +271,28 @@ class AuditedStore:
             raise StoreFull(FULL_RETRY_SECONDS) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a turn's end does not tell of its question; "" and None for none."""
+
+    request_id: str = ""
+    system_prompt: str | None = None
+
+    @classmethod
+    def of(cls, claim: RequestClaim | None, chat: Chat | None) -> "_Asked":
+        return cls(
+            "" if claim is None else claim.request_id, None if chat is None else chat.system_prompt
+        )
+
+
 def describe_turn(
-    tenant: str, chat_id: str, turn: Turn, request_id: str, *, with_content: bool
+    tenant: str,
+    chat_id: str,
+    turn: Turn,
+    request_id: str,
+    system_prompt: str | None,
+    *,
+    with_content: bool,
 ) -> dict[str, Any]:
     """The record of an ended turn: who, when, with what, and the hashes of what was said."""
     model = turn.model
@@ -275,7 +303,8 @@ def describe_turn(
         "chat_id": chat_id,
         "turn_id": turn.id,
         "parent_turn_id": turn.parent_id,
-        "request_id": request_id,
+        # The caller's words, as a file's name may be: it may say whose picture this is.
+        "request_id_sha256": hash_request_id(request_id),
         "asked_at": turn.created_at.isoformat(),
         "state": turn.state.value,
         "finish_reason": turn.finish_reason.value if turn.finish_reason else None,
@@ -289,7 +318,12 @@ def describe_turn(
         "answer_sha256": _hash(turn.answer),
     }
     if with_content:
-        record["prompt"], record["answer"] = turn.prompt, turn.answer
+        record |= {
+            "request_id": request_id,
+            "system_prompt": system_prompt,
+            "prompt": turn.prompt,
+            "answer": turn.answer,
+        }
     return record
 
 
@@ -323,6 +357,7 @@ def describe_import(chat: Chat, *, with_content: bool) -> dict[str, Any]:
         "time": _now(),
         "tenant": chat.tenant,
         "chat_id": chat.id,
+        **({"system_prompt": chat.system_prompt} if with_content else {}),
         "turns": turns,
     }
 

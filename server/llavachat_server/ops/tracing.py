@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 
 from llavachat_server.observation import TraceContext, TurnReport
 from llavachat_server.ops.metrics import OPERATION, describe_model
-from llavachat_server.values import Phase
+from llavachat_server.values import Phase, hash_request_id
 
 _MAX_INTEGER = 2**63 - 1
 """Attributes are signed; a seed need not be."""
@@ -108,7 +108,7 @@ def describe_turn(report: TurnReport) -> dict[str, Value]:
     ids = {
         "gen_ai.conversation.id": report.chat_id,
         "gen_ai.response.id": report.turn_id,
-        "llavachat.request.id": report.request_id,
+        "llavachat.request.id_sha256": hash_request_id(report.request_id),
         "llavachat.tenant": report.tenant,
         "error.type": report.error,
     }

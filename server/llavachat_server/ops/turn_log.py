@@ -1,13 +1,14 @@
 """The one line that the log has for each turn: who, how much, how long and how it ended.
 
-Never a word of what was said. What was refused before it became a turn has a line at the level
+Never a word of what was said, nor the caller's own id of the request, which may name somebody and
+outlives the chat here. What was refused before it became a turn has a line at the level
 "debug", since whoever is refused may come again a thousand times. It must not know gRPC or chats.
 """
 
 import logging
 
 from llavachat_server.observation import CallReport, TurnReport
-from llavachat_server.values import Timings, Usage
+from llavachat_server.values import Timings, Usage, hash_request_id
 
 log = logging.getLogger("llavachat.turns")
 
@@ -23,7 +24,7 @@ def log_turn(report: TurnReport, trace_id: str, span_id: str) -> None:
     """
     reason = report.finish_reason
     fields: dict[str, object] = {
-        "request_id": report.request_id,
+        "request_id_sha256": hash_request_id(report.request_id),
         "tenant": report.tenant,
         "chat_id": report.chat_id,
         "turn_id": report.turn_id,
