@@ -6,14 +6,16 @@ and nothing is half done.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 
-from llavachat_server.chats.sql.backup import CopyError, back_up, restore
+from llavachat_server.chats.audit import AuditError, list_files
+from llavachat_server.chats.sql.backup import CopyError, back_up, give_to_owner, restore
+from llavachat_server.chats.tombstones import ChatName, note_restored, read_erased
 from llavachat_server.flags import SettingsError
 from llavachat_server.output import NotSaid, describe, say
 from llavachat_server.settings import read
-from llavachat_server.stores import DATABASE_NAME, database_file
+from llavachat_server.stores import AUDIT_FOLDER_NAME, DATABASE_NAME, database_file
 
 _INTERRUPTED = 130
 """What a shell says of a program that SIGINT has ended."""
@@ -36,8 +38,8 @@ def run(words: Sequence[str]) -> int:
     """
     options = _build_parser().parse_args(words)
     try:
-        say(options.act(_find_database(options.state_folder), options.file))
-    except (CopyError, SettingsError) as error:
+        say(options.act(_find_database(options.state_folder), options))
+    except (AuditError, CopyError, SettingsError) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
     except NotSaid as error:
         print(f"llavachat-server: done, but stdout can not be written: {error}", file=sys.stderr)  # noqa: T201
@@ -60,14 +62,38 @@ def _find_database(folder: Path | None) -> Path:
     return database_file(settings)
 
 
-def _back_up(database: Path, file: Path) -> str:
-    return f"{_count(back_up(database, file))} of {database} in {file}"
+def _back_up(database: Path, options: argparse.Namespace) -> str:
+    return f"{_count(back_up(database, options.file))} of {database} in {options.file}"
 
 
-def _restore(database: Path, file: Path) -> str:
-    num_chats, kept = restore(database, file)
+def _restore(database: Path, options: argparse.Namespace) -> str:
+    record = database.parent / AUDIT_FOLDER_NAME
+    told = ""
+
+    def choose_erased(names: Set[ChatName]) -> Collection[ChatName]:
+        nonlocal told
+        if not record.is_dir() or not list_files(record):
+            told = f"; no audit record in {record} tells which of them were erased since"
+            return ()
+        erased = names & read_erased(record)
+        if not erased:
+            return ()
+        if not options.bring_back_erased:
+            told = (
+                f"; {_count(len(erased))} more of it, erased since it was made, stay erased "
+                "(--bring-back-erased brings them back as well)"
+            )
+            return erased
+        # Before they are back: an erased chat that is there is accounted for.
+        note_restored(record, erased)
+        for file in (record / "lock", *list_files(record)):
+            give_to_owner(file, record)
+        told = f"; {_count(len(erased))} of them had been erased since it was made, and are back"
+        return ()
+
+    num_chats, kept = restore(database, options.file, choose_erased)
     rest = "" if kept is None else f"; what was there is in {kept}"
-    return f"{_count(num_chats)} of {file} in {database}{rest}"
+    return f"{_count(num_chats)} of {options.file} in {database}{told}{rest}"
 
 
 def _count(num_chats: int) -> str:
@@ -86,9 +112,17 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     backup.set_defaults(act=_back_up)
     restoring = actions.add_parser(
-        "restore", help="put a copy in the chats' place; no server may run. What was there is kept"
+        "restore",
+        help="put a copy in the chats' place; no server may run. What was there is kept; chats "
+        "that were erased since the copy was made stay erased",
     )
     restoring.set_defaults(act=_restore)
+    restoring.add_argument(
+        "--bring-back-erased",
+        action="store_true",
+        help="bring back also chats that the audit record beside the database says were erased "
+        "since, as by mistake; the record has it",
+    )
     for action in (backup, restoring):
         action.add_argument("file", type=Path, metavar="FILE", help="the copy")
         action.add_argument(

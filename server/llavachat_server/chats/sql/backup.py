@@ -9,23 +9,33 @@ import fcntl
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from llavachat_server.chats.sql import writing
 from llavachat_server.chats.sql.database import (
     BUSY_SECONDS,
+    Database,
+    StoreError,
     is_damaged,
     is_full,
     is_known_version,
+    sqlite_url,
 )
+from llavachat_server.chats.tombstones import ChatName
 
 _LOG, _SHARED_MEMORY, _JOURNAL = "-wal", "-shm", "-journal"
 """What SQLite keeps beside a database. Source: https://www.sqlite.org/tempfiles.html."""
 
 _ENDINGS = ("", _LOG, _SHARED_MEMORY, _JOURNAL)
 
+
+_BATCH = 500
+"""Chats that are erased in one transaction."""
 
 _ADVICE = 'see "Backup and restore" in docs/store.md'
 
@@ -61,12 +71,19 @@ def back_up(path: Path, target: Path) -> int:
     return num_chats
 
 
-def restore(path: Path, source: Path) -> tuple[int, Path | None]:
+def restore(
+    path: Path,
+    source: Path,
+    choose_erased: Callable[[Set[ChatName]], Collection[ChatName]] = lambda _: (),
+) -> tuple[int, Path | None]:
     """Put a copy in a database's place. Blocks.
 
     Args:
         path: the database; need not be there.
         source: the copy; stays as it is. Files that SQLite left beside it are read with it.
+        choose_erased: gets the copy's chats, and gives back those that are not to return; called
+            while nobody else can own the database, and before it is touched. A copy of before that
+            has such is brought to this release's form for that.
 
     Returns:
         How many chats there are now; where the database of before lies, None where none was.
@@ -83,7 +100,11 @@ def restore(path: Path, source: Path) -> tuple[int, Path | None]:
             raise CopyError(f"{source} is the database itself")
         has_log = _beside(source, _LOG).exists()
         num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
-        _give_to_owner(draft, path.parent)
+        erased = choose_erased(_list_chats(draft))
+        if erased:
+            _erase(draft, erased)
+            num_chats -= len(erased)
+        give_to_owner(draft, path.parent)
         with _uninterrupted():
             kept = _put_aside(path)
             draft.replace(path)
@@ -111,6 +132,33 @@ def _copy(source: Path, access: str, draft: Path) -> int:
         if is_damaged(error):
             raise CopyError(f"{source} is damaged, or no database; {_ADVICE}") from error
         raise CopyError(f"{source} can not be copied: {error}") from error
+
+
+def _list_chats(draft: Path) -> set[ChatName]:
+    with closing(sqlite3.connect(draft)) as copy:
+        return set(copy.execute("SELECT tenant, id FROM chats"))
+
+
+def _erase(draft: Path, names: Collection[ChatName]) -> None:
+    """Erase chats as a server does, with their pictures; it is one file again afterwards."""
+    try:
+        database = Database(sqlite_url(draft))
+        try:
+            rest = list(names)
+            while rest:
+                part, rest = rest[:_BATCH], rest[_BATCH:]
+                with database.writing.begin() as connection:
+                    for tenant, chat_id in part:
+                        writing.erase_chat(connection, tenant, chat_id)
+        finally:
+            database.close()
+            _beside(draft, ".lock").unlink(missing_ok=True)
+        with closing(sqlite3.connect(draft)) as new:
+            new.execute("PRAGMA journal_mode = DELETE")
+    except (SQLAlchemyError, StoreError) as error:
+        if is_full(error):
+            raise CopyError(f"there is no room for a copy in {draft.parent}") from error
+        raise CopyError(f"what was erased can not be erased from the copy: {error}") from error
 
 
 def _count_chats(source: Path, copy: sqlite3.Connection) -> int:
@@ -145,7 +193,7 @@ def _owning(path: Path) -> Iterator[None]:
     handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _give_to_owner(lock, path.parent)
+        give_to_owner(lock, path.parent)
         yield
     except BlockingIOError:
         raise CopyError(f"a server uses {path}; stop it first") from None
@@ -163,8 +211,8 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _give_to_owner(file: Path, folder: Path) -> None:
-    """Else the server could not open what root has made for it."""
+def give_to_owner(file: Path, folder: Path) -> None:
+    """Have a file be its folder's owner's: the server could not open what root has made for it."""
     if os.geteuid() == 0:
         owner = folder.stat()
         os.chown(file, owner.st_uid, owner.st_gid)
