@@ -267,6 +267,9 @@ class ContextFull(EngineError):
     Args:
         can_drop: it would fit without the turns before it, and they were not to be left out.
         can_shorten: a shorter question would fit, without the turns before it.
+        can_keep_turns: a shorter question would fit beside the turns before it.
+        can_leave_pictures: without the chat's pictures and the turns before it would fit the
+            question as it is, or, where no question fits beside the pictures, a shorter one.
         picture_tokens: of all pictures of the chat.
     """
 
@@ -276,6 +279,8 @@ class ContextFull(EngineError):
     history_tokens: int = 0
     can_drop: bool = False
     can_shorten: bool = True
+    can_keep_turns: bool = True
+    can_leave_pictures: bool = False
     picture_tokens: int = 0
 
     def __str__(self) -> str:

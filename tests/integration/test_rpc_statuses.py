@@ -236,7 +236,7 @@ async def test_a_chat_whose_pictures_fill_the_context_is_at_its_end() -> None:
         )
         error = await failure(app.chat.ContinueChat(more))
         assert StatusCode.FAILED_PRECONDITION is error.code()
-        expected = "; the chat's pictures take 192 of 200 tokens; start a new chat"
+        expected = "; the chat's pictures take 192 of 200 tokens; start a new chat with fewer"
         assert error.details().endswith(expected)
 
 

@@ -343,6 +343,10 @@ def test_what_is_advised_would_help(
     if error.can_drop:
         assert None is find_refusal(contexts, history, question, 1)
     assert error.can_shorten is (find_refusal(contexts, history, "", 1) is None)
+    assert error.can_keep_turns is (find_refusal(contexts, history, "", None) is None)
+    least = question if error.can_shorten else ""
+    fits_bare = find_refusal(contexts, [], least, None) is None
+    assert error.can_leave_pictures is (num_pictures > 0 and fits_bare)
 
 
 def find_refusal(

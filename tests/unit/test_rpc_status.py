@@ -179,14 +179,22 @@ def test_a_full_context_tells_its_counts() -> None:
             {"can_drop": True, "picture_tokens": 64},
             "shorten the question, allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, or start a new chat",
         ),
-        ({"picture_tokens": 64}, "shorten the question, or start a new chat with fewer pictures"),
-        ({}, "shorten the question"),
         (
-            {"can_shorten": False, "picture_tokens": 64},
-            "the chat's pictures take 64 of 80 tokens; start a new chat",
+            {"can_drop": True, "can_keep_turns": False},
+            "allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, or start a new chat",
         ),
         (
-            {"can_shorten": False},
+            {"can_leave_pictures": True, "picture_tokens": 64},
+            "shorten the question, or start a new chat with fewer pictures",
+        ),
+        ({"picture_tokens": 64}, "shorten the question"),
+        ({}, "shorten the question"),
+        (
+            {"can_shorten": False, "can_leave_pictures": True, "picture_tokens": 64},
+            "the chat's pictures take 64 of 80 tokens; start a new chat with fewer",
+        ),
+        (
+            {"can_shorten": False, "picture_tokens": 64},
             "the chat's system prompt leaves no room; start a new chat with a shorter one",
         ),
     ],

@@ -207,6 +207,9 @@ class ContextBuilder:
         num_pictures = len(images) + sum(len(turn.images) for turn in history)
         alone = self._count_alone(history, prompt, len(images), system_prompt)
         shortest = self._count_alone(history, "", len(images), system_prompt)
+        can_shorten = shortest < self.context_tokens
+        bare = self._build_question((), prompt if can_shorten else "", 0, system_prompt)
+        least = self._build_question(history, "", len(images), system_prompt)
         return ContextFull(
             count.text_tokens,
             count.image_tokens,
@@ -214,7 +217,9 @@ class ContextBuilder:
             count.history_tokens,
             # Where turns may be left out already, or there are none, it would not fit.
             can_drop=alone < self.context_tokens,
-            can_shorten=shortest < self.context_tokens,
+            can_shorten=can_shorten,
+            can_keep_turns=self._count(history, least, len(images)).total < self.context_tokens,
+            can_leave_pictures=num_pictures > 0 and len(bare) < self.context_tokens,
             picture_tokens=num_pictures * self.num_image_tokens,
         )
 

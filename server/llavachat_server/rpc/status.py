@@ -223,15 +223,18 @@ def _context_full(error: values.ContextFull) -> Refusal:
 
 def _advise(error: values.ContextFull) -> str:
     """What would help, and nothing that would not: a chat's pictures stay, whatever is done."""
-    pictures, context = error.picture_tokens, error.context_tokens
     if error.can_drop:
-        return "shorten the question, allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, or start a new chat"
-    if error.can_shorten and pictures:
+        shorten = "shorten the question, " if error.can_keep_turns else ""
+        return f"{shorten}allow OVERFLOW_POLICY_DROP_OLDEST_TURNS, or start a new chat"
+    if error.can_shorten and error.can_leave_pictures:
         return "shorten the question, or start a new chat with fewer pictures"
     if error.can_shorten:
         return "shorten the question"
-    if pictures:
-        return f"the chat's pictures take {pictures} of {context} tokens; start a new chat"
+    if error.can_leave_pictures:
+        return (
+            f"the chat's pictures take {error.picture_tokens} of {error.context_tokens} tokens; "
+            "start a new chat with fewer"
+        )
     return "the chat's system prompt leaves no room; start a new chat with a shorter one"
 
 
