@@ -145,6 +145,23 @@ async def test_a_full_store_refuses_recovers_and_loses_nothing(
     assert 1 == len((await store.get_chat("ada", other.id)).turns)
 
 
+async def test_who_erases_without_room_is_told_what_erasing_needs(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that no more chats can be kept: nobody asked for that."""
+    chat = make_chat()
+    await store.begin_chat(chat, make_turn(), (), None)
+
+    def find_no_room(*_: object) -> None:
+        raise StoreFull(5.0)
+
+    monkeypatch.setattr(writing, "erase_chat", find_no_room)
+    with pytest.raises(StoreFull, match="nothing was erased: erasing needs a little room"):
+        await store.delete_chat("ada", chat.id)
+    with pytest.raises(StoreFull, match="can keep no more chats"):
+        await store._write(find_no_room)
+
+
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is owed is tried again at once; to be asked for before a store whose writer waits."""

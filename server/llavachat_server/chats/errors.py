@@ -178,11 +178,20 @@ class ChatFull(ChatError):
 
 @dataclass
 class StoreFull(ChatError):
-    """Nothing more can be kept now. Try again after `retry_after_seconds`."""
+    """Nothing more can be kept now. Try again after `retry_after_seconds`.
+
+    `is_erasing`: what found no room was to make some.
+    """
 
     retry_after_seconds: float
+    is_erasing: bool = False
 
     def __str__(self) -> str:
+        if self.is_erasing:
+            return (
+                "nothing was erased: erasing needs a little room on the server's disk, which is "
+                "full; its operator has to make some first, 1 MB will do"
+            )
         return "the server can keep no more chats now"
 
 

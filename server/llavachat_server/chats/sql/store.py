@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -251,6 +252,8 @@ class SqlStore:
                 self._erasing(lambda connection: writing.erase_chat(connection, tenant, chat_id)),
                 makes_room=True,
             )
+        except StoreFull as error:
+            raise replace(error, is_erasing=True) from error
         except StoreUnavailable as error:
             if error.may_be_done:
                 self._erase_later(tenant, chat_id)
