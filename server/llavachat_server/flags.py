@@ -7,7 +7,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -21,13 +21,28 @@ _OTHER_NAMES = {
 }
 """What other servers call a setting of ours, where its spelling leads elsewhere or nowhere."""
 
-_OTHER_COMMANDS = "Other commands: llavachat-server keys | certs | audit; each has a --help."
+_OTHER_COMMANDS = (
+    "A command comes first, and reads settings in the environment and in LLAVACHAT_CONFIG's file.\n"
+    "Other commands: llavachat-server keys | certs | audit | store; each has a --help."
+)
 
+_COMMANDS = {
+    "keys": "of settings it takes --file FILE alone",
+    "certs": "it takes no settings",
+    "audit": "of settings it takes the FOLDER of a record alone",
+    "store": "of settings it takes --state-folder FOLDER alone",
+}
+"""What each of the other commands takes of what settings say."""
+
+_READS = ", and reads LLAVACHAT_STATE_FOLDER and LLAVACHAT_CONFIG"
 
 _CREDENTIALS = re.compile(r"^([^@]*?:/+)?.*@", re.DOTALL)
 """What may be a name and a password in an address, also one that is written wrong."""
 _PASSWORD = re.compile(r"(password=)[^&\s'\"]+", re.IGNORECASE)
 _MASK = "***"
+
+_UNITS = {"bytes", "days", "seconds", "tokens"}
+"""In which a setting's name may end."""
 
 
 class SettingsError(Exception):
@@ -86,6 +101,11 @@ def parse_flags(
     values, unknown = parser.parse_known_args(words)
     if unknown:
         first = unknown[0]
+        if first in _COMMANDS:
+            raise SettingsError(
+                f"{first} is a command and comes first, as in `llavachat-server {first} --help`; "
+                f"{_COMMANDS[first]}{'' if first == 'certs' else _READS}"
+            )
         word = first.partition("=")[0] if first.startswith("-") else mask(first)
         raise SettingsError(
             f"{word} is not a setting{_suggest_flag(word, [*map(flag_of, fields)])}; "
@@ -117,5 +137,33 @@ def _suggest_flag(word: str, flags: Sequence[str]) -> str:
 
 def suggest(word: str, names: Sequence[str]) -> str:
     """Ask whether the nearest of some names was meant; "" where none is near."""
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = find_near(word, names)
+    return f"; did you mean {near}?" if near else ""
+
+
+def find_near(word: str, names: Sequence[str]) -> str:
+    """The nearest of some names, whatever its capitals; "" where none is near."""
+    for each in (word, word.lower()):
+        if near := difflib.get_close_matches(each, names, n=1):
+            return near[0]
+    return ""
+
+
+def describe_numbers(name: str, field: FieldInfo) -> str:
+    """What a number may be: its kind, its unit and both its bounds."""
+    kind = "number" if float in {field.annotation, *get_args(field.annotation)} else "whole number"
+    unit = name.rpartition("_")[2]
+    words = f"a {kind}" + (f" of {unit}" if unit in _UNITS else "")
+    bounds = {
+        bound: getattr(each, bound)
+        for each in field.metadata
+        for bound in ("ge", "gt", "le")
+        if hasattr(each, bound)
+    }
+    if "gt" in bounds:
+        words += f", over {bounds['gt']:,}"
+    if "ge" in bounds:
+        words += f", {bounds['ge']:,}"
+    if "le" not in bounds:
+        return words + (" or more" if "ge" in bounds else "")
+    return words + (" to " if "ge" in bounds else " and at most ") + f"{bounds['le']:,}"

@@ -5,6 +5,7 @@ Pure, but for `explain_refusal`. It must not know what listens there.
 
 import errno
 import ipaddress
+import re
 import socket
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -95,10 +96,24 @@ def explain_refusal(listen: str) -> str:
     return _OTHERS
 
 
+def _is_possible(host: str) -> bool:
+    """Whether it may be an address: what is digits and dots alone is no name."""
+    if not re.fullmatch(r"[0-9.]+", host):
+        return True
+    try:
+        # As a resolver takes it, which knows 127.1 as well.
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
+
+
 def _check_host_port(value: str, other: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"allowed: HOST:PORT with a port of 0 (any free one) to 65535{other}")
+    if not (host.startswith("[") or _is_possible(host)):
+        raise ValueError(f"allowed: HOST:PORT with an IP address or a name; {host} is no address")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("allowed: an IPv6 address in brackets, as in [::1]:50051")
     return value

@@ -21,9 +21,10 @@ from llavachat_server.images.worker import begin_workers
 from llavachat_server.ops import logs
 from llavachat_server.profiles import Profile
 from llavachat_server.resolution import resolve_profile
-from llavachat_server.settings import Settings, load
+from llavachat_server.settings import Settings, load, make_state_folder
 from llavachat_server.settling import begin_start, end_start
 from llavachat_server.values import Quantization
+from llavachat_server.variables import find_unknown_variables
 
 
 def run(words: Sequence[str]) -> int:
@@ -38,10 +39,12 @@ def run(words: Sequence[str]) -> int:
     try:
         settings = load(words)
         profile = resolve_profile(settings)
+        make_state_folder(settings)
     except SettingsError as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
         return 2
     logs.set_up(settings.log_format, settings.log_level)
+    _tell_unknown_variables()
     begin_start()
     # After the settings, so that a typing error is told at once. What needs no module of ours is
     # begun before they are imported, on the other core.
@@ -75,6 +78,13 @@ def run(words: Sequence[str]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _tell_unknown_variables() -> None:
+    """Not refused: other programs may have variables of our prefix."""
+    for variable, near in find_unknown_variables([*Settings.model_fields]).items():
+        fields = {"variable": variable, "did_you_mean": near}
+        logging.getLogger("llavachat").warning("a variable is no setting", extra={"fields": fields})
 
 
 def _begin_fingerprint(settings: Settings, profile: Profile) -> Fingerprint | None:

@@ -4,9 +4,9 @@ Contract: a wrong value, an unknown flag and an unknown key of the file are refu
 sentence that says the name, what was given, and what is allowed. It must not know the engine.
 """
 
+import errno
 import os
 import re
-import tomllib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,13 +22,19 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from llavachat_server.flags import SettingsError, flag_of, parse_flags, show, suggest
-from llavachat_server.folders import expand, find_keys_files, is_file, is_folder
+from llavachat_server.flags import SettingsError, describe_numbers, flag_of, parse_flags, show
+from llavachat_server.folders import (
+    expand,
+    find_keys_files,
+    find_state_folder,
+    is_file,
+    is_folder,
+)
 from llavachat_server.images.addresses import AllowedHosts
 from llavachat_server.network import (
     check_address,
@@ -37,9 +43,24 @@ from llavachat_server.network import (
     read_networks,
 )
 from llavachat_server.ops.telemetry import TelemetryMissing, check_installed
+from llavachat_server.settings_file import read_file
 from llavachat_server.values import MAX_TURNS_PER_CHAT
+from llavachat_server.variables import PREFIX
 
-ENVIRONMENT_PREFIX = "LLAVACHAT_"
+_WRONG_PLACE = frozenset(
+    (
+        errno.EACCES,
+        errno.EEXIST,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+    )
+)
+"""What the system says of a place where there can be no folder of ours, today or tomorrow."""
+
+_WRONG_NUMBERS = re.compile(r"(int|float)_|(greater|less)_than|finite_number")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
@@ -84,7 +105,7 @@ class Settings(BaseSettings):
     """What an operator can set. Field names are the file's keys; flags have dashes."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
     )
 
     listen: Annotated[str, AfterValidator(check_address)] = Field(
@@ -316,11 +337,13 @@ def read(arguments: Sequence[str]) -> Settings:
     Raises:
         SettingsError: something is wrong; the message says what would be right.
     """
-    flags = parse_flags(arguments, Settings.model_fields, ENVIRONMENT_PREFIX)
-    given = flags.pop("config", None) or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    flags = parse_flags(arguments, Settings.model_fields, PREFIX)
+    given = flags.pop("config", None) or os.environ.get(f"{PREFIX}CONFIG")
     config = expand(Path(given)) if given else None
     if config is not None and not is_file(config):
         raise SettingsError(f"config: {str(config)!r} given; allowed: a TOML file that exists")
+
+    in_file = {} if config is None else read_file(config, [*Settings.model_fields])
 
     class Sourced(Settings):
         """The same settings, with this run's file."""
@@ -338,22 +361,44 @@ def read(arguments: Sequence[str]) -> Settings:
             return (
                 init_settings,
                 env_settings,
-                TomlConfigSettingsSource(settings_cls, toml_file=config),
+                InitSettingsSource(settings_cls, in_file),
             )
 
     try:
         return Sourced(**flags)
-    except OSError as error:
-        raise SettingsError(f"config: {str(config)!r} can not be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"config: {str(config)!r} is not TOML: it is not UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"config: {str(config)!r} is not TOML: {error}") from error
-    except RecursionError as error:
-        # Of the parser, for a file that nests as no setting does; a server that runs reads it too.
-        raise SettingsError(f"config: {str(config)!r} is nested too deep") from error
     except ValidationError as error:
         raise SettingsError(_sentence(error, flags, config)) from error
+
+
+def find_audit_mode(settings: Settings) -> str:
+    """What the audit record holds; "off" where there is none."""
+    return settings.audit or ("off" if settings.store == "memory" else "hashes")
+
+
+def make_state_folder(settings: Settings) -> None:
+    """Make the state folder, where one is needed.
+
+    Raises:
+        SettingsError: it can not be, which no second try would change.
+    """
+    if settings.store != "sqlite" and find_audit_mode(settings) == "off":
+        return
+    folder = find_state_folder(settings)
+    try:
+        if any(place.is_symlink() and not place.exists() for place in (folder, *folder.parents)):
+            # A volume that is not mounted yet; told by who opens the store.
+            return
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if error.errno not in _WRONG_PLACE:
+            # As a full disk; likewise.
+            return
+        raise SettingsError(
+            f"state_folder: {str(folder)!r} given; allowed: a folder that this user may make and "
+            f"write in ({error.strerror})"
+        ) from error
 
 
 def check_network(settings: Settings) -> None:
@@ -401,11 +446,7 @@ def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None
     if not first["loc"]:
         return message
     name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return (
-            f"{name!r} in {str(config)!r} is not a setting{suggest(name, [*Settings.model_fields])}"
-        )
-    variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+    variable = f"{PREFIX}{name.upper()}"
     # However it is spelt: pydantic reads a variable in any case.
     given = next((each for each in os.environ if each.upper() == variable), None)
     if name in flags:
@@ -414,5 +455,12 @@ def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None
         origin = given
     else:
         origin = f"{name} in {str(config)!r}"
-    allowed = re.sub(r"^(Input should be( a valid)?|allowed:) ?", "", message)
+    if _WRONG_NUMBERS.match(first["type"]):
+        allowed = describe_numbers(name, Settings.model_fields[name])
+    elif first["type"].startswith("bool_"):
+        allowed = "true or false"
+    elif first["type"] == "string_type":
+        allowed = "text, in quotes"
+    else:
+        allowed = re.sub(r"^(Input should be( a valid)?|allowed:) ?", "", message)
     return f"{origin}: {show(first['input'])} given; allowed: {allowed}"

@@ -16,7 +16,7 @@ from llavachat_server.chats.memory import MemoryStore
 from llavachat_server.chats.retention import KeptChats
 from llavachat_server.chats.store import FULL_RETRY_SECONDS, ChatStore
 from llavachat_server.folders import find_state_folder
-from llavachat_server.settings import Settings
+from llavachat_server.settings import Settings, find_audit_mode
 
 if TYPE_CHECKING:
     from llavachat_server.chats.sql.reading import CutTurn
@@ -115,8 +115,7 @@ def _check_state_folder(settings: Settings) -> None:
 
 
 def _open_audit(settings: Settings) -> AuditLog | None:
-    mode = settings.audit or ("off" if settings.store == "memory" else "hashes")
-    if mode == "off":
+    if find_audit_mode(settings) == "off":
         return None
     _check_state_folder(settings)
     try:

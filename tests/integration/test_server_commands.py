@@ -1,5 +1,6 @@
 """The server's commands as processes: what they say where nobody can read it, and their help."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from llavachat_server.rpc.key_file import read_keys
+from server_process import run_server
 
 PROGRAM = (sys.executable, "-m", "llavachat_server")
 
@@ -143,3 +145,14 @@ def test_the_list_to_look_at_is_that_of_the_same_file(tmp_path: Path) -> None:
     code, said = run_in(tmp_path, "keys", "revoke", "anna", "--file", "for ben")
     advice = "see llavachat-server keys list --file 'for ben'"
     assert (1, f"llavachat-server: for ben has no key 'anna'; {advice}\n") == (code, said)
+
+
+def test_a_misspelt_variable_is_told_in_the_log(tmp_path: Path) -> None:
+    """The server serves, and says that nobody reads it; its value is not shown."""
+    with run_server(tmp_path, environment={"LLAVACHAT_MAX_CHAT_AGE_DAY": "30.125"}) as server:
+        log = server.log.read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    told = [line for line in lines if "LLAVACHAT_MAX_CHAT_AGE_DAY" == line.get("variable")]
+    expected = ("warning", "a variable is no setting", "LLAVACHAT_MAX_CHAT_AGE_DAYS")
+    assert [expected] == [(line["level"], line["event"], line["did_you_mean"]) for line in told]
+    assert "30.125" not in log

@@ -1,7 +1,10 @@
 """Settings: which source wins, and how wrong ones are refused."""
 
+import os
+import re
 from pathlib import Path
 
+import llavachat
 import pytest
 from llavachat_server.__main__ import main
 from llavachat_server.flags import SettingsError
@@ -9,8 +12,9 @@ from llavachat_server.network import is_loopback
 from llavachat_server.ops import telemetry
 from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
 from llavachat_server.resolution import resolve_profile
-from llavachat_server.settings import Settings, load
+from llavachat_server.settings import Settings, load, make_state_folder
 from llavachat_server.values import Quantization
+from llavachat_server.variables import find_unknown_variables
 
 WORD = "s3cret"
 
@@ -129,13 +133,40 @@ def test_switches_can_be_turned_on_and_off(tmp_path: Path) -> None:
         ),
         (
             ["--max-chat-age-days", "36501"],
-            "--max-chat-age-days: '36501' given; allowed: less than or equal to 36500",
+            "--max-chat-age-days: '36501' given; allowed: a number of days, over 0 and at most "
+            "36,500",
         ),
         (
             ["--max-tokens", "0"],
-            "--max-tokens: '0' given; allowed: greater than or equal to 1",
+            "--max-tokens: '0' given; allowed: a whole number of tokens, 1 to 32,768",
         ),
-        (["--max-tokens", "many"], "--max-tokens: 'many' given; allowed: integer"),
+        (
+            ["--max-tokens", "many"],
+            "--max-tokens: 'many' given; allowed: a whole number of tokens, 1 to 32,768",
+        ),
+        (
+            ["--max-store-bytes", "1GB"],
+            "--max-store-bytes: '1GB' given; allowed: a whole number of bytes, 1,048,576 or more",
+        ),
+        (
+            ["--max-chat-age-days", "30d"],
+            "--max-chat-age-days: '30d' given; allowed: a number of days, over 0 and at most",
+        ),
+        (
+            ["--int8-threshold", "nan"],
+            "--int8-threshold: 'nan' given; allowed: a number, 0 or more",
+        ),
+        (
+            ["--listen", "256.1.1.1:5"],
+            "--listen: '256.1.1.1:5' given; allowed: HOST:PORT with an IP address or a name; "
+            "256.1.1.1 is no address",
+        ),
+        (
+            ["--config", "there.toml", "keys", "list"],
+            "keys is a command and comes first, as in `llavachat-server keys --help`; of settings "
+            "it takes --file FILE alone, and reads LLAVACHAT_STATE_FOLDER and LLAVACHAT_CONFIG",
+        ),
+        (["--exact", "certs"], "certs is a command and comes first, as in"),
         (["--listen", "50051"], "--listen: '50051' given; allowed: HOST:PORT"),
         (["--listen", "::1:50051"], "--listen: '::1:50051' given; allowed: an IPv6 address in"),
         (["--revision", "main"], "--revision: 'main' given; allowed: the 40 hexadecimal digits"),
@@ -181,7 +212,7 @@ def test_a_wrong_setting_is_refused_in_one_sentence(arguments: list[str], says: 
 def test_a_wrong_variable_is_named_as_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator learns where the wrong value stands."""
     monkeypatch.setenv("LLAVACHAT_GRACE_SECONDS", "-1")
-    assert refusal().startswith("LLAVACHAT_GRACE_SECONDS: '-1' given; allowed: greater than or")
+    assert refusal().startswith("LLAVACHAT_GRACE_SECONDS: '-1' given; allowed: a number of")
 
 
 def test_a_wrong_variable_is_named_as_it_is_spelt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +227,11 @@ def test_a_wrong_variable_is_named_as_it_is_spelt(monkeypatch: pytest.MonkeyPatc
         ("max_tokens = true", "max_tokens in '{config}': True given; allowed: a number"),
         ("grace_seconds = false", "grace_seconds in '{config}': False given; allowed: a number"),
         ('profle = "shapes"', "'profle' in '{config}' is not a setting; did you mean profile?"),
+        ('Profile = "shapes"', "'Profile' in '{config}' is not a setting; did you mean profile?"),
+        ('LISTEN = "[::1]:0"', "'LISTEN' in '{config}' is not a setting; did you mean listen?"),
+        ('[server]\nprofile = "shapes"', "[server] in '{config}': sections are not used; write"),
+        ("reflection = 7", "reflection in '{config}': 7 given; allowed: true or false"),
+        ("listen = 50051", "listen in '{config}': 50051 given; allowed: text, in quotes"),
         ('profile = "shape"', "profile in '{config}': 'shape' given; allowed: 'shapes',"),
         ("profile = ", "config: '{config}' is not TOML"),
         ("# \udcff", "config: '{config}' is not TOML: it is not UTF-8"),
@@ -353,10 +389,10 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_ends_with_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    """On a line of their own; each of them answers to --help as well."""
+    """On a line of their own, each that there is; each of them answers to --help as well."""
     with pytest.raises(SystemExit):
         load(["--help"])
-    expected = "Other commands: llavachat-server keys | certs | audit; each has a --help."
+    expected = "Other commands: llavachat-server keys | certs | audit | store; each has a --help."
     assert expected == capsys.readouterr().out.splitlines()[-1]
 
 
@@ -368,3 +404,46 @@ def test_metrics_without_their_library_are_refused(monkeypatch: pytest.MonkeyPat
         "install it by pip install -c constraints.txt '.[server,otel]', in a checkout"
     )
     load([])
+
+
+def test_a_variable_that_nobody_reads_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the setting that it is near to, in any case; the client's own are somebody's."""
+    for name in [name for name in os.environ if name.upper().startswith("LLAVACHAT_")]:
+        monkeypatch.delenv(name)
+    client = Path(llavachat.__file__).parent
+    sources = "".join(path.read_text() for path in client.rglob("*.py"))
+    named = set(re.findall(r"LLAVACHAT_[A-Z0-9_]*[A-Z0-9]", sources))
+    assert {"LLAVACHAT_API_KEY", "LLAVACHAT_SERVER", "LLAVACHAT_TLS_PIN"} <= named
+    for name in (*named, "LLAVACHAT_CONFIG", "llavachat_listen"):
+        monkeypatch.setenv(name, "x")
+    assert {} == find_unknown_variables([*Settings.model_fields])
+    monkeypatch.setenv("LLAVACHAT_MAX_CHAT_AGE_DAY", "30")
+    monkeypatch.setenv("llavachat_xyz", WORD)
+    assert {
+        "LLAVACHAT_MAX_CHAT_AGE_DAY": "LLAVACHAT_MAX_CHAT_AGE_DAYS",
+        "llavachat_xyz": "",
+    } == find_unknown_variables([*Settings.model_fields])
+
+
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+def test_a_place_for_no_folder_is_a_wrong_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], store: str
+) -> None:
+    """Found before the port opens, where a folder is needed; no start would mend it."""
+    (tmp_path / "file").touch()
+    for place in ("/proc/nope", str(tmp_path / "file"), str(tmp_path / "file" / "in")):
+        settings = load(["--store", store, "--state-folder", place])
+        if store == "memory":
+            make_state_folder(settings)
+            continue
+        with pytest.raises(SettingsError, match=rf"^state_folder: '{place}' given; allowed: a fol"):
+            make_state_folder(settings)
+        assert 2 == main(["--store", store, "--state-folder", place])
+        assert "\n" not in capsys.readouterr().err.rstrip("\n")
+    made = tmp_path / "a" / "b"
+    make_state_folder(load(["--store", store, "--state-folder", str(made)]))
+    assert (store == "sqlite") == made.is_dir()
+    (tmp_path / "volume").symlink_to(tmp_path / "not mounted")
+    make_state_folder(load(["--store", store, "--state-folder", str(tmp_path / "volume" / "in")]))
