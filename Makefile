@@ -2,7 +2,7 @@
 #
 # PYTHON   the interpreter to build the environment from (3.11 or newer)
 
-PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3,$(shell \
+PYTHON ?= $(firstword $(foreach python,python3.14 python3.13 python3.12 python3.11 python3,$(shell \
 	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
 BIN := .venv/bin
 # One that was left half made, or whose interpreter is too old, is made again.

@@ -78,7 +78,9 @@ def test_a_decoder_has_no_file_that_it_does_not_need(worker: Worker) -> None:
     names = {file.name: str(file.readlink()) for file in files.iterdir()}
     assert "/dev/null" == names.pop("2")
     assert names.pop("0").startswith("socket:")
-    assert ["/memfd:llavachat-picture (deleted)"] == list(names.values())
+    # libffi from 3.5 on keeps its own file open, whose code it maps again; that is readable anyway.
+    others = [name for name in names.values() if not Path(name).name.startswith("libffi.so")]
+    assert ["/memfd:llavachat-picture (deleted)"] == others
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

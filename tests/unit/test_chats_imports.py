@@ -2,7 +2,9 @@
 
 import asyncio
 import types
+from asyncio import wrap_future
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -123,9 +125,33 @@ class Imports:
         self.log.close()
 
 
+def wrap_and_wait(future: "Future[Any]") -> "asyncio.Future[Any]":
+    """`asyncio.wrap_future` as it was before Python 3.14: also what is done is waited for."""
+    loop = asyncio.get_running_loop()
+    wrapped = wrap_future(future, loop=loop)
+    if not wrapped.done():
+        return wrapped
+    waiting = loop.create_future()
+
+    def tell() -> None:
+        if waiting.done():
+            return
+        if (error := wrapped.exception()) is not None:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(wrapped.result())
+
+    loop.call_soon(tell)
+    return waiting
+
+
 @pytest.fixture
-def imports(tmp_path: Path) -> Iterator[Imports]:
-    """A store of its own."""
+def imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Imports]:
+    """A store of its own; however quick its threads are, there are as many waits."""
+    for module in (asyncio, asyncio.futures):
+        monkeypatch.setattr(
+            module, "wrap_future", lambda future, *, loop=None: wrap_and_wait(future)
+        )
     imports = Imports(tmp_path)
     yield imports
     imports.close()
