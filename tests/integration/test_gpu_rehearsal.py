@@ -20,6 +20,7 @@ from llavachat_server.engine.tensors.backend import TensorBackend
 from llavachat_server.values import EngineFailed, Quantization
 from pretended.cuda import pretend_cuda
 from pretended.device import Gpu
+from torch.utils._device import _device_constructors
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is not None or sys.platform != "linux",
@@ -278,3 +279,12 @@ def test_a_copy_from_the_host_comes_late(gpu: Gpu) -> None:
     host.fill_(2)
     assert [1.0] == place.tolist()
     assert torch.empty(1, device="cuda").isnan().item()
+
+
+def test_torch_is_left_as_it_was() -> None:
+    """A model that a later test loads begins without memory, by `with torch.device("meta")`."""
+    _device_constructors.cache_clear()
+    with pretend_cuda(), torch.device("cpu"):
+        torch.empty(1)
+    with torch.device("meta"):
+        assert ["meta"] * 2 == [made.device.type for made in (torch.empty(1), torch.zeros(1))]

@@ -26,6 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.utils._device import _device_constructors
 
 from pretended import kernels  # noqa: F401
 from pretended.device import CONTRACTS, Event, Gpu, Graph, Stream, _current
@@ -48,6 +49,10 @@ def pretend_cuda(capability: tuple[int, int] = (8, 6), *, free_bytes: int = 2**3
     """
     # Before there is one: it would look for its library for CUDA.
     from bitsandbytes.functional import name2qmap
+
+    # It keeps which functions make tensors at its first use: ours in their place would stay, and
+    # no `with torch.device(...)` reach torch's own any more, in this process's other tests.
+    _device_constructors()
 
     device = Gpu(capability, free_bytes)
     properties = SimpleNamespace(
