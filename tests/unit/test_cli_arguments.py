@@ -2,6 +2,7 @@
 
 import io
 import sys
+from datetime import datetime
 
 import llavachat
 import pytest
@@ -74,6 +75,12 @@ def test_a_question_may_end_as_a_picture_is_called():
         split_arguments(["my photo.jpg"], continued=False)
 
 
+def test_a_question_may_begin_with_an_address(picture, no_terminal):
+    """Words after it make it a question; stdin is not read."""
+    question = "https://x.example/b.png is where it hangs: which room is that?"
+    assert ((picture,), question) == split_arguments([picture, question], continued=False)
+
+
 def test_an_empty_question_is_none(picture, no_terminal):
     """`ask x.png "$QUESTION"`, where the variable is empty: stdin is it, and "" no picture."""
     assert ((picture,), "From stdin?") == split_arguments([picture, ""], continued=False)
@@ -112,6 +119,19 @@ def test_a_question_longer_than_a_file_name(terminal):
     """A long question is no path, and no crash."""
     with pytest.raises(Failure, match="There is no picture"):
         split_arguments(["Why? " * 1000], continued=False)
+
+
+@pytest.mark.parametrize("kind", [ValueError, OverflowError, OSError])
+def test_a_time_that_the_machine_has_not_is_told(monkeypatch, kind):
+    """Windows has no local time of before 1970, and says so by an OSError."""
+
+    class Clock(datetime):
+        def astimezone(self, tz=None):
+            raise kind
+
+    monkeypatch.setattr(options, "datetime", Clock)
+    with pytest.raises(Failure, match="--since '1969-07-20' is no time"):
+        options.parse_time("--since", "1969-07-20")
 
 
 @pytest.mark.parametrize("label", ["", "key", "key=", "=value"])
@@ -172,6 +192,7 @@ def test_labels_may_hold_equal_signs():
         (["chats", "--delete", "-l", "a=b", "-n", "3"], 2, "--limit is for lists"),
         (["chats", "--since", "yesterday"], 2, "--since 'yesterday' is no time; give one such as"),
         (["chats", "--before", "0001-01-01"], 2, "--before '0001-01-01' is no time"),
+        (["chats", "--since", "0001-01-01T00:00+14:00"], 2, "--since must be in the years 1 to"),
         (["chats", "--limit", "0"], 2, "Invalid value for '--limit' / '-n'"),
         (["peel"], 2, "No such command 'peel'"),
         (["demo", "now"], 2, "unexpected extra argument"),

@@ -81,7 +81,7 @@ def split_arguments(
         if sys.stdin.isatty() or "-" in names:
             raise wrong_use("There is no question. Use: llavachat ask PICTURE QUESTION.")
         prompt = read_text().strip()
-    elif _names_picture(prompt) and len(prompt.split()) == 1:
+    elif _names_picture(prompt) and _is_one_word(prompt):
         raise wrong_use(f"{prompt} does not exist.")
     if not prompt.strip():
         raise wrong_use("The question is blank. Use: llavachat ask PICTURE QUESTION.")
@@ -155,12 +155,17 @@ def _write(client: Client, reply: Reply, *, as_json: bool, show_usage: bool) -> 
 
 
 def _is_picture(argument: str) -> bool:
-    if argument == "-" or is_address(argument):
+    # A question may begin with an address.
+    if argument == "-" or (is_address(argument) and _is_one_word(argument)):
         return True
     try:
         return Path(argument).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):  # longer than any file's name, a NUL, ~ of nobody
         return False
+
+
+def _is_one_word(argument: str) -> bool:
+    return len(argument.split()) == 1
 
 
 def _names_picture(argument: str) -> bool:
