@@ -265,7 +265,7 @@ def parse_time(option: str, text: str | None) -> datetime | None:
     try:
         time = datetime.fromisoformat(text.strip())
         return time if time.tzinfo is not None else time.astimezone()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):  # the last before 1970, on Windows
         raise wrong_use(
             f"{option} {text!r} is no time; give one such as 2026-11-30 or 2026-11-30T18:00."
         ) from None

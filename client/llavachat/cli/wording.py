@@ -37,6 +37,8 @@ _SUBJECTS = {
     "labels": "--label",
     "chat_id": "The chat's ID",
     "turn_id": "The turn's ID",
+    "updated_since": "--since",
+    "updated_before": "--before",
 }
 """Words of English too, or parts of files' names: where a sentence begins with them."""
 
