@@ -8,7 +8,14 @@ from llavachat.cli import state
 from llavachat.cli.characters import spell
 from llavachat.cli.chats import lay_out
 from llavachat.cli.demo import PICTURE
-from llavachat.cli.output import describe_end, describe_usage, fold, to_object
+from llavachat.cli.output import (
+    describe_end,
+    describe_usage,
+    fold,
+    open_stderr,
+    open_stdout,
+    to_object,
+)
 from llavachat.cli.thumbnail import can_show, draw_thumbnail
 from llavachat.types import (
     Delta,
@@ -184,6 +191,15 @@ def test_columns_stand_below_one_another():
 def test_lines_are_folded_between_words(text, width, expected):
     """A second column stays one, where there is room; what is to be copied stays whole."""
     assert expected == fold(text, width)
+
+
+@pytest.mark.parametrize("opened", [open_stderr, open_stdout])
+def test_a_width_of_0_is_none(opened, monkeypatch, capsys):
+    """Whoever set COLUMNS did not know it; what is said is to be seen all the same."""
+    monkeypatch.setenv("COLUMNS", "0")
+    console = opened()
+    console.print("What is said", soft_wrap=True)
+    assert ("What is said\n", 80) == ("".join(capsys.readouterr()), console.width)
 
 
 def test_spelling_keeps_what_texts_are_made_of():

@@ -18,10 +18,12 @@ from llavachat.types import FinishReason, ImageInfo
 _SET_OFF = re.compile(r" *(?:\S+(?: \S+)*? {2,})?")
 """What stands before the second column of a line that has one."""
 
+_USUAL_COLUMNS = 80
+
 
 def open_stderr() -> Console:
     """Where everything goes that is not the answer. Obeys NO_COLOR and FORCE_COLOR."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _with_a_width(Console(stderr=True, highlight=False, soft_wrap=True))
 
 
 def note(console: Console, text: str, *, style: str = "dim") -> None:
@@ -54,7 +56,14 @@ def fold(text: str, width: int) -> str:
 def open_stdout() -> Console:
     """Where answers and tables go. Obeys NO_COLOR and FORCE_COLOR; raises as `write` does, but
     texts of others are to be spelt before: what colours are made of is no different."""
-    return Console(highlight=False, file=cast(IO[str], Guarded(sys.stdout)))
+    return _with_a_width(Console(highlight=False, file=cast(IO[str], Guarded(sys.stdout))))
+
+
+def _with_a_width(console: Console) -> Console:
+    """COLUMNS is 0 where whoever set it did not know the width; rich would show nothing in it."""
+    if console.width < 1:
+        console.width = _USUAL_COLUMNS
+    return console
 
 
 def write(text: str) -> None:
