@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from llavachat.cli.deploy import down, rollout
 from llavachat.cli.deploy.account import Account, explain
-from llavachat.cli.deploy.power import list_refusals, refuse_changing
+from llavachat.cli.deploy.power import list_refusals, refuse_changing, start, stop
 from llavachat.cli.deploy.stack import Deployment
 from llavachat.cli.deploy.toolkit import App
 from llavachat.cli.failure import ExitCode, Failure
@@ -65,8 +65,8 @@ class Stack:
     def paginate(self, **names: str) -> Iterator[Any]:
         """The newest first, a hundred at a time."""
         newest_first = self.look()[::-1]
-        for start in range(0, len(newest_first), 100):
-            yield {"StackEvents": newest_first[start : start + 100]}
+        for first in range(0, len(newest_first), 100):
+            yield {"StackEvents": newest_first[first : first + 100]}
 
     def describe_stacks(self, **names: str) -> Any:
         """It is there, or not."""
@@ -211,6 +211,14 @@ def test_a_stack_that_was_never_begun_is_at_nobodys_work(
     at_work = Deployment("llavachat", "CREATE_IN_PROGRESS", now, {}, None, "llavachat")
     with pytest.raises(Failure, match="is being changed"):
         refuse_changing(at_work)
+
+
+@pytest.mark.parametrize("command", [stop, start])
+def test_what_was_never_begun_has_no_machine_to_stop(command: Callable[..., ExitCode]) -> None:
+    """AWS would be asked about a group of spare capacity that was never made."""
+    drawn_up = Stack([], "REVIEW_IN_PROGRESS")
+    with pytest.raises(Failure, match="never made; `llavachat up` makes it"):
+        command(account(drawn_up), "llavachat")
 
 
 def test_a_machine_that_finds_no_room_is_not_sent_to_another_zone() -> None:

@@ -18,10 +18,9 @@ def stop(account: Account, name: str) -> ExitCode:
     """Stop the machine and wait until it is down.
 
     Raises:
-        Failure: there is no such deployment, or it is being changed.
+        Failure: there is no such deployment, it is being changed, or it was never made.
     """
-    deployment = need_deployment(account, name)
-    refuse_changing(deployment)
+    deployment = _need_made(account, name)
     machine = deployment.machine
     if deployment.group:
         _scale(account, deployment, 0)
@@ -46,10 +45,9 @@ def start(account: Account, name: str) -> ExitCode:
     """Start the machine and wait until it runs; its service needs some minutes more.
 
     Raises:
-        Failure: there is no such deployment, or it is being changed.
+        Failure: there is no such deployment, it is being changed, or it was never made.
     """
-    deployment = need_deployment(account, name)
-    refuse_changing(deployment)
+    deployment = _need_made(account, name)
     wake(account, deployment)
     say(f"{name} runs; its service needs some minutes more. `llavachat tunnel` reaches it.")
     return ExitCode.OK
@@ -75,6 +73,18 @@ def wake(account: Account, deployment: Deployment) -> None:
             ec2.get_waiter("instance_stopped").wait(InstanceIds=[machine.id], WaiterConfig=_WAIT)
         ec2.start_instances(InstanceIds=[machine.id])
         ec2.get_waiter("instance_running").wait(InstanceIds=[machine.id], WaiterConfig=_WAIT)
+
+
+def _need_made(account: Account, name: str) -> Deployment:
+    """A deployment that has, or had, a machine."""
+    deployment = need_deployment(account, name)
+    refuse_changing(deployment)
+    if deployment.has_nothing:
+        raise Failure(
+            f"{name} was drawn up and never made; `llavachat up` makes it, `llavachat down` "
+            "removes it."
+        )
+    return deployment
 
 
 def refuse_changing(deployment: Deployment) -> None:
