@@ -5,6 +5,7 @@ import os
 import ssl
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from boots import main, make_boot, make_release, refuse_all, say_nothing
@@ -26,6 +27,30 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return kept
 
 
+class Clock:
+    """A clock that nobody waits for."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        """What it shows."""
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Put it forward."""
+        self.seconds += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """That of the first boot."""
+    clock = Clock()
+    for module in (account, credentials):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
 def make_program(folder: Path, name: str, script: str) -> None:
     """A program of that name that runs this script."""
     folder.mkdir(exist_ok=True)
@@ -35,7 +60,7 @@ def make_program(folder: Path, name: str, script: str) -> None:
 
 @pytest.mark.parametrize(("refused", "succeeds"), [(20, True), (100, False)])
 def test_rights_that_come_late_are_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refused: int, succeeds: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: Clock, refused: int, succeeds: bool
 ) -> None:
     """The role's policy was made moments before the machine; in the end, a refusal is one."""
     answer = json.dumps({"SecretString": "abc"})
@@ -47,12 +72,26 @@ def test_rights_that_come_late_are_waited_for(
         f"echo '{answer}'",
     )
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    monkeypatch.setattr(account.time, "sleep", lambda _: None)
     if succeeds:
         assert "abc" == credentials.read_secret("key")
     else:
         with pytest.raises(account.CallFailed, match="AccessDenied"):
             credentials.read_secret("key")
+
+
+def test_calls_that_do_not_come_through_are_told_soon(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """As in a network that has no way to AWS: by what fails, and not when the whole time is up."""
+
+    def hang(*_: object, timeout: float, **__: object) -> NoReturn:
+        clock.sleep(timeout)
+        raise subprocess.TimeoutExpired("aws", timeout)
+
+    monkeypatch.setattr(account.subprocess, "run", hang)
+    with pytest.raises(account.CallFailed, match="get-secret-value: no end after 60 s"):
+        credentials.read_secret("key")
+    assert clock.seconds < 5 * 60
 
 
 def test_session_manager_is_tried_again_once_the_rights_are_in_force(

@@ -5,26 +5,36 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from firstboot.account import call
+from firstboot.account import CallFailed, call
 
 VALID_DAYS = 3650
 RENEW_SECONDS = 90 * 24 * 3600
 """A certificate that ends sooner than this is made anew by the next machine."""
 
-READ_ATTEMPTS = 30
-"""Some 90 seconds: the role's policy was made moments before the machine, and may take that long to
-be in force everywhere. Source: IAM User Guide, "Changes that I make are not always immediately
-visible"."""
+RIGHTS_SECONDS = 90.0
+"""For so long a refusal is not the last word: the role's policy was made moments before the
+machine, and may take that long to be in force everywhere. Source: IAM User Guide, "Changes that I
+make are not always immediately visible"."""
+
+PAUSE_SECONDS = 2.0
 
 
 def read_secret(arn: str) -> str:
     """The secret's text."""
-    words = ("--secret-id", arn)
-    answer = call("secretsmanager", "get-secret-value", *words, attempts=READ_ATTEMPTS)
-    return str(answer["SecretString"])
+    # By time: where no call comes through, a number of tries would take the whole boot.
+    deadline = time.monotonic() + RIGHTS_SECONDS
+    while True:
+        try:
+            answer = call("secretsmanager", "get-secret-value", "--secret-id", arn)
+            return str(answer["SecretString"])
+        except CallFailed:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def write_secret(arn: str, text: str) -> None:
