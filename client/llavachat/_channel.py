@@ -66,7 +66,8 @@ class Channel:
         """True once a server has answered a call."""
         self._channel: grpc.Channel | None = None
         self._stub: Any = None
-        self._listing = threading.Lock()
+        # A signal's handler may close the client while its thread has this.
+        self._listing = threading.RLock()
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
         self._ended = EndedCalls()
         # What is wrong with the files is told now, though a pinned server is asked later.

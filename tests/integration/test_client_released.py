@@ -1,11 +1,14 @@
 """Calls that have ended leave nothing behind in the client, however they ended."""
 
 import gc
+import logging
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from llavachat import Client, InvalidRequest
+from llavachat import CallCancelled, Client, InvalidRequest, ServerFailed
 from scripted_service import abort, deltas, started
 
 PATIENCE_SECONDS = 30.0
@@ -112,3 +115,93 @@ def test_a_closed_client_leaves_no_stream(scripted, service):
     del reply
     assert before == count_calls()
     client.close()
+
+
+def test_a_message_that_can_not_be_read_is_told_at_once(monkeypatch):
+    """Its call goes on at the server: who waited for its end would wait for the deadline."""
+    has_ended = threading.Event()
+
+    class Garbled(grpc.GenericRpcHandler):
+        def service(self, _):
+            def answer(_, context):
+                context.add_callback(has_ended.set)
+                yield b"\xff\xff"
+                has_ended.wait(PATIENCE_SECONDS)
+
+            return grpc.unary_stream_rpc_method_handler(answer)
+
+    # A captured record would hold the call by its frames.
+    monkeypatch.setattr(logging.getLogger("grpc._common"), "disabled", True)
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Garbled()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    before = count_calls()
+    with Client(f"127.0.0.1:{port}") as client:
+        with pytest.raises(ServerFailed, match="deserializing"):
+            client.start(None, "Hi", timeout_seconds=2 * PATIENCE_SECONDS).read()
+        # By the client, which is open still.
+        assert has_ended.wait(PATIENCE_SECONDS / 2)
+        assert before == count_calls()
+    server.stop(None).wait()
+
+
+def test_a_client_is_closed_where_no_thread_can_be_begun(scripted, service, monkeypatch):
+    """As by atexit, where Python begins none any more."""
+
+    def refuse(_) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    service.answer = go_on
+    client = Client(scripted.address)
+    reply = client.start(None, "Go on.")
+    next(iter(reply))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    client.close()
+    with pytest.raises(CallCancelled, match="closed"):
+        client.start(None, "Go on.")
+
+
+def test_a_signals_handler_may_close_a_client_that_begins_a_call(scripted, service, monkeypatch):
+    """It runs within whatever its thread does just then, locks and all."""
+    service.answer = go_on
+    begin = threading.Thread.start
+    client = Client(scripted.address)
+    forget(client)
+    before = signal.signal(signal.SIGUSR1, lambda *_: client.close())
+
+    def begin_and_close(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", begin)
+        signal.raise_signal(signal.SIGUSR1)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin_and_close)
+    try:
+        with pytest.raises(CallCancelled, match="closed"):
+            client.start(None, "Go on.").read()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_reply_that_a_signal_interrupted_is_cancelled(client, service):
+    """gRPC has let go of its call, and to ask it for more ended in an error of its own."""
+    service.answer = go_on
+    reply = client.start(None, "Go on.")
+    events = iter(reply)
+    next(events)
+
+    def interrupt(_, frame) -> None:
+        # Not before gRPC is asked: it is raised again until then.
+        if frame.f_code.co_name == "_consume_next_event":
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+        with pytest.raises(KeyboardInterrupt):
+            for _ in events:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(CallCancelled):
+        reply.read()

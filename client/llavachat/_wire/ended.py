@@ -7,6 +7,7 @@ So they are taken here, by gRPC's own way of doing it, which has no public name.
 nothing of that name keeps its calls as before.
 """
 
+import contextlib
 import threading
 from collections import deque
 from typing import Any
@@ -44,8 +45,10 @@ class CallReader:
                 raise
             except BaseException:
                 # A signal's handler has raised, as at Ctrl-C. gRPC lets go of the call by itself
-                # then, and to ask for another event would end the process.
+                # then, and to ask for another event would end the process. Who reads on is told
+                # that the call is cancelled.
                 self.is_empty = True
+                self._call.cancel()
                 raise
             if message is None:
                 self._empty()
@@ -63,9 +66,15 @@ class CallReader:
         self.is_empty = True
         state = getattr(self._call, "_state", None)
         take = getattr(self._call, "_consume_next_event", None)
-        if state is not None and take is not None:
-            while state.due:
-                take()
+        end = getattr(getattr(self._call, "_call", None), "cancel", None)
+        if state is None or take is None or end is None:
+            return
+        if state.due:
+            # A message that gRPC can not read ends the call in its own books alone, and what is
+            # left would come when the server ends it, or at the deadline.
+            end(grpc.StatusCode.CANCELLED.value[0], "Ended by the client.")
+        while state.due:
+            take()
 
 
 class EndedCalls:
@@ -85,10 +94,14 @@ class EndedCalls:
             self._readers.append(reader)
 
     def release(self) -> None:
-        """Begin to have gRPC let go of them. Called by one thread at a time."""
+        """Begin to have gRPC let go of them. Two at once, as within a signal's handler, do no
+        harm: each takes what is left."""
         if self._readers and (self._thread is None or not self._thread.is_alive()):
-            self._thread = threading.Thread(target=self._empty, name="ended calls", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._empty, name="ended calls", daemon=True)
+            # Python starts no more threads once it ends (3.12), nor a system that has too many.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def close(self) -> None:
         """Have gRPC let go of them, and wait for it, but not for ever."""
@@ -97,5 +110,9 @@ class EndedCalls:
             self._thread.join(CLOSE_SECONDS)
 
     def _empty(self) -> None:
-        while self._readers:
-            self._readers.popleft().empty()
+        while True:
+            try:
+                reader = self._readers.popleft()
+            except IndexError:
+                return
+            reader.empty()
