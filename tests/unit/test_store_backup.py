@@ -386,3 +386,15 @@ async def test_what_was_erased_is_erased_from_an_older_releases_copy(erasures: E
         file.execute("UPDATE alembic_version SET version_num = '0007'")
     assert 0 == erasures.restore()
     assert {erasures.chats[2].id} == await erasures.list_ids()
+
+
+async def test_a_copy_that_can_not_be_brought_to_todays_form_leaves_nothing(
+    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is anything changed; it says that it is older than it is."""
+    with closing(sqlite3.connect(erasures.copy)) as file, file:
+        file.execute("UPDATE alembic_version SET version_num = '0007'")
+    before = {path.name for path in erasures.folder.iterdir()}
+    assert 1 == erasures.restore()
+    assert "what was erased can not be erased from the copy" in capsys.readouterr().err
+    assert before == {path.name for path in erasures.folder.iterdir()}

@@ -152,7 +152,6 @@ def _erase(draft: Path, names: Collection[ChatName]) -> None:
                         writing.erase_chat(connection, tenant, chat_id)
         finally:
             database.close()
-            _beside(draft, ".lock").unlink(missing_ok=True)
         with closing(sqlite3.connect(draft)) as new:
             new.execute("PRAGMA journal_mode = DELETE")
     except (SQLAlchemyError, StoreError) as error:
@@ -184,6 +183,8 @@ def _drafting(target: Path) -> Iterator[Path]:
     finally:
         for file in _list_there(draft):
             file.unlink()
+        # Of who erased from it, or could not open it for that.
+        _beside(draft, ".lock").unlink(missing_ok=True)
 
 
 @contextmanager
