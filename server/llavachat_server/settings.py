@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -389,11 +390,12 @@ def make_state_folder(settings: Settings) -> None:
             # A volume that is not mounted yet; told by who opens the store.
             return
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        # To be told why not: a disk that can only be read for now is another trouble.
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         if error.errno not in _WRONG_PLACE:
-            # As a full disk; likewise.
+            # As a full disk, or one that can only be read; likewise.
             return
         raise SettingsError(
             f"state_folder: {str(folder)!r} given; allowed: a folder that this user may make and "

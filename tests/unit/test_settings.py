@@ -1,11 +1,13 @@
 """Settings: which source wins, and how wrong ones are refused."""
 
+import errno
 import os
 import re
 from pathlib import Path
 
 import llavachat
 import pytest
+from llavachat_server import settings as settings_module
 from llavachat_server.__main__ import main
 from llavachat_server.flags import SettingsError
 from llavachat_server.network import is_loopback
@@ -447,3 +449,16 @@ def test_a_place_for_no_folder_is_a_wrong_setting(
     assert (store == "sqlite") == made.is_dir()
     (tmp_path / "volume").symlink_to(tmp_path / "not mounted")
     make_state_folder(load(["--store", store, "--state-folder", str(tmp_path / "volume" / "in")]))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_takes_nothing_now_is_no_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    """Who opens the store tells of it, and ends with the status after which it is tried again."""
+
+    def refuse(**_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(settings_module, "TemporaryFile", refuse)
+    make_state_folder(load(["--store", "sqlite", "--state-folder", str(tmp_path)]))
