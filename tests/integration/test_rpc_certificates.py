@@ -84,7 +84,7 @@ async def test_the_command_line_takes_a_pin(
     Image.new("RGB", (4, 4), "red").save(picture)
     engine = ScriptedEngine("warm", "Red.")
     async with run_app(engine, *flags_of(tmp_path)) as app:
-        for given, code in ((pin, 0), ("0" * 64, 2)):
+        for given, code in ((pin, 0), ("0" * 64, 3)):
             command = ["ask", str(picture), "What?", "--address", app.address, "--pin", given]
             asked = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "llavachat", *command),

@@ -31,7 +31,7 @@ from llavachat_server.chats.sql.database import StoreError, alembic_config
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery
 from llavachat_server.endings import StoreLost
-from llavachat_server.values import FinishReason
+from llavachat_server.values import FinishReason, hash_request_id
 from postgres import Postgres
 from rpc_calls import end as end_of
 from rpc_calls import failure
@@ -329,8 +329,9 @@ async def test_a_beginning_whose_answer_is_lost_locks_no_chat(
     assert ["cancelled", "finished"] * 2 == [turn.state.value for turn in chat.turns]
     log.close()
     lines = [json.loads(line) for line in list_files(tmp_path)[0].read_text().splitlines()]
-    told = [(line["turn_id"], line["request_id"], line["finish_reason"]) for line in lines]
-    ids, reasons = ["of NewChat"] * 2 + ["of Place"] * 2, ["shutdown", "eos"] * 2
+    told = [(line["turn_id"], line["request_id_sha256"], line["finish_reason"]) for line in lines]
+    ids = [hash_request_id(request_id) for request_id in ["of NewChat"] * 2 + ["of Place"] * 2]
+    reasons = ["shutdown", "eos"] * 2
     assert [*zip([turn.id for turn in chat.turns], ids, reasons, strict=True)] == told
 
 
