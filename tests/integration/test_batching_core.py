@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from core_jobs import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llavachat_server.engine.batching.blocks import BlockPool
@@ -153,19 +154,6 @@ def draw_prompts(seed: int, *lengths: int) -> list[list[int]]:
     """Prompts of random ids."""
     rng = random.Random(seed)
     return [[rng.randrange(VOCABULARY) for _ in range(length)] for length in lengths]
-
-
-def run(core: Core, jobs: Sequence[Job]) -> list[list[int]]:
-    """All answers, in the order of the jobs."""
-    answers: dict[int, list[int]] = {job.number: [] for job in jobs}
-    for job in jobs:
-        core.add(job)
-    while core.has_work:
-        for output in core.step():
-            assert not output.has_failed
-            assert output.token_id is not None
-            answers[output.number].append(output.token_id)
-    return [answers[job.number] for job in jobs]
 
 
 def test_alone_and_among_neighbours(bench: Bench) -> None:

@@ -5,13 +5,13 @@ import gc
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from core_jobs import run
 from engine_reference import SHAPES_FOLDER, ask, build_request, draw_picture
-from llavachat_server.engine.batching.core import Core
 from llavachat_server.engine.batching.sequence import Draw, Job
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.opening import open_backend
@@ -73,18 +73,6 @@ def load(device: str, **values: Any) -> TensorBackend:
     backend = open_backend(make_settings(device, **values), lambda *_: None)
     assert isinstance(backend, TensorBackend)
     return backend
-
-
-def run(core: Core, jobs: Sequence[Job]) -> list[list[int]]:
-    """All answers, in the order of the jobs."""
-    answers: dict[int, list[int]] = {job.number: [] for job in jobs}
-    for job in jobs:
-        core.add(job)
-    while core.has_work:
-        for output in core.step():
-            assert output.token_id is not None
-            answers[output.number].append(output.token_id)
-    return list(answers.values())
 
 
 def answer(backend: TensorBackend) -> list[list[int]]:
