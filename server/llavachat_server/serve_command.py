@@ -21,8 +21,9 @@ from llavachat_server.images.worker import begin_workers
 from llavachat_server.ops import logs
 from llavachat_server.profiles import Profile
 from llavachat_server.resolution import resolve_profile
-from llavachat_server.settings import Settings, load, make_state_folder
+from llavachat_server.settings import Settings, load
 from llavachat_server.settling import begin_start, end_start
+from llavachat_server.state_folder import make_state_folder
 from llavachat_server.values import Quantization
 from llavachat_server.variables import find_unknown_variables
 

@@ -4,13 +4,11 @@ Contract: a wrong value, an unknown flag and an unknown key of the file are refu
 sentence that says the name, what was given, and what is allowed. It must not know the engine.
 """
 
-import errno
 import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -32,7 +30,6 @@ from llavachat_server.flags import SettingsError, describe_numbers, flag_of, par
 from llavachat_server.folders import (
     expand,
     find_keys_files,
-    find_state_folder,
     is_file,
     is_folder,
 )
@@ -47,19 +44,6 @@ from llavachat_server.ops.telemetry import TelemetryMissing, check_installed
 from llavachat_server.settings_file import read_file
 from llavachat_server.values import MAX_TURNS_PER_CHAT
 from llavachat_server.variables import PREFIX
-
-_WRONG_PLACE = frozenset(
-    (
-        errno.EACCES,
-        errno.EEXIST,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EPERM,
-    )
-)
-"""What the system says of a place where there can be no folder of ours, today or tomorrow."""
 
 _WRONG_NUMBERS = re.compile(r"(int|float)_|(greater|less)_than|finite_number")
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -374,33 +358,6 @@ def read(arguments: Sequence[str]) -> Settings:
 def find_audit_mode(settings: Settings) -> str:
     """What the audit record holds; "off" where there is none."""
     return settings.audit or ("off" if settings.store == "memory" else "hashes")
-
-
-def make_state_folder(settings: Settings) -> None:
-    """Make the state folder, where one is needed.
-
-    Raises:
-        SettingsError: it can not be, which no second try would change.
-    """
-    if settings.store != "sqlite" and find_audit_mode(settings) == "off":
-        return
-    folder = find_state_folder(settings)
-    try:
-        if any(place.is_symlink() and not place.exists() for place in (folder, *folder.parents)):
-            # A volume that is not mounted yet; told by who opens the store.
-            return
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # To be told why not: a disk that can only be read for now is another trouble.
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        if error.errno not in _WRONG_PLACE:
-            # As a full disk, or one that can only be read; likewise.
-            return
-        raise SettingsError(
-            f"state_folder: {str(folder)!r} given; allowed: a folder that this user may make and "
-            f"write in ({error.strerror})"
-        ) from error
 
 
 def check_network(settings: Settings) -> None:

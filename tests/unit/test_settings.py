@@ -7,14 +7,15 @@ from pathlib import Path
 
 import llavachat
 import pytest
-from llavachat_server import settings as settings_module
+from llavachat_server import state_folder
 from llavachat_server.__main__ import main
 from llavachat_server.flags import SettingsError
 from llavachat_server.network import is_loopback
 from llavachat_server.ops import telemetry
 from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
 from llavachat_server.resolution import resolve_profile
-from llavachat_server.settings import Settings, load, make_state_folder
+from llavachat_server.settings import Settings, load
+from llavachat_server.state_folder import make_state_folder
 from llavachat_server.values import Quantization
 from llavachat_server.variables import find_unknown_variables
 
@@ -460,5 +461,5 @@ def test_a_disk_that_takes_nothing_now_is_no_wrong_setting(
     def refuse(**_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(settings_module, "TemporaryFile", refuse)
+    monkeypatch.setattr(state_folder, "TemporaryFile", refuse)
     make_state_folder(load(["--store", "sqlite", "--state-folder", str(tmp_path)]))
