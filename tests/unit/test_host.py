@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from llavachat_server.profiles import PROFILES, SHAPES_FOLDER
@@ -192,6 +194,60 @@ def test_one_installation_at_a_time(tmp_path: Path) -> None:
         pass
     with hold_lock(lock):
         pass
+
+
+class Told(Steps):
+    """Steps that let a test wait for the first line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Event()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Keep a line."""
+        self.lines.append(text)
+        self.first.set()
+
+
+def test_a_killed_installations_program_is_waited_for(tmp_path: Path) -> None:
+    """It works on after its installer; the next one tells so, and begins when it has ended."""
+    lock, gate = tmp_path / "lock", tmp_path / "gate"
+    os.mkfifo(gate)
+    installer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import pathlib, sys; from llavachat_host.steps import hold_lock, run\n"
+            "with hold_lock(pathlib.Path(sys.argv[1])):\n"
+            "    run(['sh', '-c', 'read line <\"$0\"', sys.argv[2]], failure='')",
+            lock,
+            gate,
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(layout.__file__).parents[1])},
+    )
+    # A FIFO opens for writing once somebody reads it: the program is at work.
+    with gate.open("w") as writer:
+        with pytest.raises(InstallationRuns, match="another installation"), hold_lock(lock):
+            pass
+        installer.kill()
+        installer.wait()
+        with pytest.raises(InstallationRuns, match="killed"), hold_lock(lock):
+            pass
+        told, held = Told(), Event()
+
+        def go_on() -> None:
+            with hold_lock(lock, told):
+                held.set()
+
+        thread = Thread(target=go_on)
+        thread.start()
+        assert told.first.wait(30)
+        assert not held.is_set()
+        writer.write("end\n")
+    thread.join(30)
+    assert held.is_set()
+    assert ["waiting", "waiting"] == [line.split()[0] for line in told.lines]
 
 
 def make_release(folder: Path, *migrations: str) -> Path:

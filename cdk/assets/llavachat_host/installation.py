@@ -59,14 +59,14 @@ def prepare(folder: Path, options: Options, steps: Steps) -> None:
         HostError: the machine is not fit, or something can not be brought.
     """
     options.check()
-    with hold_lock(layout.LOCK):
+    with hold_lock(layout.LOCK, steps):
         build(folder, options, steps)
 
 
 def install(folder: Path, options: Options, steps: Steps) -> None:
     """Bring the release in `folder` to answer on this machine; first time or update."""
     options.check()
-    with hold_lock(layout.LOCK):
+    with hold_lock(layout.LOCK, steps):
         release = build(folder, options, steps)
         running = read_link(layout.CURRENT)
         switch(running, release, options, steps)
@@ -99,7 +99,7 @@ def roll_back(steps: Steps) -> None:
     Raises:
         HostError: there is none.
     """
-    with hold_lock(layout.LOCK):
+    with hold_lock(layout.LOCK, steps):
         running, previous = read_link(layout.CURRENT), read_link(layout.PREVIOUS)
         if previous is None or previous == running:
             raise HostError("there is no release to return to")

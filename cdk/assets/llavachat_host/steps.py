@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import IO
 
 TAIL_LINES = 15
 
@@ -22,7 +23,11 @@ class HostError(Exception):
 
 
 class InstallationRuns(HostError):
-    """Another installation holds the lock."""
+    """Another installation, or a program that one left behind, holds the lock."""
+
+
+_handed_on: list[int] = []
+"""Descriptors that each program gets, so that what it holds is held until the program has ended."""
 
 
 class Steps:
@@ -93,6 +98,7 @@ def run(
             env=environment,
             timeout=timeout_seconds,
             check=False,
+            pass_fds=_handed_on,
         )
     except FileNotFoundError as error:
         raise HostError(f"{failure}: {words[0]} is not installed") from error
@@ -119,15 +125,39 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
+def hold_lock(path: Path, steps: Steps | None = None) -> Iterator[None]:
     """One installation at a time.
+
+    An installer that is killed leaves the program behind that it had begun, pip for one, which goes
+    on writing into the folder that the next installer would begin anew. So there are two locks: one
+    of the installer alone, and one that its programs hold with it.
+
+    Args:
+        path: file of the installer's lock; that of its programs lies beside it.
+        steps: tells of the wait for what a killed installer left at work; None: do not wait.
 
     Raises:
         InstallationRuns: another one is at work.
     """
-    with path.open("w") as file:
+    with path.open("w") as own, path.with_name(path.name + ".programs").open("w") as shared:
+        if not _take(own):
+            raise InstallationRuns("another installation is at work on this machine")
+        if not _take(shared):
+            if steps is None:
+                raise InstallationRuns("an installation that was killed has left a program at work")
+            with steps.step("waiting for the program that a killed installation has left at work"):
+                fcntl.flock(shared, fcntl.LOCK_EX)
+        _handed_on.append(shared.fileno())
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InstallationRuns("another installation is at work on this machine") from error
-        yield
+            yield
+        finally:
+            _handed_on.remove(shared.fileno())
+
+
+def _take(file: IO[str]) -> bool:
+    """Lock a file unless somebody holds its lock; whether it is ours."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
