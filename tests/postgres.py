@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,20 @@ class Postgres:
     def frozen(self) -> Iterator[None]:
         """It stands still inside the block: connections live, and nothing is answered."""
         postmaster = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        pids = [postmaster, *map(int, children)]
+        pids = [postmaster]
         try:
+            # Once it stands still it begins no more; one of those that it has may be ending.
+            os.kill(postmaster, signal.SIGSTOP)
+            children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+            pids += map(int, children)
             for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
             yield
         finally:
             for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def _url(self, name: str) -> str:
         return f"postgresql://{USER}@/{name}?host={self._folder}"

@@ -97,9 +97,16 @@ def wait_until_asleep(thread_id: int) -> None:
     """Wait until a thread of this process sleeps, and goes on doing so for a moment."""
     end = time.monotonic() + PATIENCE_SECONDS
     num_sleeps = -1
-    while num_sleeps != (num_sleeps := count_sleeps(thread_id)):
+    # One that wants to run and is not let sleeps no more often either; its state tells.
+    while num_sleeps != (num_sleeps := count_sleeps(thread_id)) or not _is_asleep(thread_id):
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def _is_asleep(thread_id: int) -> bool:
+    # The state, the 3rd field of proc_pid_stat(5).
+    stat = Path(f"/proc/self/task/{thread_id}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "S"
 
 
 def _computed_seconds(pid: int) -> float:

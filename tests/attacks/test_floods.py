@@ -16,7 +16,8 @@ from llavachat.v1 import chat_pb2 as pb
 from server_process import ServerProcess, run_server
 
 FLOODER = "127.0.0.2"
-BLOCK_SECONDS = 3.0
+BLOCK_SECONDS = 10.0
+"""The attacker tries again for two of them, and a connection takes one."""
 FLOOD_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0

@@ -15,6 +15,9 @@ from server_process import ServerProcess, run_server
 LONG = pb.GenerationParams(max_tokens=400, temperature=1.9, seed=3, repetition_penalty=1.0)
 """Random words, which rarely end by themselves."""
 
+ENDLESS = pb.GenerationParams(temperature=0.0, repetition_penalty=0.01)
+"""What was said is said again, up to the server's own limit."""
+
 
 def keep_in(folder: Path) -> tuple[str, ...]:
     """Flags of a server that keeps its chats in a folder."""
@@ -91,7 +94,7 @@ def test_a_repeat_is_cut_to_the_limits_of_today(tmp_path: Path) -> None:
     """Killed as it answered, and started with shorter answers: the question that named no limit is
     answered within today's, under its request_id; what was longer is not replayed, and says why."""
     whole = pb.StartChatRequest(prompt="What can you do?", params=LONG, request_id="whole")
-    cut = pb.StartChatRequest(prompt="What is this? " * 300, request_id="cut")
+    cut = pb.StartChatRequest(prompt="What is this? " * 300, params=ENDLESS, request_id="cut")
     with run_server(tmp_path, *keep_in(tmp_path)) as server:
         events = [reply.event for reply in server.stub().StartChat(whole)]
         started = events[0].started

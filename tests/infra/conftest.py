@@ -10,7 +10,12 @@ import aws_cdk
 import pytest
 from cdk_nag import AwsSolutionsChecks
 from emulated.account import Account, run_account
+from hypothesis import settings
 from llavachat_cdk import LlavaChatStack, Release, read_context
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("without a clock", deadline=None)
+settings.load_profile("without a clock")
 
 Template = dict[str, Any]
 Synthesise = Callable[..., Template]

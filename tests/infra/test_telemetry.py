@@ -86,19 +86,19 @@ def test_the_count_begins_with_the_first_answer_or_when_there_will_be_none(
 
 
 @pytest.mark.parametrize(
-    ("program", "expected"),
+    ("program", "seconds", "expected"),
     [
-        ("echo no room >&2; exit 1", "CloudWatch agent: no room"),
-        ("exit 1", "CloudWatch agent: it does not say why"),
-        ("exec sleep 30", "CloudWatch agent: no end after 0.2 s"),
+        ("echo no room >&2; exit 1", 60.0, "CloudWatch agent: no room"),
+        ("exit 1", 60.0, "CloudWatch agent: it does not say why"),
+        ("exec sleep 60", 0.2, "CloudWatch agent: no end after 0.2 s"),
     ],
 )
 def test_trouble_with_the_agent_fails_no_first_boot(
-    monkeypatch: pytest.MonkeyPatch, told: Path, program: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, told: Path, program: str, seconds: float, expected: str
 ) -> None:
     """It is told, and the service serves without it."""
     telemetry.AGENT.write_text(f"#!/bin/sh\n{program}\n")
-    monkeypatch.setattr(telemetry, "AGENT_SECONDS", 0.2)
+    monkeypatch.setattr(telemetry, "AGENT_SECONDS", seconds)
     said: list[str] = []
     telemetry.watch_server(VALUES, said.append)
     assert [expected] == said

@@ -142,7 +142,7 @@ async def test_an_answer_that_is_closed_while_its_picture_is_read_ends(scripted,
     async with AsyncClient(scripted.address) as client:
         reply = client.start(Slow(data.getvalue()), "What?")
         reading = asyncio.create_task(reply.read())
-        assert await asyncio.to_thread(opened.wait, 5)
+        assert await asyncio.to_thread(opened.wait, 60)
         reply.close()
         release.set()
         assert "" == await reading
@@ -164,7 +164,7 @@ async def test_cancelling_the_task_cancels_the_call(scripted, service):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(service.cancelled.wait, 5)
+        assert await asyncio.to_thread(service.cancelled.wait, 60)
 
 
 async def test_a_task_that_is_cancelled_ends_though_its_answer_was_closed_first(scripted, service):
@@ -200,7 +200,7 @@ async def test_closing_the_twin_under_a_call_cancels_no_task(scripted, service, 
     service._keep = hold
     client = AsyncClient(scripted.address)
     task = asyncio.create_task(call(client))
-    assert await asyncio.to_thread(begun.wait, 5)
+    assert await asyncio.to_thread(begun.wait, 60)
     await client.close()
     with pytest.raises(CallCancelled, match=r"^The client is closed; make another\.$"):
         await task

@@ -123,7 +123,7 @@ async def test_the_server_is_told_by_who_asked(twin, scripted, service):
 async def test_a_forgotten_answer_is_let_go(twin, scripted, service):
     """The call ends, so that the server stops it after its grace period; it is not told."""
     async with twin.forget(scripted):
-        assert await asyncio.to_thread(service.cancelled.wait, 5)
+        assert await asyncio.to_thread(service.cancelled.wait, 60)
     assert [] == told(service)
 
 
@@ -157,11 +157,11 @@ async def test_an_older_server_is_borne_with(twin, scripted, service):
     service.is_older = True
     async with twin.ask(scripted) as reply:
         assert await twin.call(reply.cancel) is None
-    assert await asyncio.to_thread(service.cancelled.wait, 5)
+    assert await asyncio.to_thread(service.cancelled.wait, 60)
     service.cancelled.clear()
     async with twin.ask(scripted):
         pass
-    assert await asyncio.to_thread(service.cancelled.wait, 5)
+    assert await asyncio.to_thread(service.cancelled.wait, 60)
 
 
 async def test_a_whole_answer_is_not_stopped(twin, scripted, service):
@@ -189,9 +189,13 @@ async def test_an_answer_that_failed_is_not_stopped(twin, scripted, service):
 
 async def test_a_deadline_stops_the_turn(twin, scripted, service):
     """Nobody waits for it any more."""
-    with pytest.raises(DeadlineExceeded):
-        async with twin.ask(scripted, timeout_seconds=0.5) as reply:
-            await twin.call(reply.read)
+    # On a busy machine one may pass before the turn has begun, which is then not known.
+    for seconds in (0.5, 2.0, 8.0, 32.0):
+        with pytest.raises(DeadlineExceeded):
+            async with twin.ask(scripted, timeout_seconds=seconds) as reply:
+                await twin.call(reply.read)
+        if reply.text:
+            break
     assert [("chat-1", "turn-1")] == told(service)
 
 
@@ -218,9 +222,9 @@ async def test_an_answer_that_has_not_begun_is_not_named(scripted, service):
 
     service.answer = answer
     async with AsyncClient(scripted.address) as client, client.start(None, "Go on.") as reply:
-        assert await asyncio.to_thread(begun.wait, 5)
+        assert await asyncio.to_thread(begun.wait, 60)
         assert await reply.cancel() is None
-    assert service.cancelled.wait(5)
+    assert service.cancelled.wait(60)
     assert [] == told(service)
 
 

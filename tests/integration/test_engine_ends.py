@@ -133,17 +133,20 @@ async def test_the_excess_is_refused_at_once(engine: BatchingEngine) -> None:
 
 async def test_the_time_limit_keeps_what_came(engine: BatchingEngine) -> None:
     """A running answer ends with what it has; a waiting one with nothing."""
-    requests = [
-        build_request(
-            engine, f"limit{i}", "What?", max_tokens=1000, time_limit_seconds=0.5 + 0.01 * i
-        )
-        for i in range(4)
-    ]
-    ends = [end for _, end in await asyncio.gather(*(ask(engine, r) for r in requests))]
-
-    assert {FinishReason.TIME_LIMIT} == {end.finish_reason for end in ends}
+    # On a busy machine the limit may pass before the first token.
+    for trial in range(20):
+        requests = [
+            build_request(
+                engine, f"{trial}-{i}", "What?", max_tokens=1000, time_limit_seconds=0.5 + 0.01 * i
+            )
+            for i in range(4)
+        ]
+        ends = [end for _, end in await asyncio.gather(*(ask(engine, r) for r in requests))]
+        assert {FinishReason.TIME_LIMIT} == {end.finish_reason for end in ends}
+        await settle(engine)
+        if all(end.token_ids for end in ends[:3]):
+            break
     assert all(0 < len(end.token_ids) < 1000 for end in ends[:3])
-    await settle(engine)
 
 
 def spoil(engine: BatchingEngine, name: str) -> EngineRequest:

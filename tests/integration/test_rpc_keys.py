@@ -20,7 +20,7 @@ from rpc_calls import bearer, details, failure
 from scripted_engine import Hold, ScriptedEngine
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ChatService"]
-REVOKED_SECONDS = 5.0
+REVOKED_SECONDS = 30.0
 
 
 class Keys:

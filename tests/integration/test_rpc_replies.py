@@ -163,7 +163,7 @@ async def test_who_waits_behind_a_slow_store_is_not_refused(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """What is being put together is nobody's fault who reads."""
-    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.5)
     async with run_app(ScriptedEngine()) as app:
         store: Any = app.app._service.desk.store
         chat = make_chat(OPEN_TENANT, turns=(end_turn(make_turn("x" * 100_000)),))
@@ -171,7 +171,7 @@ async def test_who_waits_behind_a_slow_store_is_not_refused(
         read = getattr(store, READS[method])
 
         async def read_slowly(*arguments: Any) -> Any:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)
             return await read(*arguments)
 
         monkeypatch.setattr(store, READS[method], read_slowly)

@@ -185,6 +185,7 @@ async def test_a_database_that_stands_still_is_not_waited_for(
             return_exceptions=True,
         )
         assert [StoreUnavailable] * 5 == [type(error) for error in errors]
+    monkeypatch.undo()
     await until(store.count_bytes, bool)
     await store.begin_turn("ada", chat.id, make_turn(), (), None)
     assert end(turn) == (await store.get_chat("ada", chat.id)).turns[0]
@@ -199,6 +200,7 @@ async def test_who_waits_to_read_is_told_in_time(
         reads = (store.find_claim("ada", "r") for _ in range(40))
         errors = await asyncio.gather(*reads, return_exceptions=True)
     assert [StoreUnavailable(2.0)] * 40 == errors
+    monkeypatch.undo()
     await until(lambda: store.find_claim("ada", "r"), lambda claim: claim is None)
 
 
@@ -222,17 +224,30 @@ async def test_a_server_ends_though_its_database_stands_still(
     await asyncio.wait({ending})
 
 
+def bound_statements(store: SqlStore, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """From now on a statement has so long; a session is told when it begins."""
+    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", seconds)
+    store._database.writing.dispose()
+
+
+def unbound_statements(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement has its usual time again."""
+    monkeypatch.undo()
+    store._database.writing.dispose()
+
+
 async def test_what_waits_for_a_lock_is_ended_by_the_database(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody's open transaction holds the table: who writes is refused for now."""
-    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.2)
     store = SqlStore(postgres_url)
     try:
+        bound_statements(store, monkeypatch, 0.2)
         with psycopg.connect(postgres_url) as other:
             other.execute("LOCK TABLE chats IN SHARE MODE")
             with pytest.raises(StoreUnavailable):
                 await store.begin_chat(make_chat(), make_turn(), (), None)
+        unbound_statements(store, monkeypatch)
         await store.begin_chat(make_chat(), make_turn(), (), None)
     finally:
         store.close()
@@ -242,10 +257,10 @@ async def test_what_waits_for_a_lock_waits_together(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not each one for itself after the other, for as long as a statement may take."""
-    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.2)
     store, begins = SqlStore(postgres_url), []
     event.listen(store._database.writing, "begin", begins.append)
     try:
+        bound_statements(store, monkeypatch, 0.2)
         with psycopg.connect(postgres_url) as other:
             async with hold_writer(store):
                 works = [
@@ -258,6 +273,7 @@ async def test_what_waits_for_a_lock_waits_together(
             errors = await asyncio.gather(*works, return_exceptions=True)
         assert [StoreUnavailable(2.0)] * 8 == errors
         assert 1 == len(begins)
+        unbound_statements(store, monkeypatch)
         await store.begin_chat(make_chat(), make_turn(), (), None)
         assert 1 == len((await store.list_chats("ada", ChatQuery())).chats)
     finally:
@@ -271,10 +287,10 @@ async def test_a_migration_has_the_time_that_it_takes(
     with store._database.writing.begin() as connection:
         command.downgrade(alembic_config(connection), "0003")
     store.close()
-    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 0.1)
-    monkeypatch.setattr(postgresql, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(postgresql, "STATEMENT_SECONDS", 1.0)
+    monkeypatch.setattr(postgresql, "SILENCE_SECONDS", 2.0)
     waiting = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '0.5 s'"""
+        AND wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '3 s'"""
     with psycopg.connect(postgres_url, autocommit=True) as other, other.transaction():
         other.execute("LOCK TABLE turns IN SHARE MODE")
         opening = asyncio.create_task(asyncio.to_thread(SqlStore, postgres_url))

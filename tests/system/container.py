@@ -123,7 +123,12 @@ class Container:
 
     def read_journal(self, *words: str) -> str:
         """Messages of the journal, all or of what the words select."""
+        self.sync_journal()
         return self.run("journalctl", "--quiet", "--no-pager", "--output=cat", *words)
+
+    def sync_journal(self) -> None:
+        """Have all that was written to the journal until now found there."""
+        self.run("journalctl", "--sync")
 
     def remove(self) -> None:
         """Pull the plug and leave nothing behind."""

@@ -207,7 +207,9 @@ class ServerForks:
     def kill(self, number: int) -> None:
         """Send the server a signal."""
         if self.is_running:
-            os.kill(self.server, number)
+            # It may have ended a moment ago, which is told by and by.
+            with suppress(ProcessLookupError):
+                os.kill(self.server, number)
 
     @property
     def is_running(self) -> bool:

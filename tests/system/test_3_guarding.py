@@ -60,7 +60,8 @@ def test_pictures_are_decoded_confined_inside_the_sandbox(host: Host) -> None:
     decoders = "pgrep -fc llavachat_server.images.decode[r]"
     members = f"cat /sys/fs/cgroup/system.slice/{SERVICE}/cgroup.procs | wc -l"
     # Three keepers, each with a child that is ready; and the server.
-    assert ["6", "7"] == host.machine.shell(f"{decoders}; {members}").split()
+    # One that has just ended is followed by the next in a moment.
+    host.wait_until(lambda: host.machine.shell(f"{decoders}; {members}").split() == ["6", "7"])
     half = red_circle()[:-200]
     with grpc.insecure_channel(f"127.0.0.1:{PORT}") as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
@@ -83,7 +84,8 @@ def test_server_can_not_reach_the_metadata_service(host: Host) -> None:
     try:
         look = f'python3 -c "{LOOK}"'
         join = f"echo $$ >/sys/fs/cgroup/system.slice/{SERVICE}/cgroup.procs; "
-        script = f"for i in $(seq 50); do {look} {METADATA} 8169 | grep reached && break; done"
+        once = f"{look} {METADATA} 8169 | grep reached && break; sleep 0.1"
+        script = f"for i in $(seq 300); do {once}; done"
         assert "reached" == host.machine.shell(script).strip()
         assert "refused" == host.machine.shell(join + f"{look} {METADATA} 8169").strip()
         assert "reached" == host.machine.shell(join + f"{look} 127.0.0.1 {PORT}").strip()

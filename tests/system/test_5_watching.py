@@ -12,6 +12,7 @@ METRICS = "http://127.0.0.1:9464/metrics"
 
 def read_entries(host: Host, *words: str) -> list[dict[str, Any]]:
     """Entries of the journal, with all their fields."""
+    host.machine.sync_journal()
     lines = host.machine.run("journalctl", "--quiet", "--no-pager", "--output=json", *words)
     return [json.loads(line) for line in lines.splitlines()]
 

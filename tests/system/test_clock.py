@@ -118,8 +118,8 @@ async def test_a_jump_changes_no_grace_period(machine: Machine, ahead_seconds: i
                 stub = chat_pb2_grpc.ChatServiceStub(channel)
                 call = stub.StartChat(pb.StartChatRequest(prompt="Count slowly on from 1."))
                 started = (await call.read()).event.started
+                left = time.monotonic()
                 call.cancel()
-            left = time.monotonic()
             machine.clock.set(ahead_seconds)
 
             async def state() -> TurnState:
@@ -128,7 +128,7 @@ async def test_a_jump_changes_no_grace_period(machine: Machine, ahead_seconds: i
             ended = await until(state, lambda state: state is not TurnState.RUNNING)
             seconds = time.monotonic() - left
         assert TurnState.CANCELLED is ended
-        assert GRACE_SECONDS - 0.2 < seconds < GRACE_SECONDS + BUSY_SECONDS
+        assert GRACE_SECONDS < seconds < GRACE_SECONDS + BUSY_SECONDS
 
 
 async def test_a_jump_erases_no_chat_that_is_young(machine: Machine) -> None:
@@ -165,7 +165,9 @@ async def test_a_jump_gives_the_model_no_more_time(model_machine: Machine) -> No
     """Turns that are too late are ended, though by the clock they have not begun yet."""
     flags = ("--max-turn-seconds", str(LIMIT_SECONDS))
     async with model_machine.run(*flags, is_real=True) as address, AsyncClient(address) as client:
-        replies = [client.start(red_circle(), "Tell me all of it.") for _ in range(8)]
+        # As `host.Streams`: an answer that has no end of its own, however long this test is held.
+        endless = {"max_tokens": 1024, "temperature": 0.0, "repetition_penalty": 0.01}
+        replies = [client.start(red_circle(), "What is this?", **endless) for _ in range(8)]
         begun = asyncio.Event()
         answers = [asyncio.create_task(_read(reply, begun)) for reply in replies]
         await begun.wait()
@@ -179,5 +181,8 @@ async def test_a_jump_gives_the_model_no_more_time(model_machine: Machine) -> No
 
 
 async def _read(reply: AsyncReply, begun: asyncio.Event) -> None:
-    async for _ in reply:
+    try:
+        async for _ in reply:
+            begun.set()
+    finally:
         begun.set()

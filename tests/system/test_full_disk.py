@@ -167,7 +167,7 @@ async def _fill_in_mid_stream(disk: Disk, talks: list[Talk]) -> None:
     """Fill it while answers come: their ends find no room, or the last that there is."""
     begun = [asyncio.Event() for _ in talks]
     asked = [
-        asyncio.create_task(talk.ask(Question(f"Count on from {number}."), event.set))
+        asyncio.create_task(talk.ask(Question(f"Count slowly on from {number}."), event.set))
         for number, (talk, event) in enumerate(zip(talks, begun, strict=True))
     ]
     for event in begun:
