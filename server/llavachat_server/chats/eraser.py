@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.store import ChatStore, IdleChat
+from llavachat_server.completion import complete
 from llavachat_server.interfaces import Engine
 
 
@@ -56,7 +57,7 @@ class Eraser:
         erasing = asyncio.create_task(self._erase(tenant, chat_id, erase))
         self._erasing.add(erasing)
         erasing.add_done_callback(self._erasing.discard)
-        return await asyncio.shield(erasing)
+        return await complete(erasing)
 
     async def _erase(self, tenant: str, chat_id: str, erase: Coroutine[None, None, bool]) -> bool:
         # Where it fails: a store that could not say what it did may have done it.

@@ -30,6 +30,7 @@ from llavachat_server.chats.record import RequestClaim, Turn, TurnState
 from llavachat_server.chats.setting import Setting
 from llavachat_server.chats.sources import take_new, use_kept
 from llavachat_server.chats.store import ChatStore
+from llavachat_server.completion import complete
 from llavachat_server.images.intake import Intake, Picture
 from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
@@ -203,7 +204,7 @@ class TurnRunner:
         """
         cut = turn.break_off("", TurnState.CANCELLED, FinishReason.SHUTDOWN)
         with suppress(ChatError):  # what finds no database now is the store's to keep later
-            await asyncio.shield(self._keep_end(job, chat_id, cut))
+            await complete(self._keep_end(job, chat_id, cut))
 
     async def _follow(
         self,
@@ -226,7 +227,7 @@ class TurnRunner:
         except asyncio.CancelledError:
             # The engine did not end the turn in time; what came is kept all the same.
             cut = turn.break_off(live.answer, TurnState.CANCELLED, FinishReason.SHUTDOWN)
-            await asyncio.shield(self._keep_end(job, chat_id, cut))
+            await complete(self._keep_end(job, chat_id, cut))
             raise
         except _PASSING:
             # The caller is told to try again: a repeat of the request is answered anew, as that of

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import grpc.aio
 
+from llavachat_server.completion import complete
 from llavachat_server.rpc.access import SMALL_REQUEST_BYTES, Rule
 from llavachat_server.rpc.unpacked import Overfull, walk
 from llavachat_server.values import InvalidField
@@ -56,9 +57,7 @@ class Requests:
         # Whoever is called off leaves it to gRPC, which ends it with the call. One that is
         # cancelled keeps a kilobyte for good (grpcio 1.85, github.com/grpc/grpc/issues/43360), and
         # strangers could have it do so: to begin a call and reset it takes no key.
-        reading = asyncio.ensure_future(self._context.read())
-        reading.add_done_callback(_forget)
-        data = await asyncio.shield(reading)
+        data = await complete(self._context.read())
         return None if data is grpc.aio.EOF else await self._unpack(data)
 
     def put_back(self, request: Any) -> None:
@@ -78,9 +77,3 @@ class Requests:
             raise InvalidField("request", "has far more fields than any that is taken") from None
         except Exception:  # whatever the library raises, and none of it is for the caller
             raise InvalidField("request", _EXPECTED) from None
-
-
-def _forget(reading: "asyncio.Future[Any]") -> None:
-    """Let nobody be told that an error of a call that is over was not looked at."""
-    if not reading.cancelled():
-        reading.exception()
