@@ -1,8 +1,10 @@
 """A rehearsal of what a GPU does, on a processor: see `pretended.cuda` for what that shows."""
 
 import asyncio
+import errno
 import gc
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -160,7 +162,14 @@ def test_a_core_that_is_closed_leaves_nothing(gpu: Gpu) -> None:
     assert before == gpu.live_bytes()
 
 
-@pytest.mark.parametrize("said", ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    ],
+)
 def test_kernels_that_find_no_room_are_a_matter_of_memory(said: str, gpu: Gpu) -> None:
     """Which a smaller cache mends; and not of the kernel for pages, which is not given up."""
 
@@ -172,6 +181,19 @@ def test_kernels_that_find_no_room_are_a_matter_of_memory(said: str, gpu: Gpu) -
     with pytest.raises(MemoryError):
         backend.make_core()
     assert "paged" == backend.loaded.placement.attention
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_a_compiler_that_can_not_be_begun_is_no_matter_of_the_cache(number: int, gpu: Gpu) -> None:
+    """A smaller one would not mend it; what needs no compiler serves."""
+
+    def fail(name: str) -> BaseException | None:
+        return OSError(number, os.strerror(number)) if "flash_attention" in name else None
+
+    backend = load("cuda", dtype="float16")
+    gpu.fail = fail
+    backend.make_core()
+    assert "pieces" == backend.loaded.placement.attention
 
 
 async def test_the_whole_engine_comes_through_failures(

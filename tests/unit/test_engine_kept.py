@@ -1,5 +1,6 @@
 """A kept copy is used while it is the one that was hashed, and made anew otherwise."""
 
+import errno
 import gc
 import logging
 import resource
@@ -13,7 +14,7 @@ import pytest
 from llavachat_server.engine.fingerprint import Fingerprint, hash_weights
 from llavachat_server.engine.kept import CopyUnreadable, Recipe, read_by_copy
 from llavachat_server.engine.shelf import Copy, Shelf
-from llavachat_server.engine.shortage import is_shortage
+from llavachat_server.engine.shortage import is_memory_shortage, is_shortage
 
 KIND, FORM = "text", {"form": 1}
 
@@ -168,23 +169,38 @@ def test_a_process_without_handles_says_nothing_of_the_copy(desk: Desk) -> None:
     assert copy.is_whole()
 
 
+def cublas(status: str, call: str) -> RuntimeError:
+    """What torch says of a call of cuBLAS."""
+    return RuntimeError(f"CUDA error: CUBLAS_STATUS_{status} when calling `{call}`")
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (MemoryError(), True),
-        (OSError(12, "Cannot allocate memory"), True),
-        (OSError(5, "Input/output error"), False),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (ValueError("out of memory"), False),
-        (None, False),
+        (MemoryError(), "memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "something"),
+        (OSError(errno.EMFILE, "Too many open files"), "something"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "something"),
+        (OSError(errno.EIO, "Input/output error"), ""),
+        (RuntimeError("CUDA error: out of memory"), "memory"),
+        (cublas("ALLOC_FAILED", "cublasCreate(handle)"), "memory"),
+        (cublas("NOT_INITIALIZED", "cublasCreate(handle)"), "memory"),
+        (cublas("NOT_INITIALIZED", "cublasLtCreate(&handle)"), "memory"),
+        (cublas("NOT_INITIALIZED", "cublasSgemm(handle, opa, opb, m, n, k, ...)"), ""),
+        (cublas("EXECUTION_FAILED", "cublasCreate(handle)"), ""),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "memory"),
+        (RuntimeError("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), ""),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."), "memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), ""),
+        (ValueError("out of memory"), ""),
+        (None, ""),
     ],
 )
-def test_shortages(error: BaseException | None, expected: bool) -> None:
+def test_shortages(error: BaseException | None, expected: str) -> None:
     """By type, by number, and where torch has one type for all, by its words."""
-    assert expected is is_shortage(error)
+    assert (expected != "") is is_shortage(error)
+    assert (expected == "memory") is is_memory_shortage(error)
 
 
 class Knot:

@@ -19,7 +19,7 @@ from llavachat_server.engine.llava.weights import copy_out
 from llavachat_server.engine.placement import Placement, place_in_pieces
 from llavachat_server.engine.progress import Progress
 from llavachat_server.engine.settings import EngineSettings
-from llavachat_server.engine.shortage import is_shortage
+from llavachat_server.engine.shortage import is_memory_shortage
 from llavachat_server.engine.tensors.attention import PieceAttention
 from llavachat_server.engine.tensors.cache import count_free_bytes, make_cache
 from llavachat_server.engine.tensors.embedding import VirtualEmbedding
@@ -189,8 +189,9 @@ class TensorBackend(Backend):
         try:
             compute_trial(self.decoder, attention)
         except Exception as error:
-            if is_shortage(error):
-                # Not always torch's own error: a library may find no room for its kernels.
+            if is_memory_shortage(error):
+                # Not always torch's own error: a library may find no room for its kernels. Where
+                # handles run short, as for a compiler, pieces may do, and no smaller cache.
                 raise MemoryError from error
             _log.exception("the kernel for pages fails on this GPU")
             # Not the exception itself, which holds the cache.
@@ -201,7 +202,7 @@ class TensorBackend(Backend):
         try:
             compute_trial(self.decoder, attention, num_rows)
         except Exception as error:
-            if is_shortage(error):
+            if is_memory_shortage(error):
                 raise MemoryError from error
             raise LoadingError(
                 f"the model can not be computed on this GPU: {describe_error(error)}"
