@@ -21,6 +21,7 @@ from llavachat_server.flags import SettingsError
 from llavachat_server.folders import find_state_folder
 from llavachat_server.settings import Settings, load
 from llavachat_server.stores import StoreNotOpened, audit_folder, open_store
+from setting_sources import forget_settings
 from sqlalchemy import Connection
 from store_records import end, make_chat, make_turn
 
@@ -28,8 +29,7 @@ from store_records import end, make_chat, make_turn
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting comes from the environment that the tests run in."""
-    for name in (*Settings.model_fields, "config"):
-        monkeypatch.delenv(f"LLAVACHAT_{name.upper()}", raising=False)
+    forget_settings(monkeypatch)
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
 
 
