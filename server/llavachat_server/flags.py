@@ -150,7 +150,7 @@ def find_near(word: str, names: Sequence[str]) -> str:
 
 
 def describe_numbers(name: str, field: FieldInfo) -> str:
-    """What a number may be: its kind, its unit and both its bounds."""
+    """What a number may be: its kind, its unit and both its bounds, as one may give them."""
     kind = "number" if float in {field.annotation, *get_args(field.annotation)} else "whole number"
     unit = name.rpartition("_")[2]
     words = f"a {kind}" + (f" of {unit}" if unit in _UNITS else "")
@@ -161,9 +161,9 @@ def describe_numbers(name: str, field: FieldInfo) -> str:
         if hasattr(each, bound)
     }
     if "gt" in bounds:
-        words += f", over {bounds['gt']:,}"
+        words += f", over {bounds['gt']}"
     if "ge" in bounds:
-        words += f", {bounds['ge']:,}"
+        words += f", {bounds['ge']}"
     if "le" not in bounds:
         return words + (" or more" if "ge" in bounds else "")
-    return words + (" to " if "ge" in bounds else " and at most ") + f"{bounds['le']:,}"
+    return words + (" to " if "ge" in bounds else " and at most ") + f"{bounds['le']}"

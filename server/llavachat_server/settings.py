@@ -418,7 +418,7 @@ def _sentence(error: ValidationError, flags: dict[str, Any], config: Path | None
         allowed = describe_numbers(name, Settings.model_fields[name])
     elif first["type"].startswith("bool_"):
         allowed = "true or false"
-    elif first["type"] == "string_type":
+    elif first["type"] in ("string_type", "path_type"):
         allowed = "text, in quotes"
     else:
         allowed = re.sub(r"^(Input should be( a valid)?|allowed:) ?", "", message)

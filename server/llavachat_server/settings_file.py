@@ -34,9 +34,9 @@ def read_file(config: Path, names: Sequence[str]) -> dict[str, Any]:
         # Of the parser, for a file that nests as no setting does; a server that runs reads it too.
         raise SettingsError(f"config: {str(config)!r} is nested too deep") from error
     for name, value in given.items():
-        if isinstance(value, dict):
+        if header := _find_header(name, value):
             raise SettingsError(
-                f"[{name}] in {str(config)!r}: sections are not used; write `name = value` for "
+                f"{header} in {str(config)!r}: sections are not used; write `name = value` for "
                 "each setting, one a line"
             )
         if name not in names:
@@ -45,3 +45,12 @@ def read_file(config: Path, names: Sequence[str]) -> dict[str, Any]:
                 f"{name!r} in {str(config)!r} is not a setting{suggest(name, names)}"
             )
     return given
+
+
+def _find_header(name: str, value: object) -> str:
+    """Under what a section stands; "" where a value is none."""
+    if isinstance(value, dict):
+        return f"[{name}]"
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return f"[[{name}]]"
+    return ""
