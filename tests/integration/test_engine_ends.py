@@ -1,6 +1,8 @@
 """How requests end before their answer does: cancelled, out of time, refused."""
 
 import asyncio
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -105,6 +107,31 @@ async def test_cancelling_in_the_line(engine: BatchingEngine) -> None:
     assert isinstance(events[-1], Finished)
     assert FinishReason.MAX_TOKENS == events[-1].finish_reason
     await asyncio.gather(*runners)
+
+
+async def test_a_request_that_leaves_the_line_ends_with_its_caller(engine: BatchingEngine) -> None:
+    """As one that was answered: its pixels wait for no collector, which would come late."""
+    await settle(engine)
+    runners = [
+        asyncio.create_task(ask(engine, build_request(engine, f"r{i}", "What?", max_tokens=LONG)))
+        for i in range(3)
+    ]
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        stream = engine.generate(build_request(engine, "left", "What?", [draw_picture(1)]))
+        assert Queued(1) == await anext(stream)
+        run = weakref.ref(engine._runs["left"])
+        assert run() is not None
+        engine.cancel("left")
+        assert [FinishReason.CANCELLED] == [event.finish_reason async for event in stream]
+        del stream
+        assert run() is None
+    finally:
+        gc.enable()
+        for i in range(3):
+            engine.cancel(f"r{i}")
+        await asyncio.gather(*runners)
 
 
 async def test_the_excess_is_refused_at_once(engine: BatchingEngine) -> None:
