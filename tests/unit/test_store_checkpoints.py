@@ -4,9 +4,10 @@ import asyncio
 import logging
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -152,11 +153,60 @@ async def test_a_killed_servers_log_is_emptied_at_the_next_start(
         again.close()
 
 
-async def test_a_store_that_is_closed_waits_for_no_checkpoint(store: SqlStore) -> None:
+@contextmanager
+def for_hours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever waits for a checkpoint's time, or for its end, waits till long after the test."""
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "PAUSE_SECONDS", 36_000.0)
+        patch.setattr("llavachat_server.chats.sql.store.CLOSE_SECONDS", 36_000.0)
+        yield
+
+
+def close_at_once(store: SqlStore) -> None:
+    """Close it in a thread, which a failure leaves behind."""
+    thread = threading.Thread(target=store.close, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert store._checkpoints is not None
+    assert not store._checkpoints._thread.is_alive()
+
+
+async def test_a_store_that_is_closed_waits_for_no_checkpoint(
+    tmp_path: Path, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that was asked for just before is done by the closing itself."""
     chat = await keep_chat(store)
-    await store.delete_chat("ada", chat.id)
-    store.close()
-    assert store._checkpoints is not None
-    store._checkpoints.join(PATIENCE_SECONDS)
-    assert not store._checkpoints._thread.is_alive()
+    with for_hours(monkeypatch):
+        await store.delete_chat("ada", chat.id)
+        close_at_once(store)
+    assert WORDS not in read_files(tmp_path)
+
+
+async def test_an_idle_store_is_closed_at_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was erased, and what would make a checkpoint waits for that."""
+    with for_hours(monkeypatch):
+        close_at_once(store)
+
+
+async def test_a_store_that_is_closed_waits_for_no_reader(
+    tmp_path: Path,
+    store: SqlStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who keeps the log from being emptied, as a backup, would keep the server from ending."""
+    monkeypatch.setattr(checkpoints, "TELL_SECONDS", 0.0)
+    chat = await keep_chat(store)
+    with closing(sqlite3.connect(tmp_path / "chats.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM turns").fetchone()
+        await store.delete_chat("ada", chat.id)
+        await until_so(lambda: "what was erased is in the write-ahead log still" in caplog.text)
+        with for_hours(monkeypatch):
+            close_at_once(store)
+        reader.execute("COMMIT")
+    # The last one who has it open empties it.
+    assert WORDS not in read_files(tmp_path)
