@@ -4,11 +4,13 @@ import gc
 import logging
 import signal
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 from llavachat import CallCancelled, Client, InvalidRequest, ServerFailed
+from llavachat._wire.ended import EndedCalls
 from scripted_service import abort, deltas, started
 
 PATIENCE_SECONDS = 30.0
@@ -23,10 +25,13 @@ def count_calls() -> int:
 
 def call_again(client: Client) -> None:
     """Call once more, and wait for what is let go of meanwhile."""
+    ended = client._channel._ended
     client.server_info()
-    letting_go = client._channel._ended._thread
-    letting_go.join(PATIENCE_SECONDS)
-    assert not letting_go.is_alive()
+    ended._thread.join(PATIENCE_SECONDS)
+    while ended._readers:  # it was just ending
+        client.server_info()
+        ended._thread.join(PATIENCE_SECONDS)
+    assert not ended._thread.is_alive()
 
 
 def go_on(_, context):
@@ -115,6 +120,72 @@ def test_a_closed_client_leaves_no_stream(scripted, service):
     del reply
     assert before == count_calls()
     client.close()
+
+
+class Ended:
+    """An ended call of which something is left."""
+
+    def __init__(self, empty=lambda: None):
+        self.is_empty = False
+        self._empty = empty
+
+    def empty(self):
+        """Take what is left."""
+        self._empty()
+        self.is_empty = True
+
+
+def test_a_call_that_ends_while_the_others_are_done_is_let_go_of():
+    """The thread that found nothing left is there still, and another is not begun."""
+    has_looked, go_on = threading.Event(), threading.Event()
+
+    class Readers(deque):
+        def popleft(self):
+            try:
+                return super().popleft()
+            except IndexError:
+                has_looked.set()
+                go_on.wait(PATIENCE_SECONDS)
+                raise
+
+    ended, late = EndedCalls(), Ended()
+    ended._readers = Readers([Ended()])
+    ended.release()
+    assert has_looked.wait(PATIENCE_SECONDS)
+    ended.add(late)
+    ended.release()
+    go_on.set()
+    ended.close()
+    assert late.is_empty
+
+
+def test_a_finalizer_may_close_a_client_where_ended_calls_are_let_go_of(client, service):
+    """The garbage collection runs it on whichever thread is there."""
+    service.answer = go_on
+    before = count_calls()
+    running = client.start(None, "Go on.")
+    next(iter(running))
+    ended, errors, may_close = client._channel._ended, [], threading.Event()
+
+    def close() -> None:
+        may_close.wait(PATIENCE_SECONDS)
+        try:
+            client.close()
+        except RuntimeError as error:
+            errors.append(error)
+
+    ended.add(Ended(close))
+    ended.release()
+    forget(client)
+    may_close.set()
+    ended._thread.join(PATIENCE_SECONDS)
+    assert [] == errors
+    with pytest.raises(ValueError, match="closed channel"):
+        client._channel._channel.unary_unary("/any")(b"")
+    with pytest.raises(CallCancelled, match="closed"):
+        running.read()
+    del running
+    assert before == count_calls()
 
 
 def test_a_message_that_can_not_be_read_is_told_at_once(monkeypatch):

@@ -87,6 +87,9 @@ class EndedCalls:
     def __init__(self) -> None:
         self._readers: deque[CallReader] = deque()
         self._thread: threading.Thread | None = None
+        # Only such threads wait for it: a finalizer may run on the one that has it.
+        self._taking = threading.Lock()
+        self._taker: int | None = None
 
     def add(self, reader: CallReader) -> None:
         """One was cancelled; from any thread, and from a finalizer."""
@@ -95,8 +98,9 @@ class EndedCalls:
 
     def release(self) -> None:
         """Begin to have gRPC let go of them. Two at once, as within a signal's handler, do no
-        harm: each takes what is left."""
-        if self._readers and (self._thread is None or not self._thread.is_alive()):
+        harm: one takes what is left after the other."""
+        # Who takes looks once more when it has let go of the lock, so nothing is passed over.
+        if self._readers and not self._taking.locked():
             thread = threading.Thread(target=self._empty, name="ended calls", daemon=True)
             # Python starts no more threads once it ends (3.12), nor a system that has too many.
             with contextlib.suppress(RuntimeError):
@@ -106,10 +110,21 @@ class EndedCalls:
     def close(self) -> None:
         """Have gRPC let go of them, and wait for it, but not for ever."""
         self.release()
-        if self._thread is not None:
+        # The garbage collection may run a finalizer on the very thread that takes; it goes on
+        # when the finalizer is done.
+        if self._thread is not None and self._taker != threading.get_ident():
             self._thread.join(CLOSE_SECONDS)
 
     def _empty(self) -> None:
+        has_taken = False
+        while self._readers or not has_taken:
+            with self._taking:
+                self._taker = threading.get_ident()
+                self._take_all()
+                self._taker = None
+            has_taken = True
+
+    def _take_all(self) -> None:
         while True:
             try:
                 reader = self._readers.popleft()
