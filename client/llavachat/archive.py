@@ -95,6 +95,8 @@ def _write_files(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _read_json(source: str | bytes) -> Any:
+    if not isinstance(source, str | bytes | bytearray):
+        raise ArchiveError(f"An exported chat is text or bytes, not {type(source).__name__}.")
     try:
         text = source if isinstance(source, str) else source.decode("utf-8-sig")
         return json.loads(text)

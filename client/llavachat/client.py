@@ -297,7 +297,8 @@ class Client:
         Raises:
             ServerUnavailable: it does not serve after `timeout_seconds`.
         """
-        deadline = time.monotonic() + check_timeout(timeout_seconds)
+        timeout_seconds = check_timeout(timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
         while True:
             left = deadline - time.monotonic()
             if left > 0 and self.is_healthy(timeout_seconds=min(left, HEALTH_TIMEOUT_SECONDS)):

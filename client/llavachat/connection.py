@@ -78,20 +78,33 @@ def is_loopback(address: str) -> bool:
 def check_timeout(timeout_seconds: float) -> float:
     """Let a deadline through: over 0, `math.inf` for none.
 
+    Returns:
+        The deadline as a float, whatever kind of number it was.
+
     Raises:
         ConfigurationError: it is 0, negative or not a number.
     """
-    if not (_is_number(timeout_seconds) and timeout_seconds > 0):
+    is_number = _is_number(timeout_seconds)
+    seconds = _to_seconds(timeout_seconds) if is_number else timeout_seconds
+    if not (is_number and seconds > 0):
         raise ConfigurationError(
-            f"timeout_seconds is {timeout_seconds!r}; it must be a number of seconds over 0 "
+            f"timeout_seconds is {seconds!r}; it must be a number of seconds over 0 "
             "(math.inf for no deadline)."
         )
-    return timeout_seconds
+    return seconds
 
 
 def _is_number(value: object) -> bool:
     # numpy's are real numbers too; True is none.
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _to_seconds(value: float) -> float:
+    # gRPC takes none of numpy's but float64.
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def find_metadata_fault(metadata: object) -> str | None:
@@ -195,15 +208,18 @@ class Connection:
             )
         if fault := find_metadata_fault(self.metadata):
             raise ConfigurationError(f"{fault}.")
-        check_timeout(self.timeout_seconds)
+        object.__setattr__(self, "timeout_seconds", check_timeout(self.timeout_seconds))
+        for name in ("keepalive_seconds", "resume_seconds", "restart_seconds"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _to_seconds(value))
         if not 1024 <= self.max_message_bytes <= _INT32_MAX:
             raise ConfigurationError(f"max_message_bytes must be 1024 to {_INT32_MAX:,}.")
         if not 1 <= self.keepalive_seconds < math.inf:
-            raise ConfigurationError("keepalive_seconds must be 1 or more.")
+            raise ConfigurationError("keepalive_seconds must be 1 or more, and finite.")
         if not 0 <= self.resume_seconds < math.inf:
-            raise ConfigurationError("resume_seconds must be 0 (never) or more.")
+            raise ConfigurationError("resume_seconds must be 0 (never) or more, and finite.")
         if self.restart_seconds is not None and not 0 <= self.restart_seconds < math.inf:
-            raise ConfigurationError("restart_seconds must be 0 (never) or more.")
+            raise ConfigurationError("restart_seconds must be 0 (never) or more, and finite.")
 
     def _check_kinds(self) -> None:
         for name in ("address", "api_key", "tls_server_name", "tls_pin"):

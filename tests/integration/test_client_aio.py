@@ -3,7 +3,9 @@
 import asyncio
 import io
 import threading
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from llavachat import (
     AsyncClient,
@@ -24,6 +26,7 @@ from scripted_service import (
 )
 
 RED = Image.new("RGB", (8, 8), "red")
+HUGE = pytest.param(10**400, id="huge")
 
 
 async def test_the_twin_does_the_same(scripted, service):
@@ -51,10 +54,13 @@ async def test_the_twin_does_the_same(scripted, service):
             await client.delete_chat("chat-1")
 
 
-@pytest.mark.parametrize("seconds", [1e10, 1e300])
+@pytest.mark.parametrize(
+    "seconds", [1e10, 1e300, HUGE, np.float32(20), np.float64(20), Fraction(41, 2)]
+)
 async def test_the_twin_s_deadline_may_be_far(scripted, seconds):
-    """As far as anybody likes."""
+    """As far as anybody likes, and any kind of number."""
     async with AsyncClient(scripted.address, timeout_seconds=seconds) as client:
+        await client.wait_until_ready(timeout_seconds=seconds)
         assert await client.is_healthy(timeout_seconds=seconds)
         assert "A red circle." == await client.start(None, "What?").read()
 

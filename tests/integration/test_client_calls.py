@@ -2,7 +2,9 @@
 
 import math
 import threading
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from llavachat import (
     CallCancelled,
@@ -18,6 +20,7 @@ from llavachat.v1 import chat_pb2
 from PIL import Image
 
 RED = Image.new("RGB", (8, 8), "red")
+HUGE = pytest.param(10**400, id="huge")
 
 
 def test_a_chat_goes_on(client, service):
@@ -169,6 +172,16 @@ def test_a_deadline_may_be_as_far_as_anybody_likes(client, seconds):
     assert client.is_healthy(timeout_seconds=seconds)
     assert "cpu" == client.server_info(timeout_seconds=seconds).device
     assert "A red circle." == client.start(None, "What?", timeout_seconds=seconds).read()
+
+
+@pytest.mark.parametrize("seconds", [np.float32(20), np.float64(20), Fraction(41, 2), HUGE])
+def test_a_deadline_may_be_any_kind_of_number(scripted, seconds):
+    """As it comes out of a computation; of the client, of an answer, of a call, of a wait."""
+    times = {name: Fraction(3, 2) for name in ("keepalive_seconds", "resume_seconds")}
+    with Client(scripted.address, timeout_seconds=seconds, **times) as client:
+        client.wait_until_ready(timeout_seconds=seconds)
+        assert "A red circle." == client.start(None, "What?").read()
+        assert "cpu" == client.server_info(timeout_seconds=seconds).device
 
 
 @pytest.mark.parametrize("is_used", [True, False])

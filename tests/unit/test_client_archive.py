@@ -158,6 +158,13 @@ def test_any_other_file_is_a_sentence(source):
         read_archive(source)
 
 
+@pytest.mark.parametrize("source", [5, None, {}, memoryview(b"{}")])
+def test_what_is_neither_text_nor_bytes_is_a_sentence(source):
+    """As what json.load has read already."""
+    with pytest.raises(ArchiveError, match=r"^An exported chat is text or bytes, not \w+\.$"):
+        read_archive(source)
+
+
 @given(cut=st.integers(0, len(write_archive(ARCHIVE)) - 3))
 def test_a_file_that_was_cut_short_is_a_sentence(cut):
     """As a broken download leaves it."""

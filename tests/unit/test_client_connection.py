@@ -1,6 +1,7 @@
 """Addresses, keys and switches: what is taken, and what is refused in which words."""
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -142,11 +143,25 @@ def test_what_can_not_work_is_refused(arguments):
         Connection(**arguments)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf, "5", None, True])
+@pytest.mark.parametrize(
+    "seconds", [0, -1, math.nan, -math.inf, pytest.param(-(10**5000), id="huge"), "5", None, True]
+)
 def test_wrong_deadlines_are_refused(seconds):
     """A deadline is over 0."""
     with pytest.raises(ConfigurationError):
         check_timeout(seconds)
+
+
+def test_times_are_kept_as_floats():
+    """gRPC takes no other kind of number everywhere; one that no float holds is no deadline."""
+    assert math.inf == check_timeout(10**400)
+    names = ("timeout_seconds", "keepalive_seconds", "resume_seconds", "restart_seconds")
+    connection = Connection(**{name: Fraction(5, 2) for name in names})
+    times = [getattr(connection, name) for name in names]
+    assert [(float, 2.5)] * 4 == [(type(time), time) for time in times]
+    for name in names[1:]:
+        with pytest.raises(ConfigurationError, match=f"^{name} must be .* or more, and finite"):
+            Connection(**{name: 10**400})
 
 
 @pytest.mark.parametrize(

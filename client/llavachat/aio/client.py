@@ -306,7 +306,8 @@ class AsyncClient:
         Raises:
             ServerUnavailable: it does not serve after `timeout_seconds`.
         """
-        deadline = time.monotonic() + check_timeout(timeout_seconds)
+        timeout_seconds = check_timeout(timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
         while True:
             left = deadline - time.monotonic()
             if left > 0 and await self.is_healthy(
