@@ -2,8 +2,8 @@
 
 A small file in a format that the server reads goes as it is, byte for byte (metadata too).
 Everything else is re-encoded: what is larger than the model can use, turned by its EXIF
-orientation, animated, or in a format that the server does not read. HEIC and AVIF that can not be
-read here go as they are too: the server may read them, and says so if not. Knows no gRPC.
+orientation, animated, or in a format that the server does not read. HEIC that can not be read here
+goes as it is too: the server may read it, and says so if not. Knows no gRPC.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError, features
 
 from llavachat._download import MAX_DOWNLOAD_BYTES, download
-from llavachat._kinds import describe_refusal, find_modern_type
+from llavachat._kinds import WANTED, describe_refusal, find_modern_type
 from llavachat.errors import ImageError
 from llavachat.types import ImageInfo
 
@@ -57,8 +57,8 @@ _LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}
 class Picture:
     """A picture ready to be sent: `data` is a whole file of `media_type`.
 
-    `width_pixels` and `height_pixels` are 0 where they are not known: those of HEIC or AVIF that
-    can not be read here. `num_frames` is how many frames or pages its source has, counted up to
+    `width_pixels` and `height_pixels` are 0 where they are not known: those of HEIC that can not be
+    read here. `num_frames` is how many frames or pages its source has, counted up to
     10,000; the model looks at the first alone.
     """
 
@@ -114,8 +114,7 @@ def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS)
     Returns:
         The picture: the very bytes where they can go as they are, else encoded anew (PNG where
         it is lossless and small, JPEG, or WebP where a large picture has transparency). HEIC
-        without pillow-heif, and AVIF where Pillow lacks it, are the very bytes whatever their
-        size: the server judges them.
+        without pillow-heif is the very bytes whatever their size: the server judges them.
 
     Raises:
         ImageError: it can not be read or fetched, is no picture, or is damaged.
@@ -219,9 +218,12 @@ def _open(name: str, data: bytes) -> Image.Image | Picture:
     media_type = find_modern_type(data)
     if media_type is None:
         raise ImageError(f"{name} is {describe_refusal(data)}.")
-    image = _open_heic(data) if media_type == "image/heic" else None
+    if media_type == "image/avif":  # which no server reads
+        if "AVIF" in _list_readable() and features.check("avif"):
+            raise ImageError(f"{name} is damaged or cut short.")
+        raise ImageError(f"{name} is AVIF, which the Pillow here does not read; {WANTED}.")
     # What is not read here may be read there, and the server says what it takes instead.
-    return image or Picture(data, media_type, 0, 0)
+    return _open_heic(data) or Picture(data, media_type, 0, 0)
 
 
 def _open_heic(data: bytes) -> Image.Image | None:

@@ -22,7 +22,7 @@ def red(size):
     return Image.new("RGB", size, (220, 20, 20))
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "WEBP", "AVIF"])
 def test_half_a_picture_is_refused(image_format):
     """A file that was cut short is told here, not by the server."""
     noise = Image.effect_noise((200, 200), 80).convert("RGB")

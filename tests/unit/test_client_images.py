@@ -13,7 +13,7 @@ from llavachat.images import MAX_SIDE_PIXELS, Picture, list_sources, load_pictur
 from llavachat.types import ImageInfo
 from llavachat_server.images.decoding import decode as read_by_server
 from llavachat_server.images.picture import ImageLimits
-from PIL import Image
+from PIL import Image, features
 
 INFO = ImageInfo("ab" * 32, 1, 1, 64, "image/png")
 
@@ -260,21 +260,37 @@ def test_heic_goes_as_it_is_without_its_library(photograph, monkeypatch):
     assert Picture(photograph, "image/heic", 0, 0) == load_picture(photograph)
 
 
+def name_brands(brands):
+    """The beginning of a file with these brands."""
+    return (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + b"mdat"
+
+
+@pytest.mark.parametrize("brands", [b"mif1\0\0\0\0mif1heic", b"msf1\0\0\0\0msf1hevc"])
+def test_heic_is_the_servers_to_judge_by_what_it_says_that_it_is(monkeypatch, brands):
+    """Whatever its first brand is, where it can not be read here."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    data = name_brands(brands)
+    assert Picture(data, "image/heic", 0, 0) == load_picture(data)
+
+
+@pytest.mark.parametrize("brands", [b"avif\0\0\0\0avifmif1", b"mif1\0\0\0\0mif1avif"])
 @pytest.mark.parametrize(
-    ("brands", "media_type"),
+    ("readable", "sentence"),
     [
-        (b"avif\0\0\0\0avifmif1", "image/avif"),
-        (b"mif1\0\0\0\0mif1avif", "image/avif"),
-        (b"mif1\0\0\0\0mif1heic", "image/heic"),
-        (b"msf1\0\0\0\0msf1hevc", "image/heic"),
+        (("PNG", "AVIF"), "The data is damaged or cut short."),
+        (
+            ("PNG",),
+            "The data is AVIF, which the Pillow here does not read; send JPEG, PNG, WebP or GIF.",
+        ),
     ],
 )
-def test_what_pillow_does_not_read_is_the_servers_to_judge(monkeypatch, brands, media_type):
-    """HEIC and AVIF by what they say that they are, where neither can be read here."""
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    monkeypatch.setattr(images, "_list_readable", lambda: ("PNG",))
-    data = (8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands + b"mdat"
-    assert Picture(data, media_type, 0, 0) == load_picture(data)
+def test_avif_that_is_not_read_here_is_told_here(monkeypatch, brands, readable, sentence):
+    """No server reads it: where Pillow does, the file is damaged."""
+    monkeypatch.setattr(images, "_list_readable", lambda: readable)
+    monkeypatch.setattr(features, "check", lambda feature: feature == "avif")
+    with pytest.raises(ImageError) as refusal:
+        load_picture(name_brands(brands))
+    assert sentence == str(refusal.value)
 
 
 @pytest.mark.parametrize(
