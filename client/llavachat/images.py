@@ -39,6 +39,9 @@ MAX_LOSSLESS_BYTES = 2 * 1024 * 1024
 MAX_FRAMES = 10_000
 """Of a moving picture, as many are counted; the first is sent."""
 
+_MAX_HEAD_BYTES = 512
+"""Where a file says what it is."""
+
 _QUALITY = 92
 
 _MEDIA_TYPES = {
@@ -134,6 +137,24 @@ def load_picture(source: ImageSource, *, max_side_pixels: int = MAX_SIDE_PIXELS)
 def is_address(text: str) -> bool:
     """True for what is fetched by http(s) rather than opened as a file."""
     return text.lower().startswith(("http://", "https://"))
+
+
+def is_picture_file(path: Path) -> bool:
+    """True for a file that begins as a picture does; it may be damaged further on.
+
+    Raises:
+        OSError: it can not be read.
+    """
+    try:
+        with Image.open(path, formats=_list_readable()):
+            return True
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            return find_modern_type(file.read(_MAX_HEAD_BYTES)) is not None
+    except OSError:
+        raise
+    except Exception:  # its decoder's, as in `_refusing_damage`
+        return True
 
 
 def _read(source: ImageSource) -> tuple[str, bytes]:

@@ -1,8 +1,10 @@
 """What a command line means, without any server: arguments, exit codes, sentences."""
 
 import io
+import os
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import llavachat
 import pytest
@@ -58,6 +60,61 @@ def test_a_picture_of_ones_home_is_a_picture(picture, tmp_path, no_terminal, mon
     assert (("~/red.png",), "From stdin?") == split_arguments(["~/red.png"], continued=False)
 
 
+def test_a_file_may_be_called_as_the_question_is(picture, tmp_path, monkeypatch, terminal):
+    """One that is no picture, by its name or by its first bytes, is passed over."""
+    monkeypatch.chdir(tmp_path)
+    Path("Describe").write_text("To do.")
+    assert ((picture,), "Describe") == split_arguments([picture, "Describe"], continued=False)
+    assert ((), "Describe") == split_arguments(["Describe"], continued=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [("photo", None), ("photo", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"), ("notes.txt", b"To do.")],
+)
+def test_a_file_that_may_be_meant_as_a_picture_is_one(
+    picture, tmp_path, monkeypatch, no_terminal, name, begin
+):
+    """By its first bytes; and by an ending, so that it is told what it is."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(Path(picture).read_bytes() if begin is None else begin)
+    assert ((picture, name), "From stdin?") == split_arguments([picture, name], continued=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_is_a_picture(picture, tmp_path, no_terminal):
+    """`llavachat ask a.png <(program)`; to look into it would take its bytes."""
+    pipe = str(tmp_path / "63")
+    os.mkfifo(pipe)
+    assert ((picture, pipe), "From stdin?") == split_arguments([picture, pipe], continued=False)
+
+
+def test_what_was_taken_for_a_picture_is_told(terminal, picture):
+    """At a terminal, where there is then no question."""
+    for last, kind in ((picture, "a file here"), ("https://x.example/b.png", "an address")):
+        with pytest.raises(Failure) as failure:
+            split_arguments([picture, last], continued=False)
+        assert str(failure.value) == (
+            f"There is no question: {last} is {kind}, and was taken for a picture. "
+            "Use: llavachat ask PICTURE QUESTION."
+        )
+
+
+def test_a_picture_that_is_there_is_not_said_to_be_missing(picture, tmp_path, monkeypatch):
+    """Why it can not be opened is told; a name that came by stdin is no argument."""
+    monkeypatch.chdir(tmp_path)
+    Path("d.png").mkdir()
+    with pytest.raises(Failure, match=r"^d\.png is a folder; give a picture\.$"):
+        split_arguments([picture, "d.png"], continued=False)
+    with pytest.raises(Failure, match=r"^red\.png/a\.png can not be read: Not a directory\.$"):
+        split_arguments([picture, "red.png/a.png"], continued=False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"red.png\n")))
+    with pytest.raises(
+        Failure, match=r"^There is no picture\. Use: llavachat ask PICTURE QUESTION"
+    ):
+        split_arguments([], continued=False)
+
+
 @pytest.mark.parametrize("continued", [True, False])
 @pytest.mark.parametrize("before", [[], ["a.png"]])
 def test_a_missing_picture_is_no_question(no_terminal, continued, before):
@@ -71,7 +128,7 @@ def test_a_question_may_end_as_a_picture_is_called():
     """Words before it make it a question."""
     question = "Is it more like a.png or b.png"
     assert ((), question) == split_arguments([question], continued=True)
-    with pytest.raises(Failure, match=r"no file with the name my photo\.jpg"):
+    with pytest.raises(Failure, match=r"^There is no picture: my photo\.jpg does not exist\.$"):
         split_arguments(["my photo.jpg"], continued=False)
 
 
@@ -107,12 +164,6 @@ def test_what_is_no_question_is_told(terminal, arguments, sentence):
     with pytest.raises(Failure, match=sentence) as failure:
         split_arguments(arguments, continued=False)
     assert ExitCode.USAGE is failure.value.code
-
-
-def test_at_a_terminal_pictures_alone_are_no_question(terminal, picture):
-    """Nobody waits for a question that the last picture was taken for."""
-    with pytest.raises(Failure, match="There is no question"):
-        split_arguments([picture, picture], continued=False)
 
 
 def test_a_question_longer_than_a_file_name(terminal):

@@ -18,7 +18,8 @@ from llavachat.cli.output import (
 )
 from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.client import Client
-from llavachat.images import ImageSource, is_address
+from llavachat.errors import ImageError
+from llavachat.images import ImageSource, is_address, is_picture_file, load_picture
 from llavachat.reply import Reply
 from llavachat.types import FinishReason
 
@@ -27,6 +28,8 @@ _ENDINGS = (
     *(".bmp", ".dib", ".tif", ".tiff", ".ico", ".ppm", ".pgm", ".pbm", ".tga", ".dcm", ".svg"),
 )
 """Of files that somebody may take for the picture."""
+
+_USE = "Use: llavachat ask PICTURE QUESTION"
 
 _UNFINISHED = {
     FinishReason.CANCELLED,  # by somebody else: Ctrl-C does not come here
@@ -69,29 +72,28 @@ def split_arguments(
     """Which arguments are pictures, and which is the question.
 
     The last is the question and what stands before it are pictures, "-" being stdin. Where the
-    last is a picture too, a file that is there or an address, stdin is the question.
+    last is a picture too, an address or a file that is there and called or made as one, stdin is
+    the question.
 
     Raises:
         Failure: there is no question, or no picture for it.
     """
     names, prompt = list(arguments[:-1]), arguments[-1] if arguments else ""
-    if not prompt or _is_picture(prompt):
+    is_typed = bool(prompt) and not _is_picture(prompt)
+    if not is_typed:
         # "" is no question, and no picture either.
         names += [prompt] if prompt else []
         if sys.stdin.isatty() or "-" in names:
-            raise wrong_use("There is no question. Use: llavachat ask PICTURE QUESTION.")
+            raise wrong_use(f"There is no question{_explain(prompt)}. {_USE}.")
         prompt = read_text().strip()
     elif _names_picture(prompt) and _is_one_word(prompt):
-        raise wrong_use(f"{prompt} does not exist.")
+        raise wrong_use(_find_fault(prompt))
     if not prompt.strip():
-        raise wrong_use("The question is blank. Use: llavachat ask PICTURE QUESTION.")
-    if not names and not continued and _names_picture(prompt):
-        raise wrong_use(f"There is no picture, and no file with the name {prompt}.")
+        raise wrong_use(f"The question is blank. {_USE}.")
+    if not names and not continued and is_typed and _names_picture(prompt):
+        raise wrong_use(f"There is no picture: {_find_fault(prompt)}")
     if not names and not continued:
-        raise wrong_use(
-            "There is no picture. Use: llavachat ask PICTURE QUESTION, or -c to go on with the "
-            "last chat."
-        )
+        raise wrong_use(f"There is no picture. {_USE}, or -c to go on with the last chat.")
     if names.count("-") > 1:
         raise wrong_use("stdin can be read once; give - once.")
     return tuple(sys.stdin.buffer if name == "-" else name for name in names), prompt
@@ -159,7 +161,13 @@ def _is_picture(argument: str) -> bool:
     if argument == "-" or (is_address(argument) and _is_one_word(argument)):
         return True
     try:
-        return Path(argument).expanduser().is_file()
+        path = Path(argument).expanduser()
+        if not path.exists() or path.is_dir():
+            return False
+        if path.suffix[1:].isalnum() or not path.is_file():
+            # What can not be one is told as what it is. A pipe's bytes can be read once: not here.
+            return True
+        return is_picture_file(path)  # a text may be called as the question is
     except (OSError, ValueError, RuntimeError):  # longer than any file's name, a NUL, ~ of nobody
         return False
 
@@ -171,3 +179,20 @@ def _is_one_word(argument: str) -> bool:
 def _names_picture(argument: str) -> bool:
     """True for what would be a picture's name, whether there is such a file or not."""
     return argument.lower().endswith(_ENDINGS)
+
+
+def _explain(argument: str) -> str:
+    """Why the last argument is not the question, after a sentence's first part."""
+    if argument in {"", "-"}:
+        return ""
+    kind = "an address" if is_address(argument) else "a file here"
+    return f": {argument} is {kind}, and was taken for a picture"
+
+
+def _find_fault(name: str) -> str:
+    """Why what is called as a picture can not be opened as one."""
+    try:
+        load_picture(name)
+    except ImageError as error:
+        return str(error)
+    return f"{name} is a picture, and no question."  # it has come just now
