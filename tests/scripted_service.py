@@ -95,6 +95,13 @@ def abort(
     context.abort(code, message)
 
 
+def refuse_field(context: grpc.ServicerContext, field: str, expected: str) -> None:
+    """End a call for a field of its request, in a server's words."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=expected)
+    details = error_details_pb2.BadRequest(field_violations=[violation])
+    abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {expected}", details)
+
+
 def answer_until_cancelled(service: "ScriptedService") -> Callable[[Any, Any], Events]:
     """An answer without end, and a flag on the service once the call is cancelled."""
 
@@ -125,6 +132,7 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         self.cancelled = threading.Event()
         self.stopped: list[chat_pb2.CancelTurnRequest] = []
         self.is_older = False
+        self.media_types: tuple[str, ...] = ("image/png",)
 
     def tell(self, request: Any, context: grpc.ServicerContext) -> Events:
         """The default answer: `words`, in a chat that is kept."""
@@ -164,6 +172,11 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         )
         chat.num_turns = len(chat.turns)
         yield end
+
+    def keep_chats(self, number: int) -> None:
+        """Keep some chats, of a question each."""
+        for each in range(number):
+            list(self.tell(chat_pb2.StartChatRequest(prompt=f"Question {each}"), None))
 
     def refuse(self, request: Any, context: grpc.ServicerContext) -> Events:
         """What an older server says to ResumeTurn."""
@@ -290,7 +303,7 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
             limits=chat_pb2.Limits(
                 context_tokens=512,
                 max_turn_duration=Duration(seconds=90),
-                media_types=["image/png"],
+                media_types=self.media_types,
             ),
             default_params=chat_pb2.GenerationParams(max_tokens=64, temperature=0.2),
             server_version="0.1.0",

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from llavachat.v1 import chat_pb2
 from PIL import Image
-from scripted_service import abort, started
+from scripted_service import abort, refuse_field, started
 from terminal import Terminal
 
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
@@ -176,6 +176,31 @@ def test_an_error_does_not_end_the_talk(talk, service, picture):
     terminal.expect("lp")  # completed
     terminal.send("\r")
     terminal.expect("Ctrl-C stops an answer")
+    terminal.expect(PROMPT)
+    terminal.send(CTRL_D)
+    assert 0 == terminal.wait()
+
+
+def test_a_refused_picture_does_not_lock_the_talk(talk, service, picture):
+    """It is named, and goes with no later question."""
+
+    def answer(request, context):
+        if request.images:
+            refuse_field(context, "images[0].data", "it is damaged")
+        yield from service.tell(request, context)
+
+    service.answer = answer
+    terminal = talk("chat")
+    terminal.expect(PROMPT)
+    terminal.send(f"/image {picture}\r")
+    terminal.expect("goes with the next question")
+    terminal.expect(PROMPT)
+    terminal.send("What is this?\r")
+    terminal.expect("red.png: it is damaged.")
+    terminal.expect("red.png goes with no later question.")
+    terminal.expect(PROMPT)
+    terminal.send("And now?\r")
+    terminal.expect("A red circle.")
     terminal.expect(PROMPT)
     terminal.send(CTRL_D)
     assert 0 == terminal.wait()

@@ -2,34 +2,18 @@
 
 import io
 import json
-import os
 import sys
 from datetime import UTC, datetime
 
 import grpc
-import pillow_heif
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from llavachat.cli.app import run
-from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.v1 import chat_pb2, error_details_pb2
 from PIL import Image
-from scripted_service import abort, deltas, finished, started
+from scripted_service import abort, deltas, finished, refuse_field, started
 
 pytestmark = pytest.mark.usefixtures("scripted_in_environment")
-
-
-def keep_chats(service, number):
-    """Have a service keep some chats."""
-    for each in range(number):
-        list(service.tell(chat_pb2.StartChatRequest(prompt=f"Question {each}"), None))
-
-
-def answer_at_terminal(monkeypatch, line):
-    """Have somebody type a line."""
-    stdin = io.StringIO(line)
-    monkeypatch.setattr(stdin, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stdin", stdin)
 
 
 def test_stdout_carries_the_answer_alone(service, picture, capsys):
@@ -279,7 +263,7 @@ def test_chats_are_listed(service, capsys):
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_that_there_are_more_chats_is_told(service, capsys, form):
     """On stderr, whatever stdout carries; `--all` lists them."""
-    keep_chats(service, 61)
+    service.keep_chats(61)
     assert 0 == run(["chats", *form])
     output = capsys.readouterr()
     assert 20 == output.out.count("chat-")
@@ -294,7 +278,7 @@ def test_that_there_are_more_chats_is_told(service, capsys, form):
 def test_a_coloured_pipe_is_a_pipe(service, capsys, monkeypatch):
     """FORCE_COLOR is about colours: a line is a chat, without a headline."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    keep_chats(service, 2)
+    service.keep_chats(2)
     assert 0 == run(["chats"])
     assert ["chat-1", "chat-2"] == [
         line.split("\t")[0] for line in capsys.readouterr().out.splitlines()
@@ -307,61 +291,6 @@ def test_chats_of_a_time_are_listed(service):
     request = service.requests[-1]
     assert datetime(2026, 11, 30).astimezone() == request.updated_since.ToDatetime(UTC)
     assert datetime(2026, 11, 30, 18, tzinfo=UTC) == request.updated_before.ToDatetime(UTC)
-
-
-def test_all_chats_of_a_label_are_erased(service, capsys, monkeypatch):
-    """More than a list shows, and how many they were; one that went meanwhile is passed over."""
-    keep_chats(service, 61)
-    write_last_chat(os.environ["LLAVACHAT_ADDRESS"], "chat-61")
-    find = service._find
-
-    def lose_one(chat_id, context):
-        service.chats.pop("chat-2", None)
-        return find(chat_id, context)
-
-    monkeypatch.setattr(service, "_find", lose_one)
-    assert 0 == run(["chats", "-l", "patient=17", "--delete", "--yes"])
-    assert ("", "60 chats are erased.\n") == capsys.readouterr()
-    assert {} == service.chats
-    assert read_last_chat(os.environ["LLAVACHAT_ADDRESS"]) is None
-    (listing,) = [each for each in service.requests if isinstance(each, chat_pb2.ListChatsRequest)]
-    assert {"patient": "17"} == dict(listing.labels)
-    assert 0 == run(["chats", "--all", "--delete"])
-    assert "There are no such chats.\n" == capsys.readouterr().err
-
-
-def test_nothing_is_erased_unasked(service, capsys, monkeypatch):
-    """At a terminal it is asked first; where nobody can be, `--yes` is wanted."""
-    keep_chats(service, 3)
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    assert 2 == run(["chats", "--all", "--delete"])
-    assert "Nobody can be asked here; give --yes to erase 3 chats." in capsys.readouterr().err
-    for answer in ("\n", "n\n", ""):
-        answer_at_terminal(monkeypatch, answer)
-        assert 1 == run(["chats", "--all", "--delete"])
-        expected = "Erase 3 chats for good? [y/N] Nothing was erased.\n"
-        assert expected == capsys.readouterr().err
-    assert 3 == len(service.chats)
-    answer_at_terminal(monkeypatch, "y\n")
-    assert 0 == run(["chats", "--all", "--delete"])
-    assert capsys.readouterr().err.endswith("3 chats are erased.\n")
-    assert {} == service.chats
-
-
-def test_how_many_were_erased_is_told_at_a_failure(service, capsys, monkeypatch):
-    """What is left can be seen, and erased by the same command."""
-    keep_chats(service, 3)
-    find = service._find
-
-    def fail_at_last(chat_id, context):
-        if chat_id == "chat-3":
-            abort(context, grpc.StatusCode.INTERNAL, "the disk failed")
-        return find(chat_id, context)
-
-    monkeypatch.setattr(service, "_find", fail_at_last)
-    assert 1 == run(["chats", "--all", "--delete", "-y"])
-    expected = "2 of 3 chats are erased.\nllavachat: The disk failed.\n"
-    assert expected == capsys.readouterr().err
 
 
 def test_a_chat_is_shown_and_erased(service, picture, capsys):
@@ -381,82 +310,15 @@ def test_a_chat_is_shown_and_erased(service, picture, capsys):
     assert 2 == run(["ask", "-c", "And?"])
 
 
-def test_a_talk_without_a_terminal(service, picture, monkeypatch, capsys):
-    """Each line of stdin is a question; pictures that are added go with the next one."""
-    lines = f"What?\n\n/image {picture}\nAnd this?\n/usage\n/retry\n/nonsense\n/help\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
-    assert 0 == run(["chat", picture])
-    output = capsys.readouterr()
-    assert "A red circle.\n" * 3 == output.out
-    assert "104 tokens asked" in output.err
-    assert "/nonsense is not a command" in output.err
-    assert "Ctrl-C stops an answer" in output.err
-    _, first, second, again = service.requests
-    assert (1, 1, 1) == (len(first.images), len(second.images), len(again.images))
-    assert ("turn-1", "turn-1") == (second.parent_turn_id, again.parent_turn_id)
-    assert not second.params.HasField("temperature")
-    assert 0.8 == pytest.approx(again.params.temperature)
-
-
-def test_a_picture_that_the_server_alone_may_read(service, monkeypatch, tmp_path, capsys):
-    """HEIC without its library is sent as it is; its size is not known, and it is not shown."""
-    path = tmp_path / "photo.heic"
-    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(path)
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLORTERM", "truecolor")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    lines = io.BytesIO(f"/image {path}\nWhat?\n".encode())
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines))
-    assert 0 == run(["chat"])
-    assert path.read_bytes() == service.requests[-1].images[0].data
-    output = capsys.readouterr()
-    assert f"image/heic, {path.stat().st_size / 1024:.0f} KiB" in output.err
-    assert "▀" not in output.out
-
-
-def test_a_first_question_is_asked_again_at_the_root(service, picture, monkeypatch):
-    """/retry after the first question: the same chat, no parent, and its own pictures."""
-    lines = b"What?\n/retry\nAnd?\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
-    assert 0 == run(["chat", picture, "-t", "0.3"])
-    _, _, again, later = service.requests
-    assert ("chat-1", "", 0) == (again.chat_id, again.parent_turn_id, len(again.images))
-    assert again.HasField("parent_turn_id")
-    assert 0.3 == pytest.approx(again.params.temperature)
-    assert "turn-2" == later.parent_turn_id
-
-
-def test_a_talk_is_saved(service, picture, monkeypatch, tmp_path, capsys):
-    """Markdown or JSON by the name; what is no place for a file is told."""
-    monkeypatch.chdir(tmp_path)
-    lines = b"/save\nWhat?\n/save 'my chat.md'\n/save talk.json\n/save talk.html\n/save\n"
-    lines += b"/save talk.JSON\n/save talk.htm\n/save talk.txt\n"
-    lines += b"/save no/where.md\n/save ~nosuchuser/x.md\n/save a\0b.md\n"
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
-    assert 0 == run(["chat", picture])
-    assert "**You:** What?" in (tmp_path / "my chat.md").read_text()
-    assert "What?" == json.loads((tmp_path / "talk.json").read_text())["turns"][0]["prompt"]
-    assert (tmp_path / "chat-chat-1.md").exists()
-    assert (tmp_path / "talk.html").read_text().startswith("<!doctype html>")
-    assert "What?" == json.loads((tmp_path / "talk.JSON").read_text())["turns"][0]["prompt"]
-    assert (tmp_path / "talk.htm").read_text().startswith("<!doctype html>")
-    assert "**You:** What?" in (tmp_path / "talk.txt").read_text()
-    errors = capsys.readouterr().err
-    assert "There is nothing to save yet." in errors
-    assert "no/where.md can not be written: No such file or directory." in errors
-    assert 2 == errors.count("can not be written: its name is not a path.")
-
-
-def test_a_talk_without_a_terminal_ends_at_a_failure(service, picture, monkeypatch, capsys):
-    """A script gets the sentence and the code, as from `ask`."""
+def test_a_refused_picture_is_told_by_its_name(service, picture, tmp_path, capsys):
+    """Whoever types has given no `images[1].data`."""
+    other = tmp_path / "images[0].png"
+    Image.new("RGB", (4, 4), "blue").save(other)
 
     def answer(request, context):
-        abort(context, grpc.StatusCode.INTERNAL, "the model failed on this request")
+        refuse_field(context, "images[1].data", "this is a video")
         yield
 
     service.answer = answer
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"What?\nAnd?\n")))
-    assert 1 == run(["chat", picture])
-    assert "llavachat: The model failed on this request.\n" == capsys.readouterr().err
-    assert 2 == len(service.requests)
+    assert 1 == run(["ask", picture, str(other), "What?"])
+    assert f"llavachat: {other}: this is a video.\n" == capsys.readouterr().err

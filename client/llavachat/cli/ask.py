@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llavachat.cli.failure import ExitCode, wrong_use
+from llavachat.cli.failure import ExitCode, judge, wrong_use
 from llavachat.cli.input import read_text
 from llavachat.cli.options import QuestionOptions, ServerOptions
 from llavachat.cli.output import (
@@ -18,7 +18,7 @@ from llavachat.cli.output import (
 )
 from llavachat.cli.state import read_last_chat, write_last_chat
 from llavachat.client import Client
-from llavachat.errors import ImageError
+from llavachat.errors import ImageError, InvalidRequest
 from llavachat.images import ImageSource, is_address, is_picture_file, load_picture
 from llavachat.reply import Reply
 from llavachat.types import FinishReason
@@ -55,15 +55,18 @@ def ask(
     """
     continued = question.continue_last or question.chat_id is not None
     pictures, prompt = split_arguments(arguments, continued=continued)
-    with (
-        Client.from_environment(**server.overrides()) as client,
-        open_reply(client, pictures, prompt, question) as reply,
-    ):
-        code = _write(client, reply, as_json=as_json, show_usage=show_usage)
-        names = [name if isinstance(name, str) else "The picture" for name in pictures]
-        for sentence in describe_frames(names, reply.images):
-            say(f"llavachat: {sentence}")
-        return code
+    names = [name if isinstance(name, str) else "The picture" for name in pictures]
+    try:
+        with (
+            Client.from_environment(**server.overrides()) as client,
+            open_reply(client, pictures, prompt, question) as reply,
+        ):
+            code = _write(client, reply, as_json=as_json, show_usage=show_usage)
+            for sentence in describe_frames(names, reply.images):
+                say(f"llavachat: {sentence}")
+            return code
+    except InvalidRequest as error:
+        raise judge(error, names) from None
 
 
 def split_arguments(

@@ -98,11 +98,12 @@ class Talk:
         """Read and answer lines until there are no more."""
         # Before the first prompt, so that a wrong address is told before a question is typed.
         info = self._client.server_info()
+        self._conversation.expect(info.limits.media_types)
         if self._is_terminal:
             name = info.model.name or info.model.profile
             self._note(f"{name} at {self._client.address}. /help lists the commands.")
-            for picture in self._conversation.pending:
-                self._show(picture)
+            for named in self._conversation.pending:
+                self._show(named.picture)
         read = make_reader(is_terminal=self._is_terminal)
         while True:
             try:
@@ -126,9 +127,12 @@ class Talk:
                 self._reply = self._conversation.ask(line, self._stream)
                 self._remember()
         except LlavaChatError as error:
+            failure = judge(error, self._conversation.asked_names)
             if not self._is_terminal:
-                raise
-            self._note(str(judge(error)))
+                raise failure from None
+            self._note(str(failure))
+            for name in self._conversation.drop_refused(error):
+                self._note(f"{name} goes with no later question.")
 
     def _run_command(self, command: str, argument: str) -> None:
         match command:

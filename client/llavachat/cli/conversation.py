@@ -2,14 +2,17 @@
 what was asked last.
 
 A stopped answer is no part of what the model sees later. So pictures that were added to it go
-with the next question again; those that opened the chat stay with the chat.
+with the next question again; those that opened the chat stay with the chat. A picture that the
+server refuses goes with no later question.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llavachat.client import Client
+from llavachat.errors import ImageError, InvalidRequest, LlavaChatError
 from llavachat.images import ImageSource, Picture, load_picture
 from llavachat.reply import Reply
 from llavachat.types import FinishReason
@@ -25,10 +28,22 @@ _LATER_SEES = {
 }
 
 
+_PICTURE_FIELD = re.compile(r"images(?:\[(\d+)\].*)?")
+"""Of a refusal: of one picture, or of their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPicture:
+    """A picture, and what it was called by who gave it."""
+
+    name: str
+    picture: Picture
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     prompt: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[NamedPicture, ...]
     chat_id: str | None
     parent_turn_id: str | None
 
@@ -59,17 +74,53 @@ class Conversation:
         self._last: _Question | None = None
         self._latest_turn_id: str | None = None
         self.chat_id = chat_id
-        self.pending = [load_picture(source) for source in pictures]
+        self._media_types: Sequence[str] = ()
+        self.pending = [self._load(source) for source in pictures]
+
+    def expect(self, media_types: Sequence[str]) -> None:
+        """Take what the server reads from now on; () where that is not known.
+
+        Raises:
+            ImageError: a picture that waits is nothing of it.
+        """
+        self._media_types = media_types
+        for named in self.pending:
+            self._check(named)
 
     def add_picture(self, source: ImageSource) -> Picture:
         """A picture for the next question.
 
         Raises:
-            ImageError: it can not be read.
+            ImageError: it can not be read, here or by the server.
         """
-        picture = load_picture(source)
-        self.pending.append(picture)
-        return picture
+        named = self._load(source)
+        self._check(named)
+        self.pending.append(named)
+        return named.picture
+
+    @property
+    def asked_names(self) -> list[str]:
+        """What the pictures of the last question are called."""
+        return [named.name for named in self._last.pictures] if self._last else []
+
+    def drop_refused(self, error: LlavaChatError) -> list[str]:
+        """Leave out the pictures for which the last question was refused: so would be the next.
+
+        Returns:
+            What they are called; none where it was refused for something else.
+        """
+        if self._last is None or not isinstance(error, InvalidRequest):
+            return []
+        found = [_PICTURE_FIELD.fullmatch(each.field) for each in error.violations]
+        numbers = [match[1] for match in found if match]
+        asked = self._last.pictures
+        refused = [
+            named for index, named in enumerate(asked) if str(index) in numbers or None in numbers
+        ]
+        self.pending = [named for named in self.pending if named not in refused]
+        left = tuple(named for named in asked if named not in refused)
+        self._last = replace(self._last, pictures=left)
+        return [named.name for named in refused]
 
     def ask(self, prompt: str, on_reply: Callable[[Reply], None]) -> Reply:
         """Ask the next question.
@@ -122,8 +173,21 @@ class Conversation:
         return reply
 
     def _open(self, question: _Question, params: dict[str, Any]) -> Reply:
+        pictures = [named.picture for named in question.pictures]
         if question.chat_id is None:
-            return self._client.start(question.pictures, question.prompt, **self._start, **params)
+            return self._client.start(pictures, question.prompt, **self._start, **params)
         return self._client.chat(question.chat_id).ask(
-            question.prompt, question.pictures, parent=question.parent_turn_id, **params
+            question.prompt, pictures, parent=question.parent_turn_id, **params
         )
+
+    def _load(self, source: ImageSource) -> NamedPicture:
+        name = source if isinstance(source, str) else "The picture"
+        return NamedPicture(name, load_picture(source))
+
+    def _check(self, named: NamedPicture) -> None:
+        media_type = named.picture.media_type
+        if self._media_types and media_type not in self._media_types:
+            raise ImageError(
+                f"{named.name} is {media_type}, which this server does not read; it reads "
+                f"{', '.join(self._media_types)}."
+            )

@@ -1,5 +1,6 @@
 """What went wrong, as one sentence on stderr and an exit code. Never a traceback."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 from llavachat.cli.wording import put
@@ -43,9 +44,14 @@ def wrong_use(message: str) -> Failure:
     return Failure(message, ExitCode.USAGE)
 
 
-def judge(error: LlavaChatError) -> Failure:
-    """The client's error as a command's: its sentence, what to do about it, the exit code."""
-    message = put(error)
+def judge(error: LlavaChatError, pictures: Sequence[str] = ()) -> Failure:
+    """The client's error as a command's: its sentence, what to do about it, the exit code.
+
+    Args:
+        error: what was raised.
+        pictures: what those of the question are called, in their order.
+    """
+    message = put(error, pictures)
     match error:
         case CertificateRefused():
             # Nobody has mistyped: whoever answers there is not the one that is trusted.

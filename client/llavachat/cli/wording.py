@@ -5,6 +5,7 @@ is the one place that translates.
 """
 
 import re
+from collections.abc import Sequence
 
 from llavachat.errors import (
     AuthenticationFailed,
@@ -60,13 +61,20 @@ _PHRASES = {
 _NAME = re.compile(rf"(?<![\w./'\"-])(?:params\.)?({'|'.join(_NAMES)})(?![\w/'\"-]|\.\w)")
 _SUBJECT = re.compile(rf"^(?:params\.)?({'|'.join(_SUBJECTS)})(?=[:\[]| must | is )")
 
+_PICTURE = re.compile(r"(?<![\w.])images\[(\d+)\](?:\.\w+)?")
+
 _START = " Start one with `llavachat serve`, or name another with --address."
 _TRUST = " See --tls, --ca-file and --pin."
 _KEY = " Set LLAVACHAT_API_KEY to a key that it knows."
 
 
-def put(error: LlavaChatError) -> str:
-    """What went wrong, and what to do about it, for who typed the command."""
+def put(error: LlavaChatError, pictures: Sequence[str] = ()) -> str:
+    """What went wrong, and what to do about it, for who typed the command.
+
+    Args:
+        error: what was raised.
+        pictures: what those of the question are called, in their order.
+    """
     text = str(error)
     match error:
         case CannotConnect():
@@ -74,8 +82,16 @@ def put(error: LlavaChatError) -> str:
         case AuthenticationFailed():
             return text + _KEY
         case ConfigurationError() | StatusError():
-            return _translate(text)
+            return _name_pictures(_translate(text), pictures)
     return text
+
+
+def _name_pictures(text: str, names: Sequence[str]) -> str:
+    def name(match: re.Match[str]) -> str:
+        index = int(match[1])
+        return names[index] if index < len(names) else match[0]
+
+    return _PICTURE.sub(name, text)
 
 
 def _translate(text: str) -> str:
