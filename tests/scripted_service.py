@@ -239,16 +239,20 @@ class ScriptedService(chat_pb2_grpc.ChatServiceServicer):
         return chat_pb2.GetTurnResponse(turn=turn)
 
     def ListChats(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """See the contract. The page token is the number of chats told before."""
+        """See the contract. The page token is the ids of the chats told before; of the conditions
+        `updated_before` alone is heeded, where the chat has a time."""
         self._keep(request, context)
+        told = request.page_token.split()
+        before = request.updated_before.ToNanoseconds()
         chats = [
             chat_pb2.Chat(id=chat.id, title=chat.title, num_turns=chat.num_turns)
             for chat in self.chats.values()
+            if chat.id not in told and not (before and chat.update_time.ToNanoseconds() >= before)
         ]
-        begin, size = int(request.page_token or 0), request.page_size or 50
-        end = begin + size
+        page = chats[: request.page_size or 50]
+        told += [chat.id for chat in page]
         return chat_pb2.ListChatsResponse(
-            chats=chats[begin:end], next_page_token=str(end) if end < len(chats) else ""
+            chats=page, next_page_token=" ".join(told) if len(page) < len(chats) else ""
         )
 
     def DeleteChat(self, request: Any, context: grpc.ServicerContext) -> Any:

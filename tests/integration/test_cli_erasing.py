@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from datetime import datetime
 
 import grpc
 import pytest
@@ -74,3 +75,47 @@ def test_how_many_were_erased_is_told_at_a_failure(service, capsys, monkeypatch)
     assert 1 == run(["chats", "--all", "--delete", "-y"])
     expected = "2 of 3 chats are erased.\nllavachat: The disk failed.\n"
     assert expected == capsys.readouterr().err
+
+
+BEFORE = ["chats", "--before", "2026-11-30T00:00Z", "--delete"]
+
+
+def use(service, chat_id):
+    """Have somebody use a chat after that time."""
+    service.chats[chat_id].update_time.FromDatetime(datetime(2026, 12, 1))
+
+
+def test_a_chat_that_is_used_while_the_question_stands_is_left(service, capsys, monkeypatch):
+    """It is none of those that were asked about any more; nor is one that has come since."""
+    service.keep_chats(3)
+
+    class Answer(io.StringIO):
+        def isatty(self):
+            return True
+
+        def readline(self):
+            use(service, "chat-2")
+            service.keep_chats(1)
+            return "y\n"
+
+    monkeypatch.setattr(sys, "stdin", Answer())
+    assert 0 == run(BEFORE)
+    told = "2 chats are erased.\n1 chat was used or erased meanwhile.\n"
+    assert capsys.readouterr().err.endswith(told)
+    assert {"chat-2", "chat-4"} == set(service.chats)
+
+
+def test_a_chat_that_is_used_while_others_are_erased_is_left(service, capsys, monkeypatch):
+    """What is erased was looked at some fifty chats before, with `--yes` too."""
+    service.keep_chats(61)
+    find = service._find
+
+    def use_last(chat_id, context):
+        use(service, "chat-61")
+        return find(chat_id, context)
+
+    monkeypatch.setattr(service, "_find", use_last)
+    assert 0 == run([*BEFORE, "--yes"])
+    told = "60 chats are erased.\n1 chat was used or erased meanwhile.\n"
+    assert ("", told) == capsys.readouterr()
+    assert {"chat-61"} == set(service.chats)

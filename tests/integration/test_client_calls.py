@@ -91,7 +91,8 @@ def test_chats_are_listed_lazily(client, service):
     assert "Question 0" == next(chats).title
     assert 1 == len(service.requests)
     assert ["chat-2", "chat-3", "chat-4", "chat-5"] == [chat.id for chat in chats]
-    assert ["", "2", "4"] == [request.page_token for request in service.requests]
+    tokens = ["", "chat-1 chat-2", "chat-1 chat-2 chat-3 chat-4"]
+    assert tokens == [request.page_token for request in service.requests]
     assert [{"a": "b"}] * 3 == [dict(request.labels) for request in service.requests]
 
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,8 @@ _LEAST_QUESTION_COLUMNS = 6
 """Less of a question says nothing."""
 _PAGE_SIZE = 1000
 """Where all chats are read: as many at a time as the contract allows."""
+_ERASED_PAGE_SIZE = 50
+"""Of chats that are erased as they are read: one that is used in that time is erased as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,10 @@ def _erase_chosen(client: Client, choice: Choice, *, yes: bool) -> ExitCode:
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             say("Nothing was erased.")
             return ExitCode.FAILED
-    num_erased = 0
+    num_erased, left = 0, set(chat_ids)
     try:
-        for chat_id in chat_ids:
+        for chat_id in _choose_again(client, choice, chat_ids):
+            left.discard(chat_id)
             try:
                 _erase(client, chat_id)
             except NotFound:  # somebody was quicker
@@ -153,7 +156,20 @@ def _erase_chosen(client: Client, choice: Choice, *, yes: bool) -> ExitCode:
         say(f"{num_erased} of {_count(len(chat_ids))} are erased.")
         raise
     say(f"{_count(num_erased)} {'is' if num_erased == 1 else 'are'} erased.")
+    if left:
+        say(f"{_count(len(left))} {'was' if len(left) == 1 else 'were'} used or erased meanwhile.")
     return ExitCode.OK
+
+
+def _choose_again(client: Client, choice: Choice, chat_ids: Sequence[str]) -> Iterator[str]:
+    """Those of the chats that are chosen still; what is read of them is some moments old."""
+    if choice.before is None:  # nothing that is done with a chat leaves it out
+        yield from chat_ids
+        return
+    known = set(chat_ids)
+    for chat in client.chats(**choice.arguments(), page_size=_ERASED_PAGE_SIZE):
+        if chat.id in known:
+            yield chat.id
 
 
 def _erase(client: Client, chat_id: str) -> None:
