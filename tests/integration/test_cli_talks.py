@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pillow_heif
 import pytest
-from llavachat import InvalidRequest
+from llavachat import InvalidRequest, LlavaChatError
 from llavachat.cli.app import run
 from llavachat.cli.conversation import Conversation
 from PIL import Image
@@ -159,6 +159,32 @@ def test_a_picture_that_was_refused_goes_with_no_later_question(
         talk.ask("And this?", lambda reply: reply.read())
     assert [str(photograph)] == talk.drop_refused(refusal.value)
     assert "A red circle." == talk.ask("And?", lambda reply: reply.read()).text
+    assert 0 == len(service.requests[-1].images)
+
+
+def test_pictures_that_wait_are_taken_back(service, picture, monkeypatch, capsys):
+    """Else nobody would get rid of those for which a question does not fit into the context."""
+    lines = f"/drop\n/image {picture}\n/drop\nWhat?\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert 0 == run(["chat"])
+    assert 0 == len(service.requests[-1].images)
+    told = capsys.readouterr().err.splitlines()
+    assert "No picture waits for the next question." == told[0]
+    assert f"{picture} goes with no later question." in told
+
+
+def test_a_question_that_failed_is_asked_again_without_what_was_taken_back(
+    client, service, picture
+):
+    """By /retry: it would fail for them again."""
+    service.answer = lambda _, context: abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "no")
+    talk = converse(client)
+    talk.add_picture(picture)
+    with pytest.raises(LlavaChatError):
+        talk.ask("What?", lambda reply: reply.read())
+    assert [picture] == talk.drop_pending()
+    with pytest.raises(LlavaChatError):
+        talk.retry(lambda reply: reply.read())
     assert 0 == len(service.requests[-1].images)
 
 

@@ -48,6 +48,7 @@ _STOPPING = (
 )
 HELP = f"""\
 /image PATH   add a picture (or an http(s) address) to the next question
+/drop         take those pictures back, before they are asked about
 /retry        ask the last question again, with some randomness
 /save [FILE]  write the chat to FILE: Markdown, or JSON or HTML where its name ends so
 /usage        tokens and times of the last answer
@@ -131,8 +132,7 @@ class Talk:
             if not self._is_terminal:
                 raise failure from None
             self._note(str(failure))
-            for name in self._conversation.drop_refused(error):
-                self._note(f"{name} goes with no later question.")
+            self._tell_dropped(self._conversation.drop_refused(error))
 
     def _run_command(self, command: str, argument: str) -> None:
         match command:
@@ -142,6 +142,11 @@ class Talk:
                     self._note("The picture goes with the next question.")
             case "/image":
                 self._note("Use: /image PATH")
+            case "/drop":
+                dropped = self._conversation.drop_pending()
+                self._tell_dropped(dropped)
+                if not dropped:
+                    self._note("No picture waits for the next question.")
             case "/retry":
                 reply = self._conversation.retry(self._stream)
                 if reply is None:
@@ -158,6 +163,10 @@ class Talk:
                 self._note(HELP)
             case _:
                 self._note(f"{command} is not a command; /help lists them.")
+
+    def _tell_dropped(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._note(f"{name} goes with no later question.")
 
     def _stream(self, reply: Reply) -> None:
         """Show an answer as it comes; Ctrl-C closes it."""

@@ -113,14 +113,18 @@ class Conversation:
             return []
         found = [_PICTURE_FIELD.fullmatch(each.field) for each in error.violations]
         numbers = [match[1] for match in found if match]
-        asked = self._last.pictures
-        refused = [
-            named for index, named in enumerate(asked) if str(index) in numbers or None in numbers
-        ]
-        self.pending = [named for named in self.pending if named not in refused]
-        left = tuple(named for named in asked if named not in refused)
-        self._last = replace(self._last, pictures=left)
-        return [named.name for named in refused]
+        asked = enumerate(self._last.pictures)
+        return self._drop(
+            [named for index, named in asked if str(index) in numbers or None in numbers]
+        )
+
+    def drop_pending(self) -> list[str]:
+        """Leave out all pictures that wait for the next question.
+
+        Returns:
+            What they are called.
+        """
+        return self._drop(self.pending)
 
     def ask(self, prompt: str, on_reply: Callable[[Reply], None]) -> Reply:
         """Ask the next question.
@@ -171,6 +175,13 @@ class Conversation:
             self._latest_turn_id = reply.turn_id
             self.pending.clear()
         return reply
+
+    def _drop(self, unwanted: Sequence[NamedPicture]) -> list[str]:
+        self.pending = [named for named in self.pending if named not in unwanted]
+        if self._last is not None:
+            left = tuple(named for named in self._last.pictures if named not in unwanted)
+            self._last = replace(self._last, pictures=left)
+        return [named.name for named in unwanted]
 
     def _open(self, question: _Question, params: dict[str, Any]) -> Reply:
         pictures = [named.picture for named in question.pictures]

@@ -11,7 +11,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from llavachat.cli.input import read_line
 from llavachat.cli.state import find_history_file
 
-COMMANDS = ("/image", "/retry", "/save", "/usage", "/help", "/quit")
+COMMANDS = ("/image", "/drop", "/retry", "/save", "/usage", "/help", "/quit")
 
 Reader = Callable[[], str]
 """The next line. Raises EOFError at the end, and KeyboardInterrupt where Ctrl-C clears it."""
