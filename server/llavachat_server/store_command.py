@@ -6,12 +6,12 @@ and nothing is half done.
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 
-from llavachat_server.chats.audit import AuditError, list_files
-from llavachat_server.chats.sql.backup import CopyError, back_up, give_to_owner, restore
-from llavachat_server.chats.tombstones import ChatName, note_restored, read_erased
+from llavachat_server.chats.audit import AuditError
+from llavachat_server.chats.returning import Returning
+from llavachat_server.chats.sql.backup import CopyError, back_up, restore
 from llavachat_server.flags import SettingsError
 from llavachat_server.output import NotSaid, describe, say
 from llavachat_server.settings import read
@@ -68,32 +68,25 @@ def _back_up(database: Path, options: argparse.Namespace) -> str:
 
 def _restore(database: Path, options: argparse.Namespace) -> str:
     record = database.parent / AUDIT_FOLDER_NAME
-    told = ""
-
-    def choose_erased(names: Set[ChatName]) -> Collection[ChatName]:
-        nonlocal told
-        if not record.is_dir() or not list_files(record):
-            told = f"; no audit record in {record} tells which of them were erased since"
-            return ()
-        erased = names & read_erased(record)
-        if not erased:
-            return ()
-        if not options.bring_back_erased:
-            told = (
-                f"; {_count(len(erased))} more of it, erased since it was made, stay erased "
-                "(--bring-back-erased brings them back as well)"
-            )
-            return erased
-        # Before they are back: an erased chat that is there is accounted for.
-        note_restored(record, erased)
-        for file in (record / "lock", *list_files(record)):
-            give_to_owner(file, record)
-        told = f"; {_count(len(erased))} of them had been erased since it was made, and are back"
-        return ()
-
-    num_chats, kept = restore(database, options.file, choose_erased)
+    returning = Returning(record, brings_back=options.bring_back_erased)
+    num_chats, kept = restore(database, options.file, returning)
     rest = "" if kept is None else f"; what was there is in {kept}"
-    return f"{_count(num_chats)} of {options.file} in {database}{told}{rest}"
+    return f"{_count(num_chats)} of {options.file} in {database}{_describe(returning)}{rest}"
+
+
+def _describe(returning: Returning) -> str:
+    """What became of the erased ones."""
+    if not returning.has_record:
+        return f"; no audit record in {returning.record} tells which of them were erased since"
+    if returning.num_left_out:
+        return (
+            f"; {_count(returning.num_left_out)} more of it, erased since it was made, stay erased "
+            "(--bring-back-erased brings them back as well)"
+        )
+    if returning.num_brought_back:
+        num_chats = _count(returning.num_brought_back)
+        return f"; {num_chats} of them had been erased since it was made, and are back"
+    return ""
 
 
 def _count(num_chats: int) -> str:

@@ -5,21 +5,16 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from audit_records import read
 from llavachat_server.__main__ import main
-from llavachat_server.chats.audit import verify
 from llavachat_server.chats.sql import backup
 from llavachat_server.chats.sql.backup import CopyError, back_up, restore
 from llavachat_server.chats.sql.database import sqlite_url
 from llavachat_server.chats.sql.store import SqlStore
-from llavachat_server.chats.store import ChatQuery, ChatStore
-from llavachat_server.settings import load
-from llavachat_server.stores import open_store
-from store_records import make_chat, make_picture, make_turn
+from store_records import make_chat, make_turn
 
 
 @pytest.fixture
@@ -261,140 +256,3 @@ def test_the_command_tells_what_is_wrong(
     (tmp_path / "chats.db").write_bytes(b"")
     assert 1 == main(["store", "backup", str(tmp_path / "no" / "copy"), *words])
     assert "No such file or directory" in capsys.readouterr().err
-
-
-class Erasures:
-    """A folder with three chats, a copy of it, and two of them erased since.
-
-    Args:
-        folder: for all of it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.copy = folder / "state", folder / "of-before"
-        self.chats = [make_chat(), make_chat("bob"), make_chat()]
-
-    async def make(self) -> None:
-        """Keep, copy, erase."""
-        with self.opened() as store:
-            for chat in self.chats:
-                picture = make_picture(len(chat.tenant))
-                turn = make_turn("Is it a canary?", images=(picture.info,))
-                await store.begin_chat(chat, turn, (picture,), None)
-            assert 3 == back_up(self.folder / "chats.db", self.copy)
-            for chat in self.chats[:2]:
-                await store.delete_chat(chat.tenant, chat.id)
-
-    @contextmanager
-    def opened(self) -> Iterator[ChatStore]:
-        """What a server would use."""
-        flags = ("--store", "sqlite", "--state-folder", str(self.folder))
-        opened = open_store(load(flags))
-        try:
-            yield opened.store
-        finally:
-            opened.close()
-
-    async def list_ids(self) -> set[str]:
-        """Of all chats that are there."""
-        with self.opened() as store:
-            pages = [await store.list_chats(tenant, ChatQuery(9)) for tenant in ("ada", "bob")]
-        return {chat.id for page in pages for chat in page.chats}
-
-    def restore(self, *words: str) -> int:
-        """The command."""
-        flags = ("--state-folder", str(self.folder))
-        return main(["store", "restore", str(self.copy), *flags, *words])
-
-
-@pytest.fixture
-async def erasures(tmp_path: Path) -> Erasures:
-    """See `Erasures`."""
-    made = Erasures(tmp_path)
-    await made.make()
-    return made
-
-
-async def test_what_was_erased_since_a_copy_stays_erased(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is said, and neither rows nor pictures nor bytes of it come back; the record stands."""
-    record = read(erasures.folder / "audit")
-    assert 0 == erasures.restore()
-    said = capsys.readouterr().out
-    assert said.startswith(f"1 chat of {erasures.copy} in ")
-    assert "; 2 chats more of it, erased since it was made, stay erased" in said
-    files = list_files(erasures.folder)
-    assert b"canary" in files["chats.db"]
-    for chat in erasures.chats[:2]:
-        assert chat.id.encode() not in files["chats.db"]
-    assert record == read(erasures.folder / "audit")
-    assert {"audit", "chats.db", "chats.db.before-restore-1"} == {
-        path.name for path in erasures.folder.iterdir() if path.suffix != ".lock"
-    }
-    with closing(sqlite3.connect(erasures.folder / "chats.db")) as file:
-        assert [("ada",)] == file.execute("SELECT tenant FROM pictures").fetchall()
-        assert ("delete",) == file.execute("PRAGMA journal_mode").fetchone()
-    assert {erasures.chats[2].id} == await erasures.list_ids()
-
-
-async def test_who_erased_by_mistake_brings_it_back(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """By a flag; the record tells it, and a later copy's restoring takes them for there."""
-    assert 0 == erasures.restore("--bring-back-erased")
-    said = capsys.readouterr().out
-    assert said.startswith(f"3 chats of {erasures.copy} in ")
-    assert "; 2 chats of them had been erased since it was made, and are back; what" in said
-    expected = {chat.id for chat in erasures.chats}
-    assert expected == await erasures.list_ids()
-    lines = read(erasures.folder / "audit")
-    restored = {line["chat_id"] for line in lines if "restored" == line["event"]}
-    assert {chat.id for chat in erasures.chats[:2]} == restored
-    assert verify(erasures.folder / "audit").fault is None
-    assert 0 == erasures.restore()
-    assert capsys.readouterr().out.startswith(f"3 chats of {erasures.copy} in ")
-    assert expected == await erasures.list_ids()
-
-
-async def test_without_a_record_nobody_knows_what_was_erased(
-    erasures: Erasures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As in a new folder: that is said."""
-    erasures.folder = tmp_path / "another"
-    assert 0 == erasures.restore()
-    said = capsys.readouterr().out
-    assert f"; no audit record in {tmp_path}/another/audit tells which of them were" in said
-
-
-async def test_a_damaged_tombstone_is_not_passed_by(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nor is a chat brought back for want of it; nothing is changed."""
-    (file,) = (erasures.folder / "audit").glob("*.jsonl")
-    file.write_text(file.read_text().replace('"chat_id"', '"chat"'))
-    before = (erasures.folder / "chats.db").read_bytes()
-    assert 1 == erasures.restore()
-    assert "is damaged; see llavachat-server audit verify" in capsys.readouterr().err
-    assert before == (erasures.folder / "chats.db").read_bytes()
-
-
-async def test_what_was_erased_is_erased_from_an_older_releases_copy(erasures: Erasures) -> None:
-    """Which is brought to today's form for that."""
-    with closing(sqlite3.connect(erasures.copy)) as file, file:
-        file.execute("ALTER TABLE builds DROP COLUMN tokenizer_sha256")
-        file.execute("UPDATE alembic_version SET version_num = '0007'")
-    assert 0 == erasures.restore()
-    assert {erasures.chats[2].id} == await erasures.list_ids()
-
-
-async def test_a_copy_that_can_not_be_brought_to_todays_form_leaves_nothing(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nor is anything changed; it says that it is older than it is."""
-    with closing(sqlite3.connect(erasures.copy)) as file, file:
-        file.execute("UPDATE alembic_version SET version_num = '0007'")
-    before = {path.name for path in erasures.folder.iterdir()}
-    assert 1 == erasures.restore()
-    assert "what was erased can not be erased from the copy" in capsys.readouterr().err
-    assert before == {path.name for path in erasures.folder.iterdir()}

@@ -5,7 +5,8 @@ reads no line of any other event, and says nothing of whether the record is whol
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,29 +15,51 @@ from llavachat_server.chats.audit import AuditError, AuditLog, list_files
 ChatName = tuple[str, str]
 """A tenant, and the id of a chat of it."""
 
-_ERASED, _RESTORED = (f'{{"event":"{event}",'.encode() for event in ("erased", "restored"))
+ERASED, RESTORED = "erased", "restored"
+"""The events that are words about a whole chat."""
+
+_BEGIN_ERASED, _BEGIN_RESTORED = (f'{{"event":"{event}",'.encode() for event in (ERASED, RESTORED))
 
 
-def read_erased(folder: Path) -> set[ChatName]:
-    """The chats that are erased and were not brought back; read it while no server writes.
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What a record says last of chats that were ever erased.
+
+    Args:
+        erased: these are.
+        restored: these were brought back.
+    """
+
+    erased: set[ChatName] = field(default_factory=set)
+    restored: set[ChatName] = field(default_factory=set)
+
+
+def read_last_words(folder: Path) -> LastWords:
+    """What the record says; read it while no server writes.
 
     Raises:
         AuditError: a line about one is not as it was written.
         OSError: the record can not be read.
     """
-    erased: set[ChatName] = set()
+    words = LastWords()
     for path in list_files(folder):
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 # A record may have millions of lines, of which few are of these.
-                if line.startswith((_ERASED, _RESTORED)) and line.endswith(b"\n"):
+                if line.startswith((_BEGIN_ERASED, _BEGIN_RESTORED)) and line.endswith(b"\n"):
                     name = _read_name(line, path, number)
-                    (erased.add if line.startswith(_ERASED) else erased.discard)(name)
-    return erased
+                    is_erased = line.startswith(_BEGIN_ERASED)
+                    (words.erased if is_erased else words.restored).add(name)
+                    (words.restored if is_erased else words.erased).discard(name)
+    return words
 
 
-def note_restored(folder: Path, names: Collection[ChatName]) -> None:
-    """Write that chats are back. Blocks until that is on the disk.
+def note(folder: Path, words: Iterable[tuple[str, ChatName]]) -> None:
+    """Write that chats are back, or are not. Blocks until that is on the disk.
+
+    Args:
+        folder: the record's.
+        words: events, `ERASED` or `RESTORED`, and the chats that they are about.
 
     Raises:
         AuditError: the record can not be opened, as where a server uses it.
@@ -46,8 +69,8 @@ def note_restored(folder: Path, names: Collection[ChatName]) -> None:
     try:
         time = datetime.now(UTC).isoformat()
         lines = [
-            log.append({"event": "restored", "time": time, "tenant": tenant, "chat_id": chat_id})
-            for tenant, chat_id in sorted(names)
+            log.append({"event": event, "time": time, "tenant": tenant, "chat_id": chat_id})
+            for event, (tenant, chat_id) in words
         ]
         for line in lines:
             line.result()

@@ -9,7 +9,7 @@ import fcntl
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -44,6 +44,21 @@ class CopyError(Exception):
     """It can not be done; one sentence for the operator."""
 
 
+class Account:
+    """Who says which chats of a copy are not to return, and is told how that ends; this one says
+    nothing. Asked while nobody else can own the database."""
+
+    def choose_erased(self, names: Set[ChatName]) -> Collection[ChatName]:
+        """Those of a copy's chats that are to be erased from it."""
+        return ()
+
+    def begin(self) -> None:
+        """The copy takes the database's place now, unless this raises."""
+
+    def undo(self) -> None:
+        """It could not, after all."""
+
+
 def back_up(path: Path, target: Path) -> int:
     """Copy a database, whether or not a server uses it. Blocks.
 
@@ -74,16 +89,15 @@ def back_up(path: Path, target: Path) -> int:
 def restore(
     path: Path,
     source: Path,
-    choose_erased: Callable[[Set[ChatName]], Collection[ChatName]] = lambda _: (),
+    account: Account | None = None,
 ) -> tuple[int, Path | None]:
     """Put a copy in a database's place. Blocks.
 
     Args:
         path: the database; need not be there.
         source: the copy; stays as it is. Files that SQLite left beside it are read with it.
-        choose_erased: gets the copy's chats, and gives back those that are not to return; called
-            while nobody else can own the database, and before it is touched. A copy of before that
-            has such is brought to this release's form for that.
+        account: chooses what is not to return. A copy of before that has such chats is brought to
+            this release's form for that.
 
     Returns:
         How many chats there are now; where the database of before lies, None where none was.
@@ -94,20 +108,26 @@ def restore(
     """
     if not source.is_file():
         raise CopyError(f"there is no file {source}")
+    account = account or Account()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _owning(path), _drafting(path) as draft:
         if path.exists() and path.samefile(source):
             raise CopyError(f"{source} is the database itself")
         has_log = _beside(source, _LOG).exists()
         num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
-        erased = choose_erased(_list_chats(draft))
+        erased = account.choose_erased(_list_chats(draft))
         if erased:
             _erase(draft, erased)
             num_chats -= len(erased)
         give_to_owner(draft, path.parent)
         with _uninterrupted():
-            kept = _put_aside(path)
-            draft.replace(path)
+            try:
+                account.begin()
+                kept = _put_aside(path)
+                draft.replace(path)
+            except BaseException:
+                account.undo()
+                raise
     _flush_folder(path.parent)
     return num_chats, kept
 

@@ -1,0 +1,81 @@
+"""Which erased chats a copy may bring back, and the audit record's account of it.
+
+Contract: a chat whose last word in the record is that it is erased does not return, unless it is
+asked for. The record says that a chat is back before it is; where it then does not come, or a later
+copy does not have it, the record says that it is erased.
+"""
+
+from collections.abc import Collection, Set
+from pathlib import Path
+
+from llavachat_server.chats.audit import list_files
+from llavachat_server.chats.sql.backup import Account, give_to_owner
+from llavachat_server.chats.tombstones import ERASED, RESTORED, ChatName, note, read_last_words
+
+
+class Returning(Account):
+    """The account of one copy's coming back.
+
+    Args:
+        record: the folder of the audit record beside the database; need not be there.
+        brings_back: what was erased is asked for.
+    """
+
+    def __init__(self, record: Path, *, brings_back: bool) -> None:
+        self.record = record
+        self._brings_back = brings_back
+        self.has_record = True
+        """Whether anything tells what was erased."""
+        self.num_left_out = 0
+        """Chats of the copy that stay erased."""
+        self.num_brought_back = 0
+        """Chats of the copy that were erased, and return."""
+        self._back: list[ChatName] = []
+        self._gone: list[ChatName] = []
+
+    def choose_erased(self, names: Set[ChatName]) -> Collection[ChatName]:
+        """See `Account`.
+
+        Raises:
+            AuditError: a line of the record is not as it was written.
+            OSError: it can not be read.
+        """
+        self.has_record = self.record.is_dir() and bool(list_files(self.record))
+        if not self.has_record:
+            return ()
+        words = read_last_words(self.record)
+        erased = names & words.erased
+        # As where the copy is what lay there before they were brought back.
+        self._gone = sorted(words.restored - names)
+        if not self._brings_back:
+            self.num_left_out = len(erased)
+            return erased
+        self.num_brought_back = len(erased)
+        self._back = sorted(erased)
+        return ()
+
+    def begin(self) -> None:
+        """Write what the record will say; see `Account`.
+
+        Raises:
+            AuditError: the record can not be opened.
+            OSError: it has no room.
+        """
+        # Before they are back: an erased chat that is there is accounted for.
+        self._note(RESTORED, ERASED)
+
+    def undo(self) -> None:
+        """Take it back; see `Account` and `begin`."""
+        self._note(ERASED, RESTORED)
+
+    def _note(self, back: str, gone: str) -> None:
+        words = [(back, name) for name in self._back] + [(gone, name) for name in self._gone]
+        if not words:
+            return
+        try:
+            note(self.record, words)
+        finally:
+            # However it ended: a file that was begun is the server's to go on with.
+            for file in (self.record / "lock", *list_files(self.record)):
+                if file.exists():
+                    give_to_owner(file, self.record)
