@@ -78,15 +78,19 @@ def _describe(returning: Returning) -> str:
     """What became of the erased ones."""
     if not returning.has_record:
         return f"; no audit record in {returning.record} tells which of them were erased since"
+    told = ""
     if returning.num_left_out:
-        return (
-            f"; {_count(returning.num_left_out)} more of it, erased since it was made, stay erased "
+        num_chats = _count(returning.num_left_out)
+        told += (
+            f"; {num_chats} more of it, erased after their last use in it, stay erased "
             "(--bring-back-erased brings them back as well)"
         )
     if returning.num_brought_back:
-        num_chats = _count(returning.num_brought_back)
-        return f"; {num_chats} of them had been erased since it was made, and are back"
-    return ""
+        told += f"; {_count(returning.num_brought_back)} of them had been erased, and are back"
+    if returning.num_used_since:
+        num_chats = _count(returning.num_used_since)
+        told += f"; {num_chats} of them had been erased, were used after that, and stay"
+    return told
 
 
 def _count(num_chats: int) -> str:
@@ -107,7 +111,7 @@ def _build_parser() -> argparse.ArgumentParser:
     restoring = actions.add_parser(
         "restore",
         help="put a copy in the chats' place; no server may run. What was there is kept; chats "
-        "that were erased since the copy was made stay erased",
+        "that were erased since stay erased",
     )
     restoring.set_defaults(act=_restore)
     restoring.add_argument(

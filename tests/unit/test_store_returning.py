@@ -2,9 +2,12 @@
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +33,8 @@ class Erasures:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.copy = folder / "state", folder / "of-before"
-        self.chats = [make_chat(), make_chat("bob"), make_chat()]
+        # Used long before they are erased, whatever this machine's clock says.
+        self.chats = [make_chat(tenant, minutes=-(10**7)) for tenant in ("ada", "bob", "ada")]
 
     async def make(self) -> None:
         """Keep, copy, erase."""
@@ -88,7 +92,7 @@ async def test_what_was_erased_since_a_copy_stays_erased(
     assert 0 == erasures.restore()
     said = capsys.readouterr().out
     assert said.startswith(f"1 chat of {erasures.copy} in ")
-    assert "; 2 chats more of it, erased since it was made, stay erased" in said
+    assert "; 2 chats more of it, erased after their last use in it, stay erased" in said
     file = (erasures.folder / "chats.db").read_bytes()
     assert b"canary" in file
     for chat in erasures.chats[:2]:
@@ -110,7 +114,7 @@ async def test_who_erased_by_mistake_brings_it_back(
     assert 0 == erasures.restore("--bring-back-erased")
     said = capsys.readouterr().out
     assert said.startswith(f"3 chats of {erasures.copy} in ")
-    assert "; 2 chats of them had been erased since it was made, and are back; what" in said
+    assert "; 2 chats of them had been erased, and are back; what" in said
     expected = {chat.id for chat in erasures.chats}
     assert expected == await erasures.list_ids()
     lines = read(erasures.folder / "audit")
@@ -165,6 +169,30 @@ async def test_who_undoes_a_bringing_back_has_them_erased(erasures: Erasures) ->
     assert {chat.id: "erased" for chat in erasures.chats[:2]} == erasures.read_last_words()
     assert 0 == erasures.restore()
     assert {erasures.chats[2].id} == await erasures.list_ids()
+
+
+async def test_what_was_back_and_in_use_is_no_erased_chat(
+    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy of it brings it back: it had come by other means, which no record tells of."""
+    shutil.copy(erasures.copy, erasures.folder / "chats.db")
+    back = erasures.chats[0]
+    with erasures.opened() as store:
+        (first,) = (await store.get_chat("ada", back.id)).turns
+        turn = make_turn("And now?", parent_id=first.id)
+        turn = replace(turn, created_at=datetime.now(UTC) + timedelta(minutes=1))
+        await store.begin_turn("ada", back.id, turn, (), None)
+    erasures.copy = erasures.folder.with_name("another")
+    assert 3 == back_up(erasures.folder / "chats.db", erasures.copy)
+    for flags, expected in (
+        ((), {back.id, erasures.chats[2].id}),
+        (("--bring-back-erased",), {chat.id for chat in erasures.chats}),
+    ):
+        assert 0 == erasures.restore(*flags)
+        said = capsys.readouterr().out
+        assert "; 1 chat of them had been erased, were used after that, and stay; what" in said
+        assert expected == await erasures.list_ids()
+    assert {back.id: "erased", erasures.chats[1].id: "restored"} == erasures.read_last_words()
 
 
 async def test_a_record_that_finds_no_room_stays_its_owners(

@@ -1,11 +1,13 @@
 """Which erased chats a copy may bring back, and the audit record's account of it.
 
 Contract: a chat whose last word in the record is that it is erased does not return, unless it is
-asked for. The record says that a chat is back before it is; where it then does not come, or a later
-copy does not have it, the record says that it is erased.
+asked for, or was used after that: then it was back already, by other means. The record says that a
+chat is back before it is; where it then does not come, or a later copy does not have it, the record
+says that it is erased.
 """
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from llavachat_server.chats.audit import list_files
@@ -30,10 +32,12 @@ class Returning(Account):
         """Chats of the copy that stay erased."""
         self.num_brought_back = 0
         """Chats of the copy that were erased, and return."""
+        self.num_used_since = 0
+        """Chats of the copy that were back before it was made."""
         self._back: list[ChatName] = []
         self._gone: list[ChatName] = []
 
-    def choose_erased(self, names: Set[ChatName]) -> Collection[ChatName]:
+    def choose_erased(self, chats: Mapping[ChatName, datetime]) -> Collection[ChatName]:
         """See `Account`.
 
         Raises:
@@ -44,9 +48,11 @@ class Returning(Account):
         if not self.has_record:
             return ()
         words = read_last_words(self.record)
-        erased = names & words.erased
+        found = chats.keys() & words.erased.keys()
+        erased = {name for name in found if chats[name] <= words.erased[name]}
+        self.num_used_since = len(found) - len(erased)
         # As where the copy is what lay there before they were brought back.
-        self._gone = sorted(words.restored - names)
+        self._gone = sorted(words.restored - chats.keys())
         if not self._brings_back:
             self.num_left_out = len(erased)
             return erased

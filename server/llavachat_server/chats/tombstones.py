@@ -26,11 +26,11 @@ class LastWords:
     """What a record says last of chats that were ever erased.
 
     Args:
-        erased: these are.
+        erased: these are, since when.
         restored: these were brought back.
     """
 
-    erased: set[ChatName] = field(default_factory=set)
+    erased: dict[ChatName, datetime] = field(default_factory=dict)
     restored: set[ChatName] = field(default_factory=set)
 
 
@@ -47,10 +47,13 @@ def read_last_words(folder: Path) -> LastWords:
             for number, line in enumerate(file, start=1):
                 # A record may have millions of lines, of which few are of these.
                 if line.startswith((_BEGIN_ERASED, _BEGIN_RESTORED)) and line.endswith(b"\n"):
-                    name = _read_name(line, path, number)
-                    is_erased = line.startswith(_BEGIN_ERASED)
-                    (words.erased if is_erased else words.restored).add(name)
-                    (words.restored if is_erased else words.erased).discard(name)
+                    name, time = _read_line(line, path, number)
+                    words.erased.pop(name, None)
+                    words.restored.discard(name)
+                    if line.startswith(_BEGIN_ERASED):
+                        words.erased[name] = time
+                    else:
+                        words.restored.add(name)
     return words
 
 
@@ -78,11 +81,12 @@ def note(folder: Path, words: Iterable[tuple[str, ChatName]]) -> None:
         log.close()
 
 
-def _read_name(line: bytes, path: Path, number: int) -> ChatName:
+def _read_line(line: bytes, path: Path, number: int) -> tuple[ChatName, datetime]:
     try:
         record = json.loads(line)
-        return str(record["tenant"]), str(record["chat_id"])
-    except (ValueError, KeyError):
+        time = datetime.fromisoformat(record["time"]).astimezone(UTC)
+        return (str(record["tenant"]), str(record["chat_id"])), time
+    except (ValueError, KeyError, TypeError):
         raise AuditError(
             f"audit: line {number} of {path} is damaged; see llavachat-server audit verify"
         ) from None

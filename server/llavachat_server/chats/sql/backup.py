@@ -9,14 +9,15 @@ import fcntl
 import os
 import signal
 import sqlite3
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from llavachat_server.chats.sql import writing
+from llavachat_server.chats.sql import rows, writing
 from llavachat_server.chats.sql.database import (
     BUSY_SECONDS,
     Database,
@@ -48,8 +49,8 @@ class Account:
     """Who says which chats of a copy are not to return, and is told how that ends; this one says
     nothing. Asked while nobody else can own the database."""
 
-    def choose_erased(self, names: Set[ChatName]) -> Collection[ChatName]:
-        """Those of a copy's chats that are to be erased from it."""
+    def choose_erased(self, chats: Mapping[ChatName, datetime]) -> Collection[ChatName]:
+        """Those of a copy's chats that are to be erased from it; gets when each was used last."""
         return ()
 
     def begin(self) -> None:
@@ -154,9 +155,10 @@ def _copy(source: Path, access: str, draft: Path) -> int:
         raise CopyError(f"{source} can not be copied: {error}") from error
 
 
-def _list_chats(draft: Path) -> set[ChatName]:
+def _list_chats(draft: Path) -> dict[ChatName, datetime]:
     with closing(sqlite3.connect(draft)) as copy:
-        return set(copy.execute("SELECT tenant, id FROM chats"))
+        chats = copy.execute("SELECT tenant, id, updated_at FROM chats")
+        return {(tenant, chat_id): rows.read_time(time) for tenant, chat_id, time in chats}
 
 
 def _erase(draft: Path, names: Collection[ChatName]) -> None:
