@@ -52,12 +52,14 @@ def _run(words: list[str]) -> int:
         from llavachat_server.audit_command import run as run_audit
 
         return run_audit(words[1:])
+    from llavachat_server.interrupt import ends_process
+
     if words[:1] == ["store"]:
-        from llavachat_server.store_command import run as run_store
+        with ends_process():
+            from llavachat_server.store_command import run as run_store
 
         return run_store(words[1:])
     from llavachat_server.hangup import ignored
-    from llavachat_server.interrupt import ends_process
 
     with ends_process(), ignored():
         from llavachat_server.serve_command import run

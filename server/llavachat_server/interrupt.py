@@ -1,6 +1,8 @@
-"""SIGINT, Ctrl-C, until `app` takes it up: it ends the process, and nothing needs to be put away.
+"""What stops a process that does not serve.
 
-Python's own way would show a stack of whatever is being imported at that moment.
+SIGINT, Ctrl-C, until `app` or a command takes it up, ends the process, and nothing needs to be put
+away: Python's own way would show a stack of whatever is being imported at that moment. A command
+that has something to put away is stopped by SIGTERM and SIGHUP as by Ctrl-C: by an exception.
 """
 
 import signal
@@ -21,3 +23,37 @@ def ends_process() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Stopped(BaseException):
+    """A signal has come that ends this process.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(self.signal.name)
+
+
+@contextmanager
+def raises_stopped() -> Iterator[None]:
+    """Meanwhile a SIGTERM or SIGHUP raises `Stopped`, where it would end this process."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    taken = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        # Else ignored, as by nohup; or the embedding program's.
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)

@@ -1,24 +1,27 @@
 """``llavachat-server store backup FILE | restore FILE``: copies of the chats.
 
-Exit codes: 0 done, 1 could not be done, and all is as it was, 2 wrong use, 130 stopped by Ctrl-C,
-and nothing is half done.
+Exit codes: 0 done, 1 could not be done, and all is as it was, 2 wrong use; stopped by Ctrl-C 130,
+by SIGTERM 143, by SIGHUP 129, and nothing is half done.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from llavachat_server.chats.audit import AuditError
 from llavachat_server.chats.returning import Returning
 from llavachat_server.chats.sql.backup import CopyError, back_up, restore
 from llavachat_server.flags import SettingsError
+from llavachat_server.interrupt import Stopped, raises_stopped
 from llavachat_server.output import NotSaid, describe, say
 from llavachat_server.settings import read
 from llavachat_server.stores import AUDIT_FOLDER_NAME, DATABASE_NAME, database_file
 
-_INTERRUPTED = 130
-"""What a shell says of a program that SIGINT has ended."""
+_ENDED_BY = 128
+"""With a signal's number: what a shell says of a program that the signal has ended."""
 
 _ELSEWHERE = {
     "memory": "store: memory keeps nothing that could be copied",
@@ -38,7 +41,8 @@ def run(words: Sequence[str]) -> int:
     """
     options = _build_parser().parse_args(words)
     try:
-        say(options.act(_find_database(options.state_folder), options))
+        with raises_stopped():
+            say(options.act(_find_database(options.state_folder), options))
     except (AuditError, CopyError, SettingsError) as error:
         print(f"llavachat-server: {error}", file=sys.stderr)  # noqa: T201
     except NotSaid as error:
@@ -47,7 +51,11 @@ def run(words: Sequence[str]) -> int:
         print(f"llavachat-server: {describe(error)}", file=sys.stderr)  # noqa: T201
     except KeyboardInterrupt:
         print("llavachat-server: stopped by Ctrl-C", file=sys.stderr)  # noqa: T201
-        return _INTERRUPTED
+        return _ENDED_BY + signal.SIGINT
+    except Stopped as stopped:
+        with suppress(OSError):  # the terminal may be gone
+            print(f"llavachat-server: stopped by {stopped}", file=sys.stderr)  # noqa: T201
+        return _ENDED_BY + stopped.signal
     else:
         return 0
     return 1

@@ -176,6 +176,29 @@ async def test_an_interrupt_before_the_server_listens_for_it_ends_it(
     assert "Traceback" not in log.read_text()
 
 
+INTERRUPTED_COMMAND = """
+import os, signal, sys
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "sqlalchemy":
+        os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.addaudithook(interrupt)
+from llavachat_server.__main__ import main
+sys.exit(main(["store", "backup", "/no/such/folder/copy"]))
+"""
+"""A command that gets a Ctrl-C while its modules are imported."""
+
+
+async def test_an_interrupt_before_a_command_has_begun_ends_it(tmp_path: Path) -> None:
+    """Without a word."""
+    log = tmp_path / "log"
+    process = start_process([sys.executable, "-c", INTERRUPTED_COMMAND], log)
+    assert -signal.SIGINT == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
+    assert "" == log.read_text()
+
+
 HANGUPS = """
 import os, signal, sys
 

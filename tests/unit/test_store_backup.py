@@ -4,6 +4,8 @@ import errno
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -242,6 +244,94 @@ def test_ctrl_c_waits_while_there_is_no_database(
     with pytest.raises(KeyboardInterrupt):
         restore(database, copy)
     assert {"chats.db", "chats.db.before-restore-1"} == set(list_files(database.parent))
+
+
+STOPPED = """
+import signal, sys, threading
+from llavachat_server.__main__ import main
+from llavachat_server.chats.sql import backup
+
+name, number, handler, *words = sys.argv[1:]
+work = getattr(backup, name)
+
+is_time, has_come = threading.Event(), threading.Event()
+
+def be_stopped():
+    is_time.wait()
+    signal.raise_signal(int(number))
+    has_come.set()
+
+def stop(*arguments):
+    done = work(*arguments)
+    is_time.set()
+    has_come.wait()
+    return done
+
+setattr(backup, name, stop)
+for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(ending, getattr(signal, handler))
+if handler == "SIG_DFL":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=be_stopped, daemon=True).start()
+sys.exit(main(["store", *words]))
+"""
+"""The command, to which a signal comes at a certain point; another thread of it gets it, as those
+of libraries do, which block none."""
+
+
+def stop_at(
+    step: str, number: signal.Signals, *words: str | Path, handler: str = "SIG_DFL"
+) -> tuple[int, str]:
+    """Run the command as `STOPPED` does; its exit code and what it says on stderr."""
+    command = [sys.executable, "-c", STOPPED, step, str(int(number)), handler, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("action", ["backup", "restore"])
+def test_who_is_told_to_end_leaves_nothing(
+    database: Path, copy: Path, action: str, number: signal.Signals
+) -> None:
+    """As by a manager, or a terminal that was closed: the draft has all that was ever said."""
+    before = list_files(database.parent)
+    file = copy.with_name("another") if action == "backup" else copy
+    told = stop_at("_count_chats", number, action, file, "--state-folder", database.parent)
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert (ENDS[number], f"llavachat-server: stopped by {name}\n") == told
+    assert before == list_files(database.parent)
+    assert {database.parent, copy} == set(copy.parent.iterdir())
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_an_end_waits_while_there_is_no_database(
+    database: Path, copy: Path, number: signal.Signals
+) -> None:
+    """Whichever thread gets it; and one that is ignored, as by nohup, changes nothing."""
+    words = ("restore", copy, "--state-folder", database.parent)
+    assert ENDS[number] == stop_at("_put_aside", number, *words)[0]
+    assert {"chats.db", "chats.db.before-restore-1"} == set(list_files(database.parent))
+    assert 0 == stop_at("_put_aside", number, *words, handler="SIG_IGN")[0]
+
+
+@pytest.mark.parametrize("action", ["backup", "restore"])
+def test_what_a_killed_one_left_goes_with_the_next(database: Path, copy: Path, action: str) -> None:
+    """What others have is left: another target's, and that of a process that lives."""
+    target = copy.with_name("another") if action == "backup" else database
+    words = (action, target if action == "backup" else copy, "--state-folder", database.parent)
+    assert -signal.SIGKILL == stop_at("_count_chats", signal.SIGKILL, *words)[0]
+    (left,) = target.parent.glob(f".{target.name}.*.new")
+    left.with_name(f"{left.name}.lock").touch()
+    others = [target.with_name(".others.db.1.new")]
+    others += [target.with_name(f".{target.name}.1.new")] if action == "backup" else []
+    for file in others:
+        file.touch()
+    assert 0 == main(["store", *map(str, words)])
+    hidden = {path for path in target.parent.iterdir() if path.name.startswith(".")}
+    assert set(others) == hidden
 
 
 def test_the_command_tells_what_is_wrong(

@@ -156,7 +156,7 @@ async def test_what_is_back_stays_back_though_the_last_step_fails(
 ) -> None:
     """The names are changed by then."""
     with monkeypatch.context() as patch:
-        patch.setattr(backup, "_flush_folder", refuse)
+        patch.setattr(backup, "flush_folder", refuse)
         assert 1 == erasures.restore("--bring-back-erased")
     assert {chat.id: "restored" for chat in erasures.chats[:2]} == erasures.read_last_words()
     assert {chat.id for chat in erasures.chats} == await erasures.list_ids()

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from llavachat_server.chats.audit import list_files
-from llavachat_server.chats.sql.backup import Account, give_to_owner
+from llavachat_server.chats.sql.backup import Account
+from llavachat_server.chats.sql.files import give_to_owner
 from llavachat_server.chats.tombstones import ERASED, RESTORED, ChatName, note, read_last_words
 
 

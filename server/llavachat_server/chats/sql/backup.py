@@ -7,7 +7,6 @@ none beside it. Nothing here knows settings.
 
 import fcntl
 import os
-import signal
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -27,13 +26,17 @@ from llavachat_server.chats.sql.database import (
     is_known_version,
     sqlite_url,
 )
+from llavachat_server.chats.sql.files import (
+    LOG,
+    SHARED_MEMORY,
+    beside,
+    drafting,
+    flush_folder,
+    give_to_owner,
+    list_there,
+    uninterrupted,
+)
 from llavachat_server.chats.tombstones import ChatName
-
-_LOG, _SHARED_MEMORY, _JOURNAL = "-wal", "-shm", "-journal"
-"""What SQLite keeps beside a database. Source: https://www.sqlite.org/tempfiles.html."""
-
-_ENDINGS = ("", _LOG, _SHARED_MEMORY, _JOURNAL)
-
 
 _BATCH = 500
 """Chats that are erased in one transaction."""
@@ -77,13 +80,13 @@ def back_up(path: Path, target: Path) -> int:
     """
     if not path.is_file():
         raise CopyError(f"there is no {path.name} in {path.parent}")
-    for file in _list_there(target):
+    for file in list_there(target):
         raise CopyError(f"{file} is there already; name another file")
-    with _drafting(target) as draft:
+    with drafting(target) as draft:
         # May write, since it takes in the log of a server that was killed.
         num_chats = _copy(path, "mode=rw", draft)
         draft.replace(target)
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
     return num_chats
 
 
@@ -111,17 +114,17 @@ def restore(
         raise CopyError(f"there is no file {source}")
     account = account or Account()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _owning(path), _drafting(path) as draft:
+    with _owning(path), drafting(path, is_owned=True) as draft:
         if path.exists() and path.samefile(source):
             raise CopyError(f"{source} is the database itself")
-        has_log = _beside(source, _LOG).exists()
+        has_log = beside(source, LOG).exists()
         num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
         erased = account.choose_erased(_list_chats(draft))
         if erased:
             _erase(draft, erased)
             num_chats -= len(erased)
         give_to_owner(draft, path.parent)
-        with _uninterrupted():
+        with uninterrupted():
             try:
                 account.begin()
                 kept = _put_aside(path)
@@ -129,7 +132,7 @@ def restore(
             except BaseException:
                 account.undo()
                 raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
     return num_chats, kept
 
 
@@ -196,23 +199,9 @@ def _count_chats(source: Path, copy: sqlite3.Connection) -> int:
 
 
 @contextmanager
-def _drafting(target: Path) -> Iterator[Path]:
-    """A file beside the target that only its owner reads, gone afterwards."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    try:
-        yield draft
-    finally:
-        for file in _list_there(draft):
-            file.unlink()
-        # Of who erased from it, or could not open it for that.
-        _beside(draft, ".lock").unlink(missing_ok=True)
-
-
-@contextmanager
 def _owning(path: Path) -> Iterator[None]:
     """Hold the lock that a server on this database holds."""
-    lock = _beside(path, ".lock")
+    lock = beside(path, ".lock")
     handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -224,54 +213,18 @@ def _owning(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back: between two names there is no database, and a server would begin one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def give_to_owner(file: Path, folder: Path) -> None:
-    """Have a file be its folder's owner's: the server could not open what root has made for it."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(file, owner.st_uid, owner.st_gid)
-
-
 def _put_aside(path: Path) -> Path | None:
     """Rename the database with its log, which would be taken for that of the next one.
 
     For the same reason it gets no name whose database was removed and whose log was left.
     """
-    _beside(path, _SHARED_MEMORY).unlink(missing_ok=True)
+    beside(path, SHARED_MEMORY).unlink(missing_ok=True)
     if not path.exists():
-        for file in _list_there(path):
+        for file in list_there(path):
             file.unlink()
         return None
-    names = (_beside(path, f".before-restore-{number}") for number in count(1))
-    kept = next(name for name in names if not _list_there(name))
-    for file in _list_there(path):
-        file.rename(_beside(kept, file.name.removeprefix(path.name)))
+    names = (beside(path, f".before-restore-{number}") for number in count(1))
+    kept = next(name for name in names if not list_there(name))
+    for file in list_there(path):
+        file.rename(beside(kept, file.name.removeprefix(path.name)))
     return kept
-
-
-def _list_there(path: Path) -> list[Path]:
-    """What there is of a database: its file, and what SQLite has left beside it."""
-    files = (_beside(path, ending) for ending in _ENDINGS)
-    return [file for file in files if os.path.lexists(file)]
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Have names that have changed be so after a loss of power, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
