@@ -2,20 +2,22 @@
 
 Contract: as the store within; and a turn's end and a chat's erasure are in the audit record
 before the caller is told; the line of an erasure that finds no room there follows once there is
-some. Records name pictures, answers, weights and callers' own ids of requests by their hashes; the
-words themselves only where `with_content` says so. Nothing in a record is ever erased.
+some. What the lines tell is `audit_lines`'. Nothing in a record is ever erased.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any
 
 from llavachat_server.chats.audit import AuditLog
+from llavachat_server.chats.audit_lines import (
+    describe_erasure,
+    describe_import,
+    describe_turn,
+)
 from llavachat_server.chats.errors import (
     ChatError,
     NotFound,
@@ -32,7 +34,6 @@ from llavachat_server.chats.store import (
     IdleChat,
 )
 from llavachat_server.images.intake import ImageInfo, Picture
-from llavachat_server.values import hash_request_id
 
 
 class AuditedStore:
@@ -82,7 +83,7 @@ class AuditedStore:
             await self._store.add_chat(chat, pictures)
         except asyncio.CancelledError:
             # Not awaited: whoever is cancelled twice would leave the line alone.
-            self._log.append(_tombstone(chat.tenant, chat.id))
+            self._log.append(describe_erasure(chat.tenant, chat.id))
             raise
         except Exception:
             await self._bury(chat.tenant, chat.id)
@@ -235,7 +236,7 @@ class AuditedStore:
         """Leave a tombstone; where it finds no room, it is written once there is some."""
         self._doubtful.discard((tenant, chat_id))
         try:
-            await self._append(_tombstone(tenant, chat_id))
+            await self._append(describe_erasure(tenant, chat_id))
         except StoreFull:
             self._retry_later()
 
@@ -283,92 +284,3 @@ class _Asked:
         return cls(
             "" if claim is None else claim.request_id, None if chat is None else chat.system_prompt
         )
-
-
-def describe_turn(
-    tenant: str,
-    chat_id: str,
-    turn: Turn,
-    request_id: str,
-    system_prompt: str | None,
-    *,
-    with_content: bool,
-) -> dict[str, Any]:
-    """The record of an ended turn: who, when, with what, and the hashes of what was said."""
-    model = turn.model
-    record: dict[str, Any] = {
-        "event": "turn",
-        "time": turn.finished_at.isoformat() if turn.finished_at else _now(),
-        "tenant": tenant,
-        "chat_id": chat_id,
-        "turn_id": turn.id,
-        "parent_turn_id": turn.parent_id,
-        # The caller's words, as a file's name may be: it may say whose picture this is.
-        "request_id_sha256": hash_request_id(request_id),
-        "asked_at": turn.created_at.isoformat(),
-        "state": turn.state.value,
-        "finish_reason": turn.finish_reason.value if turn.finish_reason else None,
-        "image_ids": [image.id for image in turn.images],
-        "params": _describe_params(turn, with_content=with_content),
-        "model": {**asdict(model), "quantization": model.quantization.value},
-        "device": turn.device,
-        "library_versions": dict(turn.library_versions),
-        "usage": asdict(turn.usage) if turn.usage else None,
-        "prompt_sha256": _hash(turn.prompt),
-        "answer_sha256": _hash(turn.answer),
-    }
-    if with_content:
-        record |= {
-            "request_id": request_id,
-            "system_prompt": system_prompt,
-            "prompt": turn.prompt,
-            "answer": turn.answer,
-        }
-    return record
-
-
-def _describe_params(turn: Turn, *, with_content: bool) -> dict[str, Any]:
-    params = asdict(turn.sampling)
-    if not with_content:
-        # Stop strings are the caller's words.
-        params["stop_sha256"] = [_hash(text) for text in params.pop("stop")]
-    return params
-
-
-def describe_import(chat: Chat, *, with_content: bool) -> dict[str, Any]:
-    """The record of a chat that came from elsewhere: who brought it, and the hashes of its words.
-
-    What it tells of models, usage and times is its sender's word, and is left out.
-    """
-    turns: list[dict[str, Any]] = []
-    for turn in chat.turns:
-        told = {
-            "turn_id": turn.id,
-            "parent_turn_id": turn.parent_id,
-            "image_ids": [image.id for image in turn.images],
-            "prompt_sha256": _hash(turn.prompt),
-            "answer_sha256": _hash(turn.answer),
-        }
-        if with_content:
-            told["prompt"], told["answer"] = turn.prompt, turn.answer
-        turns.append(told)
-    return {
-        "event": "imported",
-        "time": _now(),
-        "tenant": chat.tenant,
-        "chat_id": chat.id,
-        **({"system_prompt": chat.system_prompt} if with_content else {}),
-        "turns": turns,
-    }
-
-
-def _tombstone(tenant: str, chat_id: str) -> dict[str, Any]:
-    return {"event": "erased", "time": _now(), "tenant": tenant, "chat_id": chat_id}
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
