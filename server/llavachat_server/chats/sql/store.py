@@ -23,20 +23,15 @@ from llavachat_server.chats.pixels import DamagedPixels, read_png, write_png
 from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
 from llavachat_server.chats.sql.checkpoints import Checkpoints
-from llavachat_server.chats.sql.database import (
-    Database,
-    NotOwned,
-    is_away,
-    is_damaged,
-    is_full,
-)
-from llavachat_server.chats.sql.lanes import GONE_RETRY_SECONDS, Lanes
+from llavachat_server.chats.sql.database import Database
+from llavachat_server.chats.sql.lanes import Lanes
+from llavachat_server.chats.sql.meaning import translate
 from llavachat_server.chats.sql.originals import Original, count_original_bytes, read_original
 from llavachat_server.chats.sql.outage import Outage
 from llavachat_server.chats.sql.reading import SHORT_BYTES, SHORT_CHATS, SHORT_TURNS, CutTurn
 from llavachat_server.chats.sql.writer import NOT_NOW, Writer
 from llavachat_server.chats.sql.writing import PictureFiles, PictureMissing
-from llavachat_server.chats.store import FULL_RETRY_SECONDS, ChatPage, ChatQuery, IdleChat
+from llavachat_server.chats.store import ChatPage, ChatQuery, IdleChat
 from llavachat_server.images.intake import ImageInfo, Picture
 
 A = TypeVar("A")
@@ -79,12 +74,12 @@ class SqlStore:
         outage = Outage()
         self._writer = Writer(
             self._database.writing,
-            partial(_translate, partial(outage.note_failure, "writing")),
+            partial(translate, partial(outage.note_failure, "writing")),
             partial(outage.note_answer, "writing"),
         )
         self._lanes = Lanes(
             self._database.reading,
-            partial(_translate, partial(outage.note_failure, "reading")),
+            partial(translate, partial(outage.note_failure, "reading")),
             partial(outage.note_answer, "reading"),
         )
         self._packers = ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="store-packer")
@@ -398,26 +393,3 @@ class SqlStore:
             lambda connection: reading.count_turns(connection, tenant, chat_id) <= SHORT_TURNS,
             lambda connection: work(connection, tenant, chat_id),
         )
-
-
-def _translate(
-    note_away: Callable[[DBAPIError], None], error: Exception, is_told: bool = False
-) -> Exception:
-    """What an error means to a caller. `is_told`: the log has this damage, which is met again."""
-    if isinstance(error, NotOwned):
-        # Told by `lost`, for the server to end.
-        return StoreUnavailable(GONE_RETRY_SECONDS)
-    if not isinstance(error, DBAPIError):
-        return error
-    if is_full(error):
-        return StoreFull(FULL_RETRY_SECONDS)
-    if is_damaged(error):
-        if not is_told:
-            # Some are followed by what was said in a chat.
-            why = str(error.orig).partition(" with text ")[0]
-            log.error("the store is damaged", extra={"fields": {"why": why}})
-        return StoreDamaged()
-    if is_away(error):
-        note_away(error)
-        return StoreUnavailable(GONE_RETRY_SECONDS)
-    return error
