@@ -84,9 +84,13 @@ def _restore(database: Path, options: argparse.Namespace) -> str:
 
 def _describe(returning: Returning) -> str:
     """What became of the erased ones."""
-    if not returning.has_record:
-        return f"; no audit record in {returning.record} tells which of them were erased since"
     told = ""
+    if not returning.has_record:
+        num_known = returning.num_left_out + returning.num_brought_back + returning.num_used_since
+        which = "which others" if num_known else "which"
+        told += f"; no audit record in {returning.record} tells {which} of them were erased since"
+    if not returning.has_readable:
+        told += "; what lay there can not be read, and may have known of more that were erased"
     if returning.num_left_out:
         num_chats = _count(returning.num_left_out)
         told += (
@@ -125,8 +129,8 @@ def _build_parser() -> argparse.ArgumentParser:
     restoring.add_argument(
         "--bring-back-erased",
         action="store_true",
-        help="bring back also chats that the audit record beside the database says were erased "
-        "since, as by mistake; the record has it",
+        help="bring back also chats that the audit record beside the database, or the database, "
+        "says were erased since, as by mistake; the record has it",
     )
     for action in (backup, restoring):
         action.add_argument("file", type=Path, metavar="FILE", help="the copy")

@@ -62,6 +62,7 @@ def open_store(settings: Settings) -> OpenedStore:
         audit = _open_audit(settings)
         if audit is not None:
             closes.append(audit.close)
+        sql: SqlStore | None = None
         if settings.store == "memory":
             store: ChatStore = MemoryStore(
                 max_chats=settings.max_chats,
@@ -72,17 +73,17 @@ def open_store(settings: Settings) -> OpenedStore:
             kept = sql = _open_sql(settings, audit)
             store, lost = sql, sql.lost
             closes.insert(0, sql.close)
+        if audit is not None:
+            store = _account_for(store, sql, audit, with_content=settings.audit == "content")
     except BaseException:
         for close in closes:
             close()
         raise
-    if audit is not None:
-        if settings.audit == "content":
-            log.warning(
-                "the audit record keeps what is said, also of chats that are erased",
-                extra={"fields": {"folder": str(audit_folder(settings))}},
-            )
-        store = AuditedStore(store, audit, with_content=settings.audit == "content")
+    if audit is not None and settings.audit == "content":
+        log.warning(
+            "the audit record keeps what is said, also of chats that are erased",
+            extra={"fields": {"folder": str(audit_folder(settings))}},
+        )
 
     def close_all() -> None:
         for close in closes:
@@ -141,6 +142,22 @@ def _open_sql(settings: Settings, audit: AuditLog | None) -> "SqlStore":
     except StoreError as error:
         raise StoreNotOpened(str(error)) from error
     return store
+
+
+def _account_for(
+    store: ChatStore, sql: "SqlStore | None", audit: AuditLog, *, with_content: bool
+) -> AuditedStore:
+    """The store with its record, which has all that was erased before, with or without it."""
+    if sql is None:
+        return AuditedStore(store, audit, with_content=with_content)
+    audited = AuditedStore(store, audit, with_content=with_content, settle=sql.erasures.settle)
+    from llavachat_server.chats.sql.database import StoreError
+
+    try:
+        audited.record_erasures(sql.erasures.read())
+    except StoreError as error:
+        raise StoreNotOpened(str(error)) from error
+    return audited
 
 
 def _make_teller(audit: AuditLog | None) -> "Callable[[Sequence[CutTurn]], None]":

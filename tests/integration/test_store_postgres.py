@@ -56,6 +56,25 @@ async def test_a_second_opening_cancels_what_ran(postgres_url: str, store: SqlSt
         again.close()
 
 
+async def test_an_erasure_is_known_until_the_record_has_it(
+    postgres_url: str, store: SqlStore
+) -> None:
+    """As on SQLite: the next opening has those whose lines are not known to be written."""
+    chats = [make_chat("ada\0"), make_chat()]
+    for chat in chats:
+        await store.begin_chat(chat, make_turn(), (), None)
+        await store.delete_chat(chat.tenant, chat.id)
+    names = [(chat.tenant, chat.id) for chat in chats]
+    assert names == list(store.erasures.read())
+    store.erasures.settle({names[0]})
+    store.close()
+    again = SqlStore(postgres_url)
+    try:
+        assert names[1:] == list(again.erasures.read())
+    finally:
+        again.close()
+
+
 def test_another_server_is_refused(
     postgres_url: str, store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,79 +12,24 @@ from pathlib import Path
 
 import pytest
 from audit_records import read
-from llavachat_server.__main__ import main
+from erased_chats import ErasedChats
 from llavachat_server.chats import audit, returning, tombstones
 from llavachat_server.chats.audit import AuditLog, verify
 from llavachat_server.chats.sql import backup
 from llavachat_server.chats.sql.backup import back_up
-from llavachat_server.chats.store import ChatQuery, ChatStore
-from llavachat_server.settings import load
-from llavachat_server.stores import open_store
-from store_records import make_chat, make_picture, make_turn
-
-
-class Erasures:
-    """A folder with three chats, a copy of it, and two of them erased since.
-
-    Args:
-        folder: for all of it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.copy = folder / "state", folder / "of-before"
-        # Used long before they are erased, whatever this machine's clock says.
-        self.chats = [make_chat(tenant, minutes=-(10**7)) for tenant in ("ada", "bob", "ada")]
-
-    async def make(self) -> None:
-        """Keep, copy, erase."""
-        with self.opened() as store:
-            for chat in self.chats:
-                picture = make_picture(len(chat.tenant))
-                turn = make_turn("Is it a canary?", images=(picture.info,))
-                await store.begin_chat(chat, turn, (picture,), None)
-            assert 3 == back_up(self.folder / "chats.db", self.copy)
-            for chat in self.chats[:2]:
-                await store.delete_chat(chat.tenant, chat.id)
-
-    @contextmanager
-    def opened(self) -> Iterator[ChatStore]:
-        """What a server would use."""
-        flags = ("--store", "sqlite", "--state-folder", str(self.folder))
-        opened = open_store(load(flags))
-        try:
-            yield opened.store
-        finally:
-            opened.close()
-
-    async def list_ids(self) -> set[str]:
-        """Of all chats that are there."""
-        with self.opened() as store:
-            pages = [await store.list_chats(tenant, ChatQuery(9)) for tenant in ("ada", "bob")]
-        return {chat.id for page in pages for chat in page.chats}
-
-    def restore(self, *words: str, copy: Path | None = None) -> int:
-        """The command."""
-        flags = ("--state-folder", str(self.folder))
-        return main(["store", "restore", str(copy or self.copy), *flags, *words])
-
-    def read_last_words(self) -> dict[str, str]:
-        """What the record says last of chats that were ever erased."""
-        assert verify(self.folder / "audit").fault is None
-        lines = read(self.folder / "audit")
-        said = [line for line in lines if line["event"] in ("erased", "restored")]
-        return {str(line["chat_id"]): str(line["event"]) for line in said}
+from store_records import make_turn
 
 
 @pytest.fixture
-async def erasures(tmp_path: Path) -> Erasures:
-    """See `Erasures`."""
-    made = Erasures(tmp_path)
+async def erasures(tmp_path: Path) -> ErasedChats:
+    """See `ErasedChats`."""
+    made = ErasedChats(tmp_path)
     await made.make()
     return made
 
 
 async def test_what_was_erased_since_a_copy_stays_erased(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is said, and neither rows nor pictures nor bytes of it come back; the record stands."""
     record = read(erasures.folder / "audit")
@@ -108,7 +52,7 @@ async def test_what_was_erased_since_a_copy_stays_erased(
 
 
 async def test_who_erased_by_mistake_brings_it_back(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By a flag; the record tells it, and a later copy's restoring takes them for there."""
     assert 0 == erasures.restore("--bring-back-erased")
@@ -138,7 +82,7 @@ def refuse(*_: object) -> None:
 
 @pytest.mark.parametrize(("failure", "code"), [(stop, 130), (refuse, 1)])
 async def test_what_could_not_be_brought_back_is_erased_still(
-    erasures: Erasures, monkeypatch: pytest.MonkeyPatch, failure: object, code: int
+    erasures: ErasedChats, monkeypatch: pytest.MonkeyPatch, failure: object, code: int
 ) -> None:
     """In the record, too: the next restoring would bring it back unasked and without a word."""
     expected = {chat.id: "erased" for chat in erasures.chats[:2]}
@@ -152,7 +96,7 @@ async def test_what_could_not_be_brought_back_is_erased_still(
 
 
 async def test_what_is_back_stays_back_though_the_last_step_fails(
-    erasures: Erasures, monkeypatch: pytest.MonkeyPatch
+    erasures: ErasedChats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names are changed by then."""
     with monkeypatch.context() as patch:
@@ -162,7 +106,7 @@ async def test_what_is_back_stays_back_though_the_last_step_fails(
     assert {chat.id for chat in erasures.chats} == await erasures.list_ids()
 
 
-async def test_who_undoes_a_bringing_back_has_them_erased(erasures: Erasures) -> None:
+async def test_who_undoes_a_bringing_back_has_them_erased(erasures: ErasedChats) -> None:
     """By what was put aside, as the documents show; no copy brings them back unasked then."""
     assert 0 == erasures.restore("--bring-back-erased")
     assert 0 == erasures.restore(copy=erasures.folder / "chats.db.before-restore-1")
@@ -172,7 +116,7 @@ async def test_who_undoes_a_bringing_back_has_them_erased(erasures: Erasures) ->
 
 
 async def test_what_was_back_and_in_use_is_no_erased_chat(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A copy of it brings it back: it had come by other means, which no record tells of."""
     shutil.copy(erasures.copy, erasures.folder / "chats.db")
@@ -196,7 +140,7 @@ async def test_what_was_back_and_in_use_is_no_erased_chat(
 
 
 async def test_a_record_that_finds_no_room_stays_its_owners(
-    erasures: Erasures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file that root has begun is given back, or the server could not open its record."""
     given: set[Path] = set()
@@ -212,7 +156,7 @@ async def test_a_record_that_finds_no_room_stays_its_owners(
 
 
 async def test_without_a_record_nobody_knows_what_was_erased(
-    erasures: Erasures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As in a new folder: that is said."""
     erasures.folder = tmp_path / "another"
@@ -222,7 +166,7 @@ async def test_without_a_record_nobody_knows_what_was_erased(
 
 
 async def test_a_damaged_tombstone_is_not_passed_by(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nor is a chat brought back for want of it; nothing is changed."""
     (file,) = (erasures.folder / "audit").glob("*.jsonl")
@@ -233,9 +177,10 @@ async def test_a_damaged_tombstone_is_not_passed_by(
     assert before == (erasures.folder / "chats.db").read_bytes()
 
 
-async def test_what_was_erased_is_erased_from_an_older_releases_copy(erasures: Erasures) -> None:
+async def test_what_was_erased_is_erased_from_an_older_releases_copy(erasures: ErasedChats) -> None:
     """Which is brought to today's form for that."""
     with closing(sqlite3.connect(erasures.copy)) as file, file:
+        file.execute("DROP TABLE erasures")
         file.execute("ALTER TABLE builds DROP COLUMN tokenizer_sha256")
         file.execute("UPDATE alembic_version SET version_num = '0007'")
     assert 0 == erasures.restore()
@@ -243,7 +188,7 @@ async def test_what_was_erased_is_erased_from_an_older_releases_copy(erasures: E
 
 
 async def test_a_copy_that_can_not_be_brought_to_todays_form_leaves_nothing(
-    erasures: Erasures, capsys: pytest.CaptureFixture[str]
+    erasures: ErasedChats, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nor is anything changed; it says that it is older than it is."""
     with closing(sqlite3.connect(erasures.copy)) as file, file:

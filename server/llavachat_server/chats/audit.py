@@ -10,6 +10,7 @@ It must not know chats: a record is a mapping. It belongs to one process.
 
 import hashlib
 import json
+import logging
 import os
 import re
 import threading
@@ -23,6 +24,8 @@ from time import monotonic, sleep
 from typing import IO, Any
 
 from llavachat_server.chats.lock_file import take_lock
+
+log = logging.getLogger("llavachat.store")
 
 FIRST = "0" * 64
 """What the first line of all names as the hash before it."""
@@ -131,10 +134,13 @@ class AuditLog:
         return self._thread.submit(self._write, [])
 
     def close(self) -> None:
-        """Write what was given so far, and close the file. Blocks."""
+        """Write what was given so far, and close the file; what finds no room is lost. Blocks."""
         self._thread.shutdown(wait=True)
-        with suppress(OSError):
+        try:
             self._write([])
+        except OSError as error:
+            fields = {"num_lines": len(self._late), "why": error.strerror}
+            log.error("lines of the audit record are lost", extra={"fields": fields})
         os.close(self._handle)
         self._lock_file.close()
 

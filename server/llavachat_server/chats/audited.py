@@ -2,14 +2,16 @@
 
 Contract: as the store within; and a turn's end and a chat's erasure are in the audit record
 before the caller is told; the line of an erasure that finds no room there follows once there is
-some. What the lines tell is `audit_lines`'. Nothing in a record is ever erased.
+some, be it in the next process where the store keeps erasures until they are settled. What the
+lines tell is `audit_lines`'. Nothing in a record is ever erased.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from llavachat_server.chats.audit import AuditLog
@@ -33,6 +35,7 @@ from llavachat_server.chats.store import (
     ChatStore,
     IdleChat,
 )
+from llavachat_server.chats.tombstones import ChatName
 from llavachat_server.images.intake import ImageInfo, Picture
 
 
@@ -44,20 +47,45 @@ class AuditedStore:
         log: the audit record.
         with_content: write questions, answers, system prompts and ids of requests as well, not
             hashes alone.
+        settle: gets erased chats whose lines are on the disk.
     """
 
-    def __init__(self, store: ChatStore, log: AuditLog, *, with_content: bool = False) -> None:
+    def __init__(
+        self,
+        store: ChatStore,
+        log: AuditLog,
+        *,
+        with_content: bool = False,
+        settle: Callable[[Collection[ChatName]], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._log = log
         self._with_content = with_content
+        self._settle = settle
+        # Erased chats whose lines found no room.
+        self._unsettled: set[ChatName] = set()
         # Of turns that run, by their ids.
         self._asked: dict[str, _Asked] = {}
         # Ends whose record found no room.
         self._held: list[tuple[str, str, Turn]] = []
         # Chats that may have been retired.
-        self._doubtful: set[tuple[str, str]] = set()
+        self._doubtful: set[ChatName] = set()
         self._keeping = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
+
+    def record_erasures(self, erased: Mapping[ChatName, datetime]) -> None:
+        """Leave the tombstones that a process before this one did not live to leave. Blocks.
+
+        Those that find no room are written once there is some.
+        """
+        lines = [self._log.append(describe_erasure(*name, time)) for name, time in erased.items()]
+        try:
+            for line in lines:
+                line.result()
+        except OSError:
+            self._unsettled.update(erased)
+        else:
+            self._settle(erased)
 
     async def begin_chat(
         self,
@@ -219,8 +247,11 @@ class AuditedStore:
 
     async def _catch_up(self) -> None:
         """Refuse what would add to a record that has no room; keep the ends that waited for it."""
-        if self._log.is_behind:
+        if self._log.is_behind or self._unsettled:
+            late = frozenset(self._unsettled)
             await self._wait_for(self._log.catch_up())
+            self._settle(late)
+            self._unsettled -= late
         async with self._keeping:
             while self._held:
                 with suppress(ChatError):  # what finds no room now is the store's to keep later
@@ -238,14 +269,17 @@ class AuditedStore:
         try:
             await self._append(describe_erasure(tenant, chat_id))
         except StoreFull:
+            self._unsettled.add((tenant, chat_id))
             self._retry_later()
+        else:
+            self._settle({(tenant, chat_id)})
 
     def _retry_later(self) -> None:
         if self._retry is None or self._retry.done():
             self._retry = asyncio.create_task(self._keep_trying())
 
     async def _keep_trying(self) -> None:
-        while self._held or self._log.is_behind or self._doubtful:
+        while self._held or self._log.is_behind or self._unsettled or self._doubtful:
             await asyncio.sleep(FULL_RETRY_SECONDS)
             with suppress(StoreFull):
                 await self._catch_up()

@@ -1,19 +1,27 @@
-"""Which erased chats a copy may bring back, and the audit record's account of it.
+"""Which erased chats a copy may bring back, and the account of it.
 
-Contract: a chat whose last word in the record is that it is erased does not return, unless it is
-asked for, or was used after that: then it was back already, by other means. The record says that a
-chat is back before it is; where it then does not come, or a later copy does not have it, the record
-says that it is erased.
+Contract: a chat does not return whose last word in the audit record is that it is erased, or that
+the database which lies there knows to be erased, unless it is asked for, or was used after that:
+then it was back already, by other means. The record says that a chat is back before it is; where it
+then does not come, or a later copy does not have it, the record says that it is erased. What the
+database alone knows goes on to the one in its place.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from llavachat_server.chats.audit import list_files
-from llavachat_server.chats.sql.backup import Account
+from llavachat_server.chats.sql.backup import Account, Choice
 from llavachat_server.chats.sql.files import give_to_owner
-from llavachat_server.chats.tombstones import ERASED, RESTORED, ChatName, note, read_last_words
+from llavachat_server.chats.tombstones import (
+    ERASED,
+    RESTORED,
+    ChatName,
+    LastWords,
+    note,
+    read_last_words,
+)
 
 
 class Returning(Account):
@@ -28,7 +36,9 @@ class Returning(Account):
         self.record = record
         self._brings_back = brings_back
         self.has_record = True
-        """Whether anything tells what was erased."""
+        """Whether there is any."""
+        self.has_readable = True
+        """Whether the database that lies there can be read."""
         self.num_left_out = 0
         """Chats of the copy that stay erased."""
         self.num_brought_back = 0
@@ -38,7 +48,9 @@ class Returning(Account):
         self._back: list[ChatName] = []
         self._gone: list[ChatName] = []
 
-    def choose_erased(self, chats: Mapping[ChatName, datetime]) -> Collection[ChatName]:
+    def choose(
+        self, chats: Mapping[ChatName, datetime], erased: Mapping[ChatName, datetime] | None
+    ) -> Choice:
         """See `Account`.
 
         Raises:
@@ -46,20 +58,24 @@ class Returning(Account):
             OSError: it can not be read.
         """
         self.has_record = self.record.is_dir() and bool(list_files(self.record))
-        if not self.has_record:
-            return ()
-        words = read_last_words(self.record)
-        found = chats.keys() & words.erased.keys()
-        erased = {name for name in found if chats[name] <= words.erased[name]}
-        self.num_used_since = len(found) - len(erased)
+        self.has_readable = erased is not None
+        there = erased or {}
+        words = read_last_words(self.record) if self.has_record else LastWords()
+        # Where both know it, the database's row is only not removed yet.
+        known = {**there, **words.erased}
+        found = chats.keys() & known.keys()
+        due = {name for name in found if chats[name] <= known[name]}
+        self.num_used_since = len(found) - len(due)
         # As where the copy is what lay there before they were brought back.
-        self._gone = sorted(words.restored - chats.keys())
+        self._gone = sorted(words.restored - chats.keys()) if self.has_record else []
+        alone = there.keys() - words.erased.keys()
         if not self._brings_back:
-            self.num_left_out = len(erased)
-            return erased
-        self.num_brought_back = len(erased)
-        self._back = sorted(erased)
-        return ()
+            self.num_left_out = len(due)
+            staying = alone - (chats.keys() - due)
+            return Choice(due, {name: there[name] for name in staying})
+        self.num_brought_back = len(due)
+        self._back = sorted(due) if self.has_record else []
+        return Choice((), {name: there[name] for name in alone - chats.keys()})
 
     def begin(self) -> None:
         """Write what the record will say; see `Account`.

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llavachat_server.chats.audit import AuditError, AuditLog, list_files
+from llavachat_server.chats.audit_lines import describe_erasure
 
 ChatName = tuple[str, str]
 """A tenant, and the id of a chat of it."""
@@ -70,10 +71,9 @@ def note(folder: Path, words: Iterable[tuple[str, ChatName]]) -> None:
     """
     log = AuditLog(folder)
     try:
-        time = datetime.now(UTC).isoformat()
+        time = datetime.now(UTC)
         lines = [
-            log.append({"event": event, "time": time, "tenant": tenant, "chat_id": chat_id})
-            for event, (tenant, chat_id) in words
+            log.append({**describe_erasure(*name, time), "event": event}) for event, name in words
         ]
         for line in lines:
             line.result()

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -26,6 +27,7 @@ from llavachat_server.chats.sql.database import (
     is_known_version,
     sqlite_url,
 )
+from llavachat_server.chats.sql.erasures import note_all
 from llavachat_server.chats.sql.files import (
     LOG,
     SHARED_MEMORY,
@@ -48,13 +50,35 @@ class CopyError(Exception):
     """It can not be done; one sentence for the operator."""
 
 
-class Account:
-    """Who says which chats of a copy are not to return, and is told how that ends; this one says
-    nothing. Asked while nobody else can own the database."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is to be done to a copy before it takes the database's place.
 
-    def choose_erased(self, chats: Mapping[ChatName, datetime]) -> Collection[ChatName]:
-        """Those of a copy's chats that are to be erased from it; gets when each was used last."""
-        return ()
+    Args:
+        erased: these of its chats are erased from it.
+        noted: it is to know that these are erased, and since when: none of the chats that stay.
+    """
+
+    erased: Collection[ChatName] = ()
+    noted: Mapping[ChatName, datetime] = field(default_factory=dict)
+
+
+class Account:
+    """Who says which chats of a copy are not to return, and is told how that ends; this one lets
+    all return. Asked while nobody else can own the database."""
+
+    def choose(
+        self, chats: Mapping[ChatName, datetime], erased: Mapping[ChatName, datetime] | None
+    ) -> Choice:
+        """What is to be done to a copy.
+
+        Args:
+            chats: the copy's, and when each was used last.
+            erased: what the database that lies there knows to be erased, and since when. None: it
+                can not be read.
+        """
+        known = erased or {}
+        return Choice(noted={name: known[name] for name in known.keys() - chats.keys()})
 
     def begin(self) -> None:
         """The copy takes the database's place now, unless this raises."""
@@ -100,8 +124,8 @@ def restore(
     Args:
         path: the database; need not be there.
         source: the copy; stays as it is. Files that SQLite left beside it are read with it.
-        account: chooses what is not to return. A copy of before that has such chats is brought to
-            this release's form for that.
+        account: chooses what is not to return. A copy of before is brought to this release's form
+            where there is any.
 
     Returns:
         How many chats there are now; where the database of before lies, None where none was.
@@ -119,10 +143,10 @@ def restore(
             raise CopyError(f"{source} is the database itself")
         has_log = beside(source, LOG).exists()
         num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
-        erased = account.choose_erased(_list_chats(draft))
-        if erased:
-            _erase(draft, erased)
-            num_chats -= len(erased)
+        choice = account.choose(_list_chats(draft), read_erasures(path))
+        if choice.erased or choice.noted:
+            _erase(draft, choice)
+            num_chats -= len(choice.erased)
         give_to_owner(draft, path.parent)
         with uninterrupted():
             try:
@@ -164,17 +188,43 @@ def _list_chats(draft: Path) -> dict[ChatName, datetime]:
         return {(tenant, chat_id): rows.read_time(time) for tenant, chat_id, time in chats}
 
 
-def _erase(draft: Path, names: Collection[ChatName]) -> None:
+def read_erasures(path: Path) -> dict[ChatName, datetime] | None:
+    """What a database knows to be erased, be it damaged or of another release; see `erasures`.
+
+    Nobody may write to it; it stays as it is.
+
+    Returns:
+        None: it is there and can not be read.
+    """
+    if not path.exists():
+        return {}
+    access = "mode=ro" if beside(path, LOG).exists() else "mode=ro&immutable=1"
+    try:
+        address = f"{path.absolute().as_uri()}?{access}"
+        with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as database:
+            tables = "SELECT count(*) FROM sqlite_master WHERE name = 'erasures'"
+            if database.execute(tables).fetchone() == (0,):
+                return {}
+            query = "SELECT tenant, chat_id, erased_at FROM erasures ORDER BY key"
+            found = database.execute(query).fetchall()
+    except sqlite3.Error:
+        return None
+    return {(tenant, chat_id): rows.read_time(time) for tenant, chat_id, time in found}
+
+
+def _erase(draft: Path, choice: Choice) -> None:
     """Erase chats as a server does, with their pictures; it is one file again afterwards."""
     try:
         database = Database(sqlite_url(draft))
         try:
-            rest = list(names)
+            with database.writing.begin() as connection:
+                note_all(connection, choice.noted)
+            rest = list(choice.erased)
             while rest:
                 part, rest = rest[:_BATCH], rest[_BATCH:]
                 with database.writing.begin() as connection:
                     for tenant, chat_id in part:
-                        writing.erase_chat(connection, tenant, chat_id)
+                        writing.erase_chat(connection, tenant, chat_id, is_noted=False)
         finally:
             database.close()
         with closing(sqlite3.connect(draft)) as new:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0008"
+HEAD = "0009"
 """The newest migration; a database that has it needs none."""
 
 
@@ -219,3 +219,14 @@ claims = Table(
     Column("chat_key", ForeignKey("chats.key", ondelete="CASCADE"), nullable=False, index=True),
     Column("turn_id", String(128), nullable=False),
 )
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("tenant", FreeText, nullable=False),
+    Column("chat_id", Id(128), nullable=False),
+    Column("erased_at", BigInteger, nullable=False),
+    Index("ix_erasures_tenant_chat_id", "tenant", "chat_id"),
+)
+"""Chats that were erased, until the audit record has it."""

@@ -24,6 +24,7 @@ from llavachat_server.chats.record import Chat, RequestClaim, Turn
 from llavachat_server.chats.sql import reading, rows, writing
 from llavachat_server.chats.sql.checkpoints import Checkpoints
 from llavachat_server.chats.sql.database import Database
+from llavachat_server.chats.sql.erasures import Erasures
 from llavachat_server.chats.sql.lanes import Lanes
 from llavachat_server.chats.sql.meaning import translate
 from llavachat_server.chats.sql.originals import Original, count_original_bytes, read_original
@@ -82,6 +83,8 @@ class SqlStore:
             partial(translate, partial(outage.note_failure, "reading")),
             partial(outage.note_answer, "reading"),
         )
+        self.erasures = Erasures(self._database, self._writer)
+        """What was erased and may not be in the audit record."""
         self._packers = ThreadPoolExecutor(NUM_PACKERS, thread_name_prefix="store-packer")
         self._checkpoints: Checkpoints | None = None
         if self._database.is_sqlite:
@@ -109,6 +112,7 @@ class SqlStore:
         """Write what was given so far, and let go of the database. Blocks, but not for ever."""
         if self._checkpoints is not None:
             self._checkpoints.stop()
+        self.erasures.remove_settled()
         has_written = self._writer.close(CLOSE_SECONDS)
         if not has_written:
             log.error("the store is left as it is")
@@ -325,6 +329,7 @@ class SqlStore:
 
     def _erasing(self, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
         """A work after which what was erased goes out of the write-ahead log as well."""
+        self.erasures.remove_settled()
 
         def erase(connection: Connection) -> T:
             done = work(connection)

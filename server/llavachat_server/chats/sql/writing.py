@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table
 from llavachat_server.chats.errors import ChatError, ChatFull, NotFound, TurnRunning
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
 from llavachat_server.chats.sql import rows
+from llavachat_server.chats.sql.erasures import note
 from llavachat_server.chats.sql.originals import (
     Original,
     erase_unused,
@@ -124,10 +125,15 @@ def end_turn(connection: Connection, tenant: str, chat_id: str, turn: Turn) -> N
     _touch(connection, chat_key, max(updated_at, last))
 
 
-def erase_chat(connection: Connection, tenant: str, chat_id: str) -> None:
-    """Erase a chat, pictures and files that no other chat uses, what it alone told of builds."""
+def erase_chat(connection: Connection, tenant: str, chat_id: str, *, is_noted: bool = True) -> None:
+    """Erase a chat, pictures and files that no other chat uses, what it alone told of builds.
+
+    It is noted as erased, unless that is known.
+    """
     chat_key, _, _ = _lock_chat(connection, tenant, chat_id)
     _erase(connection, chat_key)
+    if is_noted:
+        note(connection, (tenant, chat_id))
 
 
 def retire_chat(connection: Connection, idle: IdleChat) -> bool:
@@ -137,6 +143,7 @@ def retire_chat(connection: Connection, idle: IdleChat) -> bool:
     if used != found or _is_running(connection, chat_key):
         return False
     _erase(connection, chat_key)
+    note(connection, (idle.tenant, idle.id))
     return True
 
 
