@@ -40,20 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    from llavachat_server.interrupt import ends_process
+
     if words[:1] == ["keys"]:
-        from llavachat_server.keys_command import run as run_keys
+        with ends_process():
+            from llavachat_server.keys_command import run as run_keys
 
         return run_keys(words[1:])
     if words[:1] == ["certs"]:
-        from llavachat_server.certs_command import run as run_certs
+        with ends_process():
+            from llavachat_server.certs_command import run as run_certs
 
         return run_certs(words[1:])
     if words[:1] == ["audit"]:
-        from llavachat_server.audit_command import run as run_audit
+        with ends_process():
+            from llavachat_server.audit_command import run as run_audit
 
         return run_audit(words[1:])
-    from llavachat_server.interrupt import ends_process
-
     if words[:1] == ["store"]:
         with ends_process():
             from llavachat_server.store_command import run as run_store

@@ -180,21 +180,24 @@ INTERRUPTED_COMMAND = """
 import os, signal, sys
 
 def interrupt(event, arguments):
-    if event == "import" and arguments[0] == "sqlalchemy":
+    if event == "import" and arguments[0].endswith("_command"):
         os.kill(os.getpid(), signal.SIGINT)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.addaudithook(interrupt)
 from llavachat_server.__main__ import main
-sys.exit(main(["store", "backup", "/no/such/folder/copy"]))
+sys.exit(main(sys.argv[1:]))
 """
 """A command that gets a Ctrl-C while its modules are imported."""
 
 
-async def test_an_interrupt_before_a_command_has_begun_ends_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["keys", "certs", "audit", "store"])
+async def test_an_interrupt_before_a_command_has_begun_ends_it(
+    tmp_path: Path, command: str
+) -> None:
     """Without a word."""
     log = tmp_path / "log"
-    process = start_process([sys.executable, "-c", INTERRUPTED_COMMAND], log)
+    process = start_process([sys.executable, "-c", INTERRUPTED_COMMAND, command], log)
     assert -signal.SIGINT == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
     assert "" == log.read_text()
 
