@@ -24,7 +24,7 @@ from llavachat_host.options import (
     save_options,
     write_whole,
 )
-from llavachat_host.steps import HostError, InstallationRuns, Steps, hold_lock
+from llavachat_host.steps import HostError, InstallationRuns, Steps, hold_lock, run
 
 
 def test_needs_are_those_of_the_servers_profiles() -> None:
@@ -194,6 +194,21 @@ def test_one_installation_at_a_time(tmp_path: Path) -> None:
         pass
     with hold_lock(lock):
         pass
+
+
+def test_a_program_that_stays_in_the_background_holds_up_no_later_installation(
+    tmp_path: Path,
+) -> None:
+    """As a build that leaves a helper behind: the installation that began it has ended well."""
+    lock, gate = tmp_path / "lock", tmp_path / "gate"
+    os.mkfifo(gate)
+    with hold_lock(lock):
+        words = 'exec >/dev/null 2>&1; read line <"$0" &'
+        run(["sh", "-c", words, str(gate)], failure="it can not be begun")
+    with gate.open("w") as writer:
+        with hold_lock(lock):
+            pass
+        writer.write("end\n")
 
 
 class Told(Steps):

@@ -152,6 +152,8 @@ def hold_lock(path: Path, steps: Steps | None = None) -> Iterator[None]:
             yield
         finally:
             _handed_on.remove(shared.fileno())
+            # For all who share it: what a program left in the background holds up nobody.
+            fcntl.flock(shared, fcntl.LOCK_UN)
 
 
 def _take(file: IO[str]) -> bool:
