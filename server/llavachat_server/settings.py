@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -45,7 +46,7 @@ from llavachat_server.settings_file import read_file
 from llavachat_server.values import MAX_TURNS_PER_CHAT
 from llavachat_server.variables import PREFIX
 
-_WRONG_NUMBERS = re.compile(r"(int|float)_|(greater|less)_than|finite_number")
+_WRONG_NUMBERS = re.compile(r"(int|float|number)_|(greater|less)_than|finite_number")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
@@ -281,7 +282,7 @@ class Settings(BaseSettings):
         field = cls.model_fields[info.field_name or ""]
         kinds = {field.annotation, *get_args(field.annotation)}
         if isinstance(value, bool) and kinds & {int, float}:
-            raise ValueError("allowed: a number")
+            raise PydanticCustomError("number_type", "no number")
         return value
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """What became of the weights is read from disk at the next start, and only while it is right."""
 
+import errno
 import json
 import logging
 import os
@@ -144,16 +145,32 @@ async def test_a_copy_that_was_cut_short_is_made_anew(
         assert "copy" in stages
 
 
+SHORTAGES = {
+    "memory": (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB."),
+        "do not fit into what memory is free",
+    ),
+    "handles": (
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        "can not be loaded: OSError, Too many open files",
+    ),
+}
+
+
 @pytest.mark.parametrize("form", [Quantization.INT8, Quantization.NF4])
+@pytest.mark.parametrize("shortage", SHORTAGES)
 async def test_a_copy_outlives_a_start_without_memory(
     source: Path,
     tmp_path: Path,
     answer: Answer,
     form: Quantization,
+    shortage: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another process may hold the GPU for a moment: the next start reads what was kept."""
+    """Another process may hold the GPU for a moment: the next start reads what was kept. The same
+    of handles; and it is told which."""
+    error, said = SHORTAGES[shortage]
     caplog.set_level(logging.WARNING, "llavachat.engine")
     shelf = tmp_path / "shelf"
     first, _, _ = await answer(source, shelf, form)
@@ -161,11 +178,11 @@ async def test_a_copy_outlives_a_start_without_memory(
 
     def fail(folder: Path, **_: object) -> None:
         read.append(folder)
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 86.00 MiB.")
+        raise error
 
     with monkeypatch.context() as short:
         short.setattr(LlavaForConditionalGeneration, "from_pretrained", fail)
-        with pytest.raises(LoadingError, match="do not fit into what memory is free"):
+        with pytest.raises(LoadingError, match=said):
             await answer(source, shelf, form)
     second, _, stages = await answer(source, shelf, form)
 

@@ -149,8 +149,14 @@ def test_a_wrong_variable_is_named_as_it_is_spelt(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("max_tokens = true", "max_tokens in '{config}': True given; allowed: a number"),
-        ("grace_seconds = false", "grace_seconds in '{config}': False given; allowed: a number"),
+        (
+            "max_tokens = true",
+            "max_tokens in '{config}': True given; allowed: a whole number of tokens, 1 to 32768",
+        ),
+        (
+            "grace_seconds = false",
+            "grace_seconds in '{config}': False given; allowed: a number of seconds, 0 to 3600",
+        ),
         ('profle = "shapes"', "'profle' in '{config}' is not a setting; did you mean profile?"),
         ('Profile = "shapes"', "'Profile' in '{config}' is not a setting; did you mean profile?"),
         ('LISTEN = "[::1]:0"', "'LISTEN' in '{config}' is not a setting; did you mean listen?"),

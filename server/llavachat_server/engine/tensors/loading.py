@@ -3,6 +3,7 @@
 Weights come from safetensors files only. Slow: it belongs on a worker thread.
 """
 
+import errno
 import importlib.metadata
 import logging
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from llavachat_server.engine.placement import Placement
 from llavachat_server.engine.progress import Progress
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.shelf import Shelf
-from llavachat_server.engine.shortage import is_shortage
+from llavachat_server.engine.shortage import is_memory_shortage, is_shortage
 from llavachat_server.values import Quantization
 
 if TYPE_CHECKING:
@@ -211,12 +212,13 @@ def read_weights(
 
 def _explain(folder: Path, error: Exception) -> LoadingError:
     name = type(error).__name__
-    if is_shortage(error):
+    if is_memory_shortage(error) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return LoadingError(
             f"the weights in {folder.name} do not fit into what memory is free ({name}): another "
             "process may have taken it, or a smaller model or form is needed"
         )
-    return LoadingError(f"the weights in {folder.name} can not be loaded: {name}")
+    why = f", {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    return LoadingError(f"the weights in {folder.name} can not be loaded: {name}{why}")
 
 
 def _refuse_gaps(folder: Path, told: Mapping[str, Any]) -> None:
