@@ -23,7 +23,7 @@ def answer_at_terminal(monkeypatch, line):
 
 
 def test_all_chats_of_a_label_are_erased(service, capsys, monkeypatch):
-    """More than a list shows, and how many they were; one that went meanwhile is passed over."""
+    """More than a list shows, and how many they were; one that went meanwhile is told of."""
     service.keep_chats(61)
     write_last_chat(os.environ["LLAVACHAT_ADDRESS"], "chat-61")
     find = service._find
@@ -34,7 +34,8 @@ def test_all_chats_of_a_label_are_erased(service, capsys, monkeypatch):
 
     monkeypatch.setattr(service, "_find", lose_one)
     assert 0 == run(["chats", "-l", "patient=17", "--delete", "--yes"])
-    assert ("", "60 chats are erased.\n") == capsys.readouterr()
+    told = "60 chats are erased.\n1 chat was used or erased meanwhile.\n"
+    assert ("", told) == capsys.readouterr()
     assert {} == service.chats
     assert read_last_chat(os.environ["LLAVACHAT_ADDRESS"]) is None
     (listing,) = [each for each in service.requests if isinstance(each, chat_pb2.ListChatsRequest)]

@@ -188,6 +188,18 @@ def test_a_question_that_failed_is_asked_again_without_what_was_taken_back(
     assert 0 == len(service.requests[-1].images)
 
 
+def test_a_picture_that_was_asked_about_is_not_taken_back(client, service, picture):
+    """Given anew and taken back, the same file goes with /retry of the question before."""
+    talk = converse(client)
+    talk.ask("What?", lambda reply: reply.read())
+    talk.add_picture(picture)
+    talk.ask("And this?", lambda reply: reply.read())
+    talk.add_picture(picture)
+    assert [picture] == talk.drop_pending()
+    talk.retry(lambda reply: reply.read())
+    assert 1 == len(service.requests[-1].images)
+
+
 def test_other_refusals_leave_the_pictures(client, service, picture):
     """A question that is too long, say, is asked anew about the same pictures; of too many, none
     goes with it."""

@@ -159,6 +159,35 @@ def test_a_call_that_ends_while_the_others_are_done_is_let_go_of():
     assert late.is_empty
 
 
+def test_ended_calls_may_be_closed_where_they_were_just_let_go_of():
+    """From Python 3.12 on the garbage collection may run when all is taken and the thread is there
+    still."""
+    ended, errors, is_kept = EndedCalls(), [], threading.Event()
+
+    class Taking:
+        def __init__(self):
+            self._lock = threading.Lock()
+            self.locked = self._lock.locked
+
+        def __enter__(self):
+            self._lock.acquire()
+
+        def __exit__(self, *_):
+            self._lock.release()
+            is_kept.wait(PATIENCE_SECONDS)
+            try:
+                ended.close()
+            except RuntimeError as error:
+                errors.append(error)
+
+    ended._taking = Taking()
+    ended.add(Ended())
+    ended.release()
+    is_kept.set()
+    ended._thread.join(PATIENCE_SECONDS)
+    assert [] == errors
+
+
 def test_a_finalizer_may_close_a_client_where_ended_calls_are_let_go_of(client, service):
     """The garbage collection runs it on whichever thread is there."""
     service.answer = go_on

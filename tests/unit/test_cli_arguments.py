@@ -8,9 +8,9 @@ from pathlib import Path
 
 import llavachat
 import pytest
-from llavachat import errors
+from llavachat import errors, images
 from llavachat._wire.status import DETAILS_KEY, read_status
-from llavachat.cli import options
+from llavachat.cli import ask, options
 from llavachat.cli.app import run
 from llavachat.cli.ask import split_arguments
 from llavachat.cli.failure import ExitCode, Failure, judge
@@ -113,6 +113,29 @@ def test_a_picture_that_is_there_is_not_said_to_be_missing(picture, tmp_path, mo
         Failure, match=r"^There is no picture\. Use: llavachat ask PICTURE QUESTION"
     ):
         split_arguments([], continued=False)
+
+
+def test_words_that_begin_as_an_address_are_fetched_from_nowhere(monkeypatch):
+    """They are a question without a picture, whatever they end as."""
+    fetched = []
+    monkeypatch.setattr(images, "download", fetched.append)
+    with pytest.raises(Failure, match=r"^There is no picture\. Use: llavachat ask"):
+        split_arguments(["http://x.example/a.png is like b.png"], continued=False)
+    assert [] == fetched
+
+
+def test_a_file_that_may_not_be_read_is_no_question(picture, tmp_path, monkeypatch, no_terminal):
+    """Why it can not be opened is told when it is."""
+
+    def refuse(path):
+        raise PermissionError(path)
+
+    monkeypatch.chdir(tmp_path)
+    Path("photo").write_bytes(Path(picture).read_bytes())
+    monkeypatch.setattr(ask, "is_picture_file", refuse)
+    assert ((picture, "photo"), "From stdin?") == split_arguments(
+        [picture, "photo"], continued=False
+    )
 
 
 @pytest.mark.parametrize("continued", [True, False])

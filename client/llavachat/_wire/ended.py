@@ -110,10 +110,11 @@ class EndedCalls:
     def close(self) -> None:
         """Have gRPC let go of them, and wait for it, but not for ever."""
         self.release()
-        # The garbage collection may run a finalizer on the very thread that takes; it goes on
-        # when the finalizer is done.
-        if self._thread is not None and self._taker != threading.get_ident():
-            self._thread.join(CLOSE_SECONDS)
+        # The garbage collection may run a finalizer on the very thread that takes, or has just
+        # taken; it goes on when the finalizer is done.
+        if self._thread is None or threading.get_ident() in (self._taker, self._thread.ident):
+            return
+        self._thread.join(CLOSE_SECONDS)
 
     def _empty(self) -> None:
         has_taken = False

@@ -93,7 +93,7 @@ def split_arguments(
         raise wrong_use(_find_fault(prompt))
     if not prompt.strip():
         raise wrong_use(f"The question is blank. {_USE}.")
-    if not names and not continued and is_typed and _names_picture(prompt):
+    if not names and not continued and is_typed and _names_file(prompt):
         raise wrong_use(f"There is no picture: {_find_fault(prompt)}")
     if not names and not continued:
         raise wrong_use(f"There is no picture. {_USE}, or -c to go on with the last chat.")
@@ -170,7 +170,10 @@ def _is_picture(argument: str) -> bool:
         if path.suffix[1:].isalnum() or not path.is_file():
             # What can not be one is told as what it is. A pipe's bytes can be read once: not here.
             return True
-        return is_picture_file(path)  # a text may be called as the question is
+        try:
+            return is_picture_file(path)  # a text may be called as the question is
+        except PermissionError:  # which is told when it is opened
+            return True
     except (OSError, ValueError, RuntimeError):  # longer than any file's name, a NUL, ~ of nobody
         return False
 
@@ -182,6 +185,12 @@ def _is_one_word(argument: str) -> bool:
 def _names_picture(argument: str) -> bool:
     """True for what would be a picture's name, whether there is such a file or not."""
     return argument.lower().endswith(_ENDINGS)
+
+
+def _names_file(argument: str) -> bool:
+    """True for what would be a picture's name here; words that begin as an address are none, and
+    go nowhere."""
+    return _names_picture(argument) and not is_address(argument)
 
 
 def _explain(argument: str) -> str:

@@ -146,11 +146,11 @@ def _erase_chosen(client: Client, choice: Choice, *, yes: bool) -> ExitCode:
     num_erased, left = 0, set(chat_ids)
     try:
         for chat_id in _choose_again(client, choice, chat_ids):
-            left.discard(chat_id)
             try:
                 _erase(client, chat_id)
             except NotFound:  # somebody was quicker
                 continue
+            left.discard(chat_id)
             num_erased += 1
     except (LlavaChatError, KeyboardInterrupt):
         say(f"{num_erased} of {_count(len(chat_ids))} are erased.")

@@ -177,9 +177,13 @@ class Conversation:
         return reply
 
     def _drop(self, unwanted: Sequence[NamedPicture]) -> list[str]:
-        self.pending = [named for named in self.pending if named not in unwanted]
+        def is_wanted(named: NamedPicture) -> bool:
+            # The same file may have been asked about before, and given anew.
+            return not any(named is each for each in unwanted)
+
+        self.pending = list(filter(is_wanted, self.pending))
         if self._last is not None:
-            left = tuple(named for named in self._last.pictures if named not in unwanted)
+            left = tuple(filter(is_wanted, self._last.pictures))
             self._last = replace(self._last, pictures=left)
         return [named.name for named in unwanted]
 
