@@ -6,6 +6,7 @@ that has something to put away is stopped by SIGTERM and SIGHUP as by Ctrl-C: by
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 def ends_process() -> Iterator[None]:
     """Meanwhile a SIGINT ends this process as it does any other, where Python would take it."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
+    if before is not signal.default_int_handler or not _is_main_thread():
         # Ignored, as where a shell began this in the background; or the embedding program's.
         yield
         return
@@ -23,6 +24,11 @@ def ends_process() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _is_main_thread() -> bool:
+    # No other may take signals.
+    return threading.current_thread() is threading.main_thread()
 
 
 class Stopped(BaseException):
@@ -48,7 +54,7 @@ def raises_stopped() -> Iterator[None]:
         number
         for number in (signal.SIGTERM, signal.SIGHUP)
         # Else ignored, as by nohup; or the embedding program's.
-        if signal.getsignal(number) is signal.SIG_DFL
+        if signal.getsignal(number) is signal.SIG_DFL and _is_main_thread()
     ]
     for number in taken:
         signal.signal(number, stop)

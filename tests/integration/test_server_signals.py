@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from app_in_process import until
 from grpc import StatusCode
 from llavachat.v1 import chat_pb2 as pb
 from llavachat.v1 import chat_pb2_grpc
+from llavachat_server.__main__ import main
 from terminal import Terminal
 
 PATIENCE_SECONDS = 300.0
@@ -200,6 +202,16 @@ async def test_an_interrupt_before_a_command_has_begun_ends_it(
     process = start_process([sys.executable, "-c", INTERRUPTED_COMMAND, command], log)
     assert -signal.SIGINT == await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
     assert "" == log.read_text()
+
+
+def test_a_command_runs_in_any_thread(tmp_path: Path) -> None:
+    """Of a program that calls it: signals are its own, and only the main thread may take them."""
+    codes: list[int] = []
+    words = ["store", "backup", str(tmp_path / "copy"), "--state-folder", str(tmp_path / "state")]
+    thread = Thread(target=lambda: codes.append(main(words)))
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert [1] == codes
 
 
 HANGUPS = """

@@ -199,14 +199,21 @@ def test_one_installation_at_a_time(tmp_path: Path) -> None:
 def test_a_program_that_stays_in_the_background_holds_up_no_later_installation(
     tmp_path: Path,
 ) -> None:
-    """As a build that leaves a helper behind: the installation that began it has ended well."""
+    """As a build that leaves a helper behind: the installation that began it has ended well. One
+    that failed may have left something that works on."""
     lock, gate = tmp_path / "lock", tmp_path / "gate"
     os.mkfifo(gate)
+    words = 'exec >/dev/null 2>&1; read line <"$0" & exit '
     with hold_lock(lock):
-        words = 'exec >/dev/null 2>&1; read line <"$0" &'
-        run(["sh", "-c", words, str(gate)], failure="it can not be begun")
+        run(["sh", "-c", words + "0", str(gate)], failure="it can not be begun")
     with gate.open("w") as writer:
         with hold_lock(lock):
+            pass
+        writer.write("end\n")
+    with pytest.raises(HostError, match="it failed"), hold_lock(lock):
+        run(["sh", "-c", words + "1", str(gate)], failure="it failed")
+    with gate.open("w") as writer:
+        with pytest.raises(InstallationRuns), hold_lock(lock):
             pass
         writer.write("end\n")
 
@@ -247,7 +254,7 @@ def test_a_killed_installations_program_is_waited_for(tmp_path: Path) -> None:
             pass
         installer.kill()
         installer.wait()
-        with pytest.raises(InstallationRuns, match="killed"), hold_lock(lock):
+        with pytest.raises(InstallationRuns, match="was killed"), hold_lock(lock):
             pass
         told, held = Told(), Event()
 

@@ -23,8 +23,10 @@ class HostError(Exception):
 
 
 class InstallationRuns(HostError):
-    """Another installation, or a program that one left behind, holds the lock."""
+    """Another installation, or what one that failed left behind, holds the lock."""
 
+
+_UNFINISHED = "an installation that failed or was killed"
 
 _handed_on: list[int] = []
 """Descriptors that each program gets, so that what it holds is held until the program has ended."""
@@ -144,16 +146,17 @@ def hold_lock(path: Path, steps: Steps | None = None) -> Iterator[None]:
             raise InstallationRuns("another installation is at work on this machine")
         if not _take(shared):
             if steps is None:
-                raise InstallationRuns("an installation that was killed has left a program at work")
-            with steps.step("waiting for the program that a killed installation has left at work"):
+                raise InstallationRuns(f"{_UNFINISHED} has left a program at work")
+            with steps.step(f"waiting for what {_UNFINISHED} has left at work"):
                 fcntl.flock(shared, fcntl.LOCK_EX)
         _handed_on.append(shared.fileno())
         try:
             yield
         finally:
             _handed_on.remove(shared.fileno())
-            # For all who share it: what a program left in the background holds up nobody.
-            fcntl.flock(shared, fcntl.LOCK_UN)
+        # For all who share it: what a program leaves in the background, where all went well, holds
+        # up nobody. What is left of an installation that did not is at work on its folders.
+        fcntl.flock(shared, fcntl.LOCK_UN)
 
 
 def _take(file: IO[str]) -> bool:
