@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,16 @@ from app_in_process import PATIENCE_SECONDS
 from audit_records import read
 from erased_chats import ErasedChats
 from llavachat_server.chats import audit, audited
+from llavachat_server.chats.audit import AuditLog
+from llavachat_server.chats.audit_lines import describe_erasure
 from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.record import Chat
 from llavachat_server.chats.sql import erasures, writing
-from llavachat_server.chats.sql.backup import read_erasures
+from llavachat_server.chats.sql.backup import back_up, read_erasures
 from llavachat_server.chats.store import IdleChat
+from llavachat_server.chats.tombstones import ERASED, RESTORED, read_last_words
 from sqlalchemy import Connection
+from store_records import make_turn
 
 OFF = ("--audit", "off")
 
@@ -247,3 +255,63 @@ async def test_the_database_knows_the_latest_alone(
         for chat in kept.chats:
             await store.delete_chat(chat.tenant, chat.id)
     assert [chat.id for chat in kept.chats[1:]] == list_noted(kept)
+
+
+async def use_later(kept: ErasedChats, chat: Chat) -> None:
+    """Ask one more thing in a chat that is there, now."""
+    with kept.opened() as store:
+        (first,) = (await store.get_chat(chat.tenant, chat.id)).turns
+        turn = make_turn("And now?", parent_id=first.id)
+        turn = replace(turn, created_at=datetime.now(UTC))
+        await store.begin_turn(chat.tenant, chat.id, turn, (), None)
+
+
+async def test_what_a_copy_knows_of_an_older_erasure_is_not_told_again(
+    kept: ErasedChats, tmp_path: Path
+) -> None:
+    """The record has it, and a later one: by the older one the chat would count as used since."""
+    chat, with_row, with_chat = kept.chats[0], tmp_path / "row", tmp_path / "chat"
+    assert 0 == kept.restore("--bring-back-erased")
+    with kept.opened() as store:
+        await store.delete_chat(chat.tenant, chat.id)
+        back_up(kept.folder / "chats.db", with_row)
+    assert chat.id in {chat_id for _, chat_id in read_erasures(with_row) or ()}
+    assert 0 == kept.restore("--bring-back-erased")
+    await use_later(kept, chat)
+    back_up(kept.folder / "chats.db", with_chat)
+    assert 0 == kept.restore(copy=with_row)
+    assert [] == list_noted(kept)
+    lines = read(kept.folder / "audit")
+    assert chat.id not in await kept.list_ids()
+    assert lines == read(kept.folder / "audit")
+    assert 0 == kept.restore(copy=with_chat)
+    assert chat.id not in await kept.list_ids()
+
+
+async def test_the_latest_of_a_chats_tombstones_counts(kept: ErasedChats) -> None:
+    """Whichever was written last, as by a start that found an older one; one after a return does
+    not follow it."""
+    name = (kept.chats[0].tenant, kept.chats[0].id)
+    log = AuditLog(kept.folder / "audit")
+    early, late = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2))
+    told = [(RESTORED, late), (ERASED, late), (ERASED, early)]
+    for times in (told, [(RESTORED, late), (ERASED, early)]):
+        for event, time in times:
+            log.append({**describe_erasure(*name, time), "event": event}).result()
+        assert times[1][1] == read_last_words(kept.folder / "audit").erased[name]
+    log.close()
+
+
+async def test_the_later_erasure_of_two_is_gone_by(kept: ErasedChats, tmp_path: Path) -> None:
+    """What the database alone knows of a chat that had come back by other means, after its
+    tombstone; also by the next copies."""
+    chat, copy = kept.chats[0], tmp_path / "used"
+    shutil.copy(kept.copy, kept.folder / "chats.db")
+    await use_later(kept, chat)
+    back_up(kept.folder / "chats.db", copy)
+    with kept.opened(*OFF) as store:
+        await store.delete_chat(chat.tenant, chat.id)
+    for _ in range(2):
+        assert 0 == kept.restore(copy=copy)
+        assert chat.id not in await kept.list_ids(*OFF)
+        assert [chat.id] == list_noted(kept)

@@ -8,7 +8,7 @@ database alone knows goes on to the one in its place.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from llavachat_server.chats.audit import list_files
@@ -22,6 +22,8 @@ from llavachat_server.chats.tombstones import (
     note,
     read_last_words,
 )
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Returning(Account):
@@ -61,21 +63,23 @@ class Returning(Account):
         self.has_readable = erased is not None
         there = erased or {}
         words = read_last_words(self.record) if self.has_record else LastWords()
-        # Where both know it, the database's row is only not removed yet.
-        known = {**there, **words.erased}
+        # Of what both know, the database's row is only not removed yet, unless it is a later one.
+        alone = {name for name in there if there[name] > words.erased.get(name, _LONG_AGO)}
+        known = {**words.erased, **{name: there[name] for name in alone}}
         found = chats.keys() & known.keys()
         due = {name for name in found if chats[name] <= known[name]}
         self.num_used_since = len(found) - len(due)
         # As where the copy is what lay there before they were brought back.
         self._gone = sorted(words.restored - chats.keys()) if self.has_record else []
-        alone = there.keys() - words.erased.keys()
+        # The copy may know of these as well, from when it was made: a start would tell it again.
+        settled = {**words.erased, **dict.fromkeys(self._gone, datetime.now(UTC))}
         if not self._brings_back:
             self.num_left_out = len(due)
             staying = alone - (chats.keys() - due)
-            return Choice(due, {name: there[name] for name in staying})
+            return Choice(due, {name: there[name] for name in staying}, settled)
         self.num_brought_back = len(due)
         self._back = sorted(due) if self.has_record else []
-        return Choice((), {name: there[name] for name in alone - chats.keys()})
+        return Choice((), {name: there[name] for name in alone - chats.keys()}, settled)
 
     def begin(self) -> None:
         """Write what the record will say; see `Account`.

@@ -27,7 +27,7 @@ class LastWords:
     """What a record says last of chats that were ever erased.
 
     Args:
-        erased: these are, since when.
+        erased: these are, since when: the latest time that was said since they were there.
         restored: these were brought back.
     """
 
@@ -49,10 +49,11 @@ def read_last_words(folder: Path) -> LastWords:
                 # A record may have millions of lines, of which few are of these.
                 if line.startswith((_BEGIN_ERASED, _BEGIN_RESTORED)) and line.endswith(b"\n"):
                     name, time = _read_line(line, path, number)
-                    words.erased.pop(name, None)
+                    before = words.erased.pop(name, time)
                     words.restored.discard(name)
                     if line.startswith(_BEGIN_ERASED):
-                        words.erased[name] = time
+                        # A start may write an older one once more.
+                        words.erased[name] = max(before, time)
                     else:
                         words.restored.add(name)
     return words

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from llavachat_server.chats.sql.database import (
     is_known_version,
     sqlite_url,
 )
-from llavachat_server.chats.sql.erasures import note_all
+from llavachat_server.chats.sql.erasures import note_all, remove
 from llavachat_server.chats.sql.files import (
     LOG,
     SHARED_MEMORY,
@@ -43,6 +43,8 @@ from llavachat_server.chats.tombstones import ChatName
 _BATCH = 500
 """Chats that are erased in one transaction."""
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 _ADVICE = 'see "Backup and restore" in docs/store.md'
 
 
@@ -57,10 +59,12 @@ class Choice:
     Args:
         erased: these of its chats are erased from it.
         noted: it is to know that these are erased, and since when: none of the chats that stay.
+        settled: it need not know that these were erased, until then.
     """
 
     erased: Collection[ChatName] = ()
     noted: Mapping[ChatName, datetime] = field(default_factory=dict)
+    settled: Mapping[ChatName, datetime] = field(default_factory=dict)
 
 
 class Account:
@@ -144,8 +148,10 @@ def restore(
         has_log = beside(source, LOG).exists()
         num_chats = _copy(source, "mode=ro" if has_log else "mode=ro&immutable=1", draft)
         choice = account.choose(_list_chats(draft), read_erasures(path))
-        if choice.erased or choice.noted:
-            _erase(draft, choice)
+        known = read_erasures(draft) or {}
+        settled = [name for name, time in choice.settled.items() if known.get(name, _NEVER) <= time]
+        if choice.erased or choice.noted or settled:
+            _erase(draft, choice, settled)
             num_chats -= len(choice.erased)
         give_to_owner(draft, path.parent)
         with uninterrupted():
@@ -212,12 +218,13 @@ def read_erasures(path: Path) -> dict[ChatName, datetime] | None:
     return {(tenant, chat_id): rows.read_time(time) for tenant, chat_id, time in found}
 
 
-def _erase(draft: Path, choice: Choice) -> None:
+def _erase(draft: Path, choice: Choice, settled: Collection[ChatName]) -> None:
     """Erase chats as a server does, with their pictures; it is one file again afterwards."""
     try:
         database = Database(sqlite_url(draft))
         try:
             with database.writing.begin() as connection:
+                remove(connection, settled)
                 note_all(connection, choice.noted)
             rest = list(choice.erased)
             while rest:

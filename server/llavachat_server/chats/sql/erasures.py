@@ -70,7 +70,7 @@ class Erasures:
                 with self._lock:
                     self._settled -= names
 
-        done = self._writer.submit(lambda connection: _remove(connection, names))
+        done = self._writer.submit(lambda connection: remove(connection, names))
         done.add_done_callback(forget)
 
 
@@ -91,7 +91,10 @@ def note_all(connection: Connection, erased: Mapping[ChatName, datetime]) -> Non
     connection.execute(erasures.delete().where(erasures.c.key <= first))
 
 
-def _remove(connection: Connection, names: Collection[ChatName]) -> None:
+def remove(connection: Connection, names: Collection[ChatName]) -> None:
+    """Forget that chats are erased."""
+    if not names:
+        return
     is_it = sa.and_(
         erasures.c.tenant == sa.bindparam("name"), erasures.c.chat_id == sa.bindparam("id")
     )
