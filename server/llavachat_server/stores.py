@@ -74,7 +74,10 @@ def open_store(settings: Settings) -> OpenedStore:
             store, lost = sql, sql.lost
             closes.insert(0, sql.close)
         if audit is not None:
-            store = _account_for(store, sql, audit, with_content=settings.audit == "content")
+            audited = _account_for(store, sql, audit, with_content=settings.audit == "content")
+            # Before the database closes, which forgets what is settled then.
+            closes.insert(0, audited.settle_late)
+            store = audited
     except BaseException:
         for close in closes:
             close()

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from app_in_process import PATIENCE_SECONDS
@@ -27,7 +28,7 @@ from llavachat_server.chats.sql.backup import back_up, read_erasures
 from llavachat_server.chats.store import IdleChat
 from llavachat_server.chats.tombstones import ERASED, RESTORED, read_last_words
 from sqlalchemy import Connection
-from store_records import make_turn
+from store_records import end, make_chat, make_turn
 
 OFF = ("--audit", "off")
 
@@ -57,6 +58,12 @@ def list_noted(kept: ErasedChats) -> list[str]:
     with closing(sqlite3.connect(kept.folder / "chats.db")) as file:
         query = "SELECT chat_id FROM erasures ORDER BY key"
         return [chat_id for (chat_id,) in file.execute(query)]
+
+
+def count_erased(kept: ErasedChats, chat: Chat) -> int:
+    """A chat's tombstones."""
+    lines = read(kept.folder / "audit")
+    return [(line["event"], line["chat_id"]) for line in lines].count(("erased", chat.id))
 
 
 async def test_what_the_record_has_the_database_need_not_know(kept: ErasedChats) -> None:
@@ -103,6 +110,45 @@ async def test_a_line_that_came_late_is_as_good(
         await store._retry
         assert "erased" == kept.read_last_words()[last.id]
     assert [] == list_noted(kept)
+
+
+async def test_a_line_that_comes_at_the_stop_comes_once(
+    kept: ErasedChats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start does not write it again."""
+    last = kept.chats[2]
+    with kept.opened() as store, no_room(monkeypatch):
+        await store.delete_chat(last.tenant, last.id)
+    assert [] == list_noted(kept)
+    assert 1 == count_erased(kept, last)
+    await kept.list_ids()
+    assert 1 == count_erased(kept, last)
+
+
+async def test_an_import_whose_caller_is_gone_has_one_tombstone(
+    kept: ErasedChats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a stop: what was kept and erased again is no more the database's to tell."""
+    chat = make_chat(turns=(end(make_turn()),))
+    is_adding, may_go_on = threading.Event(), threading.Event()
+    add_whole_chat = writing.add_whole_chat
+
+    def add(*arguments: Any) -> None:
+        is_adding.set()
+        assert may_go_on.wait(PATIENCE_SECONDS)
+        add_whole_chat(*arguments)
+
+    with monkeypatch.context() as patch, kept.opened() as store:
+        patch.setattr(writing, "add_whole_chat", add)
+        adding = asyncio.create_task(store.add_chat(chat, ()))
+        assert await asyncio.to_thread(is_adding.wait, PATIENCE_SECONDS)
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        may_go_on.set()
+    assert [] == list_noted(kept)
+    assert {kept.chats[2].id} == await kept.list_ids()
+    assert 1 == count_erased(kept, chat)
 
 
 async def test_a_start_without_room_in_the_record_is_one(

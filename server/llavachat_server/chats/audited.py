@@ -62,7 +62,7 @@ class AuditedStore:
         self._log = log
         self._with_content = with_content
         self._settle = settle
-        # Erased chats whose lines found no room.
+        # Erased chats whose lines found no room, or were not waited for.
         self._unsettled: set[ChatName] = set()
         # Of turns that run, by their ids.
         self._asked: dict[str, _Asked] = {}
@@ -86,6 +86,13 @@ class AuditedStore:
             self._unsettled.update(erased)
         else:
             self._settle(erased)
+
+    def settle_late(self) -> None:
+        """Settle what the record has by now; nobody writes any more. Blocks."""
+        # What still finds no room is the next process's to leave.
+        with suppress(OSError):
+            self._log.catch_up().result()
+            self._settle(self._unsettled)
 
     async def begin_chat(
         self,
@@ -112,6 +119,7 @@ class AuditedStore:
         except asyncio.CancelledError:
             # Not awaited: whoever is cancelled twice would leave the line alone.
             self._log.append(describe_erasure(chat.tenant, chat.id))
+            self._unsettled.add((chat.tenant, chat.id))
             raise
         except Exception:
             await self._bury(chat.tenant, chat.id)
