@@ -9,6 +9,7 @@ import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import islice
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -22,6 +23,9 @@ from llavachat_server.chats.tombstones import ChatName
 
 MAX_ERASURES = 100_000
 """Of about a hundred bytes each."""
+
+MAX_REMOVED = 500
+"""Rows that go with one erasure, which waits for that."""
 
 
 class Erasures:
@@ -37,6 +41,9 @@ class Erasures:
         self._writer = writer
         self._lock = threading.Lock()
         self._settled: set[ChatName] = set()
+        # What was read, and the last of its rows: all of it goes at once.
+        self._read: frozenset[ChatName] = frozenset()
+        self._read_key = self._settled_key = 0
 
     def read(self) -> dict[ChatName, datetime]:
         """When each was erased, the oldest first. Blocks.
@@ -50,28 +57,46 @@ class Erasures:
                 found = connection.execute(query).all()
         except DBAPIError as error:
             raise self._database.refuse(error) from error
-        return {(row.tenant, row.chat_id): rows.read_time(row.erased_at) for row in found}
+        erased = {(row.tenant, row.chat_id): rows.read_time(row.erased_at) for row in found}
+        with self._lock:
+            self._read, self._read_key = frozenset(erased), found[-1].key if found else 0
+        return erased
 
     def settle(self, names: Collection[ChatName]) -> None:
         """Say that the record has them; any thread may. They go with what is erased next, or at the
         end: a commit for each would cost as much as the erasure."""
         with self._lock:
-            self._settled.update(names)
+            rest = set(names)
+            if self._read and self._read <= rest:
+                rest -= self._read
+                self._settled_key, self._read = self._read_key, frozenset()
+            self._settled |= rest
 
-    def remove_settled(self) -> None:
-        """Have those that are settled removed, in the commit that comes next."""
+    def remove_settled(self, *, is_last: bool = False) -> None:
+        """Have those that are settled removed, in the commit that comes next.
+
+        Args:
+            is_last: nothing waits for the next call.
+        """
         with self._lock:
-            names = frozenset(self._settled)
-        if not names:
+            names = frozenset(islice(self._settled, None if is_last else MAX_REMOVED))
+            self._settled -= names
+            last_key, self._settled_key = self._settled_key, 0
+        if not names and not last_key:
             return
 
-        def forget(done: "Future[None]") -> None:
-            if not done.cancelled() and done.exception() is None:
+        def put_back(done: "Future[None]") -> None:
+            if done.exception() is not None:
                 with self._lock:
-                    self._settled -= names
+                    self._settled |= names
+                    self._settled_key = max(self._settled_key, last_key)
 
-        done = self._writer.submit(lambda connection: remove(connection, names))
-        done.add_done_callback(forget)
+        def work(connection: Connection) -> None:
+            if last_key:
+                connection.execute(erasures.delete().where(erasures.c.key <= last_key))
+            remove(connection, names)
+
+        self._writer.submit(work).add_done_callback(put_back)
 
 
 def note(connection: Connection, name: ChatName) -> None:

@@ -112,7 +112,7 @@ class SqlStore:
         """Write what was given so far, and let go of the database. Blocks, but not for ever."""
         if self._checkpoints is not None:
             self._checkpoints.stop()
-        self.erasures.remove_settled()
+        self.erasures.remove_settled(is_last=True)
         has_written = self._writer.close(CLOSE_SECONDS)
         if not has_written:
             log.error("the store is left as it is")
