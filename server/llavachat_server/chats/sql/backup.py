@@ -45,6 +45,12 @@ _BATCH = 500
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
+_STEP_PAGES = 4096
+"""That are copied in one step, 16 MiB: what stops this process waits for one."""
+
+_STEP_INSTRUCTIONS = 10_000
+"""Of SQLite's machine, likewise while it looks for damage."""
+
 _ADVICE = 'see "Backup and restore" in docs/store.md'
 
 
@@ -174,10 +180,14 @@ def _copy(source: Path, access: str, draft: Path) -> int:
             closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as old,
             closing(sqlite3.connect(draft)) as new,
         ):
-            old.backup(new)
+            # One copy of one moment, however much a server writes between two steps; without this
+            # each step would begin anew.
+            old.execute("BEGIN")
+            old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            old.backup(new, pages=_STEP_PAGES, progress=_pause)
             # So that it needs no file beside it; a server that opens it sets this anew.
             new.execute("PRAGMA journal_mode = DELETE")
-            if new.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+            if not _is_whole(new):
                 raise CopyError(f"{source} is damaged; {_ADVICE}")
             return _count_chats(source, new)
     except sqlite3.Error as error:
@@ -186,6 +196,26 @@ def _copy(source: Path, access: str, draft: Path) -> int:
         if is_damaged(error):
             raise CopyError(f"{source} is damaged, or no database; {_ADVICE}") from error
         raise CopyError(f"{source} can not be copied: {error}") from error
+
+
+def _pause(*_: int) -> None:
+    """Between two steps of a copy: what stops this process comes here, and not within one."""
+
+
+def _is_whole(copy: sqlite3.Connection) -> bool:
+    """Whether nothing in it is damaged; what stops this process does not wait for that."""
+    with uninterrupted() as came:
+        # An exception in it would be lost.
+        copy.set_progress_handler(lambda: bool(came), _STEP_INSTRUCTIONS)
+        try:
+            found = copy.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.OperationalError:
+            if not came:
+                raise
+            found = None
+        finally:
+            copy.set_progress_handler(None, 0)
+    return bool(found == ("ok",))
 
 
 def _list_chats(draft: Path) -> dict[ChatName, datetime]:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,9 @@ def drafting(target: Path, *, is_owned: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back what would stop this process: between two names there is no database, and a server
-    would begin one.
+def uninterrupted() -> Iterator[Sequence[int]]:
+    """Hold back what would stop this process, and tell of what has come: between two names there is
+    no database, and a server would begin one.
 
     By handlers: what is blocked in this thread goes to another one, as a library's, and Python
     would take it up here all the same.
@@ -61,7 +61,7 @@ def uninterrupted() -> Iterator[None]:
                 if handler not in (signal.SIG_IGN, None):
                     before[number] = handler
                     signal.signal(number, lambda number, _: came.append(number))
-        yield
+        yield came
     finally:
         for taken, handler in before.items():
             signal.signal(taken, handler)
