@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def open_store(settings: Settings) -> OpenedStore:
     try:
         audit = _open_audit(settings)
         if audit is not None:
-            closes.append(audit.close)
+            closes.append(partial(_close_audit, audit))
         sql: SqlStore | None = None
         if settings.store == "memory":
             store: ChatStore = MemoryStore(
@@ -126,6 +127,12 @@ def _open_audit(settings: Settings) -> AuditLog | None:
         return AuditLog(audit_folder(settings))
     except AuditError as error:
         raise StoreNotOpened(str(error)) from error
+
+
+def _close_audit(audit: AuditLog) -> None:
+    lost = audit.close()
+    if lost is not None:
+        log.error("lines of the audit record are lost", extra={"fields": asdict(lost)})
 
 
 def _open_sql(settings: Settings, audit: AuditLog | None) -> "SqlStore":

@@ -79,12 +79,17 @@ async def test_what_the_record_has_the_database_need_not_know(kept: ErasedChats)
 
 
 async def test_an_erasure_outlasts_a_record_without_room(
-    kept: ErasedChats, monkeypatch: pytest.MonkeyPatch
+    kept: ErasedChats, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Though the server is stopped meanwhile; restoring knows it, and so does the next start."""
+    """Though the server is stopped meanwhile, which tells of it; restoring knows it, and so does
+    the next start."""
     last = kept.chats[2]
     with no_room(monkeypatch), kept.opened() as store:
         await store.delete_chat(last.tenant, last.id)
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "lines of the audit record are lost" == told.message
+    # That a turn was cut, and that its chat was erased.
+    assert {"num_lines": 2, "why": "No space left on device"} == vars(told)["fields"]
     assert last.id not in kept.read_last_words()
     assert 0 == kept.restore()
     erased_at = (read_erasures(kept.folder / "chats.db") or {})[last.tenant, last.id]

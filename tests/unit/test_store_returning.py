@@ -1,9 +1,12 @@
 """A copy's chats that were erased since: they stay erased, unless they are asked for."""
 
+import asyncio
 import errno
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -80,6 +83,20 @@ def refuse(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+WITHOUT_ROOM = """
+import errno, os, sys
+from llavachat_server.__main__ import main
+from llavachat_server.chats import audit
+
+def refuse(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+audit._write_at = refuse
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command, where the record takes no line; its log is its own."""
+
+
 @pytest.mark.parametrize(("failure", "code"), [(stop, 130), (refuse, 1)])
 async def test_what_could_not_be_brought_back_is_erased_still(
     erasures: ErasedChats, monkeypatch: pytest.MonkeyPatch, failure: object, code: int
@@ -153,6 +170,19 @@ async def test_a_record_that_finds_no_room_stays_its_owners(
     assert names == sorted(path.name for path in (erasures.folder / "audit").iterdir())
     assert names == sorted(path.name for path in given)
     assert {erasures.chats[2].id} == await erasures.list_ids()
+
+
+async def test_a_record_that_finds_no_room_is_told_of_once(erasures: ErasedChats) -> None:
+    """By the refusal: no line is lost, as a stopping server's would be, whose log says so."""
+    words = ["store", "restore", str(erasures.copy), "--state-folder", str(erasures.folder)]
+    refused = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", WITHOUT_ROOM, *words, "--bring-back-erased"],
+        capture_output=True,
+        text=True,
+    )
+    told = f"llavachat-server: {os.strerror(errno.ENOSPC)}\n"
+    assert (1, "", told) == (refused.returncode, refused.stdout, refused.stderr)
 
 
 async def test_without_a_record_nobody_knows_what_was_erased(

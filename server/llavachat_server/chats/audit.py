@@ -10,7 +10,6 @@ It must not know chats: a record is a mapping. It belongs to one process.
 
 import hashlib
 import json
-import logging
 import os
 import re
 import threading
@@ -24,8 +23,6 @@ from time import monotonic, sleep
 from typing import IO, Any
 
 from llavachat_server.chats.lock_file import take_lock
-
-log = logging.getLogger("llavachat.store")
 
 FIRST = "0" * 64
 """What the first line of all names as the hash before it."""
@@ -65,6 +62,19 @@ class Finding:
     file: Path | None = None
     line: int = 0
     byte: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Lines that a closed record lacks.
+
+    Args:
+        num_lines: so many.
+        why: the system's word.
+    """
+
+    num_lines: int
+    why: str
 
 
 class AuditLog:
@@ -133,16 +143,21 @@ class AuditLog:
         """
         return self._thread.submit(self._write, [])
 
-    def close(self) -> None:
-        """Write what was given so far, and close the file; what finds no room is lost. Blocks."""
+    def close(self) -> Lost | None:
+        """Write what was given so far, and close the file. Blocks.
+
+        Returns:
+            What found no room; nobody writes it any more.
+        """
         self._thread.shutdown(wait=True)
+        lost = None
         try:
             self._write([])
         except OSError as error:
-            fields = {"num_lines": len(self._late), "why": error.strerror}
-            log.error("lines of the audit record are lost", extra={"fields": fields})
+            lost = Lost(len(self._late), error.strerror or str(error))
         os.close(self._handle)
         self._lock_file.close()
+        return lost
 
     def _write_waiting(self) -> None:
         """Write all that has gathered, and flush it at once."""

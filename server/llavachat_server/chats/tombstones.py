@@ -79,6 +79,7 @@ def note(folder: Path, words: Iterable[tuple[str, ChatName]]) -> None:
         for line in lines:
             line.result()
     finally:
+        # What is lost has been told by an error.
         log.close()
 
 
