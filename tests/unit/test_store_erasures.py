@@ -296,6 +296,21 @@ async def test_what_retention_erases_is_known_as_well(kept: ErasedChats) -> None
             assert expected == list_noted(kept)
 
 
+@pytest.mark.parametrize("words", [(), ("--bring-back-erased",)])
+async def test_a_restored_database_forgets_the_oldest_first(
+    kept: ErasedChats, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """As that of before would have done."""
+    chats = [make_chat() for _ in range(20)]
+    with kept.opened(*OFF) as store:
+        for chat in chats:
+            await store.begin_chat(chat, make_turn(), (), None)
+            await store.delete_chat(chat.tenant, chat.id)
+    monkeypatch.setattr(erasures, "MAX_ERASURES", 15)
+    assert 0 == kept.restore(*words)
+    assert [chat.id for chat in chats[5:]] == list_noted(kept)
+
+
 async def test_the_database_knows_the_latest_alone(
     kept: ErasedChats, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llavachat_server.chats.audit import list_files
-from llavachat_server.chats.sql.backup import Account, Choice
+from llavachat_server.chats.sql.backup import Account, Choice, leave_out
 from llavachat_server.chats.sql.files import give_to_owner
 from llavachat_server.chats.tombstones import (
     ERASED,
@@ -64,8 +64,10 @@ class Returning(Account):
         there = erased or {}
         words = read_last_words(self.record) if self.has_record else LastWords()
         # Of what both know, the database's row is only not removed yet, unless it is a later one.
-        alone = {name for name in there if there[name] > words.erased.get(name, _LONG_AGO)}
-        known = {**words.erased, **{name: there[name] for name in alone}}
+        alone = {
+            name: time for name, time in there.items() if time > words.erased.get(name, _LONG_AGO)
+        }
+        known = {**words.erased, **alone}
         found = chats.keys() & known.keys()
         due = {name for name in found if chats[name] <= known[name]}
         self.num_used_since = len(found) - len(due)
@@ -75,11 +77,10 @@ class Returning(Account):
         settled = {**words.erased, **dict.fromkeys(self._gone, datetime.now(UTC))}
         if not self._brings_back:
             self.num_left_out = len(due)
-            staying = alone - (chats.keys() - due)
-            return Choice(due, {name: there[name] for name in staying}, settled)
+            return Choice(due, leave_out(chats.keys() - due, alone), settled)
         self.num_brought_back = len(due)
         self._back = sorted(due) if self.has_record else []
-        return Choice((), {name: there[name] for name in alone - chats.keys()}, settled)
+        return Choice((), leave_out(chats, alone), settled)
 
     def begin(self) -> None:
         """Write what the record will say; see `Account`.

@@ -73,6 +73,13 @@ class Choice:
     settled: Mapping[ChatName, datetime] = field(default_factory=dict)
 
 
+def leave_out(
+    chats: Collection[ChatName], erased: Mapping[ChatName, datetime]
+) -> dict[ChatName, datetime]:
+    """What was erased but for these chats, the oldest first as before: that is forgotten first."""
+    return {name: time for name, time in erased.items() if name not in chats}
+
+
 class Account:
     """Who says which chats of a copy are not to return, and is told how that ends; this one lets
     all return. Asked while nobody else can own the database."""
@@ -87,8 +94,7 @@ class Account:
             erased: what the database that lies there knows to be erased, and since when. None: it
                 can not be read.
         """
-        known = erased or {}
-        return Choice(noted={name: known[name] for name in known.keys() - chats.keys()})
+        return Choice(noted=leave_out(chats, erased or {}))
 
     def begin(self) -> None:
         """The copy takes the database's place now, unless this raises."""
