@@ -3,8 +3,10 @@
 Contract: a chat does not return whose last word in the audit record is that it is erased, or that
 the database which lies there knows to be erased, unless it is asked for, or was used after that:
 then it was back already, by other means. The record says that a chat is back before it is; where it
-then does not come, or a later copy does not have it, the record says that it is erased. What the
-database alone knows goes on to the one in its place.
+then does not come, or a later copy does not have it, the record says that it is erased, unless the
+process is killed before: the database that lies there may lack it for other reasons, and to go by
+that would keep chats erased where a lost database is restored. What the database alone knows goes
+on to the one in its place.
 """
 
 from collections.abc import Mapping
