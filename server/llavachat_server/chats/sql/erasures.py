@@ -86,7 +86,7 @@ class Erasures:
             return
 
         def put_back(done: "Future[None]") -> None:
-            if done.exception() is not None:
+            if done.cancelled() or done.exception() is not None:
                 with self._lock:
                     self._settled |= names
                     self._settled_key = max(self._settled_key, last_key)
