@@ -73,19 +73,18 @@ def test_a_copy_ends_before_it_is_done(
     assert before == set(tmp_path.rglob("*"))
 
 
-def test_the_look_for_damage_ends_as_well(
-    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite looks in one call; it is interrupted."""
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How looks for damage ended. The first takes long, and this process is stopped in it."""
     is_looking = threading.Event()
     ends: list[str] = []
 
     class Looking(sqlite3.Connection):
-        """One whose look for damage takes long."""
+        """A connection that looks so."""
 
         def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
             """Begin it."""
-            if not sql.startswith("PRAGMA integrity_check"):
+            if not sql.startswith("PRAGMA integrity_check") or is_looking.is_set():
                 return super().execute(sql, *values)
             is_looking.set()
             counting = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000"
@@ -108,13 +107,29 @@ def test_the_look_for_damage_ends_as_well(
         assert is_looking.wait(PATIENCE_SECONDS)
         stop()
 
-    stopping = threading.Thread(target=stop_looking)
-    stopping.start()
+    threading.Thread(target=stop_looking).start()
+    return ends
+
+
+def test_the_look_for_damage_ends_as_well(database: Path, tmp_path: Path, looks: list[str]) -> None:
+    """SQLite looks in one call; it is interrupted."""
     words = ("backup", str(tmp_path / "copy"), "--state-folder", str(database.parent))
     assert 143 == main(["store", *words])
-    stopping.join()
-    assert ["interrupted"] == ends
+    assert ["interrupted"] == looks
     assert [] == [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+def test_a_program_that_goes_on_has_its_copy(
+    database: Path, tmp_path: Path, looks: list[str]
+) -> None:
+    """Its own handler took the signal: nothing is damaged for that."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        assert 1 == back_up(database, tmp_path / "copy")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ([signal.SIGTERM], ["interrupted"]) == (came, looks)
 
 
 def test_a_copy_beside_a_server_that_writes_is_of_one_moment(

@@ -94,6 +94,21 @@ async def test_what_could_not_be_removed_goes_later(
     assert [set(NAMES[:2])] == removed
 
 
+async def test_what_was_erased_since_stays_under_a_key_of_before(store: SqlStore) -> None:
+    """SQLite gives keys again, and a removal that failed may have been done."""
+    store.erasures.settle(store.erasures.read())
+
+    def remove_all(connection: Connection) -> None:
+        connection.exec_driver_sql("DELETE FROM erasures")
+
+    store._writer.submit(remove_all).result(PATIENCE_SECONDS)
+    late = ("bob", "f" * 32)
+    store._writer.submit(lambda connection: erasures.note(connection, late)).result()
+    store.erasures.remove_settled()
+    wait(store)
+    assert {late} == store.erasures.read().keys()
+
+
 async def test_what_a_start_has_read_goes_at_once(
     store: SqlStore, removed: list[set[ChatName]]
 ) -> None:

@@ -41,9 +41,10 @@ class Erasures:
         self._writer = writer
         self._lock = threading.Lock()
         self._settled: set[ChatName] = set()
-        # What was read, and the last of its rows: all of it goes at once.
+        # What was read, and its last row's key and latest time: all of it goes at once. SQLite
+        # gives keys again once their rows are gone, to what was erased later.
         self._read: frozenset[ChatName] = frozenset()
-        self._read_key = self._settled_key = 0
+        self._read_last = self._settled_last = (0, 0)
 
     def read(self) -> dict[ChatName, datetime]:
         """When each was erased, the oldest first. Blocks.
@@ -59,7 +60,11 @@ class Erasures:
             raise self._database.refuse(error) from error
         erased = {(row.tenant, row.chat_id): rows.read_time(row.erased_at) for row in found}
         with self._lock:
-            self._read, self._read_key = frozenset(erased), found[-1].key if found else 0
+            self._read = frozenset(erased)
+            self._read_last = (
+                max((row.key for row in found), default=0),
+                max((row.erased_at for row in found), default=0),
+            )
         return erased
 
     def settle(self, names: Collection[ChatName]) -> None:
@@ -69,7 +74,7 @@ class Erasures:
             rest = set(names)
             if self._read and self._read <= rest:
                 rest -= self._read
-                self._settled_key, self._read = self._read_key, frozenset()
+                self._settled_last, self._read = self._read_last, frozenset()
             self._settled |= rest
 
     def remove_settled(self, *, is_last: bool = False) -> None:
@@ -81,7 +86,7 @@ class Erasures:
         with self._lock:
             names = frozenset(islice(self._settled, None if is_last else MAX_REMOVED))
             self._settled -= names
-            last_key, self._settled_key = self._settled_key, 0
+            (last_key, last_time), self._settled_last = self._settled_last, (0, 0)
         if not names and not last_key:
             return
 
@@ -89,11 +94,12 @@ class Erasures:
             if done.cancelled() or done.exception() is not None:
                 with self._lock:
                     self._settled |= names
-                    self._settled_key = max(self._settled_key, last_key)
+                    self._settled_last = max(self._settled_last, (last_key, last_time))
 
         def work(connection: Connection) -> None:
             if last_key:
-                connection.execute(erasures.delete().where(erasures.c.key <= last_key))
+                is_read = (erasures.c.key <= last_key) & (erasures.c.erased_at <= last_time)
+                connection.execute(erasures.delete().where(is_read))
             remove(connection, names)
 
         self._writer.submit(work).add_done_callback(put_back)
