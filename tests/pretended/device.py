@@ -182,8 +182,10 @@ class Gpu:
     def flush(self, mark: int | None = None) -> None:
         """Do what is queued, up to a mark; nobody waits."""
         left = 0 if mark is None else self.num_queued - mark
-        while len(self._queue) > left:
-            self._queue.pop(0)()
+        # A device knows no modes: whichever thread waits, another's tensors are written.
+        with torch.inference_mode():
+            while len(self._queue) > left:
+                self._queue.pop(0)()
 
     @contextmanager
     def capture(self, graph: Graph, pool: _Pool | None = None, **_: Any) -> Iterator[None]:
