@@ -42,6 +42,16 @@ def read_files(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.glob("chats.db*")))
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Somebody reads meanwhile, as a backup does: the log can not be emptied."""
+    with closing(sqlite3.connect(folder / "chats.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM turns").fetchone()
+        yield
+        reader.execute("COMMIT")
+
+
 async def until_so(is_so: Callable[[], bool]) -> None:
     """Wait until it is; a file has no event."""
 
@@ -91,16 +101,13 @@ async def test_a_reader_that_needs_the_log_is_not_waited_for(
     """Others write on, the log has it, and the words go once the reader has gone."""
     monkeypatch.setattr(checkpoints, "TELL_SECONDS", 0.0)
     chat = await keep_chat(store)
-    with closing(sqlite3.connect(tmp_path / "chats.db", isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM turns").fetchone()
+    with reading(tmp_path):
         with caplog.at_level(logging.WARNING):
             await store.delete_chat("ada", chat.id)
             await until_so(lambda: "what was erased is in the write-ahead log still" in caplog.text)
         other = make_chat()
         await store.begin_chat(other, make_turn(), (), None)
         assert WORDS in read_files(tmp_path)
-        reader.execute("COMMIT")
     await until_so(lambda: WORDS not in read_files(tmp_path))
     assert other.id == (await store.get_chat("ada", other.id)).id
 
@@ -138,10 +145,7 @@ async def test_a_killed_servers_log_is_emptied_at_the_next_start(
     chat = await keep_chat(store)
     copy = tmp_path / "copy"
     copy.mkdir()
-    with closing(sqlite3.connect(tmp_path / "chats.db", isolation_level=None)) as reader:
-        # Keeps the store's own checkpoint from the log.
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM turns").fetchone()
+    with reading(tmp_path):
         await store.delete_chat("ada", chat.id)
         for name in ("chats.db", "chats.db-wal"):
             shutil.copy(tmp_path / name, copy / name)
@@ -200,13 +204,10 @@ async def test_a_store_that_is_closed_waits_for_no_reader(
     """Who keeps the log from being emptied, as a backup, would keep the server from ending."""
     monkeypatch.setattr(checkpoints, "TELL_SECONDS", 0.0)
     chat = await keep_chat(store)
-    with closing(sqlite3.connect(tmp_path / "chats.db", isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM turns").fetchone()
+    with reading(tmp_path):
         await store.delete_chat("ada", chat.id)
         await until_so(lambda: "what was erased is in the write-ahead log still" in caplog.text)
         with for_hours(monkeypatch):
             close_at_once(store)
-        reader.execute("COMMIT")
     # The last one who has it open empties it.
     assert WORDS not in read_files(tmp_path)
