@@ -3,10 +3,13 @@
 The same sources give the same bytes, so that an unchanged release is an unchanged deployment.
 """
 
+import atexit
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +38,13 @@ class Release:
 
     @classmethod
     def build(cls, root: Path = ROOT) -> "Release":
-        """The release of a source tree; its wheel is built now.
+        """The release of a source tree; its wheel is built now, and goes when the process ends.
 
         Raises:
             ConfigurationError: `root` is not llavachat's source tree, or its wheel does not build.
         """
         folder = Path(tempfile.mkdtemp(prefix="llavachat-wheel-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
         wheels = list(folder.glob("*.whl"))
@@ -53,12 +57,21 @@ class Release:
             wheel=wheels[0], constraints=root / "constraints.txt", assets=root / "cdk" / "assets"
         )
 
-    def stage(self) -> Path:
-        """A new folder that holds the whole release, as the machine will unpack it."""
+    @contextmanager
+    def staged(self, *, keep: bool = False) -> Iterator[Path]:
+        """A folder that holds the whole release, as the machine will unpack it.
+
+        Args:
+            keep: leave it there afterwards, for whoever reads it later.
+        """
         folder = Path(tempfile.mkdtemp(prefix="llavachat-release-"))
-        shutil.copy(self.wheel, folder)
-        shutil.copy(self.constraints, folder / "constraints.txt")
-        ignore = shutil.ignore_patterns("__pycache__", ".*_cache")
-        shutil.copytree(self.assets, folder / "assets", ignore=ignore)
-        shutil.copytree(MACHINE, folder / "machine", ignore=ignore)
-        return folder
+        try:
+            shutil.copy(self.wheel, folder)
+            shutil.copy(self.constraints, folder / "constraints.txt")
+            ignore = shutil.ignore_patterns("__pycache__", ".*_cache")
+            shutil.copytree(self.assets, folder / "assets", ignore=ignore)
+            shutil.copytree(MACHINE, folder / "machine", ignore=ignore)
+            yield folder
+        finally:
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,10 @@ class Service(Construct):
 
     def __init__(self, scope: Construct, id: str, *, release: Release) -> None:
         super().__init__(scope, id)
-        self.release = s3_assets.Asset(self, "Release", path=str(release.stage()))
+        # An asset is copied while it is made; under `cdk --no-staging` it is read where it lies.
+        unstaged = bool(self.node.try_get_context("aws:cdk:disable-asset-staging"))
+        with release.staged(keep=unstaged) as folder:
+            self.release = s3_assets.Asset(self, "Release", path=str(folder))
         self.api_key = secretsmanager.Secret(
             self,
             "ApiKey",

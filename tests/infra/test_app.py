@@ -6,18 +6,21 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 
-def start_app(folder: Path, **context: object) -> subprocess.CompletedProcess[str]:
+def start_app(
+    folder: Path, variables: Mapping[str, str] = os.environ, **context: object
+) -> subprocess.CompletedProcess[str]:
     """Run the app with a context, as the CDK command line does."""
     return subprocess.run(
         [sys.executable, str(ROOT / "cdk" / "app.py")],
         cwd=ROOT,
-        env=os.environ | {"CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(context)},
+        env={**variables, "CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps(context)},
         capture_output=True,
         text=True,
         check=False,
@@ -29,6 +32,26 @@ def test_the_app_writes_a_template_under_the_chosen_name(tmp_path: Path) -> None
     done = start_app(tmp_path, stack_name="pictures", chats_gib="33")
     assert 0 == done.returncode, done.stderr
     assert '"Size": 33' in (tmp_path / "pictures.template.json").read_text()
+
+
+def test_only_the_output_is_left(tmp_path: Path) -> None:
+    """The wheel and what was put together for the machine go, however often one synthesises."""
+    out, temporary = tmp_path / "cdk.out", tmp_path / "tmp"
+    temporary.mkdir()
+    done = start_app(out, {**os.environ, "TMPDIR": str(temporary)})
+    assert 0 == done.returncode, done.stderr
+    assert [] == list(temporary.glob("llavachat-*"))
+    assert 1 == len(list(out.glob("asset.*/llavachat-*.whl")))
+
+
+def test_an_asset_that_is_not_copied_stays_where_it_is_read(tmp_path: Path) -> None:
+    """As `cdk deploy --no-staging` has it, which zips it after the app has ended."""
+    out, temporary = tmp_path / "cdk.out", tmp_path / "tmp"
+    temporary.mkdir()
+    variables = {**os.environ, "TMPDIR": str(temporary)}
+    done = start_app(out, variables, **{"aws:cdk:disable-asset-staging": True})
+    assert 0 == done.returncode, done.stderr
+    assert 1 == len(list(temporary.glob("llavachat-release-*/llavachat-*.whl")))
 
 
 def test_synthesis_takes_less_than_ten_seconds(tmp_path: Path) -> None:
