@@ -58,7 +58,7 @@ from llavachat_server.rpc.use import UseNotes
 from llavachat_server.settings import Settings
 from llavachat_server.stores import OpenedStore, StoreNotOpened, open_store
 from llavachat_server.values import MAX_TURNS_PER_CHAT
-from llavachat_server.warming import warm_up
+from llavachat_server.warming import WarmUpFailed, warm_up
 
 log = logging.getLogger("llavachat")
 
@@ -212,6 +212,8 @@ class App:
             num_tokens = await warm_up(engine, self._intake)
         except IntakeUnavailable as error:
             raise StartError("the processes that decode pictures can not be started") from error
+        except WarmUpFailed as error:
+            raise StartError(f"the model does not answer about a first picture: {error}") from error
         self._tell("warmed up", completion_tokens=num_tokens)
         self._turns = Turns(
             MeteredEngine(self._watch.watch(engine), quotas),

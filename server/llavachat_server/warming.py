@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from llavachat_server.images.intake import Intake
 from llavachat_server.interfaces import Engine
 from llavachat_server.values import (
+    EngineError,
     EngineImage,
     EngineRequest,
     Finished,
@@ -18,13 +19,15 @@ from llavachat_server.values import (
     Sampling,
 )
 
-_WARM_UP_SECONDS = 120.0
+WARM_UP_SECONDS = 900.0
+"""On a large model and a slow processor reading the prompt takes minutes; a start may take half an
+hour (`ops.pulse.MAX_START_SECONDS`)."""
 _WARM_UP_TOKENS = 2
 """One of a prompt's last row, and one of a step."""
 
 
 class WarmUpFailed(Exception):
-    """The model did not answer about the first picture."""
+    """The model did not answer about the first picture; says why, as the end of a sentence."""
 
 
 async def warm_up(engine: Engine, intake: Intake) -> int:
@@ -43,15 +46,26 @@ async def warm_up(engine: Engine, intake: Intake) -> int:
         token_ids=engine.prompts.build_first_turn("What is this?"),
         images=(EngineImage(picture.info.id, picture.pixels),),
         sampling=Sampling(max_tokens=_WARM_UP_TOKENS),
-        time_limit_seconds=_WARM_UP_SECONDS,
+        time_limit_seconds=WARM_UP_SECONDS,
     )
-    async for event in engine.generate(request):
-        if isinstance(event, Finished):
-            is_answer = event.finish_reason in (FinishReason.EOS, FinishReason.MAX_TOKENS)
-            if is_answer and event.usage.completion_tokens > 0:
-                return event.usage.completion_tokens
-            raise WarmUpFailed(f"the first answer ended as {event.finish_reason.value}")
-    raise WarmUpFailed("the first answer did not end")
+    try:
+        async for event in engine.generate(request):
+            if isinstance(event, Finished):
+                return _count_tokens(event)
+    except EngineError as error:
+        raise WarmUpFailed(str(error)) from error
+    raise WarmUpFailed("its answer did not end")
+
+
+def _count_tokens(end: Finished) -> int:
+    reason, count = end.finish_reason, end.usage.completion_tokens
+    if reason is FinishReason.TIME_LIMIT:
+        raise WarmUpFailed(f"{WARM_UP_SECONDS:.0f} s are not enough for it on this machine")
+    if reason not in (FinishReason.EOS, FinishReason.MAX_TOKENS):
+        raise WarmUpFailed(f"its answer ended as {reason.value}")
+    if not count:
+        raise WarmUpFailed("its answer was empty")
+    return count
 
 
 def _first_picture() -> bytes:

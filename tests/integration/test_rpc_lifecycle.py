@@ -338,6 +338,15 @@ async def test_an_address_that_is_none_of_ours_is_told(
     assert f"{setting}: '{address}' can not be opened; {why}" == str(caught.value)
 
 
+async def test_a_model_that_does_not_answer_ends_the_start_with_a_sentence() -> None:
+    """No stack is needed to see that a machine is too slow, or an answer empty."""
+    with pytest.raises(StartError) as caught:
+        async with run_app(ScriptedEngine("")):
+            pass
+    expected = "the model does not answer about a first picture: its answer was empty"
+    assert expected == str(caught.value)
+
+
 async def test_a_unix_socket_without_its_folder_is_told(tmp_path: Path) -> None:
     """Likewise."""
     listen = f"unix:{tmp_path}/none/socket"

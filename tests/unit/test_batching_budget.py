@@ -1,6 +1,6 @@
 """How much of a prompt a step takes: learnt from steps, bounded by the gap."""
 
-from llavachat_server.engine.batching.budget import GapBudget
+from llavachat_server.engine.batching.budget import MAX_STEP_SECONDS, GapBudget
 
 
 def test_chunk_follows_the_gap_budget() -> None:
@@ -14,10 +14,31 @@ def test_chunk_follows_the_gap_budget() -> None:
 
 
 def test_nobody_runs_nobody_waits() -> None:
-    """Without running answers a prompt may take the largest step."""
+    """Without running answers a prompt may take the largest step, however long a gap it makes."""
     budget = GapBudget(0.050, 512)
-    budget.observe(0, 512, 5.0)
+    budget.observe(1, 0, 0.010)
+    budget.observe(0, 512, 0.9 * MAX_STEP_SECONDS)
     assert 512 == budget.count_tokens(0)
+
+
+def test_a_slow_machine_takes_no_step_that_looks_like_a_hang() -> None:
+    """Seven billion parameters on two cores: a prompt of 256 tokens would be one step of 22 s."""
+    budget = GapBudget(0.010, 256)
+    budget.observe(1, 0, 1.4)
+    budget.observe(0, 256, 1.4 + 256 * 0.08)
+    assert 16 == budget.count_tokens(0)
+
+
+def test_small_chunks_spare_nothing_where_steps_take_long_by_themselves() -> None:
+    """Then a prompt gets half of the step, and all of it before that is known."""
+    budget = GapBudget(0.010, 256)
+    budget.observe(0, 256, 4.0 + 256 * 0.08)
+    unknown = budget.count_tokens(0)
+    budget.observe(1, 0, 4.0)
+    budget.observe(0, 256, 4.0 + 256 * 0.08)
+    for _ in range(60):
+        budget.observe(0, 48, 4.0 + 48 * 0.08)
+    assert [256, 48] == [unknown, budget.count_tokens(0)]
 
 
 def test_prompt_gets_on_under_the_tightest_budget() -> None:

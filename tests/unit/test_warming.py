@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from llavachat_server.images.intake import Intake
 from llavachat_server.values import (
+    ContextFull,
     Delta,
     EngineEvent,
     EngineRequest,
@@ -50,10 +51,24 @@ async def test_an_answer_that_was_cut_is_no_answer(intake: Intake, reason: Finis
         return
     with pytest.raises(WarmUpFailed) as caught:
         await warming_up
-    assert f"the first answer ended as {reason.value}" == str(caught.value)
+    expected = (
+        "900 s are not enough for it on this machine"
+        if reason is FinishReason.TIME_LIMIT
+        else f"its answer ended as {reason.value}"
+    )
+    assert expected == str(caught.value)
 
 
 async def test_an_empty_answer_is_no_answer(intake: Intake) -> None:
     """A model that says nothing does not serve."""
-    with pytest.raises(WarmUpFailed):
+    with pytest.raises(WarmUpFailed) as caught:
         await warm_up(ScriptedEngine(""), intake)
+    assert "its answer was empty" == str(caught.value)
+
+
+async def test_what_the_engine_says_of_it_is_told(intake: Intake) -> None:
+    """Such as that the model's context does not hold a picture."""
+    full = ContextFull(text_tokens=9, image_tokens=576, context_tokens=512)
+    with pytest.raises(WarmUpFailed) as caught:
+        await warm_up(ScriptedEngine(full), intake)
+    assert str(full) == str(caught.value)

@@ -3,6 +3,11 @@
 MIN_CHUNK_TOKENS = 8
 """A prompt always gets on, however tight the budget."""
 
+MAX_STEP_SECONDS = 3.0
+"""A prompt's step with no answer beside it, unless a single token takes more than half of that:
+whoever comes, leaves or asks whether the engine lives waits for its end. On a large model and a
+slow processor 256 tokens may take half a minute."""
+
 _FIRST_GUESS_TOKENS = 64
 _SMOOTHING = 0.2
 
@@ -17,7 +22,7 @@ class GapBudget:
     Args:
         gap_seconds: the longest pause that a prompt may cause in running answers, if a step
             without prompts takes at most half of it.
-        max_tokens: prompt tokens of a step at most.
+        max_tokens: prompt tokens of a step at most, however quick they are.
     """
 
     def __init__(self, gap_seconds: float, max_tokens: int) -> None:
@@ -28,12 +33,14 @@ class GapBudget:
 
     def count_tokens(self, num_decodes: int) -> int:
         """Prompt tokens that the next step may take beside so many running answers."""
-        if not num_decodes:
+        if not num_decodes and (self._token_seconds is None or not self._decode_seconds):
+            # What a step takes by itself is not known, which small chunks would pay for many times.
             return self._max_tokens
         if self._token_seconds is None:
             return min(_FIRST_GUESS_TOKENS, self._max_tokens)
-        decode_seconds = self._expect_decodes(num_decodes)
-        left_seconds = max(self._gap_seconds - decode_seconds, decode_seconds)
+        longest_seconds = self._gap_seconds if num_decodes else MAX_STEP_SECONDS
+        own_seconds = self._expect_decodes(max(1, num_decodes))
+        left_seconds = max(longest_seconds - own_seconds, own_seconds)
         fitting = int(left_seconds / self._token_seconds)
         # Half blocks suit the kernels, and the budget is no more exact than that.
         return max(MIN_CHUNK_TOKENS, min(fitting // 8 * 8, self._max_tokens))
