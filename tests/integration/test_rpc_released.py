@@ -50,7 +50,7 @@ def list_requests() -> list[Message]:
     To ask asyncio's own frees what is free already (github.com/python/cpython/issues/122695, until
     Python 3.12.6), so that the tests crash or hang.
     """
-    holders = [each for each in gc.get_objects() if not isinstance(each, ModuleType)]
+    holders = [each for each in gc.get_objects() if not issubclass(type(each), ModuleType)]
     held = gc.get_referents(*holders)
     return [each for each in held if issubclass(type(each), Message) and is_request(each)]
 
