@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     multiple,
     rule,
 )
+from llavachat_server.engine.batching.beginnings import Beginnings
 from llavachat_server.engine.batching.blocks import MAX_OWNERS, BlockPool
 
 
@@ -195,6 +196,33 @@ def test_room_that_is_given_up_is_in_one_piece() -> None:
         assert fresh is not None
         blocks += fresh
     assert list(range(blocks[0], blocks[0] + 4)) == blocks
+
+
+def test_room_that_was_hoped_for_goes_with_its_sequence() -> None:
+    """A later comer gets a piece that reaches into it."""
+    pool = BlockPool(24, 4)
+    held = pool.allocate(4, None, 4)
+    ended = pool.allocate(1, None, 8)
+    assert ([0, 1, 2, 3], [4]) == (held, ended)
+    pool.release([4])
+    assert [*range(4, 24)] == pool.allocate(20, None, 20)
+
+
+def test_a_pool_of_nothing_is_refused() -> None:
+    """Neither without blocks nor with blocks that hold no token."""
+    for num_blocks, block_tokens in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match="at least one block of at least one token"):
+            BlockPool(num_blocks, block_tokens)
+    assert 1 == BlockPool(1, 1).num_available
+
+
+def test_a_block_that_begins_anew_is_no_longer_found_where_it_was() -> None:
+    """What it holds now would be taken for the continuation of another prefix."""
+    beginnings = Beginnings()
+    beginnings.note(3, b"one", [5, 6, 7])
+    beginnings.note(3, b"other", [5, 6])
+    assert (None, (3, 2)) == (beginnings.find(b"one", [5, 6]), beginnings.find(b"other", [5, 6]))
+    assert (2, 0) == (beginnings.count_tokens(3), beginnings.count_tokens(4))
 
 
 def test_too_many_blocks_change_nothing() -> None:
