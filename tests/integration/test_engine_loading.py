@@ -49,6 +49,21 @@ try:
 except LoadingError as error:
     print(error)
 """
+LOAD = """
+import sys
+from pathlib import Path
+from llavachat_server.engine.placement import Machine, place_model
+from llavachat_server.engine.settings import EngineSettings
+from llavachat_server.engine.tensors.loading import read_weights
+from llavachat_server.ops import logs
+from llavachat_server.values import Quantization
+
+logs.set_up("json", "info")
+folder = Path(sys.argv[1])
+settings = EngineSettings(model=str(folder), quantization=Quantization.INT8)
+model = read_weights(folder, settings, place_model(settings, Machine()))
+print(type(model.get_decoder().layers[0].mlp.up_proj).__name__)
+"""
 STAGES = ["checkpoint", "libraries", "weights", "fingerprint", "cache"]
 
 
@@ -295,6 +310,23 @@ def test_importing_the_engine_does_not_import_torch() -> None:
     )
 
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+def test_nothing_compiled_is_fetched(folder: Path, tmp_path: Path) -> None:
+    """By the package for that, which libraries use where it is installed; nor is it asked for."""
+    (tmp_path / "kernels.py").write_text('print("kernels was imported")\n')
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "Linear8bitLt\n", []) == (
+        done.returncode,
+        done.stdout,
+        [line for line in done.stderr.splitlines() if "kernels" in line],
+    )
 
 
 def test_the_embedded_checkpoint_is_one() -> None:

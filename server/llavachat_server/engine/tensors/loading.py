@@ -6,9 +6,11 @@ Weights come from safetensors files only. Slow: it belongs on a worker thread.
 import errno
 import importlib.metadata
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -181,6 +183,7 @@ def read_weights(
     Raises:
         LoadingError: the files are broken, lack weights, or do not fit into memory.
     """
+    _leave_kernels_unused()
     from transformers import LlavaForConditionalGeneration
     from transformers.utils import logging as transformers_logging
 
@@ -208,6 +211,16 @@ def read_weights(
         raise _explain(folder, error) from error
     _refuse_gaps(folder, told)
     return model.eval().requires_grad_(False)
+
+
+def _leave_kernels_unused() -> None:
+    """Have nothing compiled come from the hub, where somebody has installed the package for that.
+
+    bitsandbytes asks it as it is imported on a processor with bfloat16, GPU or not, and tells who
+    has it not to install it.
+    """
+    sys.modules.setdefault("kernels", cast(ModuleType, None))
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def _explain(folder: Path, error: Exception) -> LoadingError:
