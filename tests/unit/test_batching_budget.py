@@ -25,6 +25,7 @@ def test_a_slow_machine_takes_no_step_that_looks_like_a_hang() -> None:
     """Seven billion parameters on two cores: a prompt of 256 tokens would be one step of 22 s."""
     budget = GapBudget(0.010, 256)
     budget.observe(1, 0, 1.4)
+    budget.observe(2, 0, 2.9)
     budget.observe(0, 256, 1.4 + 256 * 0.08)
     assert 16 == budget.count_tokens(0)
 
@@ -60,19 +61,45 @@ def test_prompts_get_as_much_of_a_step_as_many_answers() -> None:
 def test_a_step_is_judged_by_those_with_as_many_answers() -> None:
     """Few answers leave a prompt most of the gap, whatever many took before."""
     budget = GapBudget(0.025, 512)
-    budget.observe(2, 0, 0.0045)
-    budget.observe(32, 0, 0.0205)
-    budget.observe(2, 32, 0.0045 + 32 * 0.0005)
-    assert [40, 40] == [budget.count_tokens(2), budget.count_tokens(32)]
-    assert [40, 40] == [budget.count_tokens(3), budget.count_tokens(63)]
-    # Unknown: as with fewer, and with more where there are no fewer.
-    assert [40, 40] == [budget.count_tokens(8), budget.count_tokens(1)]
+    budget.observe(1, 0, 0.001)
+    budget.observe(2, 0, 0.005)
+    budget.observe(32, 0, 0.0305)
+    budget.observe(2, 32, 0.005 + 32 * 0.0005)
+    assert [48, 40, 40, 56, 56] == [budget.count_tokens(number) for number in (1, 2, 3, 32, 63)]
+    # Unknown: as with fewer.
+    assert [40, 40] == [budget.count_tokens(number) for number in (4, 31)]
+
+
+def test_few_answers_are_judged_by_more_where_no_fewer_were_seen() -> None:
+    """Which bounds the pause that a prompt causes from above."""
+    budget = GapBudget(0.025, 512)
+    budget.observe(4, 0, 0.005)
+    budget.observe(32, 0, 0.0305)
+    budget.observe(4, 32, 0.005 + 32 * 0.0005)
+    assert 40 == budget.count_tokens(1)
+
+
+def test_one_slow_step_of_answers_is_not_believed() -> None:
+    """Nor forgotten: a fifth of it counts."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.010)
+    budget.observe(4, 64, 0.010 + 64 * 0.0005)
+    budget.observe(4, 0, 0.020)
+    assert 72 == budget.count_tokens(4)
+
+
+def test_a_prompt_that_nothing_is_known_beside_is_all_of_its_step() -> None:
+    """Answers that came with it, of which no step was seen yet, count as no time."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 8, 8 * 0.0005)
+    assert 96 == budget.count_tokens(4)
 
 
 def test_what_every_step_costs_is_no_prompts_cost() -> None:
     """A short follow-up alone, which reads all weights, does not make later chunks small."""
     budget = GapBudget(0.100, 1024)
     budget.observe(1, 0, 0.025)
+    budget.observe(2, 0, 0.030)
     budget.observe(0, 1024, 0.025 + 1024 * 0.0001)
     before = budget.count_tokens(1)
     budget.observe(0, 20, 0.025 + 20 * 0.0001)
