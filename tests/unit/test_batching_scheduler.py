@@ -41,6 +41,19 @@ def test_long_prompt_goes_in_chunks() -> None:
     ]
 
 
+def test_prompts_share_a_step() -> None:
+    """What one takes of the budget is not there for the next, whichever line they are in."""
+    scheduler = make_scheduler(max_tokens=8)
+    add(scheduler, 1, 5)
+    add(scheduler, 2, 10)
+    add(scheduler, 3, 10)
+    assert [
+        [(1, 0, 5), (2, 0, 3)],
+        [(1, 5, 1), (2, 3, 7), (3, 0, 1)],
+        [(1, 6, 1), (2, 10, 1), (3, 1, 8)],
+    ] == [sorted(run_step(scheduler)) for _ in range(3)]
+
+
 def test_running_answers_do_not_wait_for_a_prompt() -> None:
     """While a prompt enters, each step also brings the running answer's next token."""
     scheduler = make_scheduler(max_tokens=16)
@@ -124,6 +137,26 @@ def test_full_cache_sends_the_latest_back() -> None:
     assert [first] == scheduler.running
     assert [second] == list(scheduler.waiting)
     assert [] == second.blocks
+
+
+def test_who_needs_a_block_that_is_free_sends_nobody_back() -> None:
+    """Each goes on in the step in which its last block is full."""
+    scheduler = make_scheduler(num_blocks=6, max_tokens=64)
+    add(scheduler, 1, 4, max_new_tokens=5)
+    add(scheduler, 2, 4, max_new_tokens=5)
+    run_step(scheduler)
+    assert [[(1, at, 1), (2, at, 1)] for at in range(4, 8)] == [
+        run_step(scheduler) for _ in range(4)
+    ]
+
+
+def test_who_made_room_by_sending_another_back_goes_on_at_once() -> None:
+    """Its token is in the very step in which the other's is missing."""
+    scheduler = make_scheduler(num_blocks=4, max_tokens=64)
+    add(scheduler, 1, 4, max_new_tokens=9)
+    add(scheduler, 2, 4, max_new_tokens=9)
+    steps = [run_step(scheduler) for _ in range(6)]
+    assert [[(1, 7, 1), (2, 7, 1)], [(1, 8, 1)]] == steps[4:]
 
 
 def test_every_answer_ends_in_the_smallest_cache() -> None:

@@ -104,6 +104,27 @@ def test_the_kept_tokens_spell_a_beginning_of_the_shown_text(ids: list[int]) -> 
     assert "".join(deltas).startswith(decode_tokens(TABLE, kept))
 
 
+@given(token_ids, st.sampled_from([(), ("\0",)]))
+def test_all_tokens_of_an_answer_that_nothing_stopped_are_kept(
+    ids: list[int], stop: tuple[str, ...]
+) -> None:
+    """Also those that spell nothing, or begin a character that never became whole."""
+    assert len(ids) == stream(ids, stop)[1].count_spoken_tokens()
+
+
+def test_nothing_is_told_after_a_stop_text() -> None:
+    """Not by the tokens that the model had made meanwhile, nor by the answer's end."""
+    deltas, detokeniser = stream(encode("a stop and more"), ("stop",))
+
+    assert "a " == "".join(deltas)
+    assert StopMatch("stop") == detokeniser.match
+    assert ("", "", 1) == (
+        detokeniser.push(encode("stop")[0]),
+        detokeniser.finish(),
+        detokeniser.count_spoken_tokens(),
+    )
+
+
 @pytest.mark.parametrize("character", ["é", "€", "🦙"])
 def test_half_a_stop_text_is_not_kept(character: str) -> None:
     """Bytes that only begin the stop text's first character are no part of the answer's ids; those
@@ -134,6 +155,11 @@ def test_a_space_inside_stays_and_the_first_one_goes() -> None:
 def test_special_tokens_are_silent() -> None:
     """Structure is never shown as text."""
     assert "" == "".join(stream([0, 1, 2, TOKENIZER.token_to_id("<image>")])[0])
+
+
+def test_ids_without_a_token_spell_nothing() -> None:
+    """A model's head may be wider than its tokenizer."""
+    assert [b"", b""] == [TABLE.spell(token_id) for token_id in (-1, NUM_TOKENS)]
 
 
 def test_another_kind_of_tokenizer_is_refused() -> None:
