@@ -1,5 +1,6 @@
 """Who computes what: order, chunks, admission, stepping back."""
 
+from collections.abc import Hashable
 from collections.abc import Sequence as Ids
 
 import pytest
@@ -191,6 +192,39 @@ def test_cached_prefix_is_not_planned() -> None:
     scheduler.add(follow_up)
     assert [(2, 12, 2)] == run_step(scheduler)
     assert 12 == follow_up.cached_tokens
+
+
+def test_a_running_chats_prompt_is_shared_to_the_token() -> None:
+    """Its last block is not full, and others begin like it before its answer has ended."""
+    scheduler = make_scheduler(max_tokens=64)
+    first = add(scheduler, 1, 10)
+    run_step(scheduler)
+    ids = [*first.job.token_ids, *range(5)]
+    scheduler.add(Sequence(Job(2, ids, 4), list(ids)))
+    taken = run_step(scheduler)
+    copied = [copy.num_tokens for copy in scheduler.copies]
+    scheduler.end_copies()
+
+    assert ([(1, 10, 1), (2, 10, 5)], [2]) == (taken, copied)
+
+
+def test_a_block_that_is_not_full_is_named_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its prompt has been read and when its answer has ended, but not at every token."""
+    scheduler = make_scheduler(max_tokens=8)
+    named: list[int] = []
+    register = scheduler.pool.register_beginning
+
+    def note(block: int, parent: bytes, token_ids: Ids[int], owner: Hashable = None) -> None:
+        named.append(len(token_ids))
+        register(block, parent, token_ids, owner)
+
+    monkeypatch.setattr(scheduler.pool, "register_beginning", note)
+    first = add(scheduler, 1, 13)
+    for _ in range(4):
+        run_step(scheduler)
+    scheduler.remove(first)
+
+    assert [1, 3] == named
 
 
 def test_plan_is_empty_without_work() -> None:
