@@ -78,6 +78,17 @@ def test_a_position_is_told_once() -> None:
     assert [1] == first
 
 
+def test_among_newcomers_who_came_first_is_first() -> None:
+    """Also where somebody left whose tenant had been in the line before either."""
+    queue = AdmissionQueue(1, 64)
+    enter(queue, "carl")
+    gone, _ = enter(queue, "anna")
+    _, ben = enter(queue, "ben")
+    _, anna = enter(queue, "anna")
+    queue.leave(gone)
+    assert ([2, 1], [3, 2]) == (ben, anna)
+
+
 def test_a_server_without_tenants_uses_its_whole_line() -> None:
     """There is nobody to leave room for."""
     assert 1 + 64 == fill(AdmissionQueue(1, 64), "")
