@@ -227,6 +227,21 @@ def test_a_block_that_is_not_full_is_named_twice(monkeypatch: pytest.MonkeyPatch
     assert [1, 3] == named
 
 
+def test_what_was_cached_is_told_as_of_the_first_time() -> None:
+    """What it finds of its own after it was sent back, here a block, was not spared it."""
+    scheduler = make_scheduler(num_blocks=4, max_tokens=64)
+    first = add(scheduler, 1, 4, max_new_tokens=9)
+    second = add(scheduler, 2, 4, max_new_tokens=9)
+    run_step(scheduler)
+    second.scheduled_at_seconds = 1.0
+    while second in scheduler.running:
+        run_step(scheduler)
+    scheduler.remove(first)
+    taken = run_step(scheduler)
+
+    assert ([(2, 4, 5)], 0) == (taken, second.cached_tokens)
+
+
 def test_plan_is_empty_without_work() -> None:
     """An idle scheduler plans nothing."""
     empty: list[Chunk] = []
