@@ -26,6 +26,13 @@ def test_what_begins_something_is_refused_while_the_server_stops() -> None:
     assert expected == {name for name, rule in RULES.items() if rule.drains}
 
 
+def test_what_makes_the_model_answer_is_counted_in_tokens() -> None:
+    """A replay as much as a question."""
+    names = ("StartChat", "ContinueChat", "ReplayTurn")
+    expected = {f"/{SERVICE.full_name}/{name}" for name in names}
+    assert expected == {name for name, rule in RULES.items() if rule.generates}
+
+
 def test_health_alone_asks_for_no_key() -> None:
     """And of the chats' methods, the description of the server alone opens to every key."""
     open_to_all = {name for name, rule in RULES.items() if rule.scopes is None}

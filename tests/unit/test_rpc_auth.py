@@ -27,7 +27,17 @@ def test_a_key_opens_its_tenant() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer ", "Bearer wrong", "k1", "Basic k1", "Bearer k1 k1", "Bearerk1"],
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "k1",
+        "Basic k1",
+        "Digest k1",
+        "Bearer k1 k1",
+        "Bearerk1",
+    ],
 )
 def test_nothing_else_opens(header: str) -> None:
     """Without the scheme, without a key, or with another one, there is no tenant."""
@@ -43,7 +53,7 @@ def test_a_key_is_called_by_the_beginning_of_its_hash() -> None:
     """Enough to tell keys apart, and of no use to who reads it; the hash is not shown whole."""
     key = Key("anna", hash_secret("k1"))
     assert hashlib.sha256(b"k1").hexdigest()[:12] == key.id
-    assert key.sha256.hex() not in repr(key)
+    assert [] == [text for text in (key.sha256.hex(), repr(key.sha256)) if text in repr(key)]
 
 
 @pytest.mark.parametrize("name", ["", "an/na", ".anna", "a" * 65, "a b", "a\n"])
