@@ -1,9 +1,12 @@
 """The file of keys: every word checked, its changes whole, old forms still read."""
 
+import fcntl
 import hashlib
+import os
 import resource
 import stat
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given
@@ -104,6 +107,25 @@ def test_changes_keep_the_other_lines(tmp_path: Path) -> None:
     assert expected == path.read_text()
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
     assert [path] == list(tmp_path.iterdir())
+
+
+def test_who_changes_the_file_has_it_alone(tmp_path: Path) -> None:
+    """Another command waits, and keeps what this one wrote."""
+    path = tmp_path / "keys"
+    ben = Thread(target=add_key, args=(path, Key("ben", hash_secret("k2"))))
+    folder = os.open(tmp_path, os.O_RDONLY)
+
+    def tell() -> None:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ben.start()
+
+    try:
+        add_key(path, Key("anna", hash_secret("k1")), tell)
+    finally:
+        os.close(folder)
+    ben.join()
+    assert ["anna", "ben"] == [key.tenant for key in read_keys(path)]
 
 
 def test_a_wrong_file_is_not_changed(tmp_path: Path) -> None:
