@@ -7,6 +7,7 @@ a place which belongs to another prefix, or to nobody yet, is found at once.
 import logging
 import random
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -267,3 +268,33 @@ def test_whatever_happens_answers_are_right_and_end(caplog: pytest.LogCaptureFix
     run_state_machine_as_test(
         CoreMachine, settings=settings(max_examples=150, stateful_step_count=25, deadline=None)
     )
+
+
+def test_the_budget_is_told_what_each_step_took(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its answers and its tokens of prompts; a step that failed tells nothing of either."""
+    caplog.set_level(logging.CRITICAL, "llavachat_server.engine.batching.core")
+    told: list[tuple[int, int, float]] = []
+    clock = [0.0]
+
+    class TimedModel(Model):
+        def forward(
+            self, inputs: Sequence[Input], meanwhile: Callable[[], None] = lambda: None
+        ) -> list[int]:
+            clock[0] += 0.5
+            return super().forward(inputs, meanwhile)
+
+    budget, model = GapBudget(1.0, 16), TimedModel(16, 4)
+    core = Core(model, Scheduler(BlockPool(16, 4), budget, 4), Speaker(4))
+    monkeypatch.setattr(budget, "observe", lambda *step: told.append(step))
+    watch = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("llavachat_server.engine.batching.core.time", watch)
+    core.add(Job(0, [0, 1, 2, 0, 1], 4))
+    core.step()
+    core.add(Job(1, [2, 2, 1], 2))
+    for _ in range(2):
+        core.step()
+    model.fails_next = True
+    core.step()
+    assert [(0, 5, 0.5), (1, 3, 0.5), (2, 0, 0.5)] == told
