@@ -29,7 +29,7 @@ def talk(scripted, tmp_path):
     """Starts `llavachat` at a terminal."""
     terminals = []
 
-    def begin(*arguments, **environment):
+    def begin(*arguments, columns=100, **environment):
         settings = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),
@@ -41,7 +41,7 @@ def talk(scripted, tmp_path):
             "LLAVACHAT_STATE_DIR": str(tmp_path / "state"),
         }
         command = [sys.executable, "-m", "llavachat", *arguments]
-        terminals.append(Terminal(command, {**settings, **environment}))
+        terminals.append(Terminal(command, {**settings, **environment}, columns=columns))
         return terminals[-1]
 
     yield begin
@@ -190,7 +190,8 @@ def test_a_refused_picture_does_not_lock_the_talk(talk, service, picture):
         yield from service.tell(request, context)
 
     service.answer = answer
-    terminal = talk("chat")
+    # Wide enough for the whole path of a folder for temporary files.
+    terminal = talk("chat", columns=400)
     terminal.expect(PROMPT)
     terminal.send(f"/image {picture}\r")
     terminal.expect("goes with the next question")
