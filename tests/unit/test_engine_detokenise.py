@@ -104,7 +104,8 @@ def test_the_kept_tokens_spell_a_beginning_of_the_shown_text(ids: list[int]) -> 
     assert "".join(deltas).startswith(decode_tokens(TABLE, kept))
 
 
-@given(token_ids, st.sampled_from([(), ("\0",)]))
+# Half of a surrogate pair is a stop text that no bytes spell.
+@given(token_ids, st.sampled_from([(), ("\ud800",)]))
 def test_all_tokens_of_an_answer_that_nothing_stopped_are_kept(
     ids: list[int], stop: tuple[str, ...]
 ) -> None:
