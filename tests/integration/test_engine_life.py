@@ -16,6 +16,7 @@ from engine_reference import (
     make_engine,
     write_lively_checkpoint,
 )
+from llavachat_server.engine.batching.budget import MAX_STEP_SECONDS
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.engine import BatchingEngine
 from llavachat_server.engine.keeper import EngineState
@@ -197,6 +198,28 @@ async def test_a_dead_loop_fails_its_requests_and_comes_back_once(folder: Path) 
     with pytest.raises(EngineUnavailable):
         await ask(engine, build_request(engine, "dead", "What?"))
     await engine.stop()
+
+
+async def test_a_loop_begun_anew_knows_what_steps_take(folder: Path) -> None:
+    """Of a slow machine's first prompt one step is no longer than before: else it seems to hang."""
+    engine = make_engine(folder, max_batch_tokens=64)
+    await engine.start()
+    old = engine._keeper.loop
+    old.core._scheduler.budget.observe(1, 0, 0.01)
+    old.core._scheduler.budget.observe(0, 64, 64 * MAX_STEP_SECONDS)
+    break_loop(engine)
+    async with asyncio.timeout(30):
+        await asyncio.to_thread(old.thread.join)
+        while engine.state is not EngineState.READY:
+            await engine._keeper.wait()
+    core = engine._keeper.loop.core
+    request = build_request(engine, "a", "What is this? " * 20, max_tokens=1)
+    await ask(engine, request)
+    await engine.stop()
+
+    assert engine._keeper.loop is not old
+    num_fewest = -(-len(request.token_ids) // 64)
+    assert num_fewest < 3 < core.num_steps
 
 
 async def test_a_dead_loop_s_cache_is_gone_before_the_next_one_is_made(

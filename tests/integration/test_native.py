@@ -13,9 +13,10 @@ import pytest
 import torch
 from engine_reference import SHAPES_FOLDER
 from llavachat_server.assembly import make_batching_engine
-from llavachat_server.engine import native, opening
+from llavachat_server.engine import native, opening, placement
 from llavachat_server.engine.batching.exact import ExactScheduler
 from llavachat_server.engine.batching.inputs import Input
+from llavachat_server.engine.batching.sequence import Job
 from llavachat_server.engine.checkpoint import LoadingError
 from llavachat_server.engine.llava.config import parse_config
 from llavachat_server.engine.native.apart import Kernels
@@ -35,8 +36,7 @@ PROBE = """
 import ctypes, sys
 # 65 is PR_SET_MDWE of Linux 6.3, what MemoryDenyWriteExecute asks for
 assert ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0) == 0
-from llavachat_server.engine import native, opening
-from llavachat_server.engine.batching.exact import ExactScheduler
+from llavachat_server.engine import native
 sys.exit(native.find_obstacle())
 """
 
@@ -330,3 +330,18 @@ def test_answers_in_any_company_are_the_kernels_business_as_well(
 
     assert backend.describe(4096).device == "cpu, compiled, exact"
     assert isinstance(core._scheduler, ExactScheduler)
+
+
+def test_an_exact_step_is_as_large_as_model_and_machine_allow(
+    kernels: Kernels, kernels_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt of 40 tokens by 16 at most, where more weights would take too long."""
+    backend = open_backend(make_settings(kernels_folder, exact=True), lambda *_: None)
+    num_weights = backend.loaded.facts.config.text_config.num_layer_weights
+    monkeypatch.setattr(placement, "EXACT_CPU_PRODUCTS", 20 * num_weights)
+    core = backend.make_core()
+    core.add(Job(0, list(range(3, 43)), 1))
+    while core.has_work:
+        core.step()
+
+    assert 3 == core.num_steps

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from llavachat_server.engine import opening
-from llavachat_server.engine.placement import Machine, place_model
+from llavachat_server.engine.placement import Machine, count_exact_tokens, place_model
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
@@ -148,6 +148,26 @@ def test_explicit_sizes_are_kept() -> None:
         placement.max_batch_tokens,
         placement.dtype,
     )
+
+
+@pytest.mark.parametrize(
+    ("machine", "max_batch_tokens", "num_weights", "expected"),
+    [
+        pytest.param(Machine(), None, 15_000_000, 256, id="small"),
+        pytest.param(Machine(), None, 6_476_005_376, 32, id="7B"),
+        pytest.param(Machine(), None, 12_687_769_600, 16, id="13B"),
+        pytest.param(Machine(), None, 500_000_000_000, 8, id="huge"),
+        pytest.param(Machine(), 4, 6_476_005_376, 4, id="asked for less"),
+        pytest.param(AMPERE, None, 12_687_769_600, 1024, id="GPU"),
+    ],
+)
+def test_an_exact_step_is_sized_by_the_model(
+    machine: Machine, max_batch_tokens: int | None, num_weights: int, expected: int
+) -> None:
+    """A processor is through with 256 tokens of 7B after 13 s, and a watchdog waits for 7."""
+    asked = settings(max_batch_tokens=max_batch_tokens, max_running=1, exact=True)
+
+    assert expected == count_exact_tokens(place_model(asked, machine), num_weights)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from llavachat_server.engine.llava.config import ConfigError, parse_config
 from llavachat_server.profiles import SHAPES_FOLDER
-from transformers import LlavaConfig
+from torch import device, nn
+from transformers import AutoModel, LlavaConfig
 
 HUB = {
     "model_type": "llava",
@@ -52,6 +53,19 @@ def test_fields_are_those_of_transformers(content: dict[str, Any], tmp_path: Pat
     assert expected.image_token_id == config.image_token_id
     assert expected.vision_feature_layer == config.vision_feature_layer
     assert config.is_plain == (content is not GEMMA)
+
+
+@pytest.mark.parametrize("content", [HUB, EMBEDDED, GEMMA], ids=["hub", "embedded", "gemma"])
+def test_weights_of_the_layers_are_counted(content: dict[str, Any], tmp_path: Path) -> None:
+    """As many as in the matrices that transformers makes."""
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    config = LlavaConfig.from_pretrained(tmp_path)
+    with device("meta"):
+        model = AutoModel.from_config(config.get_text_config())
+    matrices = [part.weight for part in model.layers.modules() if isinstance(part, nn.Linear)]
+    expected = sum(matrix.numel() for matrix in matrices)
+
+    assert expected == parse_config(content).text_config.num_layer_weights
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from llavachat_server.engine.checkpoint import Checkpoint, CheckpointFacts, Load
 from llavachat_server.engine.detokenise import TokenTable
 from llavachat_server.engine.gate import Gate
 from llavachat_server.engine.loop import Deliver, GenerationLoop
-from llavachat_server.engine.placement import Placement
+from llavachat_server.engine.placement import Placement, count_exact_tokens
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.engine.virtual_ids import VirtualIds
 from llavachat_server.values import EngineInfo, ModelInfo, Quantization
@@ -66,6 +66,9 @@ class Backend(ABC):
         self.loaded = loaded
         self.ids = VirtualIds(loaded.facts.vocab_size)
         self._core: Core | None = None
+        # What steps take, a loop that is begun anew does not have to learn: a first prompt in one
+        # step would look like a hang where the model is large and the processor slow.
+        self._budget: GapBudget | None = None
         try:
             self.table = TokenTable(loaded.facts.tokenizer)
         except ValueError as error:
@@ -134,9 +137,12 @@ class Backend(ABC):
         """The scheduler that the settings ask for, over a cache's books."""
         settings, placement = self.settings, self.loaded.placement
         if settings.exact:
-            return ExactScheduler(pool, placement.max_batch_tokens, settings.max_running)
-        budget = GapBudget(placement.gap_seconds, placement.max_batch_tokens)
-        return Scheduler(pool, budget, settings.max_running)
+            num_weights = self.loaded.facts.config.text_config.num_layer_weights
+            chunk_tokens = count_exact_tokens(placement, num_weights)
+            return ExactScheduler(pool, chunk_tokens, settings.max_running)
+        if self._budget is None:
+            self._budget = GapBudget(placement.gap_seconds, placement.max_batch_tokens)
+        return Scheduler(pool, self._budget, settings.max_running)
 
     def describe(self, request_capacity_tokens: int) -> EngineInfo:
         """What callers must know; the context is bounded by what one cache can hold."""

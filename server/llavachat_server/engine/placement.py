@@ -5,6 +5,7 @@ Every rule says where it comes from. Nothing here looks at the machine; `loading
 
 from dataclasses import dataclass, replace
 
+from llavachat_server.engine.batching.budget import MIN_CHUNK_TOKENS
 from llavachat_server.engine.settings import EngineSettings
 from llavachat_server.values import Quantization
 
@@ -29,6 +30,11 @@ Instructions" and "Compute Capabilities" in NVIDIA's CUDA C++ programming guide.
 
 CPU_BATCH_TOKENS = 256
 GPU_BATCH_TOKENS = 1024
+
+EXACT_CPU_PRODUCTS = 256e9
+"""Tokens of a step times weights, at most, where answers must come out again: there a step can not
+be sized by the time that it takes. Two cores with AVX-512 multiplied 7B's weights in int8 by 18
+tokens a second, prompt and picture together; this is two seconds of that, and 32 tokens of 7B."""
 
 GPU_GAP_SECONDS = 0.1
 """The longest pause that an entering prompt should cause in running answers. Reading stays
@@ -109,6 +115,14 @@ def place_model(settings: EngineSettings, machine: Machine) -> Placement:
         gap_seconds=GPU_GAP_SECONDS if on_gpu else CPU_GAP_SECONDS,
         cache_tokens=settings.kv_cache_tokens or (None if on_gpu else DEFAULT_CPU_CACHE_TOKENS),
     )
+
+
+def count_exact_tokens(placement: Placement, num_layer_weights: int) -> int:
+    """Prompt tokens of a step in exact mode: by model and settings alone, so always the same."""
+    if placement.device == "cuda":
+        return placement.max_batch_tokens
+    fitting = int(EXACT_CPU_PRODUCTS / num_layer_weights)
+    return min(max(MIN_CHUNK_TOKENS, fitting // 8 * 8), placement.max_batch_tokens)
 
 
 def lacks_paged_kernel(placement: Placement, machine: Machine) -> bool:

@@ -62,6 +62,16 @@ class TextConfig:
     bos_token_id: int
     eos_token_id: int | tuple[int, ...]
 
+    @property
+    def num_layer_weights(self) -> int:
+        """Weights that each token is multiplied by in all layers; norms and head are not among
+        them."""
+        width = self.num_attention_heads * self.head_dim
+        kv_width = self.num_key_value_heads * self.head_dim
+        attention = 2 * self.hidden_size * (width + kv_width)
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        return self.num_hidden_layers * (attention + mlp)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionConfig:
