@@ -121,6 +121,56 @@ async def test_steps_of_long_prompts_are_pings(manager: socket.socket) -> None:
     assert "has not made a step" not in "\n".join(said)
 
 
+async def test_any_step_is_enough_while_one_is_asked_for(manager: socket.socket) -> None:
+    """Behind long steps of others the pulse's own comes late, and is given up once one is heard."""
+    engine = SilentEngine()
+    engine.hung_at_seconds = time.monotonic() - 100
+    watched = WatchedEngine(engine)
+    watched.passed_at_seconds -= 100
+    is_asked, ends = asyncio.Event(), asyncio.Queue[bool]()
+
+    async def probe(number: int, time_limit_seconds: float) -> None:
+        is_asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.put_nowait(True)
+
+    watched.probe = probe  # type: ignore[method-assign]
+    pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
+    async with asyncio.timeout(PATIENCE_SECONDS), beating(pulse):
+        await is_asked.wait()
+        engine.hung_at_seconds = None
+        said = await read_until(manager, "WATCHDOG=1")
+        await ends.get()
+    assert "has not made a step" not in "\n".join(said)
+
+
+async def test_a_pulse_that_is_ended_leaves_no_question_behind(manager: socket.socket) -> None:
+    """Of an engine that hangs."""
+    is_asked = asyncio.Event()
+
+    class AskedEngine(HungEngine):
+        """Tells when it is asked."""
+
+        def generate(self, request: EngineRequest) -> AsyncIterator[EngineEvent]:
+            """See `Engine.generate`."""
+            is_asked.set()
+            return super().generate(request)
+
+    watched = WatchedEngine(AskedEngine())
+    watched.passed_at_seconds -= 100
+    pulse = Pulse(watched, Notifier(manager.getsockname(), WATCHDOG_SECONDS), "Serving")
+    before = asyncio.all_tasks()
+    beats = asyncio.create_task(pulse.beat())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await is_asked.wait()
+        beats.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beats
+    assert before == asyncio.all_tasks()
+
+
 @pytest.mark.parametrize("was_silent", [True, False], ids=["amid a prompt", "amid an answer"])
 async def test_an_engine_that_hangs_amid_something_is_found_out_as_soon(
     manager: socket.socket, *, was_silent: bool

@@ -157,9 +157,22 @@ class Pulse:
             return True
         if now - self._engine.stepped_at_seconds < self._beat_seconds:
             return True
-        self._num_probes += 1
-        await self._engine.probe(self._num_probes, self._probe_seconds)
+        await self._ask_for_step(now)
         return self._engine.stepped_at_seconds >= now
+
+    async def _ask_for_step(self, since: float) -> None:
+        # Any step will do: on a slow machine the one that is asked for comes after others' long
+        # ones, or shares the processor with a picture.
+        self._num_probes += 1
+        probe = asyncio.create_task(self._engine.probe(self._num_probes, self._probe_seconds))
+        try:
+            while not probe.done() and self._engine.stepped_at_seconds < since:
+                await asyncio.wait([probe], timeout=self._beat_seconds / 8)
+        finally:
+            probe.cancel()
+            await asyncio.wait([probe])
+        if not probe.cancelled():
+            probe.result()
 
     def _tell(self, is_alive: bool) -> None:
         engine = self._engine
