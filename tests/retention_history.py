@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from dataclasses import dataclass, replace
 
 from alembic import command
@@ -12,6 +13,7 @@ from llavachat_server.chats.sql.database import alembic_config
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import IdleChat
 from llavachat_server.values import FinishReason
+from sqlalchemy import text
 from store_records import end, make_chat, make_picture, make_turn
 
 _histories = itertools.count()
@@ -63,6 +65,32 @@ async def check_sizes_of_an_older_database(store: SqlStore) -> SqlStore:
     store.close()
     again = SqlStore(url)
     assert before == await again.count_bytes() > 0
+    return again
+
+
+async def check_trimmed_turns_of_an_older_database(store: SqlStore) -> SqlStore:
+    """Name the turns that were left out, as once, and migrate: they are counted, and take no room.
+
+    Returns the store, opened again.
+    """
+    chat, turn = make_chat(), make_turn()
+    await store.begin_chat(chat, turn, (), None)
+    await store.finish_turn("ada", chat.id, end(turn))
+    last = make_turn(parent_id=turn.id)
+    await store.begin_turn("ada", chat.id, last, (), None)
+    before = await store.count_bytes()
+    names = json.dumps([turn.id, "b" * 32])
+    with store._database.writing.begin() as connection:
+        command.downgrade(alembic_config(connection), "0009")
+        query = "UPDATE turns SET trimmed_turn_ids = :names, num_bytes = num_bytes + :more"
+        more = {"names": names, "more": len(names) - 2, "id": last.id}
+        connection.execute(text(f"{query} WHERE id = :id"), more)
+    url = store._database.url.render_as_string(hide_password=False)
+    store.close()
+    again = SqlStore(url)
+    kept = await again.get_chat("ada", chat.id)
+    assert [0, 2] == [turn.num_trimmed_turns for turn in kept.turns]
+    assert before == await again.count_bytes()
     return again
 
 

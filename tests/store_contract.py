@@ -147,11 +147,15 @@ class StoreContract:
         ):
             kept = await store.get_branch("ada", chat.id, leaf)
             assert replace(chat, turns=branch) == kept
+            if leaf is not None:
+                ids = await store.get_branch_ids("ada", chat.id, leaf)
+                assert tuple(turn.id for turn in branch) == ids
         for picture in pictures:
             assert picture.info == await store.get_image("ada", picture.info.id)
         # A child may be asked long after its parent, and the clock may have gone back.
-        late = make_turn("And then?", parent_id=one.id, minutes=-5)
+        late = make_turn("And then?", parent_id=one.id, minutes=-5, num_trimmed_turns=1)
         await store.begin_turn("ada", chat.id, late, (), None)
+        assert (one.id, late.id) == await store.get_branch_ids("ada", chat.id, late.id)
         assert (one, late) == (await store.get_branch("ada", chat.id, late.id)).turns
         assert (one, two) == (await store.get_branch("ada", chat.id, None)).turns
 
@@ -169,7 +173,7 @@ class StoreContract:
         await store.begin_chat(chat, make_turn(), (), None)
         await store.begin_chat(other, turn, (), None)
         for tenant, chat_id, kind in (("ada", chat.id, "turn"), ("bob", other.id, "chat")):
-            for read in (store.get_turn, store.get_branch):
+            for read in (store.get_turn, store.get_branch, store.get_branch_ids):
                 for turn_id in (turn.id, "x\0"):
                     with pytest.raises(NotFound, match=f"no such {kind}"):
                         await read(tenant, chat_id, turn_id)

@@ -54,7 +54,7 @@ def make_turn(
         prompt=prompt,
         images=images,
         question_ids=(1, 319, 13563, 32000),
-        trimmed_turn_ids=(),
+        num_trimmed_turns=0,
         num_untrimmed_tokens=640,
         sampling=Sampling(64, 0.7, 0.95, 40, 1.1, 2**64 - 1, ("###",)),
         model=MODEL,

@@ -13,7 +13,11 @@ from llavachat_server.chats.sql import postgresql
 from llavachat_server.chats.sql.database import StoreError
 from llavachat_server.chats.sql.store import SqlStore
 from pictures import draw_shape, encode, red_circle
-from retention_history import check_retention, check_sizes_of_an_older_database
+from retention_history import (
+    check_retention,
+    check_sizes_of_an_older_database,
+    check_trimmed_turns_of_an_older_database,
+)
 from scripted_engine import ScriptedEngine
 from sqlalchemy.engine import make_url
 from store_contract import StoreContract
@@ -38,6 +42,11 @@ def test_the_oldest_go_until_it_is_enough(store: SqlStore) -> None:
 async def test_an_older_database_is_measured(store: SqlStore) -> None:
     """By the migration, as it would have been kept."""
     (await check_sizes_of_an_older_database(store)).close()
+
+
+async def test_an_older_database_has_its_left_out_turns_counted(store: SqlStore) -> None:
+    """Instead of named in each turn, which took more room than all else."""
+    (await check_trimmed_turns_of_an_older_database(store)).close()
 
 
 async def test_a_second_opening_cancels_what_ran(postgres_url: str, store: SqlStore) -> None:

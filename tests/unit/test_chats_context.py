@@ -36,7 +36,7 @@ def ask(history: list[Turn], prompt: str, answer: str, *images: ImageInfo) -> Tu
         prompt=prompt,
         images=images,
         question_ids=context.question_ids,
-        trimmed_turn_ids=(),
+        num_trimmed_turns=0,
         num_untrimmed_tokens=context.count.total,
         sampling=Sampling(max_tokens=8),
         model=MODEL,

@@ -41,7 +41,7 @@ def turn(number: int, *pictures: Picture, minutes: int = 0) -> Turn:
         prompt="What?",
         images=tuple(p.info for p in pictures),
         question_ids=(),
-        trimmed_turn_ids=(),
+        num_trimmed_turns=0,
         num_untrimmed_tokens=0,
         sampling=Sampling(max_tokens=1),
         model=MODEL,

@@ -16,7 +16,11 @@ from llavachat_server.chats.retention import Retention
 from llavachat_server.chats.sql.store import SqlStore
 from llavachat_server.chats.store import ChatQuery, IdleChat
 from llavachat_server.settings import load
-from retention_history import check_retention, check_sizes_of_an_older_database
+from retention_history import (
+    check_retention,
+    check_sizes_of_an_older_database,
+    check_trimmed_turns_of_an_older_database,
+)
 from store_records import end, make_chat, make_turn
 
 
@@ -43,6 +47,11 @@ def test_the_oldest_go_until_it_is_enough(store: SqlStore) -> None:
 async def test_an_older_database_is_measured(store: SqlStore) -> None:
     """By the migration, as it would have been kept."""
     (await check_sizes_of_an_older_database(store)).close()
+
+
+async def test_an_older_database_has_its_left_out_turns_counted(store: SqlStore) -> None:
+    """Instead of named in each turn, which took more room than all else."""
+    (await check_trimmed_turns_of_an_older_database(store)).close()
 
 
 async def test_chats_beyond_their_age_are_erased(store: SqlStore) -> None:

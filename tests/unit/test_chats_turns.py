@@ -324,11 +324,17 @@ async def test_overflow_drops_oldest_turns_and_says_so() -> None:
     with pytest.raises(ContextFull) as caught:
         await room.go_on(chat_id, long)
     assert caught.value.history_tokens > 0
-    events = await room.go_on(chat_id, long, overflow=OverflowPolicy.DROP_OLDEST_TURNS)
+    drop = OverflowPolicy.DROP_OLDEST_TURNS
+    question = Question(Place(chat_id), long, overflow=drop, request_id="r", body_sha256="b")
+    events = await room.ask(question)
     first, last = await room.turns_of(chat_id)
     trimmed = events[1]
     assert isinstance(trimmed, Trimmed)
-    assert (first.id,) == trimmed.turn_ids == last.trimmed_turn_ids
+    assert ((first.id,), 1) == (trimmed.turn_ids, last.num_trimmed_turns)
+    # Told from the record, to who asks again and to who comes back.
+    assert trimmed == (await room.ask(question))[1]
+    live = await room.turns.resume(TENANT, chat_id, last.id, 0)
+    assert trimmed == [event async for event in live.follow()][1]
     assert trimmed.num_tokens_before > trimmed.num_tokens_after
     request = room.engine.requests[-1]
     wide = len(request.token_ids) + 63 * len(request.images)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from llavachat_server.chats import aside
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.sql import reading, schema
 from llavachat_server.chats.sql.reading import SHORT_CHATS
@@ -120,7 +121,7 @@ async def test_reading_a_chat_gives_way_between_turns(
 ) -> None:
     """Whoever wants Python's lock meanwhile gets it before a long chat is read to its end."""
     given: list[float] = []
-    monkeypatch.setattr(reading, "sleep", given.append)
+    monkeypatch.setattr(aside, "sleep", given.append)
     turns = [end(make_turn())]
     while len(turns) < num_turns:
         turns.append(end(make_turn(parent_id=turns[-1].id)))

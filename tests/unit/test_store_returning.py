@@ -212,6 +212,8 @@ async def test_what_was_erased_is_erased_from_an_older_releases_copy(erasures: E
     with closing(sqlite3.connect(erasures.copy)) as file, file:
         file.execute("DROP TABLE erasures")
         file.execute("ALTER TABLE builds DROP COLUMN tokenizer_sha256")
+        file.execute("ALTER TABLE turns DROP COLUMN num_trimmed_turns")
+        file.execute("ALTER TABLE turns ADD COLUMN trimmed_turn_ids TEXT NOT NULL DEFAULT '[]'")
         file.execute("UPDATE alembic_version SET version_num = '0007'")
     assert 0 == erasures.restore()
     assert {erasures.chats[2].id} == await erasures.list_ids()

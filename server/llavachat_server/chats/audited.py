@@ -181,6 +181,10 @@ class AuditedStore:
         """See `ChatStore.get_branch`."""
         return await self._store.get_branch(tenant, chat_id, turn_id)
 
+    async def get_branch_ids(self, tenant: str, chat_id: str, turn_id: str) -> tuple[str, ...]:
+        """See `ChatStore.get_branch_ids`."""
+        return await self._store.get_branch_ids(tenant, chat_id, turn_id)
+
     async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
         """See `ChatStore.get_turn`."""
         return await self._store.get_turn(tenant, chat_id, turn_id)

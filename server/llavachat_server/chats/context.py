@@ -147,7 +147,7 @@ class ContextBuilder:
         """
         if not turn.imported and not self._wording.is_own(turn):
             raise OtherTokenizer(turn.tokenizer_sha256, self.prompts.tokenizer_sha256)
-        num_dropped = len(turn.trimmed_turn_ids)
+        num_dropped = turn.num_trimmed_turns
         # Of turns that were left out, only the pictures are needed.
         *kept, turn = self._wording.translate((*history[num_dropped:], turn), system_prompt)
         return self._assemble(

@@ -128,6 +128,10 @@ class MemoryStore:
             raise NotFound("turn", turn_id)
         return replace(chat, turns=chat.branch(leaf.id if leaf else None))
 
+    async def get_branch_ids(self, tenant: str, chat_id: str, turn_id: str) -> tuple[str, ...]:
+        """See `ChatStore.get_branch_ids`."""
+        return tuple(turn.id for turn in (await self.get_branch(tenant, chat_id, turn_id)).turns)
+
     async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
         """See `ChatStore.get_turn`."""
         turn = self._find(tenant, chat_id).turn(turn_id)

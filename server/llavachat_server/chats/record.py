@@ -45,7 +45,8 @@ class Turn:
         images: the pictures before the question, those of a chat's opening among them.
         question_ids: token ids of the question and the template around it, one placeholder
             for each picture.
-        trimmed_turn_ids: earlier turns that were left out of this turn's prompt.
+        num_trimmed_turns: how many of the first turns before it were left out of its prompt. Their
+            ids are the store's to tell: of a long chat each turn would hold nearly all others'.
         num_untrimmed_tokens: tokens of the prompt with them.
         sampling: resolved parameters.
         model: which model answered.
@@ -67,7 +68,7 @@ class Turn:
     prompt: str
     images: tuple[ImageInfo, ...]
     question_ids: tuple[int, ...]
-    trimmed_turn_ids: tuple[str, ...]
+    num_trimmed_turns: int
     num_untrimmed_tokens: int
     sampling: Sampling
     model: ModelInfo

@@ -16,13 +16,16 @@ _NO_USAGE = Usage(0, 0, 0, 0, 0)
 _NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def tell_recorded(live: LiveTurn, chat_id: str, turn: Turn) -> None:
-    """Tell an ended turn as it was told when it ran.
+def tell_recorded(
+    live: LiveTurn, chat_id: str, turn: Turn, trimmed_turn_ids: tuple[str, ...]
+) -> None:
+    """Tell an ended turn as it was told when it ran, the turns that its prompt lacked among it.
 
     A turn that ended with its server has no usage and no timings: zeros stand for them.
     """
     usage = turn.usage or _NO_USAGE
-    tell_start(live, chat_id, turn, usage.text_tokens + usage.image_tokens)
+    num_tokens = usage.text_tokens + usage.image_tokens
+    tell_start(live, chat_id, turn, trimmed_turn_ids, num_tokens)
     if turn.answer:
         live.publish(Delta(turn.answer, 0))
     if turn.finish_reason is None or turn.state is TurnState.FAILED:

@@ -130,7 +130,7 @@ class TurnRunner:
                 if isinstance(error, StoreUnavailable) and error.may_be_done:
                     await self._take_back(job, chat_id, turn)
                 raise
-            tell_start(live, chat_id, turn, context.count.total)
+            tell_start(live, chat_id, turn, context.trimmed_turn_ids, context.count.total)
             return await self._follow(job, chat_id, turn, first, events)
 
     async def _plan(
@@ -154,7 +154,7 @@ class TurnRunner:
             prompt=question.prompt,
             images=images,
             question_ids=context.question_ids,
-            trimmed_turn_ids=context.trimmed_turn_ids,
+            num_trimmed_turns=len(context.trimmed_turn_ids),
             num_untrimmed_tokens=context.num_tokens_before,
             sampling=sampling,
             model=self.engine.info.model,
@@ -251,11 +251,17 @@ class TurnRunner:
             await self.store.finish_turn(job.tenant, chat_id, turn)
 
 
-def tell_start(live: LiveTurn, chat_id: str, turn: Turn, num_tokens: int) -> None:
+def tell_start(
+    live: LiveTurn,
+    chat_id: str,
+    turn: Turn,
+    trimmed_turn_ids: tuple[str, ...],
+    num_tokens: int,
+) -> None:
     """Tell that a recorded turn has begun, and which turns its prompt of `num_tokens` lacks."""
     live.publish(Started(chat_id, turn.id, turn.parent_id, turn.model, turn.sampling, turn.images))
-    if turn.trimmed_turn_ids:
-        live.publish(Trimmed(turn.trimmed_turn_ids, turn.num_untrimmed_tokens, num_tokens))
+    if trimmed_turn_ids:
+        live.publish(Trimmed(trimmed_turn_ids, turn.num_untrimmed_tokens, num_tokens))
 
 
 async def _dismiss(future: asyncio.Future[EngineEvent]) -> None:

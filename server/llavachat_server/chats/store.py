@@ -181,6 +181,14 @@ class ChatStore(Protocol):
         """
         ...
 
+    async def get_branch_ids(self, tenant: str, chat_id: str, turn_id: str) -> tuple[str, ...]:
+        """Read the ids of a branch's turns: from a first one down to `turn_id`.
+
+        Raises:
+            NotFound: no such chat or turn.
+        """
+        ...
+
     async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
         """Read one turn.
 

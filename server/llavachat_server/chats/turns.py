@@ -142,7 +142,7 @@ class Turns:
             if turn.state is TurnState.RUNNING:
                 raise self._store.explain_debt()
             live = LiveTurn("", lambda _: None)
-            tell_recorded(live, chat_id, turn)
+            await self._tell_recorded(live, tenant, chat_id, turn)
             if turn.finish_reason is FinishReason.SHUTDOWN:
                 # More may have been told than was kept: the process died in between.
                 return live
@@ -370,7 +370,14 @@ class Turns:
             again = ask_again(job.question, claim.chat_id, turn, self._engine.info)
             await self._settle(replace(job, question=again))
         else:
-            tell_recorded(job.live, claim.chat_id, turn)
+            await self._tell_recorded(job.live, job.tenant, claim.chat_id, turn)
+
+    async def _tell_recorded(self, live: LiveTurn, tenant: str, chat_id: str, turn: Turn) -> None:
+        trimmed: tuple[str, ...] = ()
+        if turn.num_trimmed_turns:
+            ids = await self._store.get_branch_ids(tenant, chat_id, turn.id)
+            trimmed = ids[: turn.num_trimmed_turns]
+        tell_recorded(live, chat_id, turn, trimmed)
 
     async def _settle(self, job: Job) -> None:
         """Take the one place in the chat, and answer there."""

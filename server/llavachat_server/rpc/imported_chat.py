@@ -193,7 +193,7 @@ def _read_turn(message: pb.Turn, path: str, limits: ChatLimits, now: datetime) -
             for index, image in enumerate(message.images)
         ),
         question_ids=(),
-        trimmed_turn_ids=(),
+        num_trimmed_turns=0,
         num_untrimmed_tokens=0,
         sampling=_read_sampling(message, with_path, limits.requests),
         model=_read_model(message.model, f"{path}.model"),

@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select
 
+from llavachat_server.chats.aside import give_way
 from llavachat_server.chats.errors import NotFound
 from llavachat_server.chats.record import (
     OPENING_CHARS,
@@ -42,13 +42,6 @@ SHORT_CHATS = 100
 SHORT_BYTES = 4 * 1024**2
 """A chat of so many turns, a page of so many chats, or a picture of so many bytes is read in some
 milliseconds."""
-
-_GIVE_WAY_TURNS = 16
-_GIVE_WAY_SECONDS = 0.0001
-"""Python's lock is given up so often and so long while turns are read: whoever else wants it, an
-answer's event loop first of all, would wait 5 ms each time that it does, Python's switch interval,
-and here waits for 16 turns, less than 1 ms. To read 9,000 turns takes 0.5 s
-with it and 0.34 without, medians of five on two cores."""
 
 _BUILD_COLUMNS = tuple(
     builds.c[name]
@@ -103,7 +96,6 @@ def read_opening(connection: Connection, tenant: str, chat_id: str) -> Chat:
 def read_branch(connection: Connection, tenant: str, chat_id: str, turn_id: str | None) -> Chat:
     """A chat with the turns down to one alone; None: to the latest finished one, if there is."""
     chat = _find_chat(connection, tenant, chat_id)
-    leaf = sa.select(turns.c.key, turns.c.parent_id).where(turns.c.chat_key == chat["key"])
     if turn_id is None:
         is_finished = turns.c.state == TurnState.FINISHED.value
         latest = sa.select(turns.c.id).where(turns.c.chat_key == chat["key"], is_finished)
@@ -114,19 +106,24 @@ def read_branch(connection: Connection, tenant: str, chat_id: str, turn_id: str 
             return rows.read_chat(chat, ())
     else:
         leaf_id = turn_id
-    # From a turn to its parent, and so on: each is one look into an index.
-    branch = leaf.where(turns.c.id == leaf_id).cte("branch", recursive=True)
-    parents = turns.alias()
-    branch = branch.union_all(
-        sa.select(parents.c.key, parents.c.parent_id).where(
-            parents.c.chat_key == chat["key"], parents.c.id == branch.c.parent_id
-        )
-    )
+    branch = _find_branch(chat, leaf_id)
     # Joined with it, newer SQLite (3.46, not 3.40) would read the pictures of all chats.
     found = _read_turns(connection, turns.c.key.in_(sa.select(branch.c.key)))
     if not found:
         raise NotFound("turn", leaf_id)
     return rows.read_chat(chat, found)
+
+
+def read_branch_ids(
+    connection: Connection, tenant: str, chat_id: str, turn_id: str
+) -> tuple[str, ...]:
+    """The ids of the turns down to one."""
+    branch = _find_branch(_find_chat(connection, tenant, chat_id), turn_id)
+    query = sa.select(turns.c.id).where(turns.c.key.in_(sa.select(branch.c.key)))
+    found = tuple(connection.execute(query.order_by(turns.c.position)).scalars())
+    if not found:
+        raise NotFound("turn", turn_id)
+    return found
 
 
 def read_turn(connection: Connection, tenant: str, chat_id: str, turn_id: str) -> Turn:
@@ -243,6 +240,18 @@ def _find_chat(connection: Connection, tenant: str, chat_id: str) -> RowMapping:
     return chat
 
 
+def _find_branch(chat: RowMapping, turn_id: str) -> sa.CTE:
+    """From a turn to its parent, and so on: each is one look into an index."""
+    leaf = sa.select(turns.c.key, turns.c.parent_id).where(turns.c.chat_key == chat["key"])
+    branch = leaf.where(turns.c.id == turn_id).cte("branch", recursive=True)
+    parents = turns.alias()
+    return branch.union_all(
+        sa.select(parents.c.key, parents.c.parent_id).where(
+            parents.c.chat_key == chat["key"], parents.c.id == branch.c.parent_id
+        )
+    )
+
+
 def _find_picture(
     connection: Connection, tenant: str, image_id: str, *columns: ColumnElement[Any]
 ) -> RowMapping:
@@ -281,8 +290,7 @@ def _read_turns(connection: Connection, which: ColumnElement[bool]) -> tuple[Tur
     found = []
     for row in connection.execute(query).mappings():
         found.append(rows.read_turn(row, tuple(images.get(row["key"], ()))))
-        if len(found) % _GIVE_WAY_TURNS == 0:
-            sleep(_GIVE_WAY_SECONDS)
+        give_way(len(found))
     return tuple(found)
 
 

@@ -117,7 +117,7 @@ def _question_row(turn: Turn) -> dict[str, Any]:
         "parent_id": turn.parent_id,
         "prompt": turn.prompt,
         "question_ids": write_ids(turn.question_ids),
-        "trimmed_turn_ids": write_json(turn.trimmed_turn_ids),
+        "num_trimmed_turns": turn.num_trimmed_turns,
         "num_untrimmed_tokens": turn.num_untrimmed_tokens,
         "sampling": write_json(asdict(turn.sampling)),
         "created_at": write_time(turn.created_at),
@@ -194,7 +194,7 @@ def read_turn(row: RowMapping, images: tuple[ImageInfo, ...]) -> Turn:
         prompt=row["prompt"],
         images=images,
         question_ids=read_ids(row["question_ids"]),
-        trimmed_turn_ids=_read_trimmed(row["trimmed_turn_ids"]),
+        num_trimmed_turns=row["num_trimmed_turns"],
         num_untrimmed_tokens=row["num_untrimmed_tokens"],
         sampling=_read_sampling(row["sampling"]),
         model=_read_model(
@@ -239,10 +239,6 @@ def _read_model(
 @lru_cache(maxsize=256)
 def _read_versions(text: str) -> Mapping[str, str]:
     return MappingProxyType(json.loads(text))
-
-
-def _read_trimmed(text: str) -> tuple[str, ...]:
-    return () if text == "[]" else tuple(json.loads(text))
 
 
 def read_chat(row: RowMapping, turns: tuple[Turn, ...]) -> Chat:

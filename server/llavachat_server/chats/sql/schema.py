@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration; a database that has it needs none."""
 
 
@@ -134,7 +134,7 @@ turns = Table(
     Column("parent_id", String(128)),
     Column("prompt", FreeText, nullable=False),
     Column("question_ids", LargeBinary, nullable=False),
-    Column("trimmed_turn_ids", Text, nullable=False),
+    Column("num_trimmed_turns", Integer, server_default="0", nullable=False),
     Column("num_untrimmed_tokens", Integer, nullable=False),
     Column("sampling", Text, nullable=False),
     Column("build_key", ForeignKey("builds.key"), nullable=False, index=True),

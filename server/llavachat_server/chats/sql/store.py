@@ -230,6 +230,16 @@ class SqlStore:
             ),
         )
 
+    async def get_branch_ids(self, tenant: str, chat_id: str, turn_id: str) -> tuple[str, ...]:
+        """See `ChatStore.get_branch_ids`."""
+        return await self._read_by_turns(
+            tenant,
+            chat_id,
+            lambda connection, tenant, chat_id: reading.read_branch_ids(
+                connection, tenant, chat_id, turn_id
+            ),
+        )
+
     async def get_turn(self, tenant: str, chat_id: str, turn_id: str) -> Turn:
         """See `ChatStore.get_turn`."""
         return await self._lanes.read(
