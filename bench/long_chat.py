@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import median, quantiles
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from llavachat.v1 import chat_pb2 as pb
@@ -30,7 +30,19 @@ from tests.server_process import run_server
 MAX_BYTES = 128 * 1024**2
 SETTLE_SECONDS = 2.0
 
-Call = Callable[..., object]
+
+class LongChat(NamedTuple):
+    """What the greedy one calls about."""
+
+    chat_id: str
+    turn_id: str
+    """Of its last turn."""
+    spoilt: bytes
+    """An ImportChatRequest of the chat once more, its last turn wrong: read to its end, and
+    refused. As bytes, so that the callers' process does not write it anew for each call."""
+
+
+Call = Callable[[Any, LongChat], object]
 
 
 def header(key: str) -> tuple[tuple[str, str], ...]:
@@ -41,24 +53,29 @@ def header(key: str) -> tuple[tuple[str, str], ...]:
 GREEDY = header("greedy")
 
 CALLS: dict[str, Call] = {
-    "GetServerInfo": lambda stub, chat_id, turn_id: stub.GetServerInfo(
+    "GetServerInfo": lambda stub, long: stub.GetServerInfo(
         pb.GetServerInfoRequest(), metadata=GREEDY
     ),
-    "GetTurn": lambda stub, chat_id, turn_id: stub.GetTurn(
-        pb.GetTurnRequest(chat_id=chat_id, turn_id=turn_id), metadata=GREEDY
+    "GetTurn": lambda stub, long: stub.GetTurn(
+        pb.GetTurnRequest(chat_id=long.chat_id, turn_id=long.turn_id), metadata=GREEDY
     ),
-    "ResumeTurn": lambda stub, chat_id, turn_id: list(
-        stub.ResumeTurn(pb.ResumeTurnRequest(chat_id=chat_id, turn_id=turn_id), metadata=GREEDY)
+    "ResumeTurn": lambda stub, long: list(
+        stub.ResumeTurn(
+            pb.ResumeTurnRequest(chat_id=long.chat_id, turn_id=long.turn_id), metadata=GREEDY
+        )
     ),
-    "GetChat": lambda stub, chat_id, turn_id: stub.GetChat(
-        pb.GetChatRequest(chat_id=chat_id), metadata=GREEDY
+    "GetChat": lambda stub, long: stub.GetChat(
+        pb.GetChatRequest(chat_id=long.chat_id), metadata=GREEDY
     ),
-    "ContinueChat": lambda stub, chat_id, turn_id: list(
-        stub.ContinueChat(pb.ContinueChatRequest(chat_id=chat_id, prompt="And?"), metadata=GREEDY)
+    "ContinueChat": lambda stub, long: list(
+        stub.ContinueChat(
+            pb.ContinueChatRequest(chat_id=long.chat_id, prompt="And?"), metadata=GREEDY
+        )
     ),
-    "CountTokens": lambda stub, chat_id, turn_id: stub.CountTokens(
-        pb.CountTokensRequest(chat_id=chat_id, prompt="And?"), metadata=GREEDY
+    "CountTokens": lambda stub, long: stub.CountTokens(
+        pb.CountTokensRequest(chat_id=long.chat_id, prompt="And?"), metadata=GREEDY
     ),
+    "ImportChat": lambda stub, long: stub.import_bytes(iter([long.spoilt]), metadata=GREEDY),
 }
 
 
@@ -66,10 +83,13 @@ def connect(address: str) -> Any:
     """A connection of its own."""
     sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
     options = [(name, MAX_BYTES) for name in sizes]
-    return chat_pb2_grpc.ChatServiceStub(grpc.insecure_channel(address, options=options))
+    channel = grpc.insecure_channel(address, options=options)
+    stub = chat_pb2_grpc.ChatServiceStub(channel)
+    stub.import_bytes = channel.stream_unary("/llavachat.v1.ChatService/ImportChat")
+    return stub
 
 
-def import_long_chat(stub: Any, num_turns: int) -> pb.Chat:
+def import_long_chat(stub: Any, num_turns: int) -> LongChat:
     """A chat that the greedy one brings, each turn going on from the one before."""
     request = pb.StartChatRequest(prompt="Hello", params=pb.GenerationParams(max_tokens=3))
     *_, started = (
@@ -88,7 +108,10 @@ def import_long_chat(stub: Any, num_turns: int) -> pb.Chat:
         turn.answer = "an answer of some words " * 12
         if number:
             turn.parent_turn_id = f"t{number - 1}"
-    return stub.ImportChat(iter([pb.ImportChatRequest(chat=chat)]), metadata=GREEDY).chat
+    taken = stub.ImportChat(iter([pb.ImportChatRequest(chat=chat)]), metadata=GREEDY).chat
+    chat.turns[-1].state = pb.TURN_STATE_UNSPECIFIED
+    spoilt = pb.ImportChatRequest(chat=chat)
+    return LongChat(taken.id, taken.turns[-1].id, spoilt.SerializeToString())
 
 
 def be_greedy(
@@ -145,12 +168,12 @@ def main() -> None:
         flags = ("--store", "sqlite", "--keys-file", str(keys), "--state-folder", folder)
         with run_server(Path(folder), *flags) as server:
             stub = connect(server.address)
-            chat = import_long_chat(stub, words.turns)
+            long = import_long_chat(stub, words.turns)
             ask(stub, 5)
             tell("alone", *ask(stub, words.questions))
             for name in words.calls.split(","):
                 ended, results = Event(), Counter[str]()
-                call = partial(CALLS[name], chat_id=chat.id, turn_id=chat.turns[-1].id)
+                call = partial(CALLS[name], long=long)
                 crowd = [
                     Thread(target=be_greedy, args=(call, server.address, ended, results))
                     for _ in range(words.crowd)

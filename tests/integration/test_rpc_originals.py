@@ -13,6 +13,7 @@ from llavachat.cli.app import run
 from llavachat.v1 import chat_pb2 as pb
 from pictures import draw_shape, encode
 from PIL import Image
+from rpc_calls import failure, violation
 from scripted_engine import ScriptedEngine
 
 SCRIPT = ("warm", "A star.", "A star.", "A star.")
@@ -122,6 +123,25 @@ async def test_a_file_that_is_not_of_the_chat_is_refused() -> None:
         assert (
             await import_chat(app.chat, chat, [await read_picture(app.chat, image_id(chat))])
         ).id
+
+
+@pytest.mark.parametrize("part", ["original", "image"])
+async def test_a_file_that_is_too_large_for_a_question_is_for_an_import(part: str) -> None:
+    """Only a server's own PNG may be larger: an import brings in no megabytes beside a picture."""
+    async with run_app(
+        ScriptedEngine(*SCRIPT), "--keep-originals", "--max-image-bytes", "10000"
+    ) as app:
+        chat_id, _ = await ask_about(app, PHOTO)
+        chat = await read_chat(app.chat, chat_id)
+        request = pb.ImportChatRequest(**{part: PHOTO + bytes(10_000)})
+        refusal = await failure(
+            app.chat.ImportChat(iter([pb.ImportChatRequest(chat=chat), request]))
+        )
+        size = len(PHOTO) + 10_000
+        assert (
+            f"{part}[0]",
+            f"the file has {size:,} bytes; at most 10,000 are taken",
+        ) == violation(refusal)
 
 
 def image_id(chat: pb.Chat) -> str:

@@ -1,6 +1,8 @@
 """Imports whose callers are gone: nothing of them stays, and the audit record says so."""
 
 import asyncio
+import itertools
+import threading
 import types
 from asyncio import wrap_future
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -14,6 +16,7 @@ from audit_records import read
 from held_writer import hold_writer
 from llavachat_server.chats.audit import AuditLog
 from llavachat_server.chats.audited import AuditedStore
+from llavachat_server.chats.errors import TooManyAtOnce
 from llavachat_server.chats.importer import Importer, PictureFile
 from llavachat_server.chats.record import Chat
 from llavachat_server.chats.sql.store import SqlStore
@@ -65,9 +68,10 @@ class Imports:
             max_bytes=1000,
         )
 
-    def take(self) -> Coroutine[Any, Any, Chat]:
+    def take(self, read: Callable[[], Chat] | None = None) -> Coroutine[Any, Any, Chat]:
         """Take a chat in."""
-        return self._importer.take(make_chat(turns=(end(make_turn()),)), no_files())
+        chat = make_chat(turns=(end(make_turn()),))
+        return self._importer.take(chat.tenant, read or (lambda: chat), no_files())
 
     async def leave(self, place: int, num_between: int, *, is_late: bool) -> bool:
         """Take a chat in whose caller is cancelled where it waits, and cancelled again.
@@ -181,3 +185,26 @@ async def test_an_import_whose_caller_is_gone_leaves_nothing(
     assert [("imported", kept.id)] + [
         line for chat_id in begun[1:] for line in (("imported", chat_id), ("erased", chat_id))
     ] == lines
+
+
+async def test_a_chat_is_not_read_before_its_import_has_a_place(imports: Imports) -> None:
+    """What reading takes, nobody can have taken many times at once."""
+    is_read, goes_on, num_read = asyncio.Event(), threading.Event(), itertools.count()
+    loop = asyncio.get_running_loop()
+
+    def read() -> Chat:
+        next(num_read)
+        loop.call_soon_threadsafe(is_read.set)
+        goes_on.wait()
+        return make_chat(turns=(end(make_turn()),))
+
+    first = asyncio.create_task(imports.take(read))
+    try:
+        await is_read.wait()
+        for _ in range(3):
+            with pytest.raises(TooManyAtOnce, match="one import of a tenant is taken in at a time"):
+                await imports.take(read)
+    finally:
+        goes_on.set()
+    assert await first
+    assert 1 == next(num_read)

@@ -102,6 +102,15 @@ def test_turns_count_that_nobody_follows() -> None:
     assert quota.admit_turn() is None
 
 
+def test_a_turn_that_has_no_chat_yet_counts_as_well() -> None:
+    """Who leaves while pictures are decoded has not found a way around the limit."""
+    quota = Quota(Key("anna", b"", frozenset(), max_concurrent=1), Clock())
+    assert quota.admit(generates=True) is None
+    quota.note_turn(SimpleNamespace(chat_id="", is_over=False, is_followed=False))
+    expected = ("key:anna/max_concurrent", 1.0)
+    assert [expected] * 2 == [read_details(quota.admit_turn(chat)) for chat in (None, "a")]
+
+
 def test_a_call_of_before_is_charged_to_the_limits_of_now() -> None:
     """A changed limit holds while calls run that came under the old one; one that is gone, not."""
     quotas = Quotas(Clock())

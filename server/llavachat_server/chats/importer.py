@@ -7,7 +7,7 @@ look like, and every picture comes in by the intake. It must not know gRPC or to
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from llavachat_server.chats.errors import ImportStalled
 from llavachat_server.chats.record import Chat, Turn
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.wording import tokenise
+from llavachat_server.images.header import sniff
 from llavachat_server.images.intake import (
     MAX_KEPT_SIDE_PIXELS,
     BadImage,
@@ -77,21 +78,26 @@ class Importer:
         self._num_image_tokens = num_image_tokens
         self._arrivals = Arrivals()
         # One thread, whoever imports: those who ask need the other cores.
-        self._tokenising = ThreadPoolExecutor(1, thread_name_prefix="import")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="import")
 
-    async def take(self, chat: Chat, files: AsyncIterable[PictureFile]) -> Chat:
+    async def take(
+        self, tenant: str, read: Callable[[], Chat], files: AsyncIterable[PictureFile]
+    ) -> Chat:
         """Take one chat in.
 
         Args:
-            chat: as it was told: a tree in order, its ids the sender's, its token ids left out.
+            tenant: whose it is.
+            read: the chat as it was told: a tree in order, its ids the sender's, its token ids left
+                out. Called in a thread, and not before the import has a place: what it takes, one
+                tenant can not have taken many times at once.
             files: its pictures, in any order.
 
         Returns:
             The chat as it is kept.
 
         Raises:
-            InvalidField: a picture can not be taken, is missing or is not one of the chat's, or
-                words and pictures are too large together.
+            InvalidField: it is no such chat, a picture can not be taken, is missing or is not one
+                of the chat's, or words and pictures are too large together.
             ImportStalled: the pictures did not come in time, or so late that another import took
                 the place.
             IntakeBusy, IntakeUnavailable: pictures can not be decoded now.
@@ -99,15 +105,16 @@ class Importer:
             TooManyAtOnce: others are being taken in and none is late, or another of this tenant.
             StoreFull: nothing more can be kept.
         """
-        with self._arrivals.enter(chat.tenant) as arrival:
+        with self._arrivals.enter(tenant) as arrival:
+            chat = await asyncio.get_running_loop().run_in_executor(self._thread, read)
             pictures = await self._take_pictures(chat, aiter(files), arrival)
             taken = await self._settle(chat)
             await self._store.add_chat(taken, pictures)
         return taken
 
     def close(self) -> None:
-        """Tokenise no more."""
-        self._tokenising.shutdown(wait=False, cancel_futures=True)
+        """Take no more in."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _take_pictures(
         self, chat: Chat, files: AsyncIterator[PictureFile], arrival: Arrival
@@ -146,7 +153,9 @@ class Importer:
 
     async def _take_picture(self, tenant: str, field: str, file: PictureFile) -> Picture:
         try:
-            picture = await self._intake.take(file.data, tenant=tenant, max_bytes=MAX_FILE_BYTES)
+            is_made = not file.is_original and sniff(file.data) == "PNG"
+            max_bytes = MAX_FILE_BYTES if is_made else None
+            picture = await self._intake.take(file.data, tenant=tenant, max_bytes=max_bytes)
         except BadImage as error:
             raise InvalidField(field, str(error)) from error
         # A PNG that a server made of the pixels is nobody's file.
@@ -161,7 +170,7 @@ class Importer:
         for begin in range(0, len(chat.turns), _BATCH_TURNS):
             batch = chat.turns[begin : begin + _BATCH_TURNS]
             tokenised += await loop.run_in_executor(
-                self._tokenising, self._tokenise, batch, chat.system_prompt
+                self._thread, self._tokenise, batch, chat.system_prompt
             )
         turns: list[Turn] = []
         for turn in tokenised:

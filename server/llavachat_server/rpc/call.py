@@ -16,9 +16,10 @@ import grpc.aio
 from llavachat_server.frames import drop_frames
 from llavachat_server.rpc.access import Rule
 from llavachat_server.rpc.auth import Key
-from llavachat_server.rpc.incoming import Context, Requests
+from llavachat_server.rpc.incoming import Context, Requests, make_walks
 from llavachat_server.rpc.notes import NOTES
 from llavachat_server.rpc.status import INTERNAL, Refusal, invalid, refusal, too_slow
+from llavachat_server.turnstile import Turnstile
 from llavachat_server.values import InvalidField
 
 log = logging.getLogger("llavachat.rpc")
@@ -36,6 +37,7 @@ class Call:
         on_request: called when the request is there.
         on_spoilt: called with the caller's connection, as gRPC names it, when the call has ended
             without a request that can be read.
+        walks: the line of all calls, see `incoming.make_walks`; None: this one's alone.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class Call:
         task: "asyncio.Task[Any]",
         on_request: "Callable[[Call], None]" = lambda _: None,
         on_spoilt: Callable[[str], None] = lambda _: None,
+        walks: Turnstile | None = None,
     ) -> None:
         self.key = key
         self.rule = rule
         self._task = task
         self._on_request = on_request
         self._on_spoilt = on_spoilt
+        self._walks = walks or make_walks()
         self._has_request = False
         self._end: Refusal | None = None
 
@@ -93,7 +97,7 @@ class Call:
 
     async def _take(self, method: Any, context: Context) -> Any:
         """The request, or all of them as they come."""
-        requests = Requests(context, method.request_deserializer, self.rule)
+        requests = Requests(context, method.request_deserializer, self.rule, self._walks)
         try:
             async with asyncio.timeout(self.rule.max_request_seconds):
                 first = await requests.take()

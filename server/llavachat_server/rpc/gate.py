@@ -19,6 +19,7 @@ from llavachat_server.observation import TRACE, CallReport, TraceContext
 from llavachat_server.rpc.access import HEALTH_WATCH, RULES, Rule, is_health
 from llavachat_server.rpc.auth import CALLER, OPEN_TENANT, TENANT, Key, KeyRing, Scope
 from llavachat_server.rpc.call import Call, Handler, abort, dropping_frames
+from llavachat_server.rpc.incoming import make_walks
 from llavachat_server.rpc.limits import MAX_HEALTH_WATCHES
 from llavachat_server.rpc.notes import NOTES, CallNotes
 from llavachat_server.rpc.places import Places
@@ -72,6 +73,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._on_spoilt = on_spoilt
         self._tasks: set[asyncio.Task[Any]] = set()
         self._places = Places()
+        self._walks = make_walks()
         self._num_arrived = 0
         self._num_watches = 0
 
@@ -95,7 +97,9 @@ class Gate(grpc.aio.ServerInterceptor):
             key, answer = self._judge(handler_call_details)
         if answer is not None:
             return self._refuse(answer)
-        call = Call(key, self._rules[method], task, self._places.take_request, self._on_spoilt)
+        call = Call(
+            key, self._rules[method], task, self._places.take_request, self._on_spoilt, self._walks
+        )
         self._enter(call, task)
         TENANT.set(OPEN_TENANT if key is None else key.tenant)
         CALLER.set(key)

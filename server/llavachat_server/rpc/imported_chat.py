@@ -2,10 +2,9 @@
 
 A chat that another server told must hold what this one holds its own callers to: lengths, labels,
 pictures of a turn, and a tree in order. What is told of models, parameters, usage and times is
-history: it must have the contract's ranges, not this profile's limits. Pure.
+history: it must have the contract's ranges, not this profile's limits.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from llavachat.v1 import chat_pb2 as pb
 
+from llavachat_server.chats.aside import give_way
 from llavachat_server.chats.importer import PictureFile
 from llavachat_server.chats.record import WHOLE, Chat, Turn, TurnState
 from llavachat_server.images.picture import HEIC_MEDIA_TYPE, MAX_FRAMES, MEDIA_TYPES, ImageInfo
@@ -62,19 +62,16 @@ class ChatLimits:
     max_side_pixels: int
 
 
-async def receive_chat(
-    parts: AsyncIterator[pb.ImportChatRequest], tenant: str, limits: ChatLimits
-) -> Chat:
-    """Read the first part of an ImportChat; see `read_chat`.
+async def receive_chat(parts: AsyncIterator[pb.ImportChatRequest]) -> pb.Chat:
+    """Read the first part of an ImportChat, for `read_chat`.
 
     Raises:
-        InvalidField: it is not a chat, or a field is wrong.
+        InvalidField: it is not a chat.
     """
     first = await anext(parts, None)
     if first is None or first.WhichOneof("part") != "chat":
         raise InvalidField("chat", "comes first, before its pictures")
-    # Ten thousand turns take a second, in which others want their answers.
-    return await asyncio.to_thread(read_chat, first.chat, tenant, limits)
+    return first.chat
 
 
 async def receive_images(
@@ -98,7 +95,7 @@ async def receive_images(
 
 
 def read_chat(message: pb.Chat, tenant: str, limits: ChatLimits) -> Chat:
-    """Check the chat of an ImportChat.
+    """Check the chat of an ImportChat, in a thread: ten thousand turns take a second.
 
     Returns:
         The chat with the sender's ids and without token ids, used now.
@@ -142,6 +139,7 @@ def _read_turns(message: pb.Chat, limits: ChatLimits, now: datetime) -> tuple[Tu
                 f"{path}.images", f"{len(turn.images)} pictures; at most {max_images} in this turn"
             )
         known[turn.id] = turn
+        give_way(len(known))
     return tuple(known.values())
 
 

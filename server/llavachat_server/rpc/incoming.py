@@ -6,19 +6,40 @@ kept here once it is handed over: whoever asks for it holds it alone.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import grpc.aio
 
 from llavachat_server.completion import complete
 from llavachat_server.rpc.access import SMALL_REQUEST_BYTES, Rule
+from llavachat_server.rpc.auth import TENANT
+from llavachat_server.rpc.limits import MAX_RUNNING_CALLS
 from llavachat_server.rpc.unpacked import Overfull, walk
+from llavachat_server.turnstile import Turnstile
 from llavachat_server.values import InvalidField
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
+_PAUSE_SECONDS = 0.001
+"""After each part of a walk, which takes as long. Without a time the event loop takes Python's lock
+back before a thread that waits for it has woken, the engine's for one, and each wait takes 5 ms,
+Python's switch interval: beside long messages without an end an answer of three tokens took 2 s."""
+
 _EXPECTED = "one message of the contract, in protobuf's encoding"
+
+
+def make_walks() -> Turnstile:
+    """The line before the one place where long messages are walked, tenants in turn.
+
+    A walk lets others have their turn after each millisecond; sixty side by side would take sixty.
+    """
+    return Turnstile(
+        1,
+        places_per_tenant=1,
+        max_waiting=MAX_RUNNING_CALLS,
+        max_waiting_per_tenant=MAX_RUNNING_CALLS,
+    )
 
 
 class Requests:
@@ -28,12 +49,16 @@ class Requests:
         context: of the call.
         read: makes a message of bytes; raises what it likes for those that are none.
         rule: the method's.
+        walks: see `make_walks`.
     """
 
-    def __init__(self, context: Context, read: Callable[[bytes], Any], rule: Rule) -> None:
+    def __init__(
+        self, context: Context, read: Callable[[bytes], Any], rule: Rule, walks: Turnstile
+    ) -> None:
         self._context = context
         self._read = read
         self._rule = rule
+        self._walks = walks
         self._put_back: list[Any] = []
 
     def __aiter__(self) -> "Requests":
@@ -70,10 +95,21 @@ class Requests:
             raise InvalidField("request", f"has {len(data):,} bytes; at most {most:,} here")
         try:
             if unpacked is not None and len(data) > SMALL_REQUEST_BYTES:
-                for _ in walk(data, unpacked.kind, unpacked.max_bytes):
-                    await asyncio.sleep(0)
+                await self._walk(walk(data, unpacked.kind, unpacked.max_bytes))
             return self._read(data)
         except Overfull:
             raise InvalidField("request", "has far more fields than any that is taken") from None
         except Exception:  # whatever the library raises, and none of it is for the caller
             raise InvalidField("request", _EXPECTED) from None
+
+    async def _walk(self, parts: Iterator[None]) -> None:
+        # Nearly every message has one part, which is no longer than a turn in line would be.
+        if next(parts, self) is self:
+            return
+        tenant = TENANT.get()
+        await self._walks.enter(tenant)
+        try:
+            for _ in parts:
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            self._walks.leave(tenant)

@@ -107,15 +107,17 @@ class Quota:
         self.num_running += 1
         return None
 
-    def admit_turn(self, chat_id: str = "") -> Refusal | None:
+    def admit_turn(self, chat_id: str | None = None) -> Refusal | None:
         """Say why a call that was admitted may not begin a turn or a replay, if it may not.
 
         Args:
-            chat_id: a turn of this chat that nobody follows is ended by the new one.
+            chat_id: a turn of this chat that nobody follows is ended by the new one; None: the new
+                one ends no other.
         """
         self._turns = [turn for turn in self._turns if not turn.is_over]
         left = (turn for turn in self._turns if not turn.is_followed)
-        num_left = sum(turn.chat_id != chat_id for turn in left)
+        # A turn whose pictures are not decoded yet has no chat: it is none that would be ended.
+        num_left = sum(chat_id is None or turn.chat_id != chat_id for turn in left)
         most = self.key.max_concurrent
         return self._refuse_another(most) if most and self.num_running + num_left > most else None
 

@@ -23,10 +23,15 @@ from llavachat_server.chats.live import LiveTurn, Started
 from llavachat_server.chats.question import Place, Question
 from llavachat_server.chats.store import ChatStore
 from llavachat_server.chats.turns import Turns
-from llavachat_server.rpc import imported_chat, messages, replies, requests
+from llavachat_server.rpc import messages, replies, requests
 from llavachat_server.rpc.auth import TENANT
 from llavachat_server.rpc.call import Refused, abort
-from llavachat_server.rpc.imported_chat import ChatLimits
+from llavachat_server.rpc.imported_chat import (
+    ChatLimits,
+    read_chat,
+    receive_chat,
+    receive_images,
+)
 from llavachat_server.rpc.quota import QUOTA
 from llavachat_server.rpc.requests import RequestLimits
 from llavachat_server.rpc.status import INTERNAL, refusal, unread
@@ -151,10 +156,12 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
         """See the contract."""
         async with answering(context):
             parts = aiter(request_iterator)
-            chat = await imported_chat.receive_chat(parts, TENANT.get(), self.desk.chat_limits)
-            async with self._messages.place(TENANT.get()) as place:
-                async with aclosing(imported_chat.receive_images(parts)) as images:
-                    taken = await self.desk.importer.take(chat, images)
+            told, tenant, limits = await receive_chat(parts), TENANT.get(), self.desk.chat_limits
+            async with self._messages.place(tenant) as place:
+                async with aclosing(receive_images(parts)) as images:
+                    taken = await self.desk.importer.take(
+                        tenant, lambda: read_chat(told, tenant, limits), images
+                    )
                 response = pb.ImportChatResponse(chat=messages.chat(taken, self._image_tokens))
                 place.keep(response.ByteSize())
             return response
@@ -244,7 +251,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
 
         def admit() -> None:
             nonlocal is_new
-            _admit_turn(question.where.chat_id if isinstance(question.where, Place) else "")
+            _admit_turn(question.where.chat_id if isinstance(question.where, Place) else None)
             is_new = True
 
         live = self.desk.turns.ask(TENANT.get(), question, admit)
@@ -279,7 +286,7 @@ class ChatService(chat_pb2_grpc.ChatServiceServicer):
                 await context.write(response)
 
 
-def _admit_turn(chat_id: str = "") -> None:
+def _admit_turn(chat_id: str | None = None) -> None:
     """See to it that the caller's key may begin a turn, in a chat that there is, or a replay.
 
     Raises:
