@@ -57,7 +57,8 @@ def parse_address(address: str) -> str:
         raise ConfigurationError(f"{address!r} names no host; {form}.")
     if port is None:
         return f"{host}:{DEFAULT_PORT}"
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    # Of thousands of digits Python makes no number.
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise ConfigurationError(f"{port!r} is not a port in {address!r}; ports are 1 to 65535.")
     return f"{host}:{int(port)}"
 

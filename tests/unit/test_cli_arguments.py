@@ -33,8 +33,8 @@ def test_wrong_labels_are_told(label):
 
 
 def test_labels_may_hold_equal_signs():
-    """The first one parts key and value."""
-    assert {"url": "a=b"} == options.parse_labels(["url=a=b"])
+    """The first one parts key and value; the same pair twice is one."""
+    assert {"url": "a=b"} == options.parse_labels(["url=a=b", "url=a=b"])
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,8 @@ def test_labels_may_hold_equal_signs():
         (["ask", "-c", "--chat", "1", "And?"], 2, "--chat and --continue both name a chat"),
         (["ask", "-c", "-s", "Be brief.", "And?"], 2, "belong to a new chat"),
         (["ask", "--label", "x", "a", "b"], 2, "--label 'x' is not KEY=VALUE"),
+        (["ask", "-l", "a=1", "-l", "a=2", "x", "y"], 2, "--label 'a' is given twice, as '1' and"),
+        (["chats", "--delete", "-y", "-l", "a=1", "-l", "a=2"], 2, "'a' is given twice"),
         (["ask", "nowhere.png", "What?"], 2, "nowhere.png does not exist."),
         (["ask", "", "What?"], 2, "The path of the picture is empty."),
         (["ask", "-a", "https://x", "nowhere.png", "What?"], 2, "is not a server's address"),

@@ -43,6 +43,7 @@ def test_addresses_are_completed(address, expected):
         "host:",
         "host:0",
         "host:65536",
+        "host:" + "1" * 5000,
         "host:http",
         "[::1",
         "[::1]x",

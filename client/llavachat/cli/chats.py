@@ -121,7 +121,7 @@ def _list_chosen(client: Client, choice: Choice, *, as_json: bool) -> None:
         _list(list(client.chats(**choice.arguments(), page_size=_PAGE_SIZE)), as_json=as_json)
         return
     limit = choice.limit or DEFAULT_LIMIT
-    found = list(itertools.islice(client.chats(**choice.arguments()), limit + 1))
+    found = list(itertools.islice(client.chats(**choice.arguments()), min(limit + 1, sys.maxsize)))
     _list(found[:limit], as_json=as_json)
     if len(found) > limit:
         listed = "This is the chat" if limit == 1 else f"These are the {limit} chats"

@@ -280,14 +280,15 @@ def parse_pairs(
         empty: a value may be empty.
 
     Raises:
-        Failure: one of them is not of that form.
+        Failure: one of them is not of that form, or a name has two values.
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in given or ():
         name, equals, value = text.partition("=")
         if not (name and equals and (value or empty)):
             raise wrong_use(f"{option} {text!r} is not {form}.")
-        pairs[name] = value
+        if pairs.setdefault(name, value) != value:
+            raise wrong_use(f"{option} {name!r} is given twice, as {pairs[name]!r} and {value!r}.")
     return pairs
 
 
