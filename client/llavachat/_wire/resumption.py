@@ -7,6 +7,10 @@ A turn that had begun is followed from the last character that came. Where the s
 it, the question is asked once more: the server then answers it anew, once, with the seed of the
 first time, and what begins as the first answer did goes on as if nothing had been. One that was
 erased meanwhile is not asked again.
+
+A loss is over when its connection has held again for a while: what comes later than that is no
+repetition of what the server had already, so that a loss after it is a new one, and an end after it
+has nothing to do with it.
 """
 
 import time
@@ -29,6 +33,8 @@ from llavachat.types import Delta, Event, Finished, FinishReason, Queued, Starte
 
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 2.0
+_HOLDS_SECONDS = 2.0
+"""After a try began: what was there before has come by then."""
 
 
 class Resumption:
@@ -62,6 +68,7 @@ class Resumption:
         self._is_stopped = False
         self._error: ServerUnavailable | None = None
         self._give_up_at = 0.0
+        self._tried_at = 0.0
         self._wait_seconds = _FIRST_WAIT_SECONDS
 
     @property
@@ -77,6 +84,8 @@ class Resumption:
                 `plan`.
             IncompleteReply: an answer to the question asked again is another one.
         """
+        if self._error is not None and time.monotonic() > self._tried_at + _HOLDS_SECONDS:
+            self._is_lost, self._error = False, None
         if isinstance(event, Started):
             is_known = self._started is not None and self._started.turn_id == event.turn_id
             self._started = event
@@ -124,6 +133,7 @@ class Resumption:
         if left_seconds <= 0 or asked_seconds > left_seconds:
             self._give_up(error, self._error)
         wait_seconds = min(max(self._wait_seconds, asked_seconds), left_seconds)
+        self._tried_at = now + wait_seconds
         self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
         turn = self._started
         if turn is None or self._is_asked_again:
