@@ -41,7 +41,7 @@ sys.exit(native.find_obstacle())
 """
 
 
-def make_model(hidden: int = 64, *, is_tied: bool = False) -> Any:
+def make_model(hidden: int = 64, *, is_tied: bool = False, context: int = 64) -> Any:
     """A decoder of one layer, its heads 16 wide."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -50,7 +50,7 @@ def make_model(hidden: int = 64, *, is_tied: bool = False) -> Any:
         num_hidden_layers=1,
         num_attention_heads=hidden // 16,
         vocab_size=50,
-        max_position_embeddings=64,
+        max_position_embeddings=context,
         tie_word_embeddings=is_tied,
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
@@ -263,7 +263,7 @@ def test_a_product_is_the_same_with_each_number_of_rows() -> None:
 
 
 @pytest.mark.parametrize("is_tied", [False, True])
-@pytest.mark.parametrize("num_rows", [1, 30])
+@pytest.mark.parametrize("num_rows", [1, 30, 500])
 def test_matrices_of_an_odd_number_of_panels_are_computed_whole(
     kernels: Kernels, tmp_path: Path, num_rows: int, *, is_tied: bool
 ) -> None:
@@ -271,13 +271,14 @@ def test_matrices_of_an_odd_number_of_panels_are_computed_whole(
 
     With a head of its own, and with the embedding for a head.
     """
-    model = make_model(hidden=48, is_tied=is_tied)
-    inputs = [Input(list(range(1, num_rows + 1)), 0, [0, 1], True)]
-    decoder = Decoder(model, 64)
-    attention, _ = make_cache("pieces", decoder.shape, 2, 16, torch.float32, decoder.device)
+    model = make_model(hidden=48, is_tied=is_tied, context=512)
+    inputs = [Input([row % 49 + 1 for row in range(num_rows)], 0, list(range(32)), True)]
+    decoder = Decoder(model, 512)
+    attention, _ = make_cache("pieces", decoder.shape, 32, 16, torch.float32, decoder.device)
     expected = Runner(decoder, attention).forward(inputs)
 
-    actual = make_runner(make_decoder(model, kernels, tmp_path), 2).forward(inputs)
+    native_decoder = make_decoder(model, kernels, tmp_path, num_threads=2)
+    actual = make_runner(native_decoder, 32).forward(inputs)
 
     torch.testing.assert_close(to_tensor(actual), expected, rtol=1e-4, atol=1e-6)
 
