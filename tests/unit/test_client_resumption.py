@@ -79,6 +79,8 @@ def test_one_that_breaks_at_once_is_lost_still(answer: Answer) -> None:
 def test_an_end_right_after_a_loss_is_the_losss(answer: Answer) -> None:
     """The server stopped an answer that nobody read, with what it had said until then."""
     answer.lose()
+    # However long it took to reach the server again.
+    answer.now += 5
     answer.take(STARTED)
     answer.take(Delta("A red circle", 0))
     with pytest.raises(ServerUnavailable, match="The connection was lost for so long"):

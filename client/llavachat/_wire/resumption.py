@@ -34,7 +34,7 @@ from llavachat.types import Delta, Event, Finished, FinishReason, Queued, Starte
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 2.0
 _HOLDS_SECONDS = 2.0
-"""After a try began: what was there before has come by then."""
+"""After a try's first event: what was there before has come by then."""
 
 
 class Resumption:
@@ -68,7 +68,7 @@ class Resumption:
         self._is_stopped = False
         self._error: ServerUnavailable | None = None
         self._give_up_at = 0.0
-        self._tried_at = 0.0
+        self._holds_since: float | None = None
         self._wait_seconds = _FIRST_WAIT_SECONDS
 
     @property
@@ -84,7 +84,10 @@ class Resumption:
                 `plan`.
             IncompleteReply: an answer to the question asked again is another one.
         """
-        if self._error is not None and time.monotonic() > self._tried_at + _HOLDS_SECONDS:
+        now = time.monotonic()
+        if self._holds_since is None:
+            self._holds_since = now
+        elif now > self._holds_since + _HOLDS_SECONDS:
             self._is_lost, self._error = False, None
         if isinstance(event, Started):
             is_known = self._started is not None and self._started.turn_id == event.turn_id
@@ -133,7 +136,7 @@ class Resumption:
         if left_seconds <= 0 or asked_seconds > left_seconds:
             self._give_up(error, self._error)
         wait_seconds = min(max(self._wait_seconds, asked_seconds), left_seconds)
-        self._tried_at = now + wait_seconds
+        self._holds_since = None
         self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
         turn = self._started
         if turn is None or self._is_asked_again:
