@@ -58,6 +58,10 @@ class Context:
     num_tokens_before: int
 
 
+LONG_CHARS = 1000
+"""Of words that are tokenised: a character takes a microsecond at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContextBuilder:
     """Builds prompts for one model.
@@ -74,13 +78,17 @@ class ContextBuilder:
     num_image_tokens: int
     model: ModelInfo
 
-    def is_long(self, history: Sequence[Turn]) -> bool:
+    def is_long(
+        self, history: Sequence[Turn], prompt: str, *, system_prompt: str | None = None
+    ) -> bool:
         """Whether a prompt after these turns takes so long that others would wait for it.
 
-        It does where turns are tokenised anew: 9,000 short ones took 434 ms, and to count as many
-        that have their ids 3 to 6 (one run, 30 November 2026, the embedded model's tokenizer).
+        It does where much is tokenised: a long question, or turns anew, of which 9,000 short ones
+        took 434 ms, and to count as many that have their ids 3 to 6 (one run, 30 November 2026, the
+        embedded model's tokenizer).
         """
-        return not all(map(self._wording.is_own, history))
+        num_chars = len(prompt) + len(system_prompt or "")
+        return num_chars > LONG_CHARS or not all(map(self._wording.is_own, history))
 
     def build(
         self,

@@ -15,7 +15,7 @@ from functools import partial
 from typing import cast
 
 from llavachat_server.chats.account import TurnAccount
-from llavachat_server.chats.aside import do_aside
+from llavachat_server.chats.aside import Aside
 from llavachat_server.chats.context import Context, ContextBuilder
 from llavachat_server.chats.errors import (
     ChatError,
@@ -71,6 +71,7 @@ class TurnRunner:
         store: keeps.
         intake: decodes pictures.
         contexts: builds prompts for the engine's model.
+        aside: where long ones are built.
         defaults: sampling of a request that names none.
         max_turn_seconds: the longest that a turn may take, waiting included.
     """
@@ -79,6 +80,7 @@ class TurnRunner:
     store: ChatStore
     intake: Intake
     contexts: ContextBuilder
+    aside: Aside
     defaults: Sampling
     max_turn_seconds: float
 
@@ -94,7 +96,7 @@ class TurnRunner:
             ShuttingDown: it was ended because the server stops.
         """
         new = await self._take_pictures(job)
-        turn, context = await self._plan(job.question, setting, new)
+        turn, context = await self._plan(job, setting, new)
         job.account.note_turn(setting.chat.id, turn)
         images = {image.id: use_kept(self.store, job.tenant, image.id) for image in context.images}
         images |= {picture.info.id: EngineImage(picture.info.id, picture.pixels) for picture in new}
@@ -134,20 +136,22 @@ class TurnRunner:
             return await self._follow(job, chat_id, turn, first, events)
 
     async def _plan(
-        self, question: Question, setting: Setting, new: tuple[Picture, ...]
+        self, job: Job, setting: Setting, new: tuple[Picture, ...]
     ) -> tuple[Turn, Context]:
+        question = job.question
         sampling = question.wishes.resolve(self.defaults)
         images = (*setting.opening_images, *(picture.info for picture in new))
         drops = question.overflow is OverflowPolicy.DROP_OLDEST_TURNS
+        words, system = (setting.history, question.prompt), setting.chat.system_prompt
         build = partial(
             self.contexts.build,
-            setting.history,
-            question.prompt,
+            *words,
             images,
-            system_prompt=setting.chat.system_prompt,
+            system_prompt=system,
             drop_for_tokens=sampling.max_tokens if drops else None,
         )
-        context = await do_aside(build, is_long=self.contexts.is_long(setting.history))
+        is_long = self.contexts.is_long(*words, system_prompt=system)
+        context = await self.aside.do(job.tenant, build, is_long=is_long)
         turn = Turn(
             id=secrets.token_hex(16),
             parent_id=setting.history[-1].id if setting.history else None,

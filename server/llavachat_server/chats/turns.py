@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from llavachat_server.chats.account import TurnAccount
-from llavachat_server.chats.aside import do_aside
+from llavachat_server.chats.aside import Aside
 from llavachat_server.chats.context import ContextBuilder, TokenCount
 from llavachat_server.chats.current import CurrentChats
 from llavachat_server.chats.eraser import Eraser
@@ -82,7 +82,10 @@ class Turns:
             engine.info.num_image_tokens,
             engine.info.model,
         )
-        self._runner = TurnRunner(engine, store, intake, self._contexts, defaults, max_turn_seconds)
+        self._aside = Aside()
+        self._runner = TurnRunner(
+            engine, store, intake, self._contexts, self._aside, defaults, max_turn_seconds
+        )
         self._eraser = Eraser(engine, store)
         self._replayer = Replayer(engine, store, self._contexts, max_turn_seconds)
         self._abandon_grace_seconds = abandon_grace_seconds
@@ -201,14 +204,10 @@ class Turns:
                 continue
             await check_new(self._intake, tenant, index, source)
         num_images = len(setting.opening_images) + len(question.images)
-        count = partial(
-            self._contexts.count,
-            setting.history,
-            question.prompt,
-            num_images,
-            system_prompt=setting.chat.system_prompt,
-        )
-        return await do_aside(count, is_long=self._contexts.is_long(setting.history))
+        words, system = (setting.history, question.prompt), setting.chat.system_prompt
+        count = partial(self._contexts.count, *words, num_images, system_prompt=system)
+        is_long = self._contexts.is_long(*words, system_prompt=system)
+        return await self._aside.do(tenant, count, is_long=is_long)
 
     async def get_chat(self, tenant: str, chat_id: str) -> Chat:
         """Read a chat, a running answer as far as it has come.

