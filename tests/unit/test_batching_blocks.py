@@ -106,6 +106,15 @@ def test_what_has_become_a_twin_is_kept_once() -> None:
     assert (2, 6) == (pool.num_kept, pool._num_blank)
 
 
+def test_a_block_that_is_named_again_stays_found() -> None:
+    """It is no twin of its own."""
+    pool = BlockPool(8, 4)
+    (block,) = pool.allocate(1, None, 1) or ()
+    root = pool.name_root(b"")
+    assert pool.register(block, root, [1, 2, 3, 4]) == pool.register(block, root, [1, 2, 3, 4])
+    assert [block] == pool.acquire_prefix([1, 2, 3, 4, 5], b"").blocks
+
+
 def test_too_little_is_not_copied() -> None:
     """Fewer tokens than a copy is worth are computed."""
     pool = BlockPool(8, 4, min_copied_tokens=3)
@@ -248,6 +257,7 @@ def test_forgotten_prefixes_are_not_found() -> None:
     pool.release(fill(pool, [1, 2, 3]))
     held = fill(pool, [4, 5, 6])
     pool.forget()
+    assert (0, 6) == (pool.num_kept, pool.num_available)
     assert 0 == pool.acquire_prefix([1, 2, 3], b"").num_tokens
     assert 0 == pool.acquire_prefix([4, 5, 6], b"").num_tokens
     pool.release(held)

@@ -111,15 +111,18 @@ async def test_a_waiting_reader_is_told_its_place_again(monkeypatch: pytest.Monk
     """Or a proxy would take its stream for dead; the turn itself keeps one event."""
     monkeypatch.setattr("llavachat_server.chats.live.QUEUED_AGAIN_SECONDS", 0.01)
     live = LiveTurn("", lambda _: None)
-    live.publish(Queued(2))
+    for place in (3, 2):
+        live.publish(Queued(place))
     events = live.follow()
     async with asyncio.timeout(20):
-        assert [Queued(2)] * 3 == [await anext(events) for _ in range(3)]
+        told = [await anext(events) for _ in range(5)]
+    assert [Queued(3), *[Queued(2)] * 4] == told
+    assert [] == live._waiting
     live.publish(Delta("A", 0))
     assert Delta("A", 0) == await anext(events)
     live.publish(END)
     assert [END] == [event async for event in events]
-    assert [Queued(2), Delta("A", 0), END] == await read(live)
+    assert [Queued(3), Queued(2), Delta("A", 0), END] == await read(live)
 
 
 async def test_who_leaves_before_an_error_is_told_leaves_no_frames() -> None:
