@@ -1,5 +1,6 @@
 """How much of a prompt a step takes: learnt from steps, bounded by the gap."""
 
+import pytest
 from llavachat_server.engine.batching.budget import MAX_STEP_SECONDS, GapBudget
 
 
@@ -62,9 +63,9 @@ def test_a_step_is_judged_by_those_with_as_many_answers() -> None:
     """Few answers leave a prompt most of the gap, whatever many took before."""
     budget = GapBudget(0.025, 512)
     budget.observe(1, 0, 0.001)
-    budget.observe(2, 0, 0.005)
+    budget.observe(2, 0, 0.004)
     budget.observe(32, 0, 0.0305)
-    budget.observe(2, 32, 0.005 + 32 * 0.0005)
+    budget.observe(2, 32, 0.004 + 32 * 0.0005)
     assert [48, 40, 40, 56, 56] == [budget.count_tokens(number) for number in (1, 2, 3, 32, 63)]
     # Unknown: as with fewer.
     assert [40, 40] == [budget.count_tokens(number) for number in (4, 31)]
@@ -146,3 +147,37 @@ def test_a_step_that_was_quicker_than_answers_alone_makes_no_chunk_small() -> No
     budget.observe(4, 0, 0.020)
     budget.observe(4, 64, 0.010)
     assert 512 == budget.count_tokens(4)
+
+
+@pytest.mark.parametrize("stall_seconds", [8.0, 20.0, 600.0])
+@pytest.mark.parametrize("num_seen", [0, 20])
+def test_a_machine_that_stood_still_once_takes_no_long_steps_for_ever(
+    num_seen: int, stall_seconds: float
+) -> None:
+    """In the first step of two answers, or a later one, with prompts in each that follows."""
+
+    def take(num_prompt_tokens: int) -> float:
+        return 0.3 + 0.055 * num_prompt_tokens
+
+    budget = GapBudget(0.010, 256)
+    budget.observe(1, 0, take(0))
+    budget.observe(0, 256, take(256))
+    for _ in range(num_seen):
+        budget.observe(2, 0, take(0))
+    budget.observe(2, 0, stall_seconds)
+    longest = 0.0
+    for _ in range(100):
+        num_tokens = budget.count_tokens(2)
+        longest = max(longest, take(num_tokens))
+        budget.observe(2, num_tokens, take(num_tokens))
+    assert longest < MAX_STEP_SECONDS
+
+
+def test_answers_steps_are_learnt_from_prompts_steps_that_were_shorter() -> None:
+    """Where each step has a prompt no other ever tells."""
+    budget = GapBudget(0.050, 512)
+    budget.observe(4, 0, 0.040)
+    budget.observe(4, 64, 0.040 + 64 * 0.0005)
+    before = budget.count_tokens(4)
+    budget.observe(4, 64, 0.030)
+    assert (72, 56) == (before, budget.count_tokens(4))

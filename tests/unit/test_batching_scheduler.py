@@ -246,3 +246,73 @@ def test_plan_is_empty_without_work() -> None:
     """An idle scheduler plans nothing."""
     empty: list[Chunk] = []
     assert empty == make_scheduler().plan()
+
+
+def add_of(scheduler: Scheduler, tenant: str, number: int, num_tokens: int, new: int = 8) -> None:
+    """Queue a prompt of a tenant's."""
+    ids = [100 * number + index for index in range(num_tokens)]
+    scheduler.add(Sequence(Job(number, ids, new, tenant=tenant), list(ids)))
+
+
+def test_a_small_prompt_does_not_wait_for_anothers_long_one() -> None:
+    """Tenants' prompts take turns, a step each; what one leaves of its step is the next one's."""
+    scheduler = make_scheduler(max_tokens=8)
+    add_of(scheduler, "ada", 1, 40)
+    add_of(scheduler, "ada", 2, 40)
+    first = run_step(scheduler)
+    add_of(scheduler, "bob", 3, 19)
+    steps = [sorted(run_step(scheduler)) for _ in range(6)]
+    assert [(1, 0, 8)] == first
+    assert [
+        [(3, 0, 8)],
+        [(1, 8, 8)],
+        [(3, 8, 8)],
+        [(1, 16, 8)],
+        [(1, 24, 5), (3, 16, 3)],
+        [(1, 29, 8), (3, 19, 1)],
+    ] == steps
+
+
+def test_who_has_the_fewest_inside_is_let_in_next() -> None:
+    """However many another had put in line before, whose own come in the order of their coming."""
+    scheduler = make_scheduler(max_running=3, max_tokens=64)
+    for number in (1, 2, 3, 4):
+        add_of(scheduler, "ada", number, 2)
+    run_step(scheduler)
+    add_of(scheduler, "bob", 5, 2)
+    add_of(scheduler, "bob", 6, 2)
+    entered = []
+    for _ in range(3):
+        scheduler.remove(scheduler.running[0])
+        entered += [number for number, start, _ in run_step(scheduler) if start == 0]
+    assert [5, 4, 6] == entered
+
+
+def test_tenants_with_as_many_inside_are_let_in_by_turns() -> None:
+    """The one that was let in longest ago is next, and who is away keeps its rank."""
+    scheduler = make_scheduler(max_running=1, max_tokens=64)
+    entered = []
+    for number, tenant in enumerate(["ada", "bob", "eve"] * 3, 1):
+        add_of(scheduler, tenant, number, 2)
+    # Asks one after another, so that it is never in line twice.
+    for number in range(10, 19):
+        run_step(scheduler)
+        entered.append(scheduler.running[0].job.tenant)
+        scheduler.remove(scheduler.running[0])
+        if entered[-1] == "ada":
+            add_of(scheduler, "ada", number, 2)
+    assert ["ada", "bob", "eve"] * 3 == entered
+
+
+def test_who_is_next_is_passed_by_nobody() -> None:
+    """A prompt for which there is no room yet would wait for ever if smaller ones took it."""
+    scheduler = make_scheduler(num_blocks=8, max_tokens=64)
+    add_of(scheduler, "ada", 1, 16)
+    run_step(scheduler)
+    add_of(scheduler, "bob", 2, 20)
+    add_of(scheduler, "ada", 3, 1)
+    add_of(scheduler, "eve", 4, 1)
+    assert [1] == [number for number, _, _ in run_step(scheduler)]
+    scheduler.remove(scheduler.running[0])
+    # Then there is room for one more, and eve has none inside.
+    assert {2, 4} == {number for number, _, _ in run_step(scheduler)}

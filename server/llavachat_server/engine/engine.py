@@ -287,6 +287,7 @@ class BatchingEngine:
             max_new_tokens=run.max_new_tokens,
             eos_token_ids=frozenset(self._backend.loaded.facts.eos_token_ids),
             owner=run.owner,
+            tenant=run.request.tenant,
             draw=Draw(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,

@@ -10,6 +10,10 @@ slow processor 256 tokens may take half a minute."""
 
 _FIRST_GUESS_TOKENS = 64
 _SMOOTHING = 0.2
+_MOST_TIMES = 2.0
+"""What a step of answers may count for, of what is known: a machine that stands still for seconds
+within one would have prompts get as many in each step, and no step without a prompt would mend
+that while prompts come."""
 
 
 class GapBudget:
@@ -48,11 +52,15 @@ class GapBudget:
     def observe(self, num_decodes: int, num_prompt_tokens: int, seconds: float) -> None:
         """Learn from a step."""
         if num_prompt_tokens == 0:
-            level = num_decodes.bit_length()
-            known = self._decode_seconds.get(level, seconds)
-            self._decode_seconds[level] = known + _SMOOTHING * (seconds - known)
+            self._observe_decodes(num_decodes.bit_length(), seconds)
         elif num_prompt_tokens >= MIN_CHUNK_TOKENS:
             # A step reads all weights, whoever is in it: that much a single answer's step tells.
+            level = self._find_level(max(1, num_decodes))
+            if level and seconds < self._decode_seconds[level]:
+                # Too much was believed of it, and what the prompt took can not be told from this.
+                self._decode_seconds[level] = seconds
+                if self._token_seconds is not None:
+                    return
             own_seconds = seconds - self._expect_decodes(max(1, num_decodes))
             sample = max(own_seconds, 0.05 * seconds) / num_prompt_tokens
             known_token = self._token_seconds
@@ -62,10 +70,27 @@ class GapBudget:
             else:
                 self._token_seconds = known_token + _SMOOTHING * (sample - known_token)
 
+    def _observe_decodes(self, level: int, seconds: float) -> None:
+        known = self._decode_seconds.get(level)
+        if known is not None:
+            seconds = min(seconds, _MOST_TIMES * known)
+            self._decode_seconds[level] = known + _SMOOTHING * (seconds - known)
+            return
+        if nearest := self._find_level(2**level - 1):
+            # A level has twice the answers of the one before, which take twice as long at most.
+            times = _MOST_TIMES * 2 ** max(0, level - nearest)
+            seconds = min(seconds, times * self._decode_seconds[nearest])
+        self._decode_seconds[level] = seconds
+
     def _expect_decodes(self, num_decodes: int) -> float:
-        # As the last steps with about as many, to a factor of two; else with fewer, else with more.
+        level = self._find_level(num_decodes)
+        return self._decode_seconds[level] if level else 0.0
+
+    def _find_level(self, num_decodes: int) -> int:
+        # Of the last steps with about as many, to a factor of two; else with fewer, else with more.
+        # 0: none was seen.
         level = num_decodes.bit_length()
         if not level or not self._decode_seconds:
-            return 0.0
+            return 0
         fewer = [known for known in self._decode_seconds if known <= level]
-        return self._decode_seconds[max(fewer) if fewer else min(self._decode_seconds)]
+        return max(fewer) if fewer else min(self._decode_seconds)

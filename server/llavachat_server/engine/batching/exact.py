@@ -34,7 +34,7 @@ class ExactScheduler(Scheduler):
 
     def plan(self) -> list[Chunk]:
         """The next step: one sequence's chunk. Empty when there is nothing to do."""
-        while self.waiting and self._admit(self.waiting[0]):
+        while self._admit_next():
             pass
         for sequence in list(self._list_turns()):
             # Growing may send those at the end of the line back, at last the sequence itself.

@@ -1,14 +1,15 @@
 """Who computes what in the next step.
 
 Running answers come first, one token each, so that none of them waits for a newcomer. What
-remains of the step goes to prompts, first come, first served, in chunks: as long as answers
-are running, a chunk is no larger than the time between two of their tokens allows. When the
-cache is full the latest comer steps back and is computed again later; nobody is dropped.
+remains of the step goes to prompts, tenants in turn and within one tenant first come, first
+served, in chunks: as long as answers are running, a chunk is no larger than the time between two
+of their tokens allows. When the cache is full the latest comer steps back and is computed again
+later; nobody is dropped.
 
 It knows sequences and blocks, and no tensor.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 
 from llavachat_server.engine.batching.blocks import BlockPool, Prefix
@@ -55,6 +56,12 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.copies: list[Copy] = []
+        # When each tenant's prompts were last given a part of a step, and when it was last let in.
+        # Kept while a tenant is away: or else who asks one question after another would be before
+        # all others, each time.
+        self._last_chunk: dict[str, int] = {}
+        self._last_entry: dict[str, int] = {}
+        self._num_turns = 0
 
     def add(self, sequence: Sequence) -> None:
         """Put a newcomer at the end of the line."""
@@ -64,16 +71,7 @@ class Scheduler:
         """The next step, chunks of a single token first. Empty when there is nothing to do."""
         decodes = self._plan_decodes()
         left_tokens = self.budget.count_tokens(len(decodes))
-        prompts: list[Chunk] = []
-        for sequence in self.running:
-            if left_tokens and sequence.num_uncomputed > 1:
-                chunk = self._cut_chunk(sequence, left_tokens)
-                left_tokens -= chunk.num_tokens
-                prompts.append(chunk)
-        while left_tokens and self.waiting and self._admit(self.waiting[0]):
-            chunk = self._cut_chunk(self.running[-1], left_tokens)
-            left_tokens -= chunk.num_tokens
-            prompts.append(chunk)
+        prompts = self._plan_prompts(left_tokens)
         return sorted(decodes + prompts, key=lambda chunk: chunk.num_tokens > 1)
 
     def end_copies(self) -> None:
@@ -132,6 +130,68 @@ class Scheduler:
             return sequence.digests[-1]
         return self.pool.name_root(sequence.job.salt)
 
+    def _plan_prompts(self, left_tokens: int) -> list[Chunk]:
+        chunks: list[Chunk] = []
+
+        def give(sequence: Sequence) -> None:
+            nonlocal left_tokens
+            chunks.append(self._cut_chunk(sequence, left_tokens))
+            left_tokens -= chunks[-1].num_tokens
+            self._last_chunk[sequence.job.tenant] = self._count_turn()
+
+        # All of a step goes to one tenant, if it can use it, and the next one to another: cut into
+        # a piece for each, prompts would take more steps together.
+        has_room = True
+        for tenant in self._list_tenants():
+            begun = [each for each in self.running if each.job.tenant == tenant]
+            for sequence in begun:
+                if left_tokens and sequence.num_uncomputed > 1:
+                    give(sequence)
+            while left_tokens and has_room and self._is_next(tenant):
+                has_room = self._admit_next()
+                if has_room:
+                    give(self.running[-1])
+        # Whose turn had been may be next once others were let in.
+        while left_tokens and has_room and self._admit_next():
+            give(self.running[-1])
+        return chunks
+
+    def _list_tenants(self) -> list[str]:
+        """Those with a prompt to compute, the one that was served longest ago first."""
+        begun = (each.job.tenant for each in self.running if each.num_uncomputed > 1)
+        waiting = (each.job.tenant for each in self.waiting)
+        tenants = dict.fromkeys((*begun, *waiting))
+        return sorted(tenants, key=lambda tenant: self._last_chunk.get(tenant, 0))
+
+    def _count_turn(self) -> int:
+        self._num_turns += 1
+        return self._num_turns
+
+    def _find_next(self) -> Sequence | None:
+        """Who is to be let in next: the first of the tenant with the fewest sequences running,
+        among equals of the one that was let in longest ago."""
+        if not self.waiting or len(self.running) >= self.max_running:
+            return None
+        num_running = Counter(each.job.tenant for each in self.running)
+
+        def rank(sequence: Sequence) -> tuple[int, int]:
+            tenant = sequence.job.tenant
+            return num_running[tenant], self._last_entry.get(tenant, 0)
+
+        return min(self.waiting, key=rank)
+
+    def _is_next(self, tenant: str) -> bool:
+        first = self._find_next()
+        return first is not None and first.job.tenant == tenant
+
+    def _admit_next(self) -> bool:
+        """Let in who is next, if there is room; nobody else, who might take it over and over."""
+        first = self._find_next()
+        if first is None or not self._admit(first):
+            return False
+        self._last_entry[first.job.tenant] = self._count_turn()
+        return True
+
     def _plan_decodes(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         for sequence in list(self.running):
@@ -165,8 +225,6 @@ class Scheduler:
         return True
 
     def _admit(self, sequence: Sequence) -> bool:
-        if len(self.running) >= self.max_running:
-            return False
         pool = self.pool
         prefix = self._find_prefix(sequence)
         needed = pool.count_blocks(len(sequence.token_ids)) - len(prefix.blocks)
@@ -192,7 +250,7 @@ class Scheduler:
             self.copies.append(Copy(prefix.source, target, num_copied))
         if sequence.scheduled_at_seconds is None:
             sequence.cached_tokens = sequence.num_computed
-        self.waiting.popleft()
+        self.waiting.remove(sequence)
         self.running.append(sequence)
         return True
 

@@ -42,6 +42,7 @@ class Job:
         seen_ids: what a repetition penalty knows of the prompt, as the tokenizer wrote it.
         salt: prefixes are shared between jobs of equal salt only.
         owner: whose prefix it is; see `BlockPool.forget_owner`.
+        tenant: who asks; tenants take turns.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Job:
     seen_ids: Ids[int] = ()
     salt: bytes = b""
     owner: Hashable | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
