@@ -89,6 +89,22 @@ def test_among_newcomers_who_came_first_is_first() -> None:
     assert ([2, 1], [3, 2]) == (ben, anna)
 
 
+def test_nobody_moves_back_where_nobody_came() -> None:
+    """A tenant's second question is behind those whose tenants have as many inside by then."""
+    queue = AdmissionQueue(4, 64)
+    gone, _ = enter(queue, "anna")
+    inside = {tenant: enter(queue, tenant)[0] for tenant in ("dora", "ben", "carl")}
+    queue.leave(gone)
+    enter(queue, "carl")
+    names = ("anna", "anna", "dora", "ben")
+    told = [enter(queue, tenant)[1] for tenant in names]
+    assert [1, 4, 2, 3] == [positions[-1] for positions in told]
+    queue.leave(inside["carl"])
+    assert [1, 3, 1, 2] == [positions[-1] for positions in told]
+    queue.leave(inside["dora"])
+    assert [1, 2, 1, 1] == [positions[-1] for positions in told]
+
+
 def test_a_server_without_tenants_uses_its_whole_line() -> None:
     """There is nobody to leave room for."""
     assert 1 + 64 == fill(AdmissionQueue(1, 64), "")

@@ -9,6 +9,7 @@ answer that ends next. No tenant may fill the line: it may wait with at most
 Pure bookkeeping for one event loop: whoever is admitted is told by a callback.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,16 +132,27 @@ class AdmissionQueue:
             del self._lines[ticket.tenant]
 
     def _order(self) -> list[Ticket]:
-        """The line as it would be served if places came free one after another."""
-        ranked = [
-            (
-                (self._running[tenant] + index, self._last_admission.get(tenant, 0), ticket.number),
-                ticket,
-            )
+        """The line as it would be served if places came free one after another.
+
+        Whoever would be let in counts as the latest of all for those behind it.
+        """
+        firsts = [
+            (self._running[tenant], self._last_admission.get(tenant, 0), line[0].number, tenant)
             for tenant, line in self._lines.items()
-            for index, ticket in enumerate(line)
         ]
-        return [ticket for _, ticket in sorted(ranked, key=lambda entry: entry[0])]
+        heapq.heapify(firsts)
+        num_ordered = Counter[str]()
+        order: list[Ticket] = []
+        while firsts:
+            num_running, _, _, tenant = heapq.heappop(firsts)
+            line = self._lines[tenant]
+            order.append(line[num_ordered[tenant]])
+            num_ordered[tenant] += 1
+            if num_ordered[tenant] < len(line):
+                latest = self._num_admitted + len(order)
+                number = line[num_ordered[tenant]].number
+                heapq.heappush(firsts, (num_running + 1, latest, number, tenant))
+        return order
 
     def _tell_positions(self) -> None:
         for position, ticket in enumerate(self._order(), 1):
