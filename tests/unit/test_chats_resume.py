@@ -28,6 +28,7 @@ from llavachat_server.values import (
     EngineFailed,
     FinishReason,
     InvalidField,
+    ModelInfo,
     Quantization,
     Queued,
     Sampling,
@@ -123,6 +124,25 @@ async def test_a_waiting_reader_is_told_its_place_again(monkeypatch: pytest.Monk
     live.publish(END)
     assert [END] == [event async for event in events]
     assert [Queued(3), Queued(2), Delta("A", 0), END] == await read(live)
+
+
+async def test_a_reader_who_waits_for_no_place_is_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long prompt is read, or a picture waits for room, while nothing else passes."""
+    monkeypatch.setattr("llavachat_server.chats.live.QUEUED_AGAIN_SECONDS", 0.01)
+    live = LiveTurn("", lambda _: None)
+    model = ModelInfo("", "", "", Quantization.NONE, "")
+    started = Started("chat", "turn", None, model, Sampling(1), ())
+    live.publish(started)
+    events = live.follow()
+    async with asyncio.timeout(20):
+        told = [await anext(events) for _ in range(3)]
+    assert [started, Queued(1), Queued(1)] == told
+    live.publish(Delta("A", 0))
+    live.publish(END)
+    assert [Delta("A", 0), END] == [event async for event in events]
+    assert [started, Delta("A", 0), END] == await read(live)
 
 
 async def test_who_leaves_before_an_error_is_told_leaves_no_frames() -> None:

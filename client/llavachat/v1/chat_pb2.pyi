@@ -848,7 +848,8 @@ Global___TurnStarted: _TypeAlias = TurnStarted  # noqa: Y015
 @_typing.final
 class Queued(_message.Message):
     """The turn waits for its place in the batch. Sent when the position changes, and the last one again
-    every 15 seconds until the answer begins, so that no proxy takes the stream for dead.
+    every 15 seconds until the answer begins, so that no proxy takes the stream for dead; position 1
+    where none was sent, as for a turn whose long prompt is read.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

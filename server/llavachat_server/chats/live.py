@@ -119,7 +119,8 @@ class LiveTurn:
     async def follow(self, char_offset: int = 0) -> AsyncGenerator[TurnEvent, None]:
         """Every event from the first to the last, without the answer's first characters.
 
-        While `Queued` is the last that has come, it is told again every `QUEUED_AGAIN_SECONDS`.
+        Until the answer begins, the last `Queued` is told again every `QUEUED_AGAIN_SECONDS`; where
+        none was told, that it is next: it waits for room, its pictures, or its own long prompt.
 
         Args:
             char_offset: so many characters of the answer are left out.
@@ -145,11 +146,12 @@ class LiveTurn:
                     break
                 news = loop.create_future()
                 self._waiting.append(news)
-                if not self._events or not isinstance(self._events[-1], Queued):
+                last = self._events[-1] if self._events else None
+                if not isinstance(last, Queued | Started | Trimmed):
                     await news
                 elif not (await asyncio.wait({news}, timeout=QUEUED_AGAIN_SECONDS))[0]:
                     self._waiting.remove(news)
-                    position -= 1
+                    yield last if isinstance(last, Queued) else Queued(1)
             if self._error is not None:
                 is_told = True
                 raise self._error
