@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,44 @@ async def test_a_neighbours_picture_does_not_stand_behind_all_of_anothers(tmp_pa
 
     assert [1] == [at for at, picture in enumerate(encoder.encoded) if picture is own]
     assert 9 == encoder.num_encoded
+
+
+async def test_pictures_are_read_when_it_is_nearly_their_turn(tmp_path: Path) -> None:
+    """Or all that wait would lie in memory: two of one tenant, and another tenant's besides."""
+    engine = make_engine(write_checkpoint(tmp_path / "model"))
+    await engine.start()
+    num_read, are_read = 0, asyncio.Event()
+
+    def keep(number: int) -> EngineImage:
+        async def read() -> Image.Image:
+            nonlocal num_read
+            num_read += 1
+            if num_read == 3:
+                are_read.set()
+            return draw_picture(number)
+
+        return EngineImage(f"kept-{number}", read)
+
+    def ask_about(name: str, tenant: str, numbers: range) -> asyncio.Task[tuple[str, Finished]]:
+        request = build_request(
+            engine, name, "What?", [draw_picture(number) for number in numbers], tenant=tenant
+        )
+        images = tuple(keep(number) for number in numbers)
+        return asyncio.create_task(ask(engine, replace(request, images=images)))
+
+    async with hold_encoder(engine) as encoder:
+        asked = [ask_about("a", "greedy", range(4)), ask_about("b", "greedy", range(4, 8))]
+        await encoder.begun.wait()
+        asked.append(ask_about("c", "neighbour", range(8, 9)))
+        async with asyncio.timeout(20):
+            await are_read.wait()
+        for _ in range(100):  # whoever else would read has begun by now
+            await asyncio.sleep(0)
+        num_read_then = num_read
+    await asyncio.gather(*asked)
+    await engine.stop()
+
+    assert (3, 9, 9) == (num_read_then, num_read, encoder.num_encoded)
 
 
 async def wait_until_shared(engine: BatchingEngine) -> None:

@@ -24,6 +24,7 @@ from llavachat_server.chats.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from llavachat_server.chats.held import HeldPictures, Hold
 from llavachat_server.chats.live import Ended, LiveTurn, Started, Trimmed
 from llavachat_server.chats.question import ImageSource, OverflowPolicy, Question
 from llavachat_server.chats.record import RequestClaim, Turn, TurnState
@@ -72,6 +73,7 @@ class TurnRunner:
         intake: decodes pictures.
         contexts: builds prompts for the engine's model.
         aside: where long ones are built.
+        held: counts what turns hold of pictures.
         defaults: sampling of a request that names none.
         max_turn_seconds: the longest that a turn may take, waiting included.
     """
@@ -81,6 +83,7 @@ class TurnRunner:
     intake: Intake
     contexts: ContextBuilder
     aside: Aside
+    held: HeldPictures
     defaults: Sampling
     max_turn_seconds: float
 
@@ -95,7 +98,10 @@ class TurnRunner:
                 was refused, or failed.
             ShuttingDown: it was ended because the server stops.
         """
-        new = await self._take_pictures(job)
+        with self.held.begin(job.tenant) as hold:
+            return await self._answer(job, setting, await self._take_pictures(job, hold))
+
+    async def _answer(self, job: Job, setting: Setting, new: tuple[Picture, ...]) -> Ended:
         turn, context = await self._plan(job, setting, new)
         job.account.note_turn(setting.chat.id, turn)
         images = {image.id: use_kept(self.store, job.tenant, image.id) for image in context.images}
@@ -169,16 +175,17 @@ class TurnRunner:
         )
         return turn, context
 
-    async def _take_pictures(self, job: Job) -> tuple[Picture, ...]:
+    async def _take_pictures(self, job: Job, hold: Hold) -> tuple[Picture, ...]:
         if not job.question.images:
             return ()
+        pictures = []
         with job.account.phase("intake"):
-            return tuple(
-                [
-                    await self._take_picture(job.tenant, index, source)
-                    for index, source in enumerate(job.question.images)
-                ]
-            )
+            for index, source in enumerate(job.question.images):
+                picture = await self._take_picture(job.tenant, index, source)
+                # The file is in the question, and once more in the message that it came in.
+                hold.take(picture.num_bytes + 2 * len(source.data or b""))
+                pictures.append(picture)
+        return tuple(pictures)
 
     async def _take_picture(self, tenant: str, index: int, source: ImageSource) -> Picture:
         if source.image_id is not None:

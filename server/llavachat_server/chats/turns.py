@@ -26,6 +26,7 @@ from llavachat_server.chats.errors import (
     StoreUnavailable,
     TurnRunning,
 )
+from llavachat_server.chats.held import MAX_HELD_BYTES, HeldPictures
 from llavachat_server.chats.live import LiveTurn
 from llavachat_server.chats.question import Place, Question
 from llavachat_server.chats.record import Chat, RequestClaim, Turn, TurnState
@@ -84,7 +85,14 @@ class Turns:
         )
         self._aside = Aside()
         self._runner = TurnRunner(
-            engine, store, intake, self._contexts, self._aside, defaults, max_turn_seconds
+            engine,
+            store,
+            intake,
+            self._contexts,
+            self._aside,
+            HeldPictures(MAX_HELD_BYTES),
+            defaults,
+            max_turn_seconds,
         )
         self._eraser = Eraser(engine, store)
         self._replayer = Replayer(engine, store, self._contexts, max_turn_seconds)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from PIL import Image
@@ -94,6 +95,11 @@ class PictureDesk:
         # brought as many as the bank has places.
         self._encoder = Turnstile(
             1, places_per_tenant=1, max_waiting=sys.maxsize, max_waiting_per_tenant=sys.maxsize
+        )
+        # Pictures that are read for this lie in memory until they are encoded: so the one that is,
+        # the next of the same tenant, and one of another.
+        self._readers = Turnstile(
+            3, places_per_tenant=2, max_waiting=sys.maxsize, max_waiting_per_tenant=sys.maxsize
         )
         self._aliases: dict[str, int] = {}
         self._has_news = asyncio.Event()
@@ -207,9 +213,13 @@ class PictureDesk:
         self, filling: _Filling, slot: Slot, image: EngineImage, tenant: str
     ) -> None:
         try:
-            pixels = await read_pixels(image)
-            await self._encoder.enter(tenant)
-            try:
+            async with AsyncExitStack() as places:
+                if callable(image.pixels):
+                    await self._readers.enter(tenant)
+                    places.callback(self._readers.leave, tenant)
+                pixels = await read_pixels(image)
+                await self._encoder.enter(tenant)
+                places.callback(self._encoder.leave, tenant)
                 # Asked here and not before: while others were encoded, all may have gone.
                 if not filling.is_wanted:
                     return
@@ -217,8 +227,6 @@ class PictureDesk:
                 await self._work(lambda: self._backend.fill_slot(slot.index, pixels))
                 slot.is_filled = True
                 self.encoded_at_seconds = time.monotonic()
-            finally:
-                self._encoder.leave(tenant)
         except Exception as error:
             filling.error = error
         finally:
