@@ -104,12 +104,13 @@ def test_a_clock_that_jumps_ends_nothing(host: Host, figures: Figures) -> None:
     }
     lines = "".join(f"Environment={name}={value}\n" for name, value in variables.items())
     drop_in = machine.root / "etc/systemd/system" / f"{SERVICE}.d" / "90-test.conf"
-    drop_in.write_text(f"[Service]\n{lines}")
+    # libfaketime makes the server slow: it locks and looks into its file whenever one of its threads
+    # asks the time. Of 7 s, the unit's, nothing is left then on a machine that is slow itself.
+    drop_in.write_text(f"[Service]\nWatchdogSec=20\n{lines}")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", SERVICE)
     process, restarts = host.process_id, host.read_property("NRestarts")
-    # libfaketime makes the server slow: it looks into its file whenever somebody asks the time.
-    streams = Streams(host, red_circle(), 4, max_tokens=256)
+    streams = Streams(host, red_circle(), 2, max_tokens=256)
     clock.set(HOUR_SECONDS)
     moved = time.monotonic()
     for hours in (1, -1, 0):
@@ -121,10 +122,11 @@ def test_a_clock_that_jumps_ends_nothing(host: Host, figures: Figures) -> None:
     results = streams.results(120)
     assert {str} == {type(outcome) for _, outcome in results}
     assert moved < min(at for at, _ in results), "they had ended before the clock moved"
-    # Longer than the watchdog waits.
     host.wait_until(lambda: "waiting for a question" in host.read_property("StatusText"))
+    # Longer than the watchdog waits since the clock has moved.
+    host.wait_until(lambda: time.monotonic() > moved + 25, 30)
     assert (process, restarts) == (host.process_id, host.read_property("NRestarts"))
-    figures.note("clock moved by an hour, twice, amid 4 answers", "none cut, no restart")
+    figures.note("clock moved by an hour, twice, amid 2 answers", "none cut, no restart")
 
 
 def test_credentials_are_rotated(host: Host, releases: Releases, figures: Figures) -> None:
