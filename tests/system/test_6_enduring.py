@@ -104,8 +104,8 @@ def test_a_clock_that_jumps_ends_nothing(host: Host, figures: Figures) -> None:
     }
     lines = "".join(f"Environment={name}={value}\n" for name, value in variables.items())
     drop_in = machine.root / "etc/systemd/system" / f"{SERVICE}.d" / "90-test.conf"
-    # libfaketime makes the server slow: it locks and looks into its file whenever one of its threads
-    # asks the time. Of 7 s, the unit's, nothing is left then on a machine that is slow itself.
+    # libfaketime makes the server slow: it locks and looks into its file whenever a thread asks the
+    # time. Of 7 s, the unit's, nothing is left then on a machine that is slow itself.
     drop_in.write_text(f"[Service]\nWatchdogSec=20\n{lines}")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", SERVICE)
